@@ -1,0 +1,141 @@
+package rabbit
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+const progressInterval = 5 * time.Second
+
+// debootstrap fills root with a minimal system that has RabbitMQ. It runs in a
+// mount namespace of its own, so that what it mounts is gone when it ends,
+// however it ends.
+func debootstrap(ctx context.Context, root string, rel release, progress io.Writer) error {
+	args := []string{"--mount", "--propagation", "private", "--", "debootstrap",
+		"--variant=minbase", "--include=rabbitmq-server", "--components=" + rel.components,
+		rel.suite, root, rel.mirror}
+	const scripts = "/usr/share/debootstrap/scripts/"
+	if _, err := os.Stat(scripts + rel.suite); err != nil {
+		args = append(args, scripts+"sid") // older than the release: they are all alike
+	}
+	cmd := exec.CommandContext(ctx, "unshare", args...)
+	cmd.Env = append(os.Environ(), aptProxy(ctx)...)
+	detach(cmd)
+	cmd.Cancel = func() error { return signalGroup(cmd.Process.Pid, syscall.SIGKILL) }
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	cmd.Stderr = cmd.Stdout
+	say(progress, "making a %s %s root file system with RabbitMQ, once (about 400 MB, 1-3 minutes)", rel.id, rel.suite)
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	said := follow(out, newMeter(progress))
+	if err := cmd.Wait(); err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		log, _ := os.ReadFile(filepath.Join(root, "debootstrap", "debootstrap.log"))
+		return &commandError{
+			Command: fmt.Sprintf("debootstrap %s from the mirror of apt's sources (%s overrides it)", rel.suite, mirrorVar),
+			Output:  strings.Join(append(said, lastLines(string(log), 10)...), "\n"), Err: err,
+		}
+	}
+	return nil
+}
+
+// follow reads debootstrap's output to its end and returns its last lines.
+func follow(out io.Reader, m *meter) []string {
+	var last []string
+	for lines := bufio.NewScanner(out); lines.Scan(); {
+		line := lines.Text()
+		m.line(line)
+		last = append(last[max(0, len(last)-9):], line)
+	}
+	return last
+}
+
+// meter turns debootstrap's line for each package into one line for each phase
+// and one every few seconds, readable on a terminal and in a log.
+type meter struct {
+	progress io.Writer
+	began    time.Time
+	spoke    time.Time
+	phase    string
+	count    int
+}
+
+func newMeter(progress io.Writer) *meter {
+	now := time.Now()
+	return &meter{progress: progress, began: now, spoke: now}
+}
+
+func (m *meter) line(line string) {
+	line, ok := strings.CutPrefix(line, "I: ")
+	if !ok {
+		return
+	}
+	verb, _, _ := strings.Cut(line, " ")
+	phases := map[string]string{
+		"Retrieving": "downloading", "Validating": "downloading",
+		"Extracting": "unpacking", "Unpacking": "unpacking", "Configuring": "configuring",
+	}
+	phase, ok := phases[verb]
+	if !ok {
+		return
+	}
+	changed := phase != m.phase
+	if changed {
+		m.phase, m.count = phase, 0
+	}
+	if verb != "Validating" { // of the package that was just retrieved
+		m.count++
+	}
+	if changed || time.Since(m.spoke) >= progressInterval {
+		m.spoke = time.Now()
+		say(m.progress, "%3.0f s: %s, package %d", time.Since(m.began).Seconds(), phase, m.count)
+	}
+}
+
+// aptProxy is apt's own proxy as environment variables; debootstrap does not
+// read apt's configuration.
+func aptProxy(ctx context.Context) []string {
+	out, err := exec.CommandContext(ctx, "apt-config", "dump", "--format", "%f %v%n",
+		"Acquire::http::Proxy", "Acquire::https::Proxy").Output()
+	if err != nil {
+		return nil // no apt-config, no proxy
+	}
+	var env []string
+	for line := range strings.Lines(string(out)) {
+		f := strings.Fields(line)
+		if len(f) != 2 || f[1] == "DIRECT" {
+			continue
+		}
+		switch f[0] {
+		case "Acquire::http::Proxy":
+			env = append(env, "http_proxy="+f[1])
+		case "Acquire::https::Proxy":
+			env = append(env, "https_proxy="+f[1])
+		}
+	}
+	return env
+}
+
+// lastLines returns the last lines of a text, none of an empty one.
+func lastLines(text string, n int) []string {
+	text = strings.TrimRight(text, "\n")
+	if text == "" {
+		return nil
+	}
+	all := strings.Split(text, "\n")
+	return all[max(0, len(all)-n):]
+}
