@@ -1,0 +1,132 @@
+package wire
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+)
+
+// ErrCRC says that a chunk's data does not match its checksum.
+var ErrCRC = errors.New("chunk CRC mismatch")
+
+// ChunkHeaderLen is the length of a chunk's header.
+const ChunkHeaderLen = 48
+
+// chunkMagic is magic 5 and version 0.
+const chunkMagic = 0x50
+
+// The types of chunks; only user chunks are delivered to ordinary consumers.
+const (
+	ChunkUser             uint8 = 0
+	ChunkTrackingDelta    uint8 = 1
+	ChunkTrackingSnapshot uint8 = 2
+)
+
+// ChunkHeader is the header of a chunk. TrailerLength and BloomSize tell of bytes on the broker's disk
+// that are never delivered.
+type ChunkHeader struct {
+	Type          uint8
+	Entries       uint16 // a sub-batch counts once
+	Records       uint32 // messages, that is offsets
+	Timestamp     int64  // milliseconds since the epoch, the broker's clock
+	Epoch         uint64
+	FirstOffset   uint64
+	CRC           uint32
+	DataLength    uint32
+	TrailerLength uint32
+	BloomSize     uint8
+}
+
+// Put writes the header to the first ChunkHeaderLen bytes of b.
+func (h *ChunkHeader) Put(b []byte) {
+	b = b[:ChunkHeaderLen]
+	b[0], b[1] = chunkMagic, h.Type
+	binary.BigEndian.PutUint16(b[2:], h.Entries)
+	binary.BigEndian.PutUint32(b[4:], h.Records)
+	binary.BigEndian.PutUint64(b[8:], uint64(h.Timestamp))
+	binary.BigEndian.PutUint64(b[16:], h.Epoch)
+	binary.BigEndian.PutUint64(b[24:], h.FirstOffset)
+	binary.BigEndian.PutUint32(b[32:], h.CRC)
+	binary.BigEndian.PutUint32(b[36:], h.DataLength)
+	binary.BigEndian.PutUint32(b[40:], h.TrailerLength)
+	binary.BigEndian.PutUint32(b[44:], uint32(h.BloomSize)<<24)
+}
+
+// Chunk is a delivered chunk. Data aliases the bytes it was parsed from.
+type Chunk struct {
+	ChunkHeader
+	Data []byte
+}
+
+// ParseChunk reads a chunk as it is delivered: header, then exactly the data the header announces.
+func ParseChunk(b []byte) (Chunk, error) {
+	if len(b) < ChunkHeaderLen || b[0] != chunkMagic {
+		return Chunk{}, fmt.Errorf("chunk: %w: short or of unknown magic", ErrMalformed)
+	}
+	c := Chunk{Data: b[ChunkHeaderLen:], ChunkHeader: ChunkHeader{
+		Type:          b[1],
+		Entries:       binary.BigEndian.Uint16(b[2:]),
+		Records:       binary.BigEndian.Uint32(b[4:]),
+		Timestamp:     int64(binary.BigEndian.Uint64(b[8:])),
+		Epoch:         binary.BigEndian.Uint64(b[16:]),
+		FirstOffset:   binary.BigEndian.Uint64(b[24:]),
+		CRC:           binary.BigEndian.Uint32(b[32:]),
+		DataLength:    binary.BigEndian.Uint32(b[36:]),
+		TrailerLength: binary.BigEndian.Uint32(b[40:]),
+		BloomSize:     b[44],
+	}}
+	if uint64(c.DataLength) != uint64(len(c.Data)) {
+		return Chunk{}, fmt.Errorf("chunk: %w: %d bytes of data announced, %d there", ErrMalformed, c.DataLength, len(c.Data))
+	}
+	return c, nil
+}
+
+// Checksum is the checksum of a chunk's data.
+func Checksum(data []byte) uint32 { return crc32.ChecksumIEEE(data) }
+
+// Check compares the checksum; a difference is ErrCRC.
+func (c *Chunk) Check() error {
+	if sum := Checksum(c.Data); sum != c.CRC {
+		return fmt.Errorf("%w: %08x in the header of chunk %d, %08x computed", ErrCRC, c.CRC, c.FirstOffset, sum)
+	}
+	return nil
+}
+
+// Walk returns an iterator over the chunk's entries.
+func (c *Chunk) Walk() ChunkEntries {
+	return ChunkEntries{rest: c.Data, left: c.Entries, offset: c.FirstOffset, end: c.FirstOffset + uint64(c.Records)}
+}
+
+// ChunkEntries walks the entries of a chunk in place.
+type ChunkEntries struct {
+	rest        []byte
+	left        uint16
+	offset, end uint64
+	err         error
+}
+
+// Next reads the next entry into e and returns the offset of its first record. When there is none, ok is
+// false: see Err.
+func (w *ChunkEntries) Next(e *Entry) (offset uint64, ok bool) {
+	if w.left == 0 {
+		if w.err == nil && (len(w.rest) > 0 || w.offset != w.end) {
+			w.err = fmt.Errorf("chunk: %w: entries do not fill it", ErrMalformed)
+		}
+		return 0, false
+	}
+	n, ok := e.parse(w.rest)
+	if !ok {
+		w.left, w.rest = 0, nil
+		w.err = fmt.Errorf("chunk: %w: short entry", ErrMalformed)
+		return 0, false
+	}
+	w.left--
+	w.rest = w.rest[n:]
+	offset = w.offset
+	w.offset += uint64(e.Records)
+	return offset, true
+}
+
+// Err returns what is wrong with the chunk, wrapping ErrMalformed; nil when entries and records add up.
+func (w *ChunkEntries) Err() error { return w.err }
