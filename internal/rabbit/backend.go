@@ -61,15 +61,20 @@ type backend interface {
 }
 
 func newBackend(dir string, s *state) (backend, error) {
-	switch s.Provider.Kind {
+	l := layout{base: dir, listen: "127.0.0.1"}
+	switch p := s.Provider; p.Kind {
 	case Path:
-		return newLocal(dir, s, layout{base: dir, listen: "127.0.0.1"}, s.Provider.Bin, plainCommand), nil
+		if p.Bin == debianBin {
+			l.plugins = debianPlugins(p.Version)
+		}
+		return newLocal(dir, s, l, p.Bin, plainCommand), nil
 	case RootFS:
-		j := jail{root: s.Provider.Root, dir: dir}
-		l := newLocal(dir, s, layout{base: jailMount, listen: "127.0.0.1"}, debianBin, j.command)
-		l.own = j.prepare
-		return l, nil
+		j := jail{root: p.Root, dir: dir}
+		l.base, l.plugins = jailMount, debianPlugins(p.Version)
+		b := newLocal(dir, s, l, debianBin, j.command)
+		b.own = j.prepare
+		return b, nil
 	default:
-		return nil, fmt.Errorf("%s: provider %q is unknown: take the instance down with the tool that made it", dir, s.Provider.Kind)
+		return nil, fmt.Errorf("%s: provider %q is unknown: take the instance down with the tool that made it", dir, p.Kind)
 	}
 }

@@ -25,6 +25,14 @@ const (
 	clockDrift = time.Hour
 )
 
+// ensureCerts writes the certificates unless they are there already.
+func ensureCerts(dir string) error {
+	if _, err := os.Stat(filepath.Join(dir, keyFile)); err == nil { // the last to be written
+		return nil
+	}
+	return writeCerts(dir)
+}
+
 // writeCerts makes a certificate authority that exists for this instance only
 // (its key is thrown away) and a server certificate for localhost, in dir.
 func writeCerts(dir string) error {

@@ -15,8 +15,9 @@ const enabledPlugins = "[rabbitmq_management,rabbitmq_stream,rabbitmq_stream_man
 // the broker's processes see it (another path than ours when they live in a
 // root of their own), listen the address its listeners bind.
 type layout struct {
-	base   string
-	listen string
+	base    string
+	listen  string
+	plugins string // where the plugins are, when the tools do not find them; else empty
 }
 
 // nodeConf is the node's rabbitmq.conf.
@@ -61,9 +62,10 @@ func advancedConf(s *state) string {
 // nodeEnv is the environment of the node's processes, server and tools alike.
 func nodeEnv(s *state, n Node, l layout) []string {
 	home := path.Join(l.base, n.Name)
-	return []string{
+	env := []string{
 		"HOME=" + path.Join(l.base, "home"),
 		"LANG=C.UTF-8",
+		"ERL_CRASH_DUMP=" + path.Join(home, "log", "erl_crash.dump"),
 		"ERL_EPMD_ADDRESS=127.0.0.1",
 		fmt.Sprintf("ERL_EPMD_PORT=%d", s.EpmdPort),
 		"RABBITMQ_NODENAME=" + n.erlangName(),
@@ -72,6 +74,9 @@ func nodeEnv(s *state, n Node, l layout) []string {
 		"RABBITMQ_LOG_BASE=" + path.Join(home, "log"),
 		"RABBITMQ_SCHEMA_DIR=" + path.Join(home, "schema"),
 		"RABBITMQ_GENERATED_CONFIG_DIR=" + path.Join(home, "config"),
+		// Not the machine's own configuration.
+		"RABBITMQ_CONF_ENV_FILE=" + path.Join(home, "rabbitmq-env.conf"),
+		"RABBITMQ_CONFIG_FILES=" + path.Join(home, "conf.d", "*.conf"),
 		"RABBITMQ_CONFIG_FILE=" + path.Join(home, "rabbitmq.conf"),
 		"RABBITMQ_ADVANCED_CONFIG_FILE=" + path.Join(home, "advanced.config"),
 		"RABBITMQ_ENABLED_PLUGINS_FILE=" + path.Join(home, "enabled_plugins"),
@@ -80,12 +85,17 @@ func nodeEnv(s *state, n Node, l layout) []string {
 		// that the process we started is the one to signal.
 		"RUNNING_UNDER_SYSTEMD=true",
 	}
+	if l.plugins != "" {
+		env = append(env, "RABBITMQ_PLUGINS_DIR="+l.plugins)
+	}
+	return env
 }
 
-// writeNodeFiles makes the node's directory and configuration.
+// writeNodeFiles makes the node's directory and configuration, where missing:
+// what somebody changed by hand to try something stays until down.
 func writeNodeFiles(dir string, s *state, n Node, l layout) error {
 	home := filepath.Join(dir, n.Name)
-	for _, sub := range []string{"data", "log", "schema", "config"} {
+	for _, sub := range []string{"data", "log", "schema", "config", "conf.d"} {
 		if err := os.MkdirAll(filepath.Join(home, sub), 0o755); err != nil {
 			return err
 		}
@@ -94,9 +104,15 @@ func writeNodeFiles(dir string, s *state, n Node, l layout) error {
 		"rabbitmq.conf":   nodeConf(s, n, l),
 		"advanced.config": advancedConf(s),
 		"enabled_plugins": enabledPlugins,
+
+		"rabbitmq-env.conf": "",
 	}
 	for name, content := range files {
-		if err := os.WriteFile(filepath.Join(home, name), []byte(content), 0o644); err != nil {
+		path := filepath.Join(home, name)
+		if _, err := os.Stat(path); err == nil {
+			continue
+		}
+		if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
 			return err
 		}
 	}

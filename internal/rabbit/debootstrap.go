@@ -35,11 +35,11 @@ func debootstrap(ctx context.Context, root string, rel release, progress io.Writ
 		return err
 	}
 	cmd.Stderr = cmd.Stdout
-	say(progress, "making a %s %s root file system with RabbitMQ, once (about 400 MB, 1-3 minutes)", rel.id, rel.suite)
+	say(progress, "making a %s %s root file system with RabbitMQ, once (about 300 MB on disk, 1-3 minutes)", rel.id, rel.suite)
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	said := follow(out, newMeter(progress))
+	said := follow(out, &meter{progress: progress, began: time.Now(), phase: "downloading"})
 	if err := cmd.Wait(); err != nil {
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -55,13 +55,28 @@ func debootstrap(ctx context.Context, root string, rel release, progress io.Writ
 
 // follow reads debootstrap's output to its end and returns its last lines.
 func follow(out io.Reader, m *meter) []string {
+	lines := make(chan string)
+	go func() { // ends with the output, which the loop below reads to its end
+		defer close(lines)
+		for s := bufio.NewScanner(out); s.Scan(); {
+			lines <- s.Text()
+		}
+	}()
+	tick := time.NewTicker(progressInterval)
+	defer tick.Stop()
 	var last []string
-	for lines := bufio.NewScanner(out); lines.Scan(); {
-		line := lines.Text()
-		m.line(line)
-		last = append(last[max(0, len(last)-9):], line)
+	for {
+		select {
+		case <-tick.C:
+			m.speak()
+		case line, ok := <-lines:
+			if !ok {
+				return last
+			}
+			m.line(line)
+			last = append(last[max(0, len(last)-9):], line)
+		}
 	}
-	return last
 }
 
 // meter turns debootstrap's line for each package into one line for each phase
@@ -69,26 +84,17 @@ func follow(out io.Reader, m *meter) []string {
 type meter struct {
 	progress io.Writer
 	began    time.Time
-	spoke    time.Time
 	phase    string
 	count    int
 }
 
-func newMeter(progress io.Writer) *meter {
-	now := time.Now()
-	return &meter{progress: progress, began: now, spoke: now}
+// phases are debootstrap's words and ours.
+var phases = map[string]string{
+	"Retrieving": "downloading", "Extracting": "unpacking", "Unpacking": "unpacking", "Configuring": "configuring",
 }
 
 func (m *meter) line(line string) {
-	line, ok := strings.CutPrefix(line, "I: ")
-	if !ok {
-		return
-	}
-	verb, _, _ := strings.Cut(line, " ")
-	phases := map[string]string{
-		"Retrieving": "downloading", "Validating": "downloading",
-		"Extracting": "unpacking", "Unpacking": "unpacking", "Configuring": "configuring",
-	}
+	verb, _, _ := strings.Cut(strings.TrimPrefix(line, "I: "), " ")
 	phase, ok := phases[verb]
 	if !ok {
 		return
@@ -97,13 +103,15 @@ func (m *meter) line(line string) {
 	if changed {
 		m.phase, m.count = phase, 0
 	}
-	if verb != "Validating" { // of the package that was just retrieved
-		m.count++
+	m.count++
+	if changed {
+		m.speak()
 	}
-	if changed || time.Since(m.spoke) >= progressInterval {
-		m.spoke = time.Now()
-		say(m.progress, "%3.0f s: %s, package %d", time.Since(m.began).Seconds(), phase, m.count)
-	}
+}
+
+// speak says how far it is.
+func (m *meter) speak() {
+	say(m.progress, "%3.0f s: %s, package %d", time.Since(m.began).Seconds(), m.phase, m.count)
 }
 
 // aptProxy is apt's own proxy as environment variables; debootstrap does not

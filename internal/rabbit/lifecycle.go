@@ -55,6 +55,9 @@ func openOrCreate(ctx context.Context, dir string, nodes int, progress io.Writer
 	case err == nil || !errors.Is(err, ErrNoInstance):
 		return i, err
 	}
+	if err := mustBeEmpty(dir); err != nil {
+		return nil, err
+	}
 	p, err := findProvider(ctx, thisSystem(), progress)
 	if err != nil {
 		return nil, err
@@ -65,13 +68,25 @@ func openOrCreate(ctx context.Context, dir string, nodes int, progress io.Writer
 		return nil, err
 	}
 	s.Provider, s.Cookie = p, rand.Text()
-	if err := writeCerts(filepath.Join(dir, certDir)); err != nil {
-		return nil, err
-	}
 	if err := s.save(dir); err != nil {
 		return nil, err
 	}
 	return openOwn(dir)
+}
+
+// mustBeEmpty keeps an instance from moving in with somebody's files: down
+// removes what is in its directory.
+func mustBeEmpty(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if e.Name() != lockFile {
+			return fmt.Errorf("%s is not empty (it has %s): an instance needs a directory of its own", dir, e.Name())
+		}
+	}
+	return nil
 }
 
 // startMissing starts those of the nodes that do not run, all at once (nodes of
@@ -205,27 +220,31 @@ func (i *Instance) Down(ctx context.Context) error {
 		return err
 	}
 	defer unlock()
+	if _, err := loadState(i.dir); errors.Is(err, ErrNoInstance) {
+		return nil // somebody was faster
+	}
 	stopCtx, cancel := context.WithTimeout(ctx, killTimeout*time.Duration(1+len(i.state.Nodes)))
 	defer cancel()
 	if err := i.backend.remove(stopCtx); err != nil {
 		return fmt.Errorf("take the instance in %s down: %w", i.dir, err)
 	}
-	// The state goes last: until then another attempt knows what to end.
-	for _, name := range i.files() {
-		if err := os.RemoveAll(filepath.Join(i.dir, name)); err != nil {
+	return i.removeFiles()
+}
+
+// removeFiles empties the instance directory. The state goes last: until then
+// another attempt knows what to end. The lock stays for whoever waits for it.
+func (i *Instance) removeFiles() error {
+	entries, err := os.ReadDir(i.dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if e.Name() == lockFile || e.Name() == stateFile {
+			continue
+		}
+		if err := os.RemoveAll(filepath.Join(i.dir, e.Name())); err != nil {
 			return err
 		}
 	}
-	return nil
-}
-
-// files are the names in the instance directory that are ours, the state last.
-// Anything else in there is not, and stays; so does the lock, for whoever waits
-// for it now.
-func (i *Instance) files() []string {
-	names := []string{certDir, "home", "hosts", "epmd.pid", "epmd.log"}
-	for _, n := range i.state.Nodes {
-		names = append(names, n.Name, n.Name+".pid", n.Name+".log")
-	}
-	return append(names, stateFile)
+	return os.Remove(filepath.Join(i.dir, stateFile))
 }

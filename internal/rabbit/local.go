@@ -8,7 +8,6 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -22,6 +21,12 @@ const (
 	logTail     = 40 // lines
 	epmdTimeout = 5 * time.Second
 )
+
+// debianPlugins is where Debian's package keeps the plugins. The tools in
+// debianBin look for them elsewhere, and then lack the plugins' commands.
+func debianPlugins(version string) string {
+	return "/usr/lib/rabbitmq/lib/rabbitmq_server-" + version + "/plugins"
+}
 
 // commandFunc returns a command that runs program with exactly this
 // environment, and whose process is the program's.
@@ -52,6 +57,9 @@ func newLocal(dir string, s *state, l layout, bin string, command commandFunc) *
 // server: every instance has its own, so that nodes of the same name do not
 // meet and the machine's epmd is left alone.
 func (b *local) prepare(ctx context.Context) error {
+	if err := ensureCerts(filepath.Join(b.dir, certDir)); err != nil {
+		return err
+	}
 	home := filepath.Join(b.dir, "home")
 	if err := os.MkdirAll(home, 0o755); err != nil {
 		return err
@@ -82,7 +90,7 @@ func (b *local) startEpmd(ctx context.Context) error {
 		return portTaken(b.dir, err)
 	}
 	env := nodeEnv(b.state, b.state.Nodes[0], b.layout)
-	if err := d.start(b.command(context.Background(), env, b.epmdProgram())); err != nil {
+	if err := d.start(b.command(context.Background(), env, "epmd")); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, epmdTimeout)
@@ -97,10 +105,6 @@ func (b *local) startEpmd(ctx context.Context) error {
 	}
 	return nil
 }
-
-// epmdProgram is epmd where PATH has it; some Erlang packages keep it beside
-// the emulator only, and then erl knows where.
-func (b *local) epmdProgram() string { return "epmd" }
 
 func (b *local) start(_ context.Context, n Node) error {
 	if err := n.portsFree(); err != nil {
@@ -170,6 +174,3 @@ func (b *local) daemon(name string) daemon {
 func portTaken(dir string, err error) error {
 	return fmt.Errorf("a port of the instance in %s is taken (%w): take the instance down and up again to choose others", dir, err)
 }
-
-// pidString is for progress lines.
-func pidString(pid int) string { return strconv.Itoa(pid) }

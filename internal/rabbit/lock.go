@@ -9,7 +9,10 @@ import (
 	"time"
 )
 
-const lockInterval = 100 * time.Millisecond
+const (
+	lockFile     = "lock"
+	lockInterval = 100 * time.Millisecond
+)
 
 // lockDir makes dir and takes the lock in it. It waits for another process that
 // has it, and says so. The lock ends with the process, however it ends.
@@ -17,7 +20,7 @@ func lockDir(ctx context.Context, dir string, progress io.Writer) (unlock func()
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
-	path := filepath.Join(dir, "lock")
+	path := filepath.Join(dir, lockFile)
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, err

@@ -24,14 +24,13 @@ func parseVersion(s string) (version, error) {
 	if len(parts) < 2 {
 		return version{}, fmt.Errorf("%q is not a version of RabbitMQ", s)
 	}
-	digits := strings.TrimRight(parts[1], "abcdefghijklmnopqrstuvwxyz-~+0123456789")
-	minor, _, _ := strings.Cut(parts[1], "-")
+	minorDigits, _, _ := strings.Cut(parts[1], "-")
 	major, err1 := strconv.Atoi(parts[0])
-	m, err2 := strconv.Atoi(minor)
-	if err1 != nil || err2 != nil || digits != "" {
+	minor, err2 := strconv.Atoi(minorDigits)
+	if err1 != nil || err2 != nil {
 		return version{}, fmt.Errorf("%q is not a version of RabbitMQ", s)
 	}
-	return version{major, m}, nil
+	return version{major, minor}, nil
 }
 
 func (v version) less(w version) bool {
