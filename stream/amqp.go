@@ -1,0 +1,259 @@
+package stream
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"github.com/rabbitmq/rabbitmq-stream-go-client/pkg/amqp"
+)
+
+// This file is the seam to the official client's AMQP 1.0 codec. Ours is only
+// the plain data section, the usual case.
+
+// The codes of the sections, each written as 00 53 code.
+const (
+	sectionHeader                = 0x70
+	sectionDeliveryAnnotations   = 0x71
+	sectionAnnotations           = 0x72
+	sectionProperties            = 0x73
+	sectionApplicationProperties = 0x74
+	sectionData                  = 0x75
+	sectionSequence              = 0x76
+	sectionValue                 = 0x77
+	sectionFooter                = 0x78
+)
+
+// encode returns the message in AMQP 1.0. The result shares nothing with m.
+func (m *Message) encode() ([]byte, error) {
+	if m.plain() {
+		return appendData(nil, m.Body), nil
+	}
+	b, err := m.marshal()
+	if err != nil {
+		return nil, fmt.Errorf("%w: %v", ErrInvalidMessage, err)
+	}
+	return b, nil
+}
+
+func (m *Message) plain() bool {
+	return m.Value == nil && m.Properties == nil && m.ApplicationProperties == nil && m.Annotations == nil &&
+		m.DeliveryAnnotations == nil && m.Header == nil && m.Footer == nil
+}
+
+// appendData appends a data section.
+func appendData(b, body []byte) []byte {
+	if b == nil {
+		b = make([]byte, 0, len(body)+8)
+	}
+	if len(body) <= 255 {
+		b = append(b, 0, 0x53, sectionData, 0xa0, byte(len(body)))
+	} else {
+		b = binary.BigEndian.AppendUint32(append(b, 0, 0x53, sectionData, 0xb0), uint32(len(body)))
+	}
+	return append(b, body...)
+}
+
+// marshal encodes with the official codec, which is given exotic values and
+// must not take the caller down.
+func (m *Message) marshal() (b []byte, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("cannot be encoded: %v", r)
+		}
+	}()
+	out := amqp.Message{
+		Annotations:         annotationsOut(m.Annotations),
+		DeliveryAnnotations: annotationsOut(m.DeliveryAnnotations),
+		Footer:              annotationsOut(m.Footer),
+		Properties:          m.Properties.out(),
+	}
+	if m.Header != nil {
+		h := amqp.MessageHeader(*m.Header)
+		out.Header = &h
+	}
+	if m.ApplicationProperties != nil {
+		out.ApplicationProperties = make(map[string]any, len(m.ApplicationProperties))
+		for k, v := range m.ApplicationProperties {
+			out.ApplicationProperties[k] = valueOut(v)
+		}
+	}
+	if m.Value != nil {
+		if m.Body != nil {
+			return nil, fmt.Errorf("it has both Body and Value; AMQP 1.0 allows one of them")
+		}
+		out.Value = valueOut(m.Value)
+	} else {
+		out.Data = [][]byte{m.Body}
+	}
+	return out.MarshalBinary()
+}
+
+func (p *Properties) out() *amqp.MessageProperties {
+	if p == nil {
+		return nil
+	}
+	o := amqp.MessageProperties(*p)
+	o.MessageID, o.CorrelationID = valueOut(p.MessageID), valueOut(p.CorrelationID)
+	return &o
+}
+
+func annotationsOut(m map[string]any) amqp.Annotations {
+	if m == nil {
+		return nil
+	}
+	out := make(amqp.Annotations, len(m))
+	for k, v := range m {
+		out[k] = valueOut(v)
+	}
+	return out
+}
+
+// valueOut replaces our UUID by the codec's; containers are walked.
+func valueOut(v any) any {
+	switch v := v.(type) {
+	case UUID:
+		return amqp.UUID(v)
+	case []any:
+		return mapSlice(v, valueOut)
+	case map[string]any:
+		return mapMap(v, valueOut)
+	case map[any]any:
+		return mapMap(v, valueOut)
+	}
+	return v
+}
+
+// valueIn is the way back.
+func valueIn(v any) any {
+	switch v := v.(type) {
+	case amqp.UUID:
+		return UUID(v)
+	case []any:
+		return mapSlice(v, valueIn)
+	case map[string]any:
+		return mapMap(v, valueIn)
+	case map[any]any:
+		return mapMap(v, valueIn)
+	}
+	return v
+}
+
+func mapSlice(in []any, f func(any) any) []any {
+	out := make([]any, len(in))
+	for i, v := range in {
+		out[i] = f(v)
+	}
+	return out
+}
+
+func mapMap[K comparable](in map[K]any, f func(any) any) map[K]any {
+	out := make(map[K]any, len(in))
+	for k, v := range in {
+		out[k] = f(v)
+	}
+	return out
+}
+
+// unmarshal decodes all sections with the official codec, which is given
+// whatever another client has published and must not take the caller down.
+func unmarshal(raw []byte) (m *amqp.Message, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			m, err = nil, fmt.Errorf("%w: %v", ErrMalformed, r)
+		}
+	}()
+	m = &amqp.Message{}
+	if err := m.UnmarshalBinary(raw); err != nil {
+		return nil, fmt.Errorf("%w: %v", ErrMalformed, err)
+	}
+	return m, nil
+}
+
+func annotationsIn(a amqp.Annotations) map[string]any {
+	if a == nil {
+		return nil
+	}
+	out := make(map[string]any, len(a))
+	for k, v := range a {
+		out[fmt.Sprint(k)] = valueIn(v)
+	}
+	return out
+}
+
+// bodyOf finds the body without decoding the message: the data section's
+// bytes, several of them joined, or those of a value section that is a string
+// or binary. It aliases raw. What is not AMQP 1.0 is its own body, ok false.
+func bodyOf(raw []byte) (body []byte, ok bool) {
+	found := false
+	for rest := raw; len(rest) > 0; {
+		if len(rest) < 4 || rest[0] != 0 || rest[1] != 0x53 {
+			return raw, false
+		}
+		code := rest[2]
+		size, head := valueSize(rest[3:])
+		if size < 0 || code < sectionHeader || code > sectionFooter {
+			return raw, false
+		}
+		value := rest[3+head : 3+size]
+		switch {
+		case code == sectionData && rest[3] != 0xa0 && rest[3] != 0xb0:
+			return raw, false
+		case code == sectionData && found:
+			body = append(body[:len(body):len(body)], value...)
+		case code == sectionData:
+			body, found = value, true
+		case code == sectionValue && isBytes(rest[3]):
+			body, found = value, true
+		}
+		rest = rest[3+size:]
+	}
+	return body, len(raw) > 0
+}
+
+// isBytes tells binary, strings and symbols.
+func isBytes(constructor byte) bool {
+	switch constructor {
+	case 0xa0, 0xb0, 0xa1, 0xb1, 0xa3, 0xb3:
+		return true
+	}
+	return false
+}
+
+// valueSize returns the size in bytes of the AMQP value at the front of b, and
+// how many of them come before its content; -1 where b is too short or begins
+// with no value (OASIS AMQP 1.0, part 1, section 1.2).
+func valueSize(b []byte) (size, head int) {
+	if len(b) == 0 {
+		return -1, 0
+	}
+	width := 0
+	switch b[0] >> 4 {
+	case 0x4:
+		size, head = 1, 1
+	case 0x5, 0x6, 0x7, 0x8, 0x9:
+		size, head = 1+1<<(b[0]>>4-5), 1
+	case 0xa, 0xc, 0xe:
+		width = 1
+	case 0xb, 0xd, 0xf:
+		width = 4
+	default:
+		return -1, 0
+	}
+	if width > 0 {
+		if head = 1 + width; len(b) < head {
+			return -1, 0
+		}
+		n := uint32(b[1])
+		if width == 4 {
+			n = binary.BigEndian.Uint32(b[1:])
+		}
+		if uint64(n) > uint64(len(b)-head) {
+			return -1, 0
+		}
+		size = head + int(n)
+	}
+	if size > len(b) {
+		return -1, 0
+	}
+	return size, head
+}

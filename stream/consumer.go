@@ -1,0 +1,187 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"runtime/debug"
+	"sync"
+	"time"
+)
+
+// CloseTimeout is how long the end of a run or of an Env waits for the broker:
+// to store the last mark and read it back, to confirm what was published.
+const CloseTimeout = 5 * time.Second
+
+// ConsumerConfig says who reads, and from where. The zero value reads from the
+// stream's beginning and stores nothing.
+type ConsumerConfig struct {
+	// Name is the name under which the broker keeps the offset of the last
+	// handled message for this stream, 255 bytes at most. Consumers with
+	// different names each get every message; two at a time with the same name
+	// overwrite each other's offset. Default "": nothing is stored.
+	Name string
+	// Start says where to begin. Default: Stored(First()).
+	Start Start
+	// Store says when the offset is stored. Default: with every message while
+	// traffic is slow, coalesced in a burst; see [StorePolicy].
+	Store StorePolicy
+}
+
+// Handler handles one message. It runs on the goroutine that called Run, one
+// message at a time, in the order of the stream. Nil means that the message is
+// handled: its offset may be stored from then on. An error ends the run. A
+// panic counts as an error, with its stack.
+//
+// ctx ends with the run's. A handler that is at work then is waited for, and
+// if it returns nil its message counts as handled.
+type Handler func(ctx context.Context, d *Delivery) error
+
+// Consumer reads a stream in order. Make one with [Env.NewConsumer].
+type Consumer struct {
+	env    *Env
+	stream string
+	cfg    ConsumerConfig
+
+	mu  sync.Mutex
+	run *run // nil while not running
+}
+
+// NewConsumer checks the configuration and does no I/O: that the stream is
+// missing shows when the consumer runs. Errors wrap [ErrInvalidConfig].
+func (e *Env) NewConsumer(stream string, cfg ConsumerConfig) (*Consumer, error) {
+	checks := []error{checkStream(stream), checkLength("consumer's name", cfg.Name), cfg.Start.validate(), cfg.Store.validate()}
+	if cfg.Name == "" && cfg.Store != (StorePolicy{}) {
+		checks = append(checks, fmt.Errorf("%w: a Store policy needs a Name to store the offset under", ErrInvalidConfig))
+	}
+	for _, err := range checks {
+		if err != nil {
+			return nil, opErr("new consumer on stream", stream, cfg.Name, err)
+		}
+	}
+	return &Consumer{env: e, stream: stream, cfg: cfg}, nil
+}
+
+// Run reads the stream and calls h for each message until ctx ends, h fails,
+// the Env is closed, or something happens that trying again cannot mend. It
+// blocks for as long. A Consumer runs once at a time, and can run again.
+//
+// A lost connection, a broker that restarts or is away for however long, a
+// leader that moves: Run connects again by itself and goes on at the first
+// message not handled. Nothing is handled twice within one run.
+//
+// Before it returns, the last mark is stored and read back, which takes
+// [CloseTimeout] at most; if that fails the error wraps [ErrNotStored] as well.
+// No handler runs after Run has returned.
+//
+// Run never returns nil. The error wraps the context's error after a
+// cancellation, [ErrClosed] after Env.Close, a [*HandlerError], [ErrRunning],
+// or one of [ErrStreamNotFound], [ErrStreamDeleted], [ErrStreamRecreated],
+// [ErrAuthentication], [ErrVirtualHost], [ErrAccessRefused], [ErrTLS].
+func (c *Consumer) Run(ctx context.Context, h Handler) error {
+	return c.consume(ctx, func(ctx context.Context, d *Delivery) error {
+		if err := protect(ctx, h, d); err != nil {
+			return &HandlerError{Stream: d.Stream, Offset: d.Offset, Err: err}
+		}
+		return nil
+	})
+}
+
+// protect turns a handler's panic into an error.
+func protect(ctx context.Context, h Handler, d *Delivery) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("panic: %v\n%s", r, debug.Stack())
+		}
+	}()
+	return h(ctx, d)
+}
+
+// All is [Consumer.Run] as an iterator: asking for the next message marks the
+// last one as handled, and leaving the loop does not. The error, always the
+// last that comes, is Run's; after a break it is not seen, and neither is a
+// mark that could not be stored, for which there is [Consumer.Commit].
+//
+//	for d, err := range consumer.All(ctx) {
+//		if err != nil {
+//			return err
+//		}
+//		...
+//	}
+func (c *Consumer) All(ctx context.Context) iter.Seq2[*Delivery, error] {
+	return func(yield func(*Delivery, error) bool) {
+		left := false
+		err := c.consume(ctx, func(_ context.Context, d *Delivery) error {
+			if !yield(d, nil) {
+				left = true
+				return errLeft
+			}
+			return nil
+		})
+		if !left {
+			yield(nil, err)
+		}
+	}
+}
+
+// errLeft ends a run whose loop was left.
+var errLeft = errors.New("the loop was left")
+
+// Commit stores the mark, the offset of the last handled message, and returns
+// when the broker gives it back on being asked. It can be called from within
+// the handler, whose own message is not handled yet, or from another
+// goroutine; while the consumer is connecting again it waits. Where nothing
+// was handled in this run there is nothing to store, and that is nil.
+//
+// Errors: [ErrNoName], [ErrNotRunning], [ErrNotStored], or the context's.
+func (c *Consumer) Commit(ctx context.Context) error {
+	const op = "commit offset on stream"
+	if c.cfg.Name == "" {
+		return opErr(op, c.stream, "", fmt.Errorf("%w: set ConsumerConfig.Name", ErrNoName))
+	}
+	c.mu.Lock()
+	r := c.run
+	c.mu.Unlock()
+	if r == nil {
+		return opErr(op, c.stream, c.cfg.Name, ErrNotRunning)
+	}
+	return opErr(op, c.stream, c.cfg.Name, request(ctx, r.requests, true, r.ended))
+}
+
+// consume runs the consumer with what Run and All have in common.
+func (c *Consumer) consume(ctx context.Context, handle Handler) error {
+	err := c.env.own()
+	if err == nil {
+		defer c.env.owns.Done()
+		ctx, cancel := c.env.under(ctx)
+		defer cancel()
+		var r *run
+		if r, err = c.begin(handle); err == nil {
+			defer c.end(r)
+			err = r.supervise(ctx)
+		}
+	}
+	var h *HandlerError
+	if errors.As(err, &h) || errors.Is(err, errLeft) {
+		return err
+	}
+	return opErr("consume stream", c.stream, c.cfg.Name, err)
+}
+
+func (c *Consumer) begin(handle Handler) (*run, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.run != nil {
+		return nil, ErrRunning
+	}
+	c.run = newRun(c, handle)
+	return c.run, nil
+}
+
+func (c *Consumer) end(r *run) {
+	c.mu.Lock()
+	c.run = nil
+	c.mu.Unlock()
+	close(r.ended)
+}

@@ -1,0 +1,360 @@
+package stream
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/rabbitmq/rabbitmq-stream-go-client/pkg/amqp"
+	"github.com/rabbitmq/rabbitmq-stream-go-client/pkg/logs"
+	"github.com/rabbitmq/rabbitmq-stream-go-client/pkg/message"
+	official "github.com/rabbitmq/rabbitmq-stream-go-client/pkg/stream"
+)
+
+// This file is the seam to the official client's producer, and the fence
+// around it. What it fences is listed in DESIGN.md; in short: an environment
+// per link, made and closed under deadlines of ours, its calls never waited
+// for without a way out, its confirms always drained.
+
+const (
+	linkTimeout      = 10 * time.Second // to make a link
+	linkCloseTimeout = time.Second      // to close it politely
+	// minOfficialHeartbeat is the least that the official client accepts.
+	minOfficialHeartbeat = 3 * time.Second
+	// never is for the official client's own time-out of confirms: an
+	// unconfirmed message is not given up here but sent again.
+	never = 24 * time.Hour
+)
+
+// init silences the official client, which logs to the standard logger by
+// default. A program that uses it directly can still set a logger of its own.
+func init() { logs.SetLogger(silent{}) }
+
+type silent struct{}
+
+func (silent) Info(string, ...any)  {}
+func (silent) Error(string, ...any) {}
+func (silent) Debug(string, ...any) {}
+func (silent) Warn(string, ...any)  {}
+
+// link is one official environment with one producer. Three goroutines belong
+// to it: one sends batches, one drains confirms, one waits for its end. close
+// waits for them, unless the official client is stuck: then they are left
+// behind with it, to end when the operating system ends the connection.
+type link struct {
+	address  string
+	frameMax int
+	lastID   uint64 // newest publishing id that the broker had
+	confirms atomic.Uint64
+
+	env      *official.Environment
+	producer *official.Producer
+	settle   func(id uint64, err error) bool
+
+	batches chan []*slot
+	lost    chan struct{}
+	once    sync.Once
+	mu      sync.Mutex
+	err     error
+	wg      sync.WaitGroup
+}
+
+// dialLink makes a link through the node at e, under ctx and linkTimeout.
+func dialLink(ctx context.Context, cfg Config, e endpoint, frameMax int, stream string, p ProducerConfig, settle func(uint64, error) bool) (*link, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, linkTimeout, fmt.Errorf("%w: no producer at %s within %v", ErrUnreachable, e.address(), linkTimeout))
+	defer cancel()
+	l := &link{
+		address: e.address(), frameMax: frameMax, settle: settle,
+		batches: make(chan []*slot), lost: make(chan struct{}),
+	}
+	err := within(ctx, func() error { return l.open(cfg, e, stream, p) }, l.discard)
+	if err != nil {
+		return nil, scrub(err, e)
+	}
+	return l, nil
+}
+
+// within runs a call of the official client that cannot be cancelled. If ctx
+// ends first, the call is left behind, and late cleans up after it.
+func within(ctx context.Context, call func() error, late func()) error {
+	done := make(chan error, 1)
+	var mu sync.Mutex
+	abandoned := false
+	go func() {
+		err := recovered(call)
+		mu.Lock()
+		defer mu.Unlock()
+		if abandoned {
+			late()
+			return
+		}
+		done <- err
+	}()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	select {
+	case err := <-done:
+		return err
+	default:
+		abandoned = true
+		return context.Cause(ctx)
+	}
+}
+
+func recovered(call func() error) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("the official client panicked: %v", r)
+		}
+	}()
+	return call()
+}
+
+// open makes environment and producer, blocking.
+func (l *link) open(cfg Config, e endpoint, stream string, p ProducerConfig) error {
+	env, err := official.NewEnvironment(environmentOptions(cfg, e))
+	l.env = env // even with an error
+	if err != nil {
+		l.discard()
+		return officialError(err, e)
+	}
+	opts := official.NewProducerOptions().
+		SetProducerName(p.Name).
+		SetClientProvidedName("tidemark-producer").
+		SetConfirmationTimeOut(never).
+		SetQueueSize(p.MaxInFlight + 2*batchMessages) // its own limit must never wait: ours does
+	if l.producer, err = env.NewProducer(stream, opts); err != nil {
+		l.discard()
+		return officialError(err, e)
+	}
+	confirms := l.producer.NotifyPublishConfirmation()
+	closed := l.producer.NotifyClose()
+	// Asked on the producer's own connection, after NotifyClose: a drop before
+	// that would never be reported.
+	id, err := l.producer.GetLastPublishingId()
+	if err != nil {
+		l.discard()
+		return officialError(err, e)
+	}
+	l.lastID = uint64(max(id, 0))
+	l.wg.Add(3)
+	go l.send()
+	go l.drain(confirms)
+	go l.watch(closed)
+	return nil
+}
+
+// environmentOptions writes the login the way the official client reads it
+// back: it puts these parts into a URI unescaped, and unescapes the vhost
+// twice.
+func environmentOptions(cfg Config, e endpoint) *official.EnvironmentOptions {
+	o := official.NewEnvironmentOptions().
+		SetReadBuffer(-1).SetWriteBuffer(-1). // the operating system's own sizes
+		SetRequestedHeartbeat(max(cfg.Heartbeat, minOfficialHeartbeat))
+	scheme := schemePlain
+	if e.tls {
+		scheme = schemeTLS
+		o.SetTLSConfig(cfg.tlsConfig(e))
+	} else {
+		o.SetTLSConfig(&tls.Config{MinVersion: tls.VersionTLS12})
+	}
+	host := e.host
+	if strings.Contains(host, ":") {
+		host = "[" + host + "]"
+	}
+	o.ConnectionParameters = []*official.Broker{{
+		Scheme: scheme, Host: host, Port: fmt.Sprint(e.port),
+		User:     escapeUser(e.user),
+		Password: escapeUser(e.password),
+		Vhost:    url.PathEscape(url.QueryEscape(e.vhost)),
+	}}
+	return o
+}
+
+// escapeUser escapes every byte that could mean something in a URI.
+func escapeUser(s string) string { return strings.ReplaceAll(url.QueryEscape(s), "+", "%20") }
+
+// send hands batches to the official client, in which it may get stuck.
+func (l *link) send() {
+	defer l.wg.Done()
+	for {
+		select {
+		case <-l.lost:
+			return
+		case batch := <-l.batches:
+			msgs := make([]message.StreamMessage, len(batch))
+			for i, s := range batch {
+				msgs[i] = &encoded{id: int64(s.id), body: s.body}
+			}
+			err := recovered(func() error { return l.producer.BatchSend(msgs) })
+			// FrameTooLarge reports each message by itself as well.
+			if err != nil && !errors.Is(err, official.FrameTooLarge) {
+				l.lose(fmt.Errorf("%w: sending to %s: %v", ErrUnreachable, l.address, err))
+				return
+			}
+		}
+	}
+}
+
+// drain takes every confirm at once: while one waits, the official client
+// reads nothing from the connection.
+func (l *link) drain(confirms official.ChannelPublishConfirm) {
+	defer l.wg.Done()
+	for list := range confirms {
+		for _, s := range list {
+			l.outcome(s)
+		}
+	}
+}
+
+// The codes that the official client makes up itself: a message timed out, or
+// its producer was closed. Neither is an outcome.
+const (
+	codeTimeout      = 62
+	codeClosed       = 63
+	codeNoPublisher  = 18
+	codeFrameTooLong = 14
+)
+
+func (l *link) outcome(s *official.ConfirmationStatus) {
+	if s == nil {
+		return
+	}
+	id := uint64(s.GetPublishingId())
+	switch code := s.GetErrorCode(); {
+	case s.IsConfirmed():
+		l.confirms.Add(1)
+		l.settle(id, nil)
+	case code == codeTimeout || code == codeClosed:
+	case code == codeNoPublisher:
+		l.lose(fmt.Errorf("%w: %s does not know the producer any more", ErrUnreachable, l.address))
+	case code == codeFrameTooLong:
+		l.settle(id, fmt.Errorf("%w: it does not fit into a frame of %d bytes", ErrMessageTooLarge, l.frameMax))
+	default:
+		l.confirms.Add(1)
+		l.settle(id, fmt.Errorf("%w: code %d", ErrRefused, code))
+	}
+}
+
+// watch waits for the end of the official producer. Deletion of the stream and
+// a dropped connection look alike here: who connects again finds out.
+func (l *link) watch(closed official.ChannelClose) {
+	defer l.wg.Done()
+	e := <-closed
+	l.lose(fmt.Errorf("%w: connection to %s lost: %s", ErrUnreachable, l.address, e.Reason))
+}
+
+func (l *link) lose(err error) {
+	l.once.Do(func() {
+		l.mu.Lock()
+		l.err = err
+		l.mu.Unlock()
+		close(l.lost)
+	})
+}
+
+func (l *link) reason() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.err
+}
+
+// close ends the link and waits for its goroutines, for linkCloseTimeout at
+// most: an official client that is stuck in a write never comes back.
+func (l *link) close() {
+	l.lose(ErrClosed)
+	ctx, cancel := context.WithTimeout(context.Background(), linkCloseTimeout)
+	defer cancel()
+	_ = within(ctx, func() error { l.discard(); l.wg.Wait(); return nil }, func() {})
+}
+
+// discard closes whatever there is of the official client, blocking.
+func (l *link) discard() {
+	_ = recovered(func() error {
+		if l.producer != nil {
+			_ = l.producer.Close()
+		}
+		if l.env != nil {
+			_ = l.env.Close()
+		}
+		return nil
+	})
+}
+
+// officialError maps the official client's errors to ours.
+func officialError(err error, e endpoint) error {
+	for _, m := range []struct{ from, to error }{
+		{official.StreamDoesNotExist, ErrStreamNotFound},
+		{official.StreamNotAvailable, ErrStreamUnavailable},
+		{official.LeaderNotReady, ErrStreamUnavailable},
+		{official.CodeAccessRefused, ErrAccessRefused},
+		{official.AuthenticationFailure, ErrAuthentication},
+		{official.AuthenticationFailureLoopbackError, ErrAuthentication},
+		{official.VirtualHostAccessFailure, ErrVirtualHost},
+	} {
+		if errors.Is(err, m.from) {
+			return fmt.Errorf("%w at %s", m.to, e.address())
+		}
+	}
+	return fmt.Errorf("%w: %s: %v", ErrUnreachable, e.address(), err)
+}
+
+// scrub removes the password from an error that the official client may have
+// put it into, in any of the forms in which it was written. The sentinels it
+// wraps stay.
+func scrub(err error, e endpoint) error {
+	text, clean := err.Error(), err.Error()
+	for _, secret := range []string{e.password, escapeUser(e.password), url.QueryEscape(e.password), url.PathEscape(e.password)} {
+		// Replacing a very short password would garble the text and hide
+		// nothing; it only ever stands behind a colon.
+		clean = strings.ReplaceAll(clean, ":"+secret, ":***")
+		if len(secret) > 3 && secret != e.user {
+			clean = strings.ReplaceAll(clean, secret, "***")
+		}
+	}
+	if clean == text {
+		return err
+	}
+	return &scrubbed{clean, err}
+}
+
+// scrubbed is an error whose cause is matched but not shown.
+type scrubbed struct {
+	text  string
+	cause error
+}
+
+func (s *scrubbed) Error() string        { return s.text }
+func (s *scrubbed) Is(target error) bool { return errors.Is(s.cause, target) }
+
+// encoded is a message in the form in which the official client takes it, its
+// bytes being ready.
+type encoded struct {
+	id   int64
+	body []byte
+}
+
+var _ message.StreamMessage = (*encoded)(nil)
+
+func (m *encoded) MarshalBinary() ([]byte, error)                { return m.body, nil }
+func (m *encoded) UnmarshalBinary([]byte) error                  { return errors.ErrUnsupported }
+func (m *encoded) SetPublishingId(id int64)                      { m.id = id }
+func (m *encoded) GetPublishingId() int64                        { return m.id }
+func (m *encoded) HasPublishingId() bool                         { return true }
+func (m *encoded) GetData() [][]byte                             { return nil }
+func (m *encoded) GetMessageProperties() *amqp.MessageProperties { return nil }
+func (m *encoded) GetMessageAnnotations() amqp.Annotations       { return nil }
+func (m *encoded) GetApplicationProperties() map[string]any      { return nil }
+func (m *encoded) GetMessageHeader() *amqp.MessageHeader         { return nil }
+func (m *encoded) GetAMQPValue() any                             { return nil }

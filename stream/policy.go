@@ -1,0 +1,70 @@
+package stream
+
+import (
+	"fmt"
+	"time"
+)
+
+// StorePolicy says when the mark, the offset of the last handled message, is
+// stored on the broker. Each store is an entry in the stream's log, so that
+// storing has a price; what is handled and not stored is what a crash repeats.
+// A run that ends in order always stores its mark, except with Manual.
+//
+// The zero value stores the mark of every message while traffic is slow, and
+// in a burst at least every 100 ms or 10,000 messages.
+type StorePolicy struct {
+	// Every stores after that many handled messages, before the next one's
+	// handler runs. Every: 1 stores each message, so that a crash repeats at
+	// most the message in hand.
+	Every int
+	// Interval stores that long after the first handled message that is not
+	// stored yet. With Every, whichever comes first.
+	Interval time.Duration
+	// Manual stores only on [Consumer.Commit].
+	Manual bool
+}
+
+const (
+	autoInterval = 100 * time.Millisecond
+	autoCount    = 10_000
+)
+
+func (p StorePolicy) validate() error {
+	switch {
+	case p.Every < 0 || p.Interval < 0:
+		return fmt.Errorf("%w: Store.Every %d and Store.Interval %v must not be negative", ErrInvalidConfig, p.Every, p.Interval)
+	case p.Manual && (p.Every > 0 || p.Interval > 0):
+		return fmt.Errorf("%w: Store.Manual goes without Every and Interval", ErrInvalidConfig)
+	}
+	return nil
+}
+
+func (p StorePolicy) auto() bool { return p == StorePolicy{} }
+
+// due reports whether the mark is to be stored at now, and if not, when to ask
+// again unless more messages come; zero: not before they do.
+func (p StorePolicy) due(t *tracker, now time.Time) (bool, time.Time) {
+	if p.Manual || t.unstored() == 0 {
+		return false, time.Time{}
+	}
+	every, at := int64(p.Every), time.Time{}
+	switch {
+	case p.auto():
+		every, at = autoCount, t.lastStore.Add(autoInterval)
+	case p.Interval > 0:
+		at = t.since.Add(p.Interval)
+	}
+	if every > 0 && t.unstored() >= every || !at.IsZero() && !now.Before(at) {
+		return true, time.Time{}
+	}
+	return false, at
+}
+
+// wakes reports whether the storer has to look again after a message was
+// handled: when a wait begins, and when a count is reached.
+func (p StorePolicy) wakes(unstored int64) bool {
+	return !p.Manual && (unstored == 1 || unstored == autoCount)
+}
+
+// waits reports whether the next handler has to wait for a store.
+func (p StorePolicy) waits(unstored int64) bool { return p.Every > 0 && unstored >= int64(p.Every) }

@@ -1,0 +1,53 @@
+package stream
+
+import "github.com/tidemark-go/tidemark/internal/wire"
+
+// position is where a subscription begins. The broker begins with a whole
+// chunk, so what lies before the position is dropped here.
+type position struct {
+	spec wire.OffsetSpec
+	from uint64 // records below are dropped
+
+	// afterChunk drops the chunks up to and including this one, if set.
+	afterChunk    uint64
+	hasAfterChunk bool
+}
+
+func fromOffset(offset uint64) position {
+	return position{spec: wire.OffsetSpec{Type: wire.OffsetAt, Value: offset}, from: offset}
+}
+
+// wants reports whether a chunk is to be looked at.
+func (p position) wants(chunk *wire.Chunk) bool {
+	return chunk.Type == wire.ChunkUser && !(p.hasAfterChunk && chunk.FirstOffset <= p.afterChunk)
+}
+
+// keeps reports whether a record of such a chunk is to be delivered.
+func (p position) keeps(offset uint64) bool { return offset >= p.from }
+
+// begin turns an explicit, resolved start into a position for the first
+// attempt, and into the one for later attempts as long as nothing has been
+// handled: "next" and "last" mean another place by then, so they are tied to
+// the chunk that is the last one now.
+func (s Start) begin(now Stats) (first, again position) {
+	switch s.kind {
+	case startAt:
+		first = fromOffset(s.offset)
+	case startSince:
+		first = position{spec: wire.OffsetSpec{Type: wire.OffsetTimestamp, Value: uint64(s.time.UnixMilli())}}
+	case startNext:
+		if now.Empty {
+			return fromOffset(0), fromOffset(0)
+		}
+		first = fromOffset(now.CommittedChunk)
+		first.from, first.afterChunk, first.hasAfterChunk = 0, now.CommittedChunk, true
+	case startLast:
+		if now.Empty {
+			return fromOffset(0), fromOffset(0)
+		}
+		return position{spec: wire.OffsetSpec{Type: wire.OffsetLast}}, fromOffset(now.CommittedChunk)
+	default:
+		first = position{spec: wire.OffsetSpec{Type: wire.OffsetFirst}}
+	}
+	return first, first
+}

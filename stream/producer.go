@@ -1,0 +1,314 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// ProducerConfig says how messages are published. The zero value is a
+// producer without deduplication.
+type ProducerConfig struct {
+	// Name makes the broker drop what it has already: after a lost connection
+	// everything unconfirmed is sent again, and with a name the stream still
+	// holds each message exactly once. One producer at a time may use a name
+	// for a stream. 255 bytes at most. Default "": after a lost connection some
+	// messages may be in the stream twice.
+	Name string
+	// MaxInFlight is how many messages may wait for their confirmation;
+	// PublishAsync and Publish wait while there are so many. Default 10,000,
+	// at most 900,000.
+	MaxInFlight int
+	// ConfirmTimeout is how long the broker may confirm nothing of what was
+	// sent before the connection counts as stuck and is replaced. Default 30 s.
+	ConfirmTimeout time.Duration
+}
+
+const (
+	maxMaxInFlight = 900_000
+	// batchMessages is how many messages go into one frame at the most.
+	batchMessages = 1000
+	// messageOverhead is what a message adds to its body in a Publish frame:
+	// publishing id and length. frameOverhead is the frame's own: size, key,
+	// version, publisher id and count.
+	messageOverhead = 8 + 4
+	frameOverhead   = 4 + 2 + 2 + 1 + 4
+)
+
+func (c ProducerConfig) withDefaults() (ProducerConfig, error) {
+	if c.MaxInFlight == 0 {
+		c.MaxInFlight = 10_000
+	}
+	if c.ConfirmTimeout == 0 {
+		c.ConfirmTimeout = 30 * time.Second
+	}
+	switch {
+	case c.MaxInFlight < 1 || c.MaxInFlight > maxMaxInFlight:
+		return c, fmt.Errorf("%w: MaxInFlight is %d; it must be from 1 to %d, or 0 for 10000", ErrInvalidConfig, c.MaxInFlight, maxMaxInFlight)
+	case c.ConfirmTimeout < 0:
+		return c, fmt.Errorf("%w: ConfirmTimeout %v must not be negative", ErrInvalidConfig, c.ConfirmTimeout)
+	}
+	return c, checkLength("producer's name", c.Name)
+}
+
+// Producer publishes to one stream. It is safe for concurrent use; messages
+// are in the stream in the order in which they were accepted. A lost
+// connection is made again for as long as it takes, and what was not confirmed
+// is sent again in order.
+//
+// It ends by Close, or with an error for every message and call when trying
+// again cannot help: [ErrStreamDeleted], [ErrAuthentication], [ErrVirtualHost],
+// [ErrAccessRefused], [ErrTLS].
+type Producer struct {
+	env    *Env
+	stream string
+	cfg    ProducerConfig
+
+	flight   *inflight
+	room     chan struct{} // holds a token per message without outcome
+	wake     chan struct{} // wakes the sender
+	frameMax atomic.Int64  // of the current connection
+	calls    *callbacks
+
+	life   context.Context
+	cancel context.CancelFunc
+	ended  chan struct{} // closed when the sender has ended
+	once   sync.Once
+	closed chan struct{} // closed when Close is through
+	err    error         // of Close
+}
+
+// NewProducer returns once the broker has accepted the producer.
+//
+// Errors wrap [ErrInvalidConfig], [ErrStreamNotFound], [ErrStreamUnavailable],
+// [ErrAccessRefused] or those of [Connect], or are the context's.
+func (e *Env) NewProducer(ctx context.Context, stream string, cfg ProducerConfig) (*Producer, error) {
+	const op = "new producer on stream"
+	cfg, err := cfg.withDefaults()
+	if err == nil {
+		err = checkStream(stream)
+	}
+	if err == nil {
+		err = e.own()
+	}
+	if err != nil {
+		return nil, opErr(op, stream, cfg.Name, err)
+	}
+	life, cancel := context.WithCancel(context.Background())
+	p := &Producer{
+		env: e, stream: stream, cfg: cfg,
+		flight: newInflight(), room: make(chan struct{}, cfg.MaxInFlight), wake: make(chan struct{}, 1),
+		life: life, cancel: cancel, ended: make(chan struct{}), closed: make(chan struct{}),
+	}
+	dialing, done := e.under(ctx)
+	l, err := p.connect(dialing)
+	done()
+	if err == nil {
+		err = e.adopt(p)
+	}
+	if err != nil {
+		cancel()
+		e.owns.Done()
+		if l != nil {
+			l.close()
+		}
+		return nil, opErr(op, stream, cfg.Name, err)
+	}
+	p.calls = startCallbacks()
+	go p.run(l)
+	return p, nil
+}
+
+// adopt lets Close find the producer, unless it has begun already.
+func (e *Env) adopt(p *Producer) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return fmt.Errorf("%w: the Env is closed", ErrClosed)
+	}
+	e.producers[p] = struct{}{}
+	return nil
+}
+
+func (e *Env) disown(p *Producer) {
+	e.mu.Lock()
+	delete(e.producers, p)
+	e.mu.Unlock()
+	e.owns.Done()
+}
+
+// Publish publishes the messages in order and returns when all of them are
+// confirmed: they are in the stream. It waits for room while MaxInFlight
+// messages are on their way.
+//
+// An error means that at least one is not confirmed: [ErrRefused] and
+// [ErrMessageTooLarge] for a message that is not in the stream,
+// [ErrUnconfirmed] if it may be. When ctx ends, its error comes together with
+// [ErrUnconfirmed] if something had been accepted, which goes on being sent.
+func (p *Producer) Publish(ctx context.Context, msgs ...Message) error {
+	w := &waiter{left: int64(len(msgs)) + 1, done: make(chan struct{})}
+	accepted, err := 0, error(nil)
+	for i := range msgs {
+		if err = p.accept(ctx, &msgs[i], w.settle); err != nil {
+			break
+		}
+		accepted++
+	}
+	w.add(accepted - len(msgs) - 1) // those never accepted, and the one that kept it open
+	if accepted > 0 {
+		err = errors.Join(w.wait(ctx), err)
+	}
+	return opErr("publish to stream", p.stream, p.cfg.Name, err)
+}
+
+// PublishAsync accepts a message and returns; done gets its outcome: nil for
+// confirmed, else an error as for Publish. It waits for room under ctx while
+// MaxInFlight messages are on their way. Either done is called exactly once,
+// or an error is returned. done may be nil: see Flush.
+//
+// Callbacks run one after the other, in the order of the outcomes, on a
+// goroutine of the producer. They may publish again. One that blocks holds up
+// the callbacks behind it, and nobody else.
+func (p *Producer) PublishAsync(ctx context.Context, m Message, done func(error)) error {
+	settle := func(error) {}
+	if done != nil {
+		settle = func(err error) {
+			p.calls.add(func() { done(opErr("publish to stream", p.stream, p.cfg.Name, err)) })
+		}
+	}
+	return opErr("publish to stream", p.stream, p.cfg.Name, p.accept(ctx, &m, settle))
+}
+
+// accept gives a message its slot; settle is called with its outcome unless an
+// error is returned.
+func (p *Producer) accept(ctx context.Context, m *Message, settle func(error)) error {
+	if m.PublishingID > math.MaxInt64 {
+		return fmt.Errorf("%w: publishing id %d is beyond the largest possible one, %d", ErrInvalidMessage, m.PublishingID, int64(math.MaxInt64))
+	}
+	body, err := m.encode()
+	if err != nil {
+		return err
+	}
+	if limit := int(p.frameMax.Load()); limit > 0 && len(body)+messageOverhead+frameOverhead > limit {
+		return fmt.Errorf("%w: %d bytes encoded; at most %d fit into a frame of this broker (stream.frame_max)", ErrMessageTooLarge, len(body), limit-messageOverhead-frameOverhead)
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	select {
+	case p.room <- struct{}{}:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-p.ended:
+		return p.flight.refusal()
+	}
+	release := func() { <-p.room }
+	if err := p.flight.add(m.PublishingID, body, func(err error) { release(); settle(err) }); err != nil {
+		release()
+		return err
+	}
+	p.poke()
+	return nil
+}
+
+func (p *Producer) poke() {
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Flush returns when everything accepted so far has its outcome, whichever it
+// is: the callbacks have it. It returns the context's error if that ends first.
+func (p *Producer) Flush(ctx context.Context) error {
+	return opErr("flush to stream", p.stream, p.cfg.Name, p.flush(ctx, p.flight.last()))
+}
+
+func (p *Producer) flush(ctx context.Context, id uint64) error {
+	for {
+		reached, moved := p.flight.reached(id)
+		if reached {
+			return nil
+		}
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// LastPublishingID returns the newest publishing id that was accepted, or that
+// the broker had stored under the producer's name when it was made; 0 if none.
+func (p *Producer) LastPublishingID() uint64 { return p.flight.last() }
+
+// Close accepts nothing more, waits until every message has its outcome and
+// its callback has returned, and ends the producer. If ctx ends first, what is
+// left gets [ErrUnconfirmed], and Close returns that with the context's error.
+// Further calls wait for the first and return the same. It must not be called
+// from a callback.
+func (p *Producer) Close(ctx context.Context) error {
+	p.once.Do(func() {
+		p.err = opErr("close producer on stream", p.stream, p.cfg.Name, p.close(ctx))
+		close(p.closed)
+	})
+	<-p.closed
+	return p.err
+}
+
+func (p *Producer) close(ctx context.Context) error {
+	defer p.env.disown(p)
+	p.flight.close(fmt.Errorf("%w: the producer is closed", ErrClosed))
+	err := p.flush(ctx, math.MaxUint64)
+	p.cancel()
+	<-p.ended
+	if n := p.flight.settleAll(fmt.Errorf("%w: the producer was closed first", ErrUnconfirmed)); n > 0 {
+		err = fmt.Errorf("%w: %d messages: %w", ErrUnconfirmed, n, err)
+	} else {
+		err = nil
+	}
+	return errors.Join(err, p.calls.close(ctx))
+}
+
+// waiter counts the outcomes that a Publish waits for.
+type waiter struct {
+	mu   sync.Mutex
+	left int64
+	err  error
+	done chan struct{}
+}
+
+func (w *waiter) settle(err error) {
+	w.mu.Lock()
+	if w.err == nil {
+		w.err = err
+	}
+	w.mu.Unlock()
+	w.add(-1)
+}
+
+func (w *waiter) add(n int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.left += int64(n); w.left == 0 {
+		close(w.done)
+	}
+}
+
+// wait returns the first error among the outcomes.
+func (w *waiter) wait(ctx context.Context) error {
+	select {
+	case <-w.done:
+	case <-ctx.Done():
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.left > 0 {
+		return fmt.Errorf("%w: %d messages: %w", ErrUnconfirmed, w.left, context.Cause(ctx))
+	}
+	return w.err
+}

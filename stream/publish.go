@@ -1,0 +1,119 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+)
+
+// run is the sender: one link after the other until Close, or until trying
+// again is useless.
+func (p *Producer) run(l *link) {
+	defer close(p.ended)
+	log := p.env.cfg.Logger.With("stream", p.stream, "producer", p.cfg.Name)
+	for {
+		err := p.pump(l)
+		l.close()
+		for attempt := 0; err != nil; attempt++ {
+			log.Warn("connection lost or not made; connecting again", "error", err, "attempt", attempt+1)
+			if sleep(p.life, p.env.cfg.Backoff.pause(attempt, rand.Float64)) != nil {
+				return
+			}
+			if l, err = p.connect(p.life); err == nil {
+				break
+			}
+			if errors.Is(err, ErrStreamNotFound) {
+				err = fmt.Errorf("%w: create it again with Env.DeclareStream and make a new producer", ErrStreamDeleted)
+			}
+			if isFatal(err) {
+				p.fail(err)
+				return
+			}
+		}
+		if p.life.Err() != nil {
+			return
+		}
+		p.flight.resend()
+	}
+}
+
+// fail ends the producer with an error that trying again cannot mend. Whether
+// the messages on their way got into the stream is not known.
+func (p *Producer) fail(err error) {
+	p.flight.close(err)
+	p.flight.settleAll(fmt.Errorf("%w: %w", ErrUnconfirmed, err))
+}
+
+// pump feeds a link until it is lost, which is the error, or Close ends the
+// producer. It never waits for a link alone: one that is stuck is noticed by
+// the confirms that do not come.
+func (p *Producer) pump(l *link) error {
+	watch := time.NewTicker(max(p.cfg.ConfirmTimeout/4, time.Millisecond))
+	defer watch.Stop()
+	quiet := newWatchdog(4)
+	var batch []*slot
+	for {
+		var feed chan<- []*slot
+		if len(batch) == 0 {
+			batch = p.flight.take(batchMessages, l.frameMax-frameOverhead)
+		}
+		if len(batch) > 0 {
+			feed = l.batches
+		}
+		select {
+		case feed <- batch:
+			batch = nil
+		case <-p.wake:
+		case <-l.lost:
+			return l.reason()
+		case <-watch.C:
+			if quiet.bites(p.flight.sent() > 0, l.confirms.Load()) {
+				return fmt.Errorf("%w: %s has confirmed nothing for %v", ErrUnreachable, l.address, p.cfg.ConfirmTimeout)
+			}
+		case <-p.life.Done():
+			return nil
+		}
+	}
+}
+
+// watchdog notices that a counter stands still while it should grow. It is
+// pure: the caller has the clock.
+type watchdog struct {
+	patience, quiet int
+	seen            uint64
+}
+
+func newWatchdog(patience int) *watchdog { return &watchdog{patience: patience} }
+
+// bites reports whether the counter has stood still for as many looks in a row
+// as the watchdog has patience.
+func (w *watchdog) bites(waiting bool, count uint64) bool {
+	if !waiting || count != w.seen {
+		w.seen, w.quiet = count, 0
+		return false
+	}
+	w.quiet++
+	return w.quiet >= w.patience
+}
+
+// connect makes a link for the producer. The stream is looked up on the
+// administrative connection first: it tells quickly and exactly what the
+// official client would not.
+func (p *Producer) connect(ctx context.Context) (*link, error) {
+	c, err := p.env.adminConn(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := c.locate(ctx, p.stream); err != nil {
+		return nil, err
+	}
+	l, err := dialLink(ctx, p.env.cfg, c.endpoint, c.frameMax, p.stream, p.cfg, p.flight.settle)
+	if err != nil {
+		return nil, err
+	}
+	p.flight.raise(l.lastID)
+	p.frameMax.Store(int64(l.frameMax))
+	return l, nil
+}

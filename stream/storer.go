@@ -1,0 +1,167 @@
+package stream
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// progress is a tracker that the goroutine of Run, which handles messages, and
+// the storer share for the length of a run.
+type progress struct {
+	policy StorePolicy
+	kick   chan struct{} // wakes the storer
+	mu     sync.Mutex
+	t      tracker
+}
+
+func newProgress(p StorePolicy) *progress {
+	return &progress{policy: p, kick: make(chan struct{}, 1)}
+}
+
+// handle moves the mark and reports whether a store has to come before the
+// next message.
+func (p *progress) handle(offset uint64) (wait bool) {
+	p.mu.Lock()
+	p.t.handle(offset, time.Now())
+	n := p.t.unstored()
+	p.mu.Unlock()
+	if p.policy.wakes(n) {
+		select {
+		case p.kick <- struct{}{}:
+		default:
+		}
+	}
+	return p.policy.waits(n)
+}
+
+func (p *progress) due() (bool, time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.policy.due(&p.t, time.Now())
+}
+
+// take returns what to store now, if anything was handled.
+func (p *progress) take() (s snapshot, handled bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.t.snapshot(), p.t.has
+}
+
+func (p *progress) stored(s snapshot) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.t.storedAt(s, time.Now())
+}
+
+func (p *progress) forgetStore() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.t.forgetStore(time.Now())
+}
+
+// offsets is where a storer stores: a connection, or a test's stand-in.
+type offsets interface {
+	storeOffset(ctx context.Context, consumer, stream string, offset uint64) error
+	verifyOffset(ctx context.Context, consumer, stream string, offset uint64) error
+}
+
+// storer sends the stores of one session. Its goroutine is the only one to
+// send them, so that a lower mark never follows a higher one.
+type storer struct {
+	to           offsets
+	name, stream string
+	progress     *progress
+	requests     chan storeRequest
+	cancel       context.CancelFunc
+	wg           sync.WaitGroup
+}
+
+// storeRequest asks for a store now; done gets its outcome and never blocks.
+type storeRequest struct {
+	ctx    context.Context
+	verify bool
+	done   chan error
+}
+
+func startStorer(to offsets, name, stream string, p *progress, requests chan storeRequest) *storer {
+	ctx, cancel := context.WithCancel(context.Background())
+	s := &storer{to: to, name: name, stream: stream, progress: p, requests: requests, cancel: cancel}
+	p.forgetStore()
+	s.wg.Add(1)
+	go s.run(ctx)
+	return s
+}
+
+// close ends the storer and waits for it. What is not stored stays so.
+func (s *storer) close() {
+	s.cancel()
+	s.wg.Wait()
+}
+
+func (s *storer) run(ctx context.Context) {
+	defer s.wg.Done()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case r := <-s.requests:
+			r.done <- s.store(r.ctx, r.verify)
+		case <-s.progress.kick:
+			s.storeIfDue(ctx, timer)
+		case <-timer.C:
+			s.storeIfDue(ctx, timer)
+		}
+	}
+}
+
+// storeIfDue ignores errors: they are the connection's, which ends the session
+// and thereby stores again on the next one.
+func (s *storer) storeIfDue(ctx context.Context, timer *time.Timer) {
+	due, at := s.progress.due()
+	if due {
+		_ = s.store(ctx, false)
+		_, at = s.progress.due()
+	}
+	if !at.IsZero() {
+		timer.Reset(time.Until(at))
+	}
+}
+
+// store sends the mark, and with verify reads it back.
+func (s *storer) store(ctx context.Context, verify bool) error {
+	snap, handled := s.progress.take()
+	if !handled {
+		return nil
+	}
+	if err := s.to.storeOffset(ctx, s.name, s.stream, snap.mark); err != nil {
+		return err
+	}
+	if verify {
+		if err := s.to.verifyOffset(ctx, s.name, s.stream, snap.mark); err != nil {
+			return err
+		}
+	}
+	s.progress.stored(snap)
+	return nil
+}
+
+// request has the running session's storer store, under ctx.
+func request(ctx context.Context, requests chan storeRequest, verify bool, ended <-chan struct{}) error {
+	r := storeRequest{ctx, verify, make(chan error, 1)}
+	select {
+	case requests <- r:
+	case <-ended:
+		return ErrNotRunning
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	select {
+	case err := <-r.done:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}

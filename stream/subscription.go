@@ -1,0 +1,218 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"strconv"
+	"sync"
+
+	"github.com/tidemark-go/tidemark/internal/wire"
+)
+
+const (
+	// initialCredit is the number of chunks that may be under way at once. It
+	// bounds what a slow handler makes the process hold.
+	initialCredit = 10
+
+	subscriptionID = 1
+)
+
+// subscription is one attempt at reading a stream: a connection of its own, on
+// which chunks come in. The next attempt gets a new one.
+type subscription struct {
+	*conn
+	stream string
+	chunks chan wire.Chunk
+	moved  chan struct{} // closed when the broker says that the stream is gone or has moved
+	once   sync.Once
+}
+
+// subscribe connects to a node that has the stream and asks for its chunks
+// from where next says; next may use the connection to find out.
+func (e *Env) subscribe(ctx context.Context, stream, name string, next func(context.Context, *conn) (position, error)) (*subscription, error) {
+	s := &subscription{stream: stream, chunks: make(chan wire.Chunk, initialCredit), moved: make(chan struct{})}
+	label := "tidemark-consumer"
+	if name != "" {
+		label += "-" + name
+	}
+	c, err := e.dialFor(ctx, stream, label, hooks{deliver: s.accept, moved: s.left})
+	if err != nil {
+		return nil, err
+	}
+	s.conn = c
+	p, err := next(ctx, c)
+	if err == nil {
+		err = s.start(ctx, name, p)
+	}
+	if err != nil {
+		c.abort()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *subscription) start(ctx context.Context, name string, p position) error {
+	var props wire.Properties
+	if name != "" {
+		props = wire.Properties{{Key: "name", Value: name}}
+	}
+	resp := wire.Response{Key: wire.KeySubscribe}
+	err := s.call(ctx, func(id uint32) wire.Frame {
+		return &wire.Subscribe{
+			Correlation: id, SubscriptionID: subscriptionID, Stream: s.stream,
+			Spec: p.spec, Credit: initialCredit, Properties: props,
+		}
+	}, &resp)
+	if err != nil {
+		return err
+	}
+	return codeError(resp.Code, s.stream, s.endpoint.user)
+}
+
+// accept is the connection's deliver hook. The queue has room for every chunk
+// that credit was given for, so that it never blocks.
+func (s *subscription) accept(d wire.Deliver, keep func()) {
+	chunk, err := wire.ParseChunk(d.Chunk)
+	if err == nil {
+		err = chunk.Check()
+	}
+	if err != nil {
+		s.fail(fmt.Errorf("%w: from %s: %v", ErrProtocol, s.endpoint.address(), err))
+		return
+	}
+	keep()
+	select {
+	case s.chunks <- chunk:
+	default:
+		s.fail(fmt.Errorf("%w: %s sent more chunks than it had credit for", ErrProtocol, s.endpoint.address()))
+	}
+}
+
+func (s *subscription) left(stream string) {
+	if stream == s.stream {
+		s.once.Do(func() { close(s.moved) })
+	}
+}
+
+// receive waits for the next chunk and gives the credit for another one. Once
+// the connection is lost, what has arrived before is still handed out.
+func (s *subscription) receive(ctx context.Context) (wire.Chunk, error) {
+	select {
+	case chunk := <-s.chunks:
+		return s.taken(ctx, chunk)
+	default:
+	}
+	select {
+	case chunk := <-s.chunks:
+		return s.taken(ctx, chunk)
+	case <-s.moved:
+		return wire.Chunk{}, errMoved
+	case <-s.closed:
+		return wire.Chunk{}, s.reason()
+	case <-ctx.Done():
+		return wire.Chunk{}, context.Cause(ctx)
+	}
+}
+
+// errMoved ends a subscription whose stream was deleted or has moved.
+var errMoved = errors.New("the broker reports that the stream was deleted or has moved")
+
+func (s *subscription) taken(ctx context.Context, chunk wire.Chunk) (wire.Chunk, error) {
+	if ctx.Err() != nil {
+		return chunk, context.Cause(ctx)
+	}
+	// A lost connection shows at the next receive: this chunk is good.
+	_ = s.post(ctx, &wire.Credit{SubscriptionID: subscriptionID, Credit: 1})
+	return chunk, nil
+}
+
+// dialFor connects to a node that has the stream: a replica, or the leader
+// where there is none. The first connection serves for finding out, and for
+// reading if it happens to lead to the right node.
+func (e *Env) dialFor(ctx context.Context, stream, label string, h hooks) (*conn, error) {
+	c, err := dialAny(ctx, e.cfg, e.endpoints, label, h)
+	if err != nil {
+		return nil, err
+	}
+	nodes, err := c.locate(ctx, stream)
+	if err != nil {
+		c.abort()
+		return nil, err
+	}
+	node := nodes.forReading(c.advertised)
+	if node.address() == c.advertised {
+		return c, nil
+	}
+	c.close()
+	return dial(ctx, e.cfg, c.endpoint.at(node.host, node.port), label, h)
+}
+
+// node is a broker's advertised address.
+type node struct {
+	host string
+	port int
+}
+
+func (n node) address() string { return net.JoinHostPort(n.host, strconv.Itoa(n.port)) }
+
+// location is where a stream lives.
+type location struct {
+	leader   node
+	replicas []node
+}
+
+// forReading prefers a replica, to leave the leader to the producers, and
+// among the replicas the one that is connected already.
+func (l location) forReading(connected string) node {
+	if len(l.replicas) == 0 {
+		return l.leader
+	}
+	for _, r := range l.replicas {
+		if r.address() == connected {
+			return r
+		}
+	}
+	return l.replicas[rand.IntN(len(l.replicas))]
+}
+
+// locate asks where a stream lives.
+func (c *conn) locate(ctx context.Context, stream string) (location, error) {
+	var resp wire.MetadataResponse
+	err := c.call(ctx, func(id uint32) wire.Frame {
+		return &wire.Metadata{Correlation: id, Streams: []string{stream}}
+	}, &resp)
+	if err != nil {
+		return location{}, err
+	}
+	nodes := map[uint16]node{}
+	for _, b := range resp.Brokers {
+		nodes[b.Reference] = node{b.Host, int(b.Port)}
+	}
+	for _, s := range resp.Streams {
+		if s.Stream != stream {
+			continue
+		}
+		if s.Code != wire.CodeOK {
+			return location{}, codeError(s.Code, stream, c.endpoint.user)
+		}
+		return locationOf(s, nodes)
+	}
+	return location{}, fmt.Errorf("%w: the answer does not mention the stream", ErrProtocol)
+}
+
+func locationOf(s wire.StreamMetadata, nodes map[uint16]node) (location, error) {
+	leader, ok := nodes[s.Leader]
+	if !ok {
+		return location{}, codeError(wire.CodeStreamNotAvailable, s.Stream, "")
+	}
+	l := location{leader: leader}
+	for _, r := range s.Replicas {
+		if n, ok := nodes[r]; ok {
+			l.replicas = append(l.replicas, n)
+		}
+	}
+	return l, nil
+}

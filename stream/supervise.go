@@ -1,0 +1,261 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+)
+
+// run is one Run of a consumer: a session after the other until it ends. All
+// of it happens on the goroutine that called Run, but for the stores.
+type run struct {
+	c      *Consumer
+	handle Handler
+	log    func(msg string, args ...any)
+
+	start    Start // resolved when the run began
+	progress *progress
+	requests chan storeRequest
+	ended    chan struct{}
+
+	// next is where the coming session begins; known once hasNext is set.
+	next    position
+	hasNext bool
+	// again replaces next after a session in which nothing was handled.
+	again position
+	// seenChunk is the first offset of the newest chunk seen, for noticing
+	// that the stream was deleted and created again.
+	seenChunk    uint64
+	hasSeenChunk bool
+	connected    bool // at least once
+}
+
+func newRun(c *Consumer, handle Handler) *run {
+	log := c.env.cfg.Logger.With("stream", c.stream, "consumer", c.cfg.Name)
+	return &run{
+		c: c, handle: handle, log: log.Warn,
+		start:    c.cfg.Start.resolve(time.Now()),
+		progress: newProgress(c.cfg.Store),
+		requests: make(chan storeRequest),
+		ended:    make(chan struct{}),
+	}
+}
+
+// supervise keeps a session going until ctx ends or trying again is useless.
+func (r *run) supervise(ctx context.Context) error {
+	for attempt := 0; ; attempt++ {
+		if err := sleep(ctx, r.c.env.cfg.Backoff.pause(attempt, rand.Float64)); err != nil {
+			return r.finish(err)
+		}
+		s, err := r.c.env.subscribe(ctx, r.c.stream, r.c.cfg.Name, r.position)
+		if err == nil {
+			r.connected = true
+			o := r.session(ctx, s)
+			if err = o.err; o.inOrder {
+				return err
+			}
+			if o.worked {
+				attempt = -1 // the next one comes at once
+			}
+		}
+		switch {
+		case ctx.Err() != nil:
+			return r.finish(context.Cause(ctx))
+		case r.stopped(err):
+			return r.finish(err)
+		case errors.Is(err, ErrStreamNotFound) && r.connected:
+			return fmt.Errorf("%w; its messages and stored offsets are gone: create it again with Env.DeclareStream and start a new run", ErrStreamDeleted)
+		case isFatal(err):
+			return err
+		}
+		r.log("connection lost or not made; connecting again", "error", err, "attempt", attempt+1)
+	}
+}
+
+// stopped reports whether it was the handler, or the loop, that ended a session.
+func (r *run) stopped(err error) bool {
+	var h *HandlerError
+	return errors.As(err, &h) || errors.Is(err, errLeft)
+}
+
+// outcome is how a session ended.
+type outcome struct {
+	err     error
+	inOrder bool // by the handler or ctx, with the mark stored as far as possible
+	worked  bool // something was delivered
+}
+
+// session handles what one subscription delivers.
+func (r *run) session(ctx context.Context, s *subscription) (o outcome) {
+	defer s.abort() // a handler's panic or Goexit included
+	named := r.c.cfg.Name != ""
+	if named {
+		defer startStorer(s, r.c.cfg.Name, r.c.stream, r.progress, r.requests).close()
+	}
+	o.err = r.deliver(ctx, s, &o.worked)
+	if !s.alive() || errors.Is(o.err, errMoved) {
+		return o
+	}
+	if named && !r.c.cfg.Store.Manual {
+		o.err = errors.Join(o.err, r.storeLast())
+	}
+	s.close()
+	o.inOrder = true
+	return o
+}
+
+// deliver handles messages until the connection, the handler or ctx ends.
+func (r *run) deliver(ctx context.Context, s *subscription, worked *bool) error {
+	for {
+		chunk, err := s.receive(ctx)
+		if err != nil {
+			return err
+		}
+		*worked = true
+		r.seenChunk, r.hasSeenChunk = chunk.FirstOffset, true
+		if !r.next.wants(&chunk) {
+			continue
+		}
+		list, err := deliveries(r.c.stream, &chunk, r.next.keeps)
+		if err != nil {
+			s.fail(fmt.Errorf("%w: from %s: %v", ErrProtocol, s.endpoint.address(), err))
+			return s.reason()
+		}
+		for i := range list {
+			if err := r.one(ctx, &list[i]); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// one handles one message and moves the mark.
+func (r *run) one(ctx context.Context, d *Delivery) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if err := r.handle(ctx, d); err != nil {
+		return err
+	}
+	r.next = fromOffset(d.Offset + 1)
+	r.again = r.next
+	if r.progress.handle(d.Offset) && r.c.cfg.Name != "" {
+		return request(ctx, r.requests, false, nil)
+	}
+	return nil
+}
+
+// position says where the coming session begins, asking the broker if need be.
+func (r *run) position(ctx context.Context, c *conn) (position, error) {
+	if r.hasNext {
+		r.next = r.again
+		return r.next, r.checkRecreated(ctx, c)
+	}
+	p, again, err := r.firstPosition(ctx, c)
+	if err == nil {
+		r.next, r.again, r.hasNext = p, again, true
+	}
+	return p, err
+}
+
+func (r *run) firstPosition(ctx context.Context, c *conn) (first, again position, err error) {
+	if r.c.cfg.Name != "" && r.start.useStored() {
+		stored, err := c.queryOffset(ctx, r.c.cfg.Name, r.c.stream)
+		switch {
+		case err == nil && stored+1 == 0:
+			return first, again, fmt.Errorf("%w: the offset stored for %q is the largest number there is; store a real one with Env.StoreOffset", ErrInvalidConfig, r.c.cfg.Name)
+		case err == nil:
+			return fromOffset(stored + 1), fromOffset(stored + 1), nil
+		case !errors.Is(err, ErrNoOffset):
+			return first, again, err
+		}
+	}
+	now, err := c.stats(ctx, r.c.stream)
+	if err != nil {
+		return first, again, err
+	}
+	first, again = r.start.begin(now)
+	return first, again, nil
+}
+
+const (
+	recreatedTries = 10
+	recreatedPause = 200 * time.Millisecond
+)
+
+// checkRecreated compares the stream's extent with what was seen of it. A node
+// that has just started may not know its extent yet, so it is asked for two
+// seconds before the stream counts as another one.
+func (r *run) checkRecreated(ctx context.Context, c *conn) error {
+	if !r.hasSeenChunk {
+		return nil
+	}
+	for range recreatedTries {
+		now, err := c.stats(ctx, r.c.stream)
+		if err != nil {
+			return err
+		}
+		if !now.Empty && now.CommittedChunk >= r.seenChunk {
+			return nil
+		}
+		if err := sleep(ctx, recreatedPause); err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("%w: it ends before offset %d, which was read from it; a new run begins as Start says", ErrStreamRecreated, r.seenChunk)
+}
+
+// storeLast stores the mark at the end of a session and reads it back. The
+// run's context has usually ended, so that it has a time of its own.
+func (r *run) storeLast() error {
+	ctx, cancel := context.WithTimeout(context.Background(), CloseTimeout)
+	defer cancel()
+	err := request(ctx, r.requests, true, nil)
+	if err != nil {
+		snap, _ := r.progress.take()
+		err = fmt.Errorf("%w: the messages up to offset %d were handled, but: %w", ErrNotStored, snap.mark, err)
+	}
+	return err
+}
+
+// finish ends a run that has no session. Where the mark may not be stored, one
+// more connection is tried for it, under CloseTimeout.
+func (r *run) finish(cause error) error {
+	snap, handled := r.progress.take()
+	if !handled || r.c.cfg.Name == "" || r.c.cfg.Store.Manual {
+		return cause
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), CloseTimeout)
+	defer cancel()
+	c, err := dialAny(ctx, r.c.env.cfg, r.c.env.endpoints, "tidemark-consumer-"+r.c.cfg.Name, hooks{})
+	if err == nil {
+		if err = c.storeOffset(ctx, r.c.cfg.Name, r.c.stream, snap.mark); err == nil {
+			err = c.verifyOffset(ctx, r.c.cfg.Name, r.c.stream, snap.mark)
+		}
+		c.close()
+	}
+	if err != nil {
+		cause = errors.Join(cause, fmt.Errorf("%w: the messages up to offset %d were handled, but: %w", ErrNotStored, snap.mark, err))
+	}
+	return cause
+}
+
+// sleep waits for d, or less if ctx ends.
+func sleep(ctx context.Context, d time.Duration) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if d <= 0 {
+		return nil
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
