@@ -63,6 +63,8 @@ type backend interface {
 func newBackend(dir string, s *state) (backend, error) {
 	l := layout{base: dir, listen: "127.0.0.1"}
 	switch p := s.Provider; p.Kind {
+	case Container:
+		return newContainer(dir, s), nil
 	case Path:
 		if p.Bin == debianBin {
 			l.plugins = debianPlugins(p.Version)

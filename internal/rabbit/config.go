@@ -40,6 +40,9 @@ func nodeConf(s *state, n Node, l layout) string {
 	set("management.tcp.port", n.ManagementPort)
 	// A test machine with a nearly full disk must not block publishers.
 	set("disk_free_limit.absolute", "1MB")
+	if l.listen != "127.0.0.1" {
+		set("loopback_users", "none") // clients come from another address
+	}
 	if len(s.Nodes) > 1 {
 		// The nodes find each other while they boot: no join_cluster, which
 		// costs three runs of rabbitmqctl for every node.
@@ -89,6 +92,29 @@ func nodeEnv(s *state, n Node, l layout) []string {
 		env = append(env, "RABBITMQ_PLUGINS_DIR="+l.plugins)
 	}
 	return env
+}
+
+// writeInstanceFiles makes what the instance's nodes read, where missing.
+func writeInstanceFiles(dir string, s *state, l layout) error {
+	if err := ensureCerts(filepath.Join(dir, certDir)); err != nil {
+		return err
+	}
+	home := filepath.Join(dir, "home")
+	if err := os.MkdirAll(home, 0o755); err != nil {
+		return err
+	}
+	cookie := filepath.Join(home, ".erlang.cookie")
+	if _, err := os.Stat(cookie); err != nil {
+		if err := os.WriteFile(cookie, []byte(s.Cookie), 0o400); err != nil {
+			return err
+		}
+	}
+	for _, n := range s.Nodes {
+		if err := writeNodeFiles(dir, s, n, l); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // writeNodeFiles makes the node's directory and configuration, where missing:

@@ -57,23 +57,8 @@ func newLocal(dir string, s *state, l layout, bin string, command commandFunc) *
 // server: every instance has its own, so that nodes of the same name do not
 // meet and the machine's epmd is left alone.
 func (b *local) prepare(ctx context.Context) error {
-	if err := ensureCerts(filepath.Join(b.dir, certDir)); err != nil {
+	if err := writeInstanceFiles(b.dir, b.state, b.layout); err != nil {
 		return err
-	}
-	home := filepath.Join(b.dir, "home")
-	if err := os.MkdirAll(home, 0o755); err != nil {
-		return err
-	}
-	cookie := filepath.Join(home, ".erlang.cookie")
-	if _, err := os.Stat(cookie); err != nil {
-		if err := os.WriteFile(cookie, []byte(b.state.Cookie), 0o400); err != nil {
-			return err
-		}
-	}
-	for _, n := range b.state.Nodes {
-		if err := writeNodeFiles(b.dir, b.state, n, b.layout); err != nil {
-			return err
-		}
 	}
 	if err := b.own(); err != nil {
 		return fmt.Errorf("hand %s to the broker's user: %w", b.dir, err)

@@ -1,0 +1,80 @@
+package rabbit
+
+import (
+	"context"
+	"errors"
+	"io"
+	"strings"
+	"testing"
+)
+
+// machine describes a system for findProvider.
+type machine struct {
+	path    map[string]string // program to version it reports; "" fails
+	hasFile bool              // Debian's own directory of scripts
+	rootErr error
+	env     map[string]string
+}
+
+func (m machine) system() system {
+	return system{
+		getenv: func(k string) string { return m.env[k] },
+		exists: func(string) bool { return m.hasFile },
+		lookPath: func(name string) (string, error) {
+			if _, ok := m.path[name]; !ok {
+				return "", errors.New("not found")
+			}
+			return "/opt/sbin/" + name, nil
+		},
+		run: func(_ context.Context, program string, args ...string) (string, error) {
+			name := program[strings.LastIndex(program, "/")+1:]
+			if m.path[name] == "" {
+				return name + ": no daemon\n", errors.New("exit status 1")
+			}
+			return m.path[name] + "\n", nil
+		},
+		rootfs: func(context.Context, io.Writer) (Provider, error) {
+			return Provider{Kind: RootFS}, m.rootErr
+		},
+	}
+}
+
+func TestFindProvider(t *testing.T) {
+	all := map[string]string{"docker": "ok", "rabbitmq-server": "x", "rabbitmqctl": "4.1.2"}
+	noDaemon := map[string]string{"docker": "", "rabbitmq-server": "x", "rabbitmqctl": "4.1.2"}
+	for _, c := range []struct {
+		name string
+		m    machine
+		want Provider
+	}{
+		{"an engine first", machine{path: all}, Provider{Kind: Container, Engine: "docker", Image: image}},
+		{"podman", machine{path: map[string]string{"docker": "", "podman": "ok"}}, Provider{Kind: Container, Engine: "podman", Image: image}},
+		{"no daemon", machine{path: noDaemon}, Provider{Kind: Path, Version: "4.1.2", Bin: "/opt/sbin"}},
+		{"Debian's scripts", machine{path: noDaemon, hasFile: true}, Provider{Kind: Path, Version: "4.1.2", Bin: debianBin}},
+		{"too old", machine{path: map[string]string{"rabbitmq-server": "x", "rabbitmqctl": "3.10.8"}}, Provider{Kind: RootFS}},
+		{"nothing", machine{}, Provider{Kind: RootFS}},
+		{"forced", machine{path: all, env: map[string]string{providerVar: "path"}}, Provider{Kind: Path, Version: "4.1.2", Bin: "/opt/sbin"}},
+	} {
+		got, err := findProvider(t.Context(), c.m.system(), nil)
+		if err != nil || got != c.want {
+			t.Errorf("%s: got %+v, %v; want %+v", c.name, got, err, c.want)
+		}
+	}
+}
+
+func TestFindProviderNone(t *testing.T) {
+	m := machine{
+		path:    map[string]string{"docker": "", "rabbitmq-server": "x", "rabbitmqctl": "3.10.8"},
+		rootErr: errors.New("needs root"),
+	}
+	_, err := findProvider(t.Context(), m.system(), nil)
+	for _, want := range []string{"docker: no daemon", "no podman", "3.10.8 is too old", "needs root", "RABBITMQ_STREAM_URL"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error lacks %q:\n%v", want, err)
+		}
+	}
+	m.env = map[string]string{providerVar: "vm"}
+	if _, err := findProvider(t.Context(), m.system(), nil); err == nil || !strings.Contains(err.Error(), `"vm"`) {
+		t.Errorf("unknown provider: %v", err)
+	}
+}
