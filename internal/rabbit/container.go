@@ -16,6 +16,9 @@ import (
 // runs epmd, owns the network that all share and publishes the ports: so the
 // nodes reach each other as localhost, as they do without containers, and any
 // of them may be killed. Data is in the instance directory.
+//
+// One thing differs from the other ways: the ports of a node that is down still
+// accept connections, and close them at once, because the engine holds them.
 type container struct {
 	dir    string
 	state  *state
@@ -126,6 +129,9 @@ func (b *container) remove(ctx context.Context) error {
 	var errs []error
 	for _, name := range names {
 		if b.known(ctx, name) {
+			// At once, also with engines whose rm is polite first; fails when it
+			// does not run.
+			_, _ = b.do(ctx, "kill", "--signal", "KILL", b.prefix+name)
 			_, err := b.do(ctx, "rm", "--force", "--volumes", b.prefix+name)
 			errs = append(errs, err)
 		}
