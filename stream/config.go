@@ -14,7 +14,8 @@ type Config struct {
 	// URIs are the nodes to try, in random order, each as
 	// rabbitmq-stream://user:password@host:port/vhost, or rabbitmq-stream+tls
 	// for TLS. Special characters in user, password and vhost are
-	// percent-encoded. Default: [DefaultURI] alone.
+	// percent-encoded. An element may also be several URIs separated by commas,
+	// as in an environment variable. Default: [DefaultURI] alone.
 	URIs []string
 
 	// TLS is used for URIs with rabbitmq-stream+tls. Default: the system's
@@ -89,12 +90,14 @@ func (c Config) withDefaults() (Config, []endpoint, error) {
 		}
 	}
 	var endpoints []endpoint
-	for _, uri := range c.URIs {
-		e, err := parseURI(uri)
-		if err != nil {
-			return c, nil, err
+	for _, list := range c.URIs {
+		for _, uri := range splitURIs(list) {
+			e, err := parseURI(uri)
+			if err != nil {
+				return c, nil, err
+			}
+			endpoints = append(endpoints, e)
 		}
-		endpoints = append(endpoints, e)
 	}
 	return c, endpoints, nil
 }

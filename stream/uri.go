@@ -121,19 +121,37 @@ func vhostOf(u *url.URL) (string, error) {
 }
 
 // redactURI hides whatever could be a password, however broken the URI is:
-// everything between the first colon of the user part and the last @.
+// everything between the first colon of the user part and the last @, or, in a
+// text that has no @ and is no URI either, everything after the scheme.
 func redactURI(text string) string {
-	at := strings.LastIndex(text, "@")
-	if at < 0 {
-		return text
-	}
 	start := 0
-	if i := strings.Index(text, "://"); i >= 0 && i+3 <= at {
-		start = i + 3
+	if i := strings.Index(text, "://"); i >= 0 {
+		start = i + len("://")
+	}
+	at := strings.LastIndex(text, "@")
+	if at < start {
+		if _, err := url.Parse(text); err != nil {
+			return text[:start] + "***"
+		}
+		return text
 	}
 	user, _, found := strings.Cut(text[start:at], ":")
 	if !found {
 		user = ""
 	}
 	return text[:start] + user + ":***" + text[at:]
+}
+
+// splitURIs cuts a list of URIs at the commas. A comma within a password is
+// not one: it is not followed by a scheme.
+func splitURIs(list string) []string {
+	var out []string
+	for {
+		i := strings.Index(list, ","+schemePlain)
+		if i < 0 {
+			return append(out, list)
+		}
+		out = append(out, strings.TrimSpace(list[:i]))
+		list = list[i+1:]
+	}
 }

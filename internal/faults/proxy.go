@@ -1,0 +1,235 @@
+// Package faults stands between a client and a broker and breaks what tests
+// want broken. It is for tests.
+package faults
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"strconv"
+	"sync"
+
+	"github.com/tidemark-go/tidemark/internal/wire"
+)
+
+// Proxy forwards stream connections on loopback to one broker. It rewrites the
+// addresses that the broker advertises, so that clients come back to the proxy
+// and not to the broker itself.
+type Proxy struct {
+	target string // host:port
+	port   int    // of target, as the broker advertises it
+	ln     net.Listener
+	wg     sync.WaitGroup
+
+	mu     sync.Mutex
+	open   map[*link]struct{}
+	gate   chan struct{} // closed while bytes may pass
+	refuse bool
+	closed bool
+}
+
+// link is one client's connection with its counterpart at the broker.
+type link struct{ client, broker net.Conn }
+
+func (l *link) close() {
+	for _, c := range []net.Conn{l.client, l.broker} {
+		if tcp, ok := c.(*net.TCPConn); ok {
+			_ = tcp.SetLinger(0) // a reset, as from a crash
+		}
+		_ = c.Close()
+	}
+}
+
+// Start listens on a free port and forwards to the broker at target, whose
+// port has to be the one it advertises.
+func Start(target string) (*Proxy, error) {
+	_, text, err := net.SplitHostPort(target)
+	if err != nil {
+		return nil, err
+	}
+	port, err := strconv.Atoi(text)
+	if err != nil {
+		return nil, fmt.Errorf("port of %q: %w", target, err)
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	p := &Proxy{target: target, port: port, ln: ln, open: map[*link]struct{}{}, gate: make(chan struct{})}
+	close(p.gate)
+	p.wg.Add(1)
+	go p.accept()
+	return p, nil
+}
+
+// Addr is where clients connect.
+func (p *Proxy) Addr() string { return p.ln.Addr().String() }
+
+func (p *Proxy) ownPort() int { return p.ln.Addr().(*net.TCPAddr).Port }
+
+// Drop resets every connection and returns how many there were.
+func (p *Proxy) Drop() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for l := range p.open {
+		l.close()
+	}
+	return len(p.open)
+}
+
+// Silence stops forwarding in both directions, keeping the connections and
+// accepting new ones; Silence(false) goes on where it stopped.
+func (p *Proxy) Silence(on bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	select {
+	case <-p.gate:
+		if on {
+			p.gate = make(chan struct{})
+		}
+	default:
+		if !on {
+			close(p.gate)
+		}
+	}
+}
+
+// Refuse closes new connections at once, for as long as it is on.
+func (p *Proxy) Refuse(on bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.refuse = on
+}
+
+// Close ends everything and waits for it.
+func (p *Proxy) Close() {
+	p.mu.Lock()
+	p.closed = true
+	p.mu.Unlock()
+	p.Silence(false)
+	_ = p.ln.Close()
+	p.Drop()
+	p.wg.Wait()
+}
+
+func (p *Proxy) accept() {
+	defer p.wg.Done()
+	for {
+		client, err := p.ln.Accept()
+		if err != nil {
+			return
+		}
+		if l := p.connect(client); l != nil {
+			p.wg.Add(2)
+			go p.forward(l, func() error { return p.copyGated(l.broker, l.client) })
+			go p.forward(l, func() error { return p.rewrite(l.client, l.broker) })
+		}
+	}
+}
+
+func (p *Proxy) connect(client net.Conn) *link {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.refuse || p.closed {
+		_ = client.Close()
+		return nil
+	}
+	broker, err := net.Dial("tcp", p.target)
+	if err != nil {
+		_ = client.Close()
+		return nil
+	}
+	l := &link{client, broker}
+	p.open[l] = struct{}{}
+	return l
+}
+
+func (p *Proxy) forward(l *link, run func() error) {
+	defer p.wg.Done()
+	_ = run()
+	l.close()
+	p.mu.Lock()
+	delete(p.open, l)
+	p.mu.Unlock()
+}
+
+// pass waits while the proxy is silent.
+func (p *Proxy) pass() {
+	p.mu.Lock()
+	gate := p.gate
+	p.mu.Unlock()
+	<-gate
+}
+
+func (p *Proxy) copyGated(to io.Writer, from io.Reader) error {
+	buf := make([]byte, 64<<10)
+	for {
+		n, err := from.Read(buf)
+		p.pass()
+		if n > 0 {
+			if _, err := to.Write(buf[:n]); err != nil {
+				return err
+			}
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// rewrite forwards the broker's frames, with the addresses in them changed.
+func (p *Proxy) rewrite(to io.Writer, from io.Reader) error {
+	frames := wire.NewFrameReader(from, 0)
+	var out []byte
+	for {
+		body, err := frames.Next()
+		if err != nil {
+			return err
+		}
+		p.pass()
+		if out, err = p.rewritten(out[:0], body); err != nil {
+			return err
+		}
+		if _, err := to.Write(out); err != nil {
+			return err
+		}
+	}
+}
+
+func (p *Proxy) rewritten(out, body []byte) ([]byte, error) {
+	key, _, fields, err := wire.SplitHead(body)
+	if err != nil {
+		return nil, err
+	}
+	switch key {
+	case wire.KeyOpen.Response():
+		var f wire.OpenResponse
+		if err := wire.Decode(fields, &f); err != nil {
+			return nil, err
+		}
+		p.rewriteOpen(&f)
+		return wire.Append(out, &f)
+	case wire.KeyMetadata.Response():
+		var f wire.MetadataResponse
+		if err := wire.Decode(fields, &f); err != nil {
+			return nil, err
+		}
+		for i := range f.Brokers {
+			if int(f.Brokers[i].Port) == p.port {
+				f.Brokers[i].Port = uint32(p.ownPort())
+			}
+		}
+		return wire.Append(out, &f)
+	}
+	n := len(body)
+	out = append(out, byte(n>>24), byte(n>>16), byte(n>>8), byte(n))
+	return append(out, body...), nil
+}
+
+func (p *Proxy) rewriteOpen(f *wire.OpenResponse) {
+	for i := range f.Properties {
+		if f.Properties[i].Key == "advertised_port" {
+			f.Properties[i].Value = strconv.Itoa(p.ownPort())
+		}
+	}
+}

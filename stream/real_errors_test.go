@@ -1,0 +1,259 @@
+package stream
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tidemark-go/tidemark/internal/rabbit"
+)
+
+// secret is a password that no error may show.
+const secret = "s3cret@/%:é"
+
+// within5s runs an operation that has to fail in that time without the secret.
+func within5s(t *testing.T, want error, do func(ctx context.Context) error) error {
+	t.Helper()
+	begin := time.Now()
+	err := do(t.Context())
+	took := time.Since(begin)
+	if !errors.Is(err, want) {
+		t.Fatalf("got %v, want %v", err, want)
+	}
+	if took > 5*time.Second {
+		t.Errorf("took %v", took)
+	}
+	for _, s := range []string{secret, url.QueryEscape(secret), url.PathEscape(secret), "s3cret"} {
+		if strings.Contains(err.Error(), s) {
+			t.Errorf("the error shows the password: %v", err)
+		}
+	}
+	t.Logf("%.1fs: %v", took.Seconds(), err)
+	return err
+}
+
+// at is the broker's address without a login.
+func at(t *testing.T, uri string) string {
+	u, err := url.Parse(uri)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u.Host
+}
+
+func TestRealConnectErrors(t *testing.T) {
+	b := realBroker(t)
+	host := at(t, b.StreamURL())
+	closed, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	closed.Close()
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { silent.Close() }) // after the parallel subtests
+	pass := url.QueryEscape(secret)
+	for name, test := range map[string]struct {
+		uri  string
+		want error
+		says string
+	}{
+		"wrong password": {"rabbitmq-stream://guest:" + pass + "@" + host, ErrAuthentication, "check user and password"},
+		"unknown user":   {"rabbitmq-stream://nobody:" + pass + "@" + host, ErrAuthentication, `"nobody"`},
+		"unknown vhost":  {"rabbitmq-stream://guest:guest@" + host + "/nope", ErrVirtualHost, `"nope"`},
+		"unknown host":   {"rabbitmq-stream://guest:" + pass + "@no.such.host.invalid:5552", ErrUnreachable, "no.such.host.invalid"},
+		"closed port":    {"rabbitmq-stream://guest:" + pass + "@" + closed.Addr().String(), ErrUnreachable, "is RabbitMQ running"},
+		"silent port":    {"rabbitmq-stream://guest:" + pass + "@" + silent.Addr().String(), ErrUnreachable, "did not answer"},
+		"AMQP port":      {"rabbitmq-stream://guest:" + pass + "@" + at(t, b.AMQPURL()), ErrProtocol, "AMQP"},
+		"TLS to plain":   {"rabbitmq-stream+tls://guest:" + pass + "@" + host, ErrTLS, "TLS port"},
+		"garbage":        {"rabbitmq-stream://guest:" + secret + "@" + host, ErrInvalidConfig, "percent-encode"},
+		"other scheme":   {"amqp://guest:" + pass + "@" + host, ErrInvalidConfig, "scheme"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			err := within5s(t, test.want, func(ctx context.Context) error {
+				env, err := Connect(ctx, Config{URIs: []string{test.uri}})
+				if env != nil {
+					t.Error("an Env came with the error")
+				}
+				return err
+			})
+			if !strings.Contains(err.Error(), test.says) {
+				t.Errorf("%q does not say %q", err, test.says)
+			}
+			var op *OpError
+			if !errors.As(err, &op) || op.Op != "connect" {
+				t.Errorf("%v is no OpError of connect", err)
+			}
+		})
+	}
+}
+
+func TestRealConnectIsCancelled(t *testing.T) {
+	needReal(t)
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	begin := time.Now()
+	_, err = Connect(ctx, Config{URIs: []string{"rabbitmq-stream://" + silent.Addr().String()}})
+	if !errors.Is(err, context.DeadlineExceeded) || time.Since(begin) > time.Second {
+		t.Fatalf("after %v: %v", time.Since(begin), err)
+	}
+}
+
+func TestRealTLS(t *testing.T) {
+	b := realBroker(t)
+	if b.StreamTLSURL() == "" {
+		t.Fatal("this broker has no TLS listener; let tools/rabbitmq bring up its own")
+	}
+	_, err := Connect(t.Context(), Config{URIs: []string{b.StreamTLSURL()}})
+	if !errors.Is(err, ErrTLS) || !strings.Contains(err.Error(), "certificate") {
+		t.Fatalf("without the CA: %v", err)
+	}
+	env, err := Connect(t.Context(), Config{URIs: []string{b.StreamTLSURL()}, TLS: &tls.Config{RootCAs: caPool(t, b.CAFile())}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer env.Close()
+	stream := newStream(t, env)
+	publish(t, env, stream, 0, 10)
+	bodies, _ := readN(t, env, stream, ConsumerConfig{Name: "c"}, 10)
+	wantNumbers(t, bodies, 0, 10)
+}
+
+// A password with every kind of special character works everywhere, also
+// where the official client builds URIs of its own.
+func TestRealAnyPassword(t *testing.T) {
+	b := realBroker(t)
+	if b.Provider().Kind == rabbit.External {
+		t.Fatal("needs rabbitmqctl; let tools/rabbitmq bring up its own broker")
+	}
+	const password = "p@s/s:w%o rd+?#&é=" + "\"'<>[]{}|\\^`~!$*(),;"
+	const vhost = "v/h%o+st é"
+	for _, args := range [][]string{
+		{"add_user", "odd@user/:%", password}, {"add_vhost", vhost},
+		{"set_permissions", "-p", vhost, "odd@user/:%", ".*", ".*", ".*"},
+	} {
+		if out, err := b.Ctl(t.Context(), "n1", args...); err != nil && !strings.Contains(out+err.Error(), "already exists") {
+			t.Fatalf("%s: %v %s", args[0], err, out)
+		}
+	}
+	u := url.URL{Scheme: "rabbitmq-stream", Host: at(t, b.StreamURL()), User: url.UserPassword("odd@user/:%", password)}
+	env := connect(t, u.String()+"/"+url.PathEscape(vhost))
+	stream := newStream(t, env)
+	publish(t, env, stream, 0, 10)
+	bodies, _ := readN(t, env, stream, ConsumerConfig{Name: "c"}, 10)
+	wantNumbers(t, bodies, 0, 10)
+}
+
+func TestRealStreamMissing(t *testing.T) {
+	env := connect(t, realBroker(t).StreamURL())
+	const missing = "no such stream"
+	c, err := env.NewConsumer(missing, ConsumerConfig{Name: "c"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, do := range map[string]func(context.Context) error{
+		"run":    func(ctx context.Context) error { return c.Run(ctx, nil) },
+		"new":    func(ctx context.Context) error { _, err := env.NewProducer(ctx, missing, ProducerConfig{}); return err },
+		"delete": func(ctx context.Context) error { return env.DeleteStream(ctx, missing) },
+		"stats":  func(ctx context.Context) error { _, err := env.Stats(ctx, missing); return err },
+		"query":  func(ctx context.Context) error { _, err := env.QueryOffset(ctx, "c", missing); return err },
+		"store":  func(ctx context.Context) error { return env.StoreOffset(ctx, "c", missing, 1) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := within5s(t, ErrStreamNotFound, do)
+			if !strings.Contains(err.Error(), "DeclareStream") {
+				t.Errorf("%v does not say what to do", err)
+			}
+		})
+	}
+}
+
+func TestRealDeclare(t *testing.T) {
+	env := connect(t, realBroker(t).StreamURL())
+	stream := newStream(t, env)
+	if err := env.DeclareStream(t.Context(), stream, StreamConfig{}); err != nil {
+		t.Errorf("the same again: %v", err)
+	}
+	if err := env.DeclareStream(t.Context(), stream, StreamConfig{MaxAge: time.Hour}); !errors.Is(err, ErrStreamMismatch) {
+		t.Errorf("with other arguments: %v", err)
+	}
+	full := StreamConfig{MaxBytes: 1 << 30, MaxAge: time.Hour, SegmentBytes: 1 << 20, InitialClusterSize: 1, LeaderLocator: "balanced"}
+	for range 2 {
+		if err := env.DeclareStream(t.Context(), stream+"-full", full); err != nil {
+			t.Error(err)
+		}
+	}
+	if stats, err := env.Stats(t.Context(), stream); err != nil || !stats.Empty {
+		t.Errorf("stats of an empty stream: %+v, %v", stats, err)
+	}
+}
+
+// A stream deleted while it is in use ends consumer and producer.
+func TestRealStreamDeletedInUse(t *testing.T) {
+	env := connect(t, realBroker(t).StreamURL())
+	stream := newStream(t, env)
+	publish(t, env, stream, 0, 10)
+	p, err := env.NewProducer(t.Context(), stream, ProducerConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, _ := env.NewConsumer(stream, ConsumerConfig{Name: "c"})
+	deleted := time.Time{}
+	err = within5s(t, ErrStreamDeleted, func(ctx context.Context) error {
+		return c.Run(ctx, func(ctx context.Context, d *Delivery) error {
+			if d.Offset == 9 {
+				deleted = time.Now()
+				return env.DeleteStream(ctx, stream)
+			}
+			return nil
+		})
+	})
+	t.Logf("consumer: %v after the deletion", time.Since(deleted))
+	if !strings.Contains(err.Error(), "DeclareStream") {
+		t.Errorf("%v does not say what to do", err)
+	}
+	eventually(t, "the producer refuses", 5*time.Second, func() bool {
+		return errors.Is(p.Publish(t.Context(), Message{}), ErrStreamDeleted)
+	})
+	if err := p.Close(t.Context()); err != nil {
+		t.Errorf("everything was reported, and Close says %v", err)
+	}
+}
+
+func TestRealStreamRecreated(t *testing.T) {
+	env := connect(t, realBroker(t).StreamURL())
+	stream := newStream(t, env)
+	publish(t, env, stream, 0, 100)
+	c, _ := env.NewConsumer(stream, ConsumerConfig{Name: "c"})
+	err := within5s(t, ErrStreamRecreated, func(ctx context.Context) error {
+		return c.Run(ctx, func(ctx context.Context, d *Delivery) error {
+			if d.Offset != 99 {
+				return nil
+			}
+			return errors.Join(env.DeleteStream(ctx, stream), env.DeclareStream(ctx, stream, StreamConfig{}))
+		})
+	})
+	if !strings.Contains(err.Error(), "new run") {
+		t.Errorf("%v does not say what to do", err)
+	}
+	// The next run begins as Start says: nothing of the old stream is left.
+	publish(t, env, stream, 500, 550)
+	bodies, first := readN(t, env, stream, ConsumerConfig{Name: "c"}, 50)
+	wantNumbers(t, bodies, 500, 550)
+	if first != 0 {
+		t.Errorf("first offset is %d", first)
+	}
+}

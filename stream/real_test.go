@@ -1,0 +1,189 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/tidemark-go/tidemark/internal/faults"
+	"github.com/tidemark-go/tidemark/internal/rabbit"
+)
+
+// The tests in real_*_test.go run against a real RabbitMQ. This file brings it
+// up and holds what they share.
+
+// needReal skips a test unless TIDEMARK_REAL is set, as `make test` does.
+func needReal(t testing.TB) {
+	t.Helper()
+	if os.Getenv("TIDEMARK_REAL") == "" {
+		t.Skip("needs a real RabbitMQ: run `make test`, or set TIDEMARK_REAL=1")
+	}
+}
+
+// shared is the broker of the tests that leave it alone; own is the one of
+// those that kill it.
+var (
+	shared = sync.OnceValues(func() (*rabbit.Instance, error) { return up("test") })
+	own    = sync.OnceValues(func() (*rabbit.Instance, error) { return up("test-kill") })
+)
+
+func up(name string) (*rabbit.Instance, error) {
+	_, file, _, _ := runtime.Caller(0)
+	dir := filepath.Join(filepath.Dir(file), "..", ".rabbitmq", name)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
+	defer cancel()
+	return rabbit.Up(ctx, dir, 1, os.Stderr)
+}
+
+// realBroker returns the broker that all real tests share.
+func realBroker(t testing.TB) *rabbit.Instance {
+	t.Helper()
+	needReal(t)
+	b, err := shared()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// mortalBroker returns the broker that may be killed, running.
+func mortalBroker(t testing.TB) *rabbit.Instance {
+	t.Helper()
+	needReal(t)
+	b, err := own()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Start(t.Context(), "n1"); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// connect returns an Env that is closed with the test.
+func connect(t testing.TB, uris string) *Env {
+	t.Helper()
+	env, err := Connect(t.Context(), Config{URIs: []string{uris}, Heartbeat: 3 * time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = env.Close() })
+	return env
+}
+
+// throughProxy returns a proxy before the broker and its URI.
+func throughProxy(t testing.TB, b *rabbit.Instance) (*faults.Proxy, string) {
+	t.Helper()
+	u, err := url.Parse(strings.Split(b.StreamURL(), ",")[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := faults.Start(u.Host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Close)
+	_, port, _ := net.SplitHostPort(p.Addr())
+	u.Host = net.JoinHostPort("localhost", port)
+	return p, u.String()
+}
+
+// newStream declares a stream of the test's own.
+func newStream(t testing.TB, env *Env) string {
+	t.Helper()
+	name := fmt.Sprintf("%s-%d", strings.ReplaceAll(t.Name(), "/", "-"), rand.Uint64())
+	if err := env.DeclareStream(t.Context(), name, StreamConfig{}); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+// number is the body of the i-th message.
+func number(i int) []byte { return fmt.Appendf(nil, "%d", i) }
+
+// publish publishes the numbers from first up to and without end.
+func publish(t testing.TB, env *Env, stream string, first, end int) {
+	t.Helper()
+	p, err := env.NewProducer(t.Context(), stream, ProducerConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	msgs := make([]Message, 0, end-first)
+	for i := first; i < end; i++ {
+		msgs = append(msgs, Message{Body: number(i)})
+	}
+	if err := errors.Join(p.Publish(t.Context(), msgs...), p.Close(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// readN returns the next n bodies of a consumer, and the offset of the first.
+func readN(t testing.TB, env *Env, stream string, cfg ConsumerConfig, n int) (bodies []string, first uint64) {
+	t.Helper()
+	c, err := env.NewConsumer(stream, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	err = c.Run(ctx, func(_ context.Context, d *Delivery) error {
+		if len(bodies) == 0 {
+			first = d.Offset
+		}
+		if bodies = append(bodies, string(d.Body)); len(bodies) == n {
+			cancel()
+		}
+		return nil
+	})
+	if !errors.Is(err, context.Canceled) {
+		t.Fatalf("read %d of %d messages, then: %v", len(bodies), n, err)
+	}
+	return bodies, first
+}
+
+// wantNumbers checks that bodies are the numbers from first up to end.
+func wantNumbers(t testing.TB, bodies []string, first, end int) {
+	t.Helper()
+	if len(bodies) != end-first {
+		t.Fatalf("got %d messages, want %d", len(bodies), end-first)
+	}
+	for i, b := range bodies {
+		if b != string(number(first+i)) {
+			t.Fatalf("message %d is %q, want %d", i, b, first+i)
+		}
+	}
+}
+
+// wantStored checks the offset stored on the broker, as another connection
+// sees it.
+func wantStored(t testing.TB, env *Env, consumer, stream string, want uint64) {
+	t.Helper()
+	got, err := env.QueryOffset(t.Context(), consumer, stream)
+	if err != nil || got != want {
+		t.Fatalf("stored offset is %d (%v), want %d", got, err, want)
+	}
+}
+
+// eventually waits until the condition holds.
+func eventually(t testing.TB, what string, limit time.Duration, holds func() bool) {
+	t.Helper()
+	for end := time.Now().Add(limit); !holds(); runtime.Gosched() {
+		if time.Now().After(end) {
+			t.Fatalf("not within %v: %s", limit, what)
+		}
+		pause(2 * time.Millisecond)
+	}
+}
+
+// pause yields the processor between two looks at a condition.
+func pause(d time.Duration) { <-time.After(d) }
