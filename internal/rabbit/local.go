@@ -9,7 +9,6 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 )
 
@@ -100,11 +99,11 @@ func (b *local) start(_ context.Context, n Node) error {
 }
 
 func (b *local) stop(ctx context.Context, n Node) error {
-	return b.end(ctx, b.node(n), func(pid int) error { return syscall.Kill(pid, syscall.SIGTERM) })
+	return b.end(ctx, b.node(n), terminate)
 }
 
 func (b *local) kill(ctx context.Context, n Node) error {
-	return b.end(ctx, b.node(n), func(pid int) error { return signalGroup(pid, syscall.SIGKILL) })
+	return b.end(ctx, b.node(n), killGroup)
 }
 
 func (b *local) end(ctx context.Context, d daemon, signal func(pid int) error) error {
@@ -133,7 +132,9 @@ func (b *local) run(ctx context.Context, n Node, tool string, args ...string) (s
 }
 
 func (b *local) diagnose(_ context.Context, n Node) string {
-	return tail(b.node(n).log, logTail)
+	// Until the broker has read its configuration it writes to its output only.
+	own := filepath.Join(b.dir, n.Name, "log", n.erlangName()+".log")
+	return strings.TrimSpace(tail(b.node(n).log, logTail) + "\n" + tail(own, logTail))
 }
 
 func (b *local) remove(ctx context.Context) error {
@@ -141,7 +142,7 @@ func (b *local) remove(ctx context.Context) error {
 	for _, n := range b.state.Nodes {
 		errs = append(errs, b.kill(ctx, n))
 	}
-	errs = append(errs, b.end(ctx, b.epmd(), func(pid int) error { return signalGroup(pid, syscall.SIGKILL) }))
+	errs = append(errs, b.end(ctx, b.epmd(), killGroup))
 	return errors.Join(errs...)
 }
 

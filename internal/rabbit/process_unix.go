@@ -1,4 +1,4 @@
-//go:build unix
+//go:build unix && !aix && !solaris
 
 package rabbit
 
@@ -13,10 +13,13 @@ import (
 // Ctrl-C in our terminal is not for it.
 func detach(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} }
 
-// signalGroup sends a signal to the process that detach made a leader and to
-// its children. A group that is gone is no error.
-func signalGroup(pid int, sig syscall.Signal) error {
-	if err := syscall.Kill(-pid, sig); err != nil && !errors.Is(err, syscall.ESRCH) {
+// terminate asks a process to end.
+func terminate(pid int) error { return syscall.Kill(pid, syscall.SIGTERM) }
+
+// killGroup ends the process that detach made a leader, and its children. A
+// group that is gone is no error.
+func killGroup(pid int) error {
+	if err := syscall.Kill(-pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
 		return err
 	}
 	return nil
