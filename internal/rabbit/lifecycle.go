@@ -206,6 +206,13 @@ func (i *Instance) tool(ctx context.Context, node, tool string, args []string) (
 	if err != nil {
 		return "", err
 	}
+	pid, err := i.backend.pid(ctx, n)
+	if err != nil {
+		return "", err
+	}
+	if pid == 0 { // the tool would take long to find out, and start an epmd
+		return "", fmt.Errorf("%s: %w: start %s first", tool, ErrNodeDown, node)
+	}
 	return i.backend.run(ctx, n, tool, args...)
 }
 

@@ -41,6 +41,9 @@ func thisSystem() system {
 		run: func(ctx context.Context, program string, args ...string) (string, error) {
 			cmd := exec.CommandContext(ctx, program, args...)
 			cmd.WaitDelay = time.Second
+			// Even "rabbitmqctl version" leaves an epmd behind, on every
+			// interface, unless it is told not to.
+			cmd.Env = append(os.Environ(), "ERL_FLAGS=-start_epmd false")
 			out, err := cmd.CombinedOutput()
 			return string(out), err
 		},

@@ -71,6 +71,9 @@ func TestReal(t *testing.T) {
 	t.Run("stop and start", func(t *testing.T) {
 		must(t, i.Stop(ctx, "n1"))
 		must(t, i.Stop(ctx, "n1"))
+		if _, err := i.Ctl(ctx, "n1", "status"); !errors.Is(err, ErrNodeDown) {
+			t.Errorf("ctl of a node that is down: %v, want ErrNodeDown", err)
+		}
 		must(t, i.Start(ctx, "n1"))
 	})
 	t.Run("down", func(t *testing.T) {
