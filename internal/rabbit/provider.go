@@ -29,6 +29,7 @@ type system struct {
 	getenv   func(string) string
 	lookPath func(string) (string, error)
 	exists   func(path string) bool
+	version  func(bin string) string // of the RabbitMQ whose scripts are in bin, as its files tell
 	run      func(ctx context.Context, program string, args ...string) (string, error)
 	rootfs   func(ctx context.Context, progress io.Writer) (Provider, error)
 }
@@ -38,12 +39,12 @@ func thisSystem() system {
 		getenv:   os.Getenv,
 		lookPath: exec.LookPath,
 		exists:   func(path string) bool { _, err := os.Stat(path); return err == nil },
+		version:  installedVersion,
 		run: func(ctx context.Context, program string, args ...string) (string, error) {
 			cmd := exec.CommandContext(ctx, program, args...)
 			cmd.WaitDelay = time.Second
-			// Even "rabbitmqctl version" leaves an epmd behind, on every
-			// interface, unless it is told not to.
-			cmd.Env = append(os.Environ(), "ERL_FLAGS=-start_epmd false")
+			// Even "rabbitmqctl version" starts an epmd where there is none.
+			cmd.Env = append(os.Environ(), "ERL_EPMD_ADDRESS=127.0.0.1")
 			out, err := cmd.CombinedOutput()
 			return string(out), err
 		},
@@ -123,17 +124,35 @@ func (sys system) findPath(ctx context.Context, _ io.Writer) (Provider, error) {
 	if sys.exists(debianBin + "/rabbitmq-server") {
 		bin = debianBin
 	}
-	quick, cancel := context.WithTimeout(ctx, versionTimeout)
-	defer cancel()
-	out, err := sys.run(quick, filepath.Join(bin, "rabbitmqctl"), "version")
-	if err != nil {
-		return Provider{}, fmt.Errorf("%s/rabbitmqctl version: %s", bin, lastLine(out, err))
+	v := sys.version(bin)
+	if v == "" { // an unusual place: ask, which takes a second and leaves an epmd behind
+		quick, cancel := context.WithTimeout(ctx, versionTimeout)
+		defer cancel()
+		out, err := sys.run(quick, filepath.Join(bin, "rabbitmqctl"), "version")
+		if err != nil {
+			return Provider{}, fmt.Errorf("%s/rabbitmqctl version: %s", bin, lastLine(out, err))
+		}
+		v = lastLine(out, nil)
 	}
-	v := lastLine(out, nil)
 	if err := newEnough(v); err != nil {
 		return Provider{}, fmt.Errorf("%s: %w", server, err)
 	}
 	return Provider{Kind: Path, Version: v, Bin: bin}, nil
+}
+
+// installedVersion finds the version in the name of the core's plugin, which
+// every kind of package has beside the scripts; empty when it is not there.
+func installedVersion(bin string) string {
+	script, err := filepath.EvalSymlinks(filepath.Join(bin, "rabbitmq-server"))
+	if err != nil {
+		return ""
+	}
+	const prefix = "rabbit-"
+	found, _ := filepath.Glob(filepath.Join(filepath.Dir(script), "..", "plugins", prefix+"[0-9]*"))
+	if len(found) == 0 {
+		return ""
+	}
+	return strings.TrimSuffix(strings.TrimPrefix(filepath.Base(found[0]), prefix), ".ez")
 }
 
 // lastLine is what a program said last, with its error when it said nothing.

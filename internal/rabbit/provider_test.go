@@ -12,14 +12,16 @@ import (
 type machine struct {
 	path    map[string]string // program to version it reports; "" fails
 	hasFile bool              // Debian's own directory of scripts
+	files   string            // version the files tell
 	rootErr error
 	env     map[string]string
 }
 
 func (m machine) system() system {
 	return system{
-		getenv: func(k string) string { return m.env[k] },
-		exists: func(string) bool { return m.hasFile },
+		getenv:  func(k string) string { return m.env[k] },
+		exists:  func(string) bool { return m.hasFile },
+		version: func(string) string { return m.files },
 		lookPath: func(name string) (string, error) {
 			if _, ok := m.path[name]; !ok {
 				return "", errors.New("not found")
@@ -52,6 +54,7 @@ func TestFindProvider(t *testing.T) {
 		{"no daemon", machine{path: noDaemon}, Provider{Kind: Path, Version: "4.1.2", Bin: "/opt/sbin"}},
 		{"Debian's scripts", machine{path: noDaemon, hasFile: true}, Provider{Kind: Path, Version: "4.1.2", Bin: debianBin}},
 		{"too old", machine{path: map[string]string{"rabbitmq-server": "x", "rabbitmqctl": "3.10.8"}}, Provider{Kind: RootFS}},
+		{"files tell", machine{path: map[string]string{"rabbitmq-server": "x"}, files: "4.2.0"}, Provider{Kind: Path, Version: "4.2.0", Bin: "/opt/sbin"}},
 		{"nothing", machine{}, Provider{Kind: RootFS}},
 		{"forced", machine{path: all, env: map[string]string{providerVar: "path"}}, Provider{Kind: Path, Version: "4.1.2", Bin: "/opt/sbin"}},
 	} {
