@@ -1,0 +1,125 @@
+// Command sub prints the messages of a RabbitMQ stream and remembers, on the
+// broker, which one it has handled: the next run goes on at the one after it.
+//
+//	go run ./examples/sub -stream stream_queue -name go
+//
+// Each message is one line on stdout, its offset, a tab and its body, where line
+// breaks in a body are shown as \n and \r. Everything else goes to stderr. The
+// line is written before the message counts as handled, and its offset is stored
+// before the next one is handled, so that a crash repeats one message at most.
+//
+// SIGINT, SIGTERM and -max end it in order. Exit codes: 0 ended in order,
+// 1 failed, 2 wrong usage.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/tidemark-go/tidemark/stream"
+)
+
+// Exit codes.
+const (
+	exitOK     = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+func main() {
+	// A closed pipe is an error of the write, not the end of the program.
+	signal.Ignore(syscall.SIGPIPE)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal ends the program at once
+	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// run is main without the process: it parses, consumes and reports.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	o, err := parse(args, stderr)
+	switch {
+	case errors.Is(err, errHelp):
+		return exitOK
+	case err != nil:
+		fmt.Fprintf(stderr, "sub: %v\n", err)
+		return exitUsage
+	}
+	err = consume(ctx, o, stdout, stderr)
+	switch {
+	case inOrder(err):
+		return exitOK
+	case errors.Is(err, stream.ErrInvalidConfig):
+		fmt.Fprintf(stderr, "sub: %v\n", err)
+		return exitUsage
+	}
+	fmt.Fprintf(stderr, "sub: %s\n", explain(err, o))
+	return exitFailed
+}
+
+// consume prints messages until ctx ends, o.max of them are printed, or
+// something fails.
+func consume(ctx context.Context, o options, stdout, stderr io.Writer) error {
+	env, err := stream.Connect(ctx, stream.Config{
+		URIs:   o.uris,
+		Logger: slog.New(slog.NewTextHandler(stderr, nil)), // connections lost and won back
+	})
+	if err != nil {
+		return err
+	}
+	consumer, err := env.NewConsumer(o.stream, stream.ConsumerConfig{Name: o.name, Start: o.start, Store: o.store})
+	if err != nil {
+		return errors.Join(err, env.Close())
+	}
+	ctx, enough := context.WithCancel(ctx)
+	defer enough()
+	var printed, last uint64
+	err = consumer.Run(ctx, func(_ context.Context, d *stream.Delivery) error {
+		if err := printLine(stdout, d); err != nil {
+			return err // not handled: the next run starts with it
+		}
+		last = d.Offset
+		if printed++; printed == o.max {
+			enough()
+		}
+		return nil // handled: from here on its offset is stored
+	})
+	if printed > 0 {
+		fmt.Fprintf(stderr, "sub: printed %d messages, the last one at offset %d\n", printed, last)
+	}
+	return errors.Join(err, env.Close())
+}
+
+var lineBreaks = strings.NewReplacer("\n", `\n`, "\r", `\r`)
+
+// printLine writes OFFSET<TAB>BODY in one unbuffered write.
+func printLine(w io.Writer, d *stream.Delivery) error {
+	_, err := fmt.Fprintf(w, "%d\t%s\n", d.Offset, lineBreaks.Replace(string(d.Body)))
+	return err
+}
+
+// inOrder reports whether a run ended because it was told to, with its offset
+// stored.
+func inOrder(err error) bool {
+	var failed *stream.HandlerError
+	return errors.Is(err, context.Canceled) && !errors.Is(err, stream.ErrNotStored) && !errors.As(err, &failed)
+}
+
+const startBroker = `go run ./tools/rabbitmq up && eval "$(go run ./tools/rabbitmq env)"`
+
+// explain turns the errors that a newcomer meets into a sentence with the remedy.
+func explain(err error, o options) string {
+	switch {
+	case errors.Is(err, stream.ErrUnreachable):
+		return fmt.Sprintf("no RabbitMQ to reach, start one with: %s (%v)", startBroker, err)
+	case errors.Is(err, stream.ErrStreamNotFound):
+		return fmt.Sprintf("there is no stream %q: create it and publish to it with: go run ./examples/pub -stream %s", o.stream, o.stream)
+	}
+	return err.Error()
+}
