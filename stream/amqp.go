@@ -3,12 +3,14 @@ package stream
 import (
 	"encoding/binary"
 	"fmt"
+	"time"
 
-	"github.com/rabbitmq/rabbitmq-stream-go-client/pkg/amqp"
+	"github.com/Azure/go-amqp"
 )
 
-// This file is the seam to the official client's AMQP 1.0 codec. Ours is only
-// the plain data section, the usual case.
+// This file is the seam to the AMQP 1.0 codec of go-amqp. Ours is only the plain
+// data section, the usual case. The official client's copy of that codec, its
+// package amqp, reads small negative integers as positive ones.
 
 // The codes of the sections, each written as 00 53 code.
 const (
@@ -53,7 +55,7 @@ func appendData(b, body []byte) []byte {
 	return append(b, body...)
 }
 
-// marshal encodes with the official codec, which is given exotic values and
+// marshal encodes with the codec, which is given exotic values and
 // must not take the caller down.
 func (m *Message) marshal() (b []byte, err error) {
 	defer func() {
@@ -92,9 +94,37 @@ func (p *Properties) out() *amqp.MessageProperties {
 	if p == nil {
 		return nil
 	}
-	o := amqp.MessageProperties(*p)
-	o.MessageID, o.CorrelationID = valueOut(p.MessageID), valueOut(p.CorrelationID)
-	return &o
+	return &amqp.MessageProperties{
+		MessageID: valueOut(p.MessageID), UserID: p.UserID, To: unlessZero(p.To), Subject: unlessZero(p.Subject),
+		ReplyTo: unlessZero(p.ReplyTo), CorrelationID: valueOut(p.CorrelationID),
+		ContentType: unlessZero(p.ContentType), ContentEncoding: unlessZero(p.ContentEncoding),
+		AbsoluteExpiryTime: unlessZero(p.AbsoluteExpiryTime), CreationTime: unlessZero(p.CreationTime),
+		GroupID: unlessZero(p.GroupID), GroupSequence: unlessZero(p.GroupSequence), ReplyToGroupID: unlessZero(p.ReplyToGroupID),
+	}
+}
+
+func propertiesIn(p *amqp.MessageProperties) *Properties {
+	return &Properties{
+		MessageID: valueIn(p.MessageID), UserID: p.UserID, To: orZero(p.To), Subject: orZero(p.Subject),
+		ReplyTo: orZero(p.ReplyTo), CorrelationID: valueIn(p.CorrelationID),
+		ContentType: orZero(p.ContentType), ContentEncoding: orZero(p.ContentEncoding),
+		AbsoluteExpiryTime: orZero(p.AbsoluteExpiryTime), CreationTime: orZero(p.CreationTime),
+		GroupID: orZero(p.GroupID), GroupSequence: orZero(p.GroupSequence), ReplyToGroupID: orZero(p.ReplyToGroupID),
+	}
+}
+
+func unlessZero[T string | uint32 | time.Time](v T) *T {
+	if v == *new(T) {
+		return nil
+	}
+	return &v
+}
+
+func orZero[T any](v *T) T {
+	if v == nil {
+		return *new(T)
+	}
+	return *v
 }
 
 func annotationsOut(m map[string]any) amqp.Annotations {
@@ -128,6 +158,8 @@ func valueIn(v any) any {
 	switch v := v.(type) {
 	case amqp.UUID:
 		return UUID(v)
+	case amqp.Symbol:
+		return string(v)
 	case []any:
 		return mapSlice(v, valueIn)
 	case map[string]any:
@@ -154,7 +186,7 @@ func mapMap[K comparable](in map[K]any, f func(any) any) map[K]any {
 	return out
 }
 
-// unmarshal decodes all sections with the official codec, which is given
+// unmarshal decodes all sections with the codec, which is given
 // whatever another client has published and must not take the caller down.
 func unmarshal(raw []byte) (m *amqp.Message, err error) {
 	defer func() {

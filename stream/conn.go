@@ -214,8 +214,9 @@ func (c *conn) write() {
 	}
 }
 
-// keepAlive is the keeper. It works with ticks and not with time stamps: four
-// half heartbeats without a byte read are a silent peer.
+// keepAlive is the keeper. It works with ticks and not with time stamps: three
+// half heartbeats in a row without a byte read are a silent peer, which is
+// noticed after 1.5 to 2 heartbeats.
 func (c *conn) keepAlive() {
 	defer c.wg.Done()
 	tick := time.NewTicker(c.heartbeat / 2)
@@ -235,8 +236,8 @@ func (c *conn) keepAlive() {
 		}
 		if n := c.reads.Load(); n != seen {
 			seen, silent = n, 0
-		} else if silent++; silent >= 4 {
-			c.fail(fmt.Errorf("%w: %s has been silent for %v", ErrUnreachable, c.endpoint.address(), 2*c.heartbeat))
+		} else if silent++; silent >= 3 {
+			c.fail(fmt.Errorf("%w: %s has been silent for %v", ErrUnreachable, c.endpoint.address(), 3*c.heartbeat/2))
 			return
 		}
 	}

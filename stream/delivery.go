@@ -3,7 +3,7 @@ package stream
 import (
 	"time"
 
-	"github.com/rabbitmq/rabbitmq-stream-go-client/pkg/amqp"
+	"github.com/Azure/go-amqp"
 )
 
 // Delivery is a message as a consumer gets it. It may be kept after the
@@ -49,9 +49,7 @@ func (d *Delivery) Properties() (*Properties, error) {
 	if err != nil || m.Properties == nil {
 		return nil, err
 	}
-	p := Properties(*m.Properties)
-	p.MessageID, p.CorrelationID = valueIn(p.MessageID), valueIn(p.CorrelationID)
-	return &p, nil
+	return propertiesIn(m.Properties), nil
 }
 
 // ApplicationProperties returns the application's properties, nil where the

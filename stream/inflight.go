@@ -17,7 +17,8 @@ type slot struct {
 // ids, and knows which of them were sent on the current connection.
 type inflight struct {
 	mu     sync.Mutex
-	lastID uint64
+	lastID uint64  // newest accepted
+	stored uint64  // newest that the broker had before
 	slots  []*slot // may contain settled ones, never at the front
 	unsent int     // index of the first one not sent yet
 	byID   map[uint64]*slot
@@ -37,7 +38,7 @@ func (f *inflight) add(id uint64, body []byte, settle func(error)) error {
 	case f.closed != nil:
 		return f.closed
 	case id == 0:
-		id = f.lastID + 1
+		id = max(f.lastID, f.stored) + 1
 	case id <= f.lastID:
 		return fmt.Errorf("%w: publishing id %d is not above the last one, %d", ErrInvalidMessage, id, f.lastID)
 	}
@@ -143,18 +144,19 @@ func (f *inflight) refusal() error {
 	return f.closed
 }
 
-// last is the newest id accepted.
+// last is the newest id accepted, or that the broker had before.
 func (f *inflight) last() uint64 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.lastID
+	return max(f.lastID, f.stored)
 }
 
-// raise makes ids continue after id.
+// raise makes the ids that are given out continue after one that the broker
+// has. The caller's own may be lower: the broker drops those that it has.
 func (f *inflight) raise(id uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.lastID = max(f.lastID, id)
+	f.stored = max(f.stored, id)
 }
 
 // reached reports whether everything up to id has its outcome, and otherwise

@@ -325,6 +325,7 @@ func TestRealAll(t *testing.T) {
 	}
 	wantStored(t, env, "c", stream, 3)
 	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
 	var last error
 	for d, err := range c.All(ctx) {
 		if last = err; err != nil {
@@ -352,6 +353,7 @@ func TestRealRunsOnceAtATime(t *testing.T) {
 		t.Errorf("Commit before Run: %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
 	_ = c.Run(ctx, func(ctx context.Context, _ *Delivery) error {
 		if err := c.Run(ctx, nil); !errors.Is(err, ErrRunning) {
 			t.Errorf("Run within Run: %v", err)

@@ -125,7 +125,8 @@ func vhostOf(u *url.URL) (string, error) {
 // text that has no @ and is no URI either, everything after the scheme.
 func redactURI(text string) string {
 	start := 0
-	if i := strings.Index(text, "://"); i >= 0 {
+	// The first colon is the scheme's: a later :// is part of a password.
+	if i := strings.Index(text, ":"); i >= 0 && strings.HasPrefix(text[i:], "://") && !strings.Contains(text[:i], "/") {
 		start = i + len("://")
 	}
 	at := strings.LastIndex(text, "@")

@@ -22,6 +22,7 @@ type Proxy struct {
 	wg     sync.WaitGroup
 
 	mu     sync.Mutex
+	seen   map[wire.Key]int
 	open   map[*link]struct{}
 	gate   chan struct{} // closed while bytes may pass
 	refuse bool
@@ -55,7 +56,7 @@ func Start(target string) (*Proxy, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Proxy{target: target, port: port, ln: ln, open: map[*link]struct{}{}, gate: make(chan struct{})}
+	p := &Proxy{target: target, port: port, ln: ln, open: map[*link]struct{}{}, seen: map[wire.Key]int{}, gate: make(chan struct{})}
 	close(p.gate)
 	p.wg.Add(1)
 	go p.accept()
@@ -75,6 +76,13 @@ func (p *Proxy) Drop() int {
 		l.close()
 	}
 	return len(p.open)
+}
+
+// Seen returns how many frames of a kind the broker has sent through the proxy.
+func (p *Proxy) Seen(key wire.Key) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.seen[key]
 }
 
 // Silence stops forwarding in both directions, keeping the connections and
@@ -201,6 +209,9 @@ func (p *Proxy) rewritten(out, body []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	p.mu.Lock()
+	p.seen[key]++
+	p.mu.Unlock()
 	switch key {
 	case wire.KeyOpen.Response():
 		var f wire.OpenResponse
