@@ -2,6 +2,7 @@ package stream
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"time"
 )
@@ -108,13 +109,24 @@ func (s *storer) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case r := <-s.requests:
-			r.done <- s.store(r.ctx, r.verify)
+			r.done <- s.serve(ctx, r)
 		case <-s.progress.kick:
 			s.storeIfDue(ctx, timer)
 		case <-timer.C:
 			s.storeIfDue(ctx, timer)
 		}
 	}
+}
+
+// serve stores for a caller, under its context and the storer's: close does not
+// wait for a store that the broker never answers.
+func (s *storer) serve(ctx context.Context, r storeRequest) error {
+	both, cancel := context.WithCancelCause(r.ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(ctx, func() {
+		cancel(fmt.Errorf("%w: the connection was given up before the offset was stored", ErrUnreachable))
+	})()
+	return s.store(both, r.verify)
 }
 
 // storeIfDue ignores errors: they are the connection's, which ends the session
