@@ -25,11 +25,12 @@ const (
 // dial connects, logs in and enters the vhost, all within cfg.DialTimeout, and
 // starts the connection. name is shown by the broker's management.
 func dial(ctx context.Context, cfg Config, e endpoint, name string, h hooks) (*conn, error) {
+	caller := ctx
 	ctx, cancel := context.WithTimeout(ctx, cfg.DialTimeout)
 	defer cancel()
 	nc, err := dialSocket(ctx, cfg, e)
 	if err != nil {
-		return nil, outOfTime(ctx, err, e, cfg.DialTimeout)
+		return nil, outOfTime(caller, ctx, err, e, cfg.DialTimeout)
 	}
 	c := &conn{endpoint: e, nc: nc, heartbeat: cfg.Heartbeat, hooks: h}
 	c.frames = wire.NewFrameReader(c, handshakeFrameMax)
@@ -41,23 +42,26 @@ func dial(ctx context.Context, cfg Config, e endpoint, name string, h hooks) (*c
 	}
 	if err != nil {
 		_ = nc.Close()
-		return nil, outOfTime(ctx, err, e, cfg.DialTimeout)
+		return nil, outOfTime(caller, ctx, err, e, cfg.DialTimeout)
 	}
 	c.frames.SetMax(0) // the broker does not limit its Deliver frames
 	c.start()
 	return c, nil
 }
 
-// outOfTime returns the context's own error where the caller's context ended,
-// and a silent broker where the attempt's time ran out.
-func outOfTime(ctx context.Context, err error, e endpoint, limit time.Duration) error {
-	switch {
+// outOfTime returns the error of the caller's context where that has ended,
+// whatever the attempt made of it, and a silent broker where the attempt's own
+// time ran out.
+func outOfTime(caller, ctx context.Context, err error, e endpoint, limit time.Duration) error {
+	switch deadline, ok := caller.Deadline(); {
+	case caller.Err() != nil:
+		return context.Cause(caller)
+	case ok && !time.Now().Before(deadline): // the dialer has a timer of its own, which may come first
+		return context.DeadlineExceeded
 	case errors.Is(err, ErrTLS), ctx.Err() == nil:
 		return err
-	case errors.Is(ctx.Err(), context.DeadlineExceeded):
-		return fmt.Errorf("%w: %s did not answer within %v: %w", ErrUnreachable, e.address(), limit, context.DeadlineExceeded)
 	}
-	return ctx.Err()
+	return fmt.Errorf("%w: %s did not answer within %v", ErrUnreachable, e.address(), limit)
 }
 
 func dialSocket(ctx context.Context, cfg Config, e endpoint) (net.Conn, error) {
