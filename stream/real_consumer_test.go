@@ -114,7 +114,7 @@ func laterThan(at time.Time) func() bool {
 // readNext starts a consumer at Next and publishes once it is subscribed.
 func readNext(t *testing.T, env *Env, stream string) {
 	got := make(chan string, 10)
-	stop := runConsumer(t, env, stream, ConsumerConfig{Start: Next()}, func(d *Delivery) { got <- string(d.Body) })
+	stop, _ := runConsumer(t, env, stream, ConsumerConfig{Start: Next()}, func(d *Delivery) { got <- string(d.Body) })
 	defer stop()
 	// Whatever arrives first, it must be one of these.
 	for i := range 1000 {
@@ -132,8 +132,9 @@ func readNext(t *testing.T, env *Env, stream string) {
 	t.Fatal("Next delivered nothing")
 }
 
-// runConsumer runs a consumer in the background until stop, which waits for it.
-func runConsumer(t testing.TB, env *Env, stream string, cfg ConsumerConfig, handle func(*Delivery)) (stop func() error) {
+// runConsumer runs a consumer in the background until stop, which waits for it
+// and returns how it ended; done has that as soon as it ends by itself.
+func runConsumer(t testing.TB, env *Env, stream string, cfg ConsumerConfig, handle func(*Delivery)) (stop func() error, done chan error) {
 	t.Helper()
 	c, err := env.NewConsumer(stream, cfg)
 	if err != nil {
@@ -141,7 +142,7 @@ func runConsumer(t testing.TB, env *Env, stream string, cfg ConsumerConfig, hand
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	t.Cleanup(cancel)
-	done := make(chan error, 1)
+	done = make(chan error, 1)
 	go func() {
 		done <- c.Run(ctx, func(_ context.Context, d *Delivery) error { handle(d); return nil })
 	}()
@@ -150,7 +151,7 @@ func runConsumer(t testing.TB, env *Env, stream string, cfg ConsumerConfig, hand
 		err := <-done
 		done <- err
 		return err
-	}
+	}, done
 }
 
 func TestRealFanOut(t *testing.T) {
@@ -158,7 +159,7 @@ func TestRealFanOut(t *testing.T) {
 	stream := newStream(t, env)
 	var counts [4]atomic.Int64
 	for i := range counts {
-		stop := runConsumer(t, env, stream, ConsumerConfig{Name: fmt.Sprint("c", i)}, func(*Delivery) { counts[i].Add(1) })
+		stop, _ := runConsumer(t, env, stream, ConsumerConfig{Name: fmt.Sprint("c", i)}, func(*Delivery) { counts[i].Add(1) })
 		defer func() { _ = stop() }()
 	}
 	publish(t, env, stream, 0, 500)

@@ -24,7 +24,8 @@ type journey struct {
 	handled  atomic.Int64 // messages handled, repeats of the producer included
 	numbers  []atomic.Int32
 	stop     func() error
-	sent     chan error
+	done     chan error // the consumer's end
+	sent     chan error // the publisher's
 }
 
 // startJourney begins the journey. Publishing never runs further ahead of the
@@ -38,7 +39,7 @@ func startJourney(t *testing.T, env *Env, name string, total int) *journey {
 	}
 	j.producer = p
 	last := int64(-1)
-	j.stop = runConsumer(t, env, j.stream, ConsumerConfig{Name: "journey"}, func(d *Delivery) {
+	j.stop, j.done = runConsumer(t, env, j.stream, ConsumerConfig{Name: "journey"}, func(d *Delivery) {
 		if int64(d.Offset) <= last {
 			t.Errorf("offset %d was handled after %d", d.Offset, last)
 		}
@@ -88,7 +89,18 @@ func (j *journey) publish(ctx context.Context) error {
 // reach waits until that many messages were handled.
 func (j *journey) reach(n int) {
 	j.t.Helper()
-	eventually(j.t, fmt.Sprintf("%d messages are handled", n), 2*time.Minute, func() bool { return j.handled.Load() >= int64(n) })
+	eventually(j.t, fmt.Sprintf("%d messages are handled", n), time.Minute, func() bool {
+		select {
+		case err := <-j.sent:
+			if j.sent <- err; err != nil {
+				j.t.Fatalf("publishing ended at %d: %v", j.accepted.Load(), err)
+			}
+		case err := <-j.done:
+			j.t.Fatalf("consuming ended at %d: %v", j.handled.Load(), err)
+		default:
+		}
+		return j.handled.Load() >= int64(n)
+	})
 }
 
 // finish waits for both sides and checks what the stream holds and what the
@@ -172,7 +184,7 @@ func TestRealReconnectTime(t *testing.T) {
 		t.Fatal(err)
 	}
 	var handled atomic.Int64
-	stop := runConsumer(t, env, stream, ConsumerConfig{Name: "c"}, func(*Delivery) { handled.Add(1) })
+	stop, _ := runConsumer(t, env, stream, ConsumerConfig{Name: "c"}, func(*Delivery) { handled.Add(1) })
 	next := func() time.Duration {
 		begin, before := time.Now(), handled.Load()
 		for handled.Load() == before {
@@ -211,7 +223,7 @@ func TestRealNextSurvivesADrop(t *testing.T) {
 				publish(t, direct, stream, 0, old)
 			}
 			got, before := make(chan string, 100), proxy.Seen(subscribed)
-			stop := runConsumer(t, env, stream, ConsumerConfig{Start: Next()}, func(d *Delivery) { got <- string(d.Body) })
+			stop, _ := runConsumer(t, env, stream, ConsumerConfig{Start: Next()}, func(d *Delivery) { got <- string(d.Body) })
 			eventually(t, "the consumer is subscribed", 10*time.Second, func() bool { return proxy.Seen(subscribed) > before })
 			proxy.Refuse(true)
 			proxy.Drop()

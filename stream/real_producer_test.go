@@ -281,7 +281,7 @@ func TestRealEnvCloseEndsEverything(t *testing.T) {
 	env := connect(t, realBroker(t).StreamURL())
 	stream := newStream(t, env)
 	p := newProducer(t, env, stream, ProducerConfig{})
-	stop := runConsumer(t, env, stream, ConsumerConfig{Name: "c"}, func(*Delivery) {})
+	stop, _ := runConsumer(t, env, stream, ConsumerConfig{Name: "c"}, func(*Delivery) {})
 	for i := range 100 {
 		must(t, p.PublishAsync(t.Context(), Message{Body: number(i)}, nil))
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"net"
 	"net/url"
@@ -34,8 +35,35 @@ func needReal(t testing.TB) {
 // those that kill it.
 var (
 	shared = sync.OnceValues(func() (*rabbit.Instance, error) { return up("test") })
-	own    = sync.OnceValues(func() (*rabbit.Instance, error) { return up("test-kill") })
+	own    = sync.OnceValues(func() (*rabbit.Instance, error) { return settled(up("test-kill")) })
 )
+
+// settled makes a new broker one that survives SIGKILL. RabbitMQ 4.0.5 writes
+// the name of its stream coordinator to disk only minutes after the first
+// stream was declared; killed before that, it comes back with streams that
+// never get a leader again.
+func settled(b *rabbit.Instance, err error) (*rabbit.Instance, error) {
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if err := b.Start(ctx, "n1"); err != nil {
+		return nil, err
+	}
+	env, err := Connect(ctx, Config{URIs: []string{b.StreamURL()}})
+	if err != nil {
+		return nil, err
+	}
+	defer env.Close()
+	if err := env.DeclareStream(ctx, "settled", StreamConfig{}); err != nil {
+		return nil, err
+	}
+	if _, err := b.Ctl(ctx, "n1", "eval", "[dets:sync(T) || T <- dets:all()]."); err != nil {
+		return nil, err
+	}
+	return b, nil
+}
 
 func up(name string) (*rabbit.Instance, error) {
 	_, file, _, _ := runtime.Caller(0)
@@ -73,7 +101,7 @@ func mortalBroker(t testing.TB) *rabbit.Instance {
 // connect returns an Env that is closed with the test.
 func connect(t testing.TB, uris string) *Env {
 	t.Helper()
-	env, err := Connect(t.Context(), Config{URIs: []string{uris}, Heartbeat: 3 * time.Second})
+	env, err := Connect(t.Context(), Config{URIs: []string{uris}, Heartbeat: 3 * time.Second, Logger: slog.New(slog.NewTextHandler(t.Output(), nil))})
 	if err != nil {
 		t.Fatal(err)
 	}
