@@ -26,8 +26,8 @@ const (
 // hooks are called by a connection's reader and must not block.
 type hooks struct {
 	// deliver gets a Deliver frame. The chunk is valid after the call only if
-	// it calls keep.
-	deliver func(d wire.Deliver, keep func())
+	// it calls keep. An error ends the connection.
+	deliver func(d wire.Deliver, keep func()) error
 	// moved gets the name of a stream that was deleted or has moved.
 	moved func(stream string)
 }
@@ -269,7 +269,7 @@ func (c *conn) readError(err error) error {
 	switch {
 	case errors.Is(err, io.EOF):
 		return fmt.Errorf("%w: %s closed the connection", ErrUnreachable, c.endpoint.address())
-	case errors.Is(err, wire.ErrMalformed), errors.Is(err, wire.ErrFrameTooLarge):
+	case errors.Is(err, wire.ErrMalformed), errors.Is(err, wire.ErrFrameTooLarge), errors.Is(err, wire.ErrCRC):
 		return fmt.Errorf("%w: from %s: %v", ErrProtocol, c.endpoint.address(), err)
 	case errors.Is(err, ErrUnreachable):
 		return err
@@ -287,7 +287,7 @@ func (c *conn) dispatch(frame []byte) error {
 	case wire.KeyDeliver:
 		d, err := wire.DecodeDeliver(version, fields)
 		if err == nil && c.hooks.deliver != nil {
-			c.hooks.deliver(d, c.frames.Detach)
+			err = c.hooks.deliver(d, c.frames.Detach)
 		}
 		return err
 	case wire.KeyMetadataUpdate:

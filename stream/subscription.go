@@ -2,7 +2,6 @@ package stream
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -73,21 +72,22 @@ func (s *subscription) start(ctx context.Context, name string, p position) error
 }
 
 // accept is the connection's deliver hook. The queue has room for every chunk
-// that credit was given for, so that it never blocks.
-func (s *subscription) accept(d wire.Deliver, keep func()) {
+// that credit was given for, so that it never blocks. It must not use s.conn: a
+// broken peer may deliver before there is one.
+func (s *subscription) accept(d wire.Deliver, keep func()) error {
 	chunk, err := wire.ParseChunk(d.Chunk)
 	if err == nil {
 		err = chunk.Check()
 	}
 	if err != nil {
-		s.fail(fmt.Errorf("%w: from %s: %v", ErrProtocol, s.endpoint.address(), err))
-		return
+		return err
 	}
 	keep()
 	select {
 	case s.chunks <- chunk:
+		return nil
 	default:
-		s.fail(fmt.Errorf("%w: %s sent more chunks than it had credit for", ErrProtocol, s.endpoint.address()))
+		return fmt.Errorf("%w: more chunks than there was credit for", wire.ErrMalformed)
 	}
 }
 
@@ -95,6 +95,26 @@ func (s *subscription) left(stream string) {
 	if stream == s.stream {
 		s.once.Do(func() { close(s.moved) })
 	}
+}
+
+// gone reports whether the stream was deleted or has moved. There may be a new
+// one under its name, in which an offset of the old one means something else.
+func (s *subscription) gone() bool {
+	select {
+	case <-s.moved:
+		return true
+	default:
+		return false
+	}
+}
+
+// storeOffset stores nothing once the stream is gone: what is buffered is still
+// handled, and its marks are stored on the next connection if it is the same.
+func (s *subscription) storeOffset(ctx context.Context, consumer, stream string, offset uint64) error {
+	if s.gone() {
+		return errMoved
+	}
+	return s.conn.storeOffset(ctx, consumer, stream, offset)
 }
 
 // receive waits for the next chunk and gives the credit for another one. Once
@@ -118,7 +138,7 @@ func (s *subscription) receive(ctx context.Context) (wire.Chunk, error) {
 }
 
 // errMoved ends a subscription whose stream was deleted or has moved.
-var errMoved = errors.New("the broker reports that the stream was deleted or has moved")
+var errMoved = fmt.Errorf("%w: the broker reports that the stream was deleted or has moved", ErrStreamUnavailable)
 
 func (s *subscription) taken(ctx context.Context, chunk wire.Chunk) (wire.Chunk, error) {
 	if ctx.Err() != nil {

@@ -61,10 +61,10 @@ func (r *run) supervise(ctx context.Context) error {
 			}
 		}
 		switch {
-		case ctx.Err() != nil:
-			return r.finish(context.Cause(ctx))
 		case r.stopped(err):
 			return r.finish(err)
+		case ctx.Err() != nil:
+			return r.finish(context.Cause(ctx))
 		case errors.Is(err, ErrStreamNotFound) && r.connected:
 			return fmt.Errorf("%w; its messages and stored offsets are gone: create it again with Env.DeclareStream and start a new run", ErrStreamDeleted)
 		case isFatal(err):
@@ -95,7 +95,7 @@ func (r *run) session(ctx context.Context, s *subscription) (o outcome) {
 		defer startStorer(s, r.c.cfg.Name, r.c.stream, r.progress, r.requests).close()
 	}
 	o.err = r.deliver(ctx, s, &o.worked)
-	if !s.alive() || errors.Is(o.err, errMoved) {
+	if !s.alive() || s.gone() {
 		return o
 	}
 	if named && !r.c.cfg.Store.Manual {
@@ -113,7 +113,6 @@ func (r *run) deliver(ctx context.Context, s *subscription, worked *bool) error 
 		if err != nil {
 			return err
 		}
-		*worked = true
 		r.seenChunk, r.hasSeenChunk = chunk.FirstOffset, true
 		if !r.next.wants(&chunk) {
 			continue
@@ -123,6 +122,7 @@ func (r *run) deliver(ctx context.Context, s *subscription, worked *bool) error 
 			s.fail(fmt.Errorf("%w: from %s: %v", ErrProtocol, s.endpoint.address(), err))
 			return s.reason()
 		}
+		*worked = true // not before: a chunk that is bad is so on every attempt
 		for i := range list {
 			if err := r.one(ctx, &list[i]); err != nil {
 				return err
@@ -153,14 +153,23 @@ func (r *run) position(ctx context.Context, c *conn) (position, error) {
 		r.next = r.again
 		return r.next, r.checkRecreated(ctx, c)
 	}
-	p, again, err := r.firstPosition(ctx, c)
-	if err == nil {
-		r.next, r.again, r.hasNext = p, again, true
+	now, err := c.stats(ctx, r.c.stream)
+	if err != nil {
+		return position{}, err
 	}
-	return p, err
+	p, again, err := r.firstPosition(ctx, c, now)
+	if err != nil {
+		return p, err
+	}
+	r.next, r.again, r.hasNext = p, again, true
+	// What the stream has below the position stands for having read it.
+	if below := max(again.from, again.afterChunk); below > 0 && !now.Empty {
+		r.seenChunk, r.hasSeenChunk = min(below, now.CommittedChunk), true
+	}
+	return p, nil
 }
 
-func (r *run) firstPosition(ctx context.Context, c *conn) (first, again position, err error) {
+func (r *run) firstPosition(ctx context.Context, c *conn, now Stats) (first, again position, err error) {
 	if r.c.cfg.Name != "" && r.start.useStored() {
 		stored, err := c.queryOffset(ctx, r.c.cfg.Name, r.c.stream)
 		switch {
@@ -171,10 +180,6 @@ func (r *run) firstPosition(ctx context.Context, c *conn) (first, again position
 		case !errors.Is(err, ErrNoOffset):
 			return first, again, err
 		}
-	}
-	now, err := c.stats(ctx, r.c.stream)
-	if err != nil {
-		return first, again, err
 	}
 	first, again = r.start.begin(now)
 	return first, again, nil
@@ -231,7 +236,11 @@ func (r *run) finish(cause error) error {
 	defer cancel()
 	c, err := dialAny(ctx, r.c.env.cfg, r.c.env.endpoints, "tidemark-consumer-"+r.c.cfg.Name, hooks{})
 	if err == nil {
-		if err = c.storeOffset(ctx, r.c.cfg.Name, r.c.stream, snap.mark); err == nil {
+		// In a new stream of the same name the mark would skip messages.
+		if err = r.checkRecreated(ctx, c); err == nil {
+			err = c.storeOffset(ctx, r.c.cfg.Name, r.c.stream, snap.mark)
+		}
+		if err == nil {
 			err = c.verifyOffset(ctx, r.c.cfg.Name, r.c.stream, snap.mark)
 		}
 		c.close()

@@ -1,0 +1,142 @@
+package stream
+
+import (
+	"sync"
+	"testing"
+
+	"github.com/tidemark-go/tidemark/internal/wire"
+)
+
+// scripted is a broker with one stream, enough of one to run a consumer
+// against, whose every move a test decides.
+type scripted struct {
+	mu        sync.Mutex
+	committed int64             // first offset of the last chunk, -1 for none
+	stored    map[string]uint64 // by consumer
+	history   []uint64          // every offset that was stored, in order
+	peers     []*peer
+
+	// onSubscribe runs after the answer, on a goroutine of the connection.
+	onSubscribe func(p *peer, nth int, spec wire.OffsetSpec)
+	// onCommand returns true for what it has dealt with.
+	onCommand func(p *peer, key wire.Key, fields []byte) bool
+
+	subscriptions int
+	endpoint      endpoint
+}
+
+const testStream = "orders"
+
+func startScripted(t testing.TB) *scripted {
+	b := &scripted{committed: -1, stored: map[string]uint64{}}
+	b.endpoint = listen(t, b.serve)
+	return b
+}
+
+// env returns an environment on the broker that is closed with the test.
+func (b *scripted) env(t testing.TB) *Env {
+	t.Helper()
+	cfg := testConfig()
+	cfg.URIs = []string{b.endpoint.uri()}
+	e, err := Connect(soon(t), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = e.Close() })
+	return e
+}
+
+func (b *scripted) set(change func()) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	change()
+}
+
+// drop cuts every connection.
+func (b *scripted) drop() {
+	b.set(func() {
+		for _, p := range b.peers {
+			_ = p.nc.Close()
+		}
+		b.peers = nil
+	})
+}
+
+// recreate deletes the stream and creates it again with one chunk.
+func (b *scripted) recreate() {
+	b.set(func() { b.committed, b.stored = 0, map[string]uint64{} })
+}
+
+func (b *scripted) storedOffset(consumer string) (offset uint64, ok bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	offset, ok = b.stored[consumer]
+	return offset, ok
+}
+
+func (b *scripted) serve(p *peer) {
+	if !p.welcome() {
+		return
+	}
+	b.set(func() { b.peers = append(b.peers, p) })
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	for {
+		key, fields, ok := p.next()
+		if !ok {
+			return
+		}
+		switch {
+		case b.onCommand != nil && b.onCommand(p, key, fields):
+		case key == wire.KeySubscribe:
+			var f wire.Subscribe
+			p.decode(fields, &f)
+			nth := 0
+			b.set(func() { nth = b.subscriptions; b.subscriptions++ })
+			p.send(&wire.Response{Key: key, Correlation: f.Correlation, Code: wire.CodeOK})
+			if b.onSubscribe != nil {
+				wg.Go(func() { b.onSubscribe(p, nth, f.Spec) })
+			}
+		default:
+			b.answer(p, key, fields)
+		}
+	}
+}
+
+func (b *scripted) answer(p *peer, key wire.Key, fields []byte) {
+	id, _ := wire.Correlation(fields)
+	switch key {
+	case wire.KeyMetadata:
+		e := b.endpoint
+		p.send(&wire.MetadataResponse{
+			Correlation: id,
+			Brokers:     []wire.BrokerAddress{{Reference: 1, Host: e.host, Port: uint32(e.port)}},
+			Streams:     []wire.StreamMetadata{{Stream: testStream, Code: wire.CodeOK, Leader: 1}},
+		})
+	case wire.KeyStreamStats:
+		b.mu.Lock()
+		n := b.committed
+		b.mu.Unlock()
+		p.send(&wire.StreamStatsResponse{Correlation: id, Code: wire.CodeOK, Stats: []wire.Stat{
+			{Key: "first_chunk_id", Value: min(n, 0)}, {Key: "committed_chunk_id", Value: n},
+		}})
+	case wire.KeyQueryOffset:
+		var f wire.QueryOffset
+		p.decode(fields, &f)
+		resp := &wire.QueryOffsetResponse{Correlation: id, Code: wire.CodeNoOffset}
+		if offset, ok := b.storedOffset(f.Reference); ok {
+			resp.Code, resp.Offset = wire.CodeOK, offset
+		}
+		p.send(resp)
+	case wire.KeyStoreOffset:
+		var f wire.StoreOffset
+		p.decode(fields, &f)
+		b.set(func() { b.stored[f.Reference] = f.Offset; b.history = append(b.history, f.Offset) })
+	case wire.KeyClose:
+		p.send(&wire.Response{Key: key, Correlation: id, Code: wire.CodeOK})
+		_ = p.nc.Close()
+	case wire.KeyCredit:
+	default:
+		p.t.Errorf("the client sent %v", key)
+	}
+}

@@ -1,0 +1,286 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/tidemark-go/tidemark/internal/wire"
+)
+
+// running is a consumer at work.
+type running struct {
+	*Consumer
+	handled chan uint64
+	ended   chan error
+	stop    context.CancelCauseFunc
+}
+
+// run starts a consumer whose handler reports each offset and then does as
+// handle says, if that is given.
+func (b *scripted) run(t testing.TB, cfg ConsumerConfig, handle func(*running, *Delivery) error) *running {
+	t.Helper()
+	c, err := b.env(t).NewConsumer(testStream, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancelCause(context.Background())
+	r := &running{Consumer: c, handled: make(chan uint64, 1000), ended: make(chan error, 1), stop: stop}
+	go func() {
+		r.ended <- c.Run(ctx, func(_ context.Context, d *Delivery) error {
+			r.handled <- d.Offset
+			if handle == nil {
+				return nil
+			}
+			return handle(r, d)
+		})
+	}()
+	t.Cleanup(func() { stop(nil) })
+	return r
+}
+
+func (r *running) want(t testing.TB, offsets ...uint64) {
+	t.Helper()
+	for _, want := range offsets {
+		if got := recv(t, r.handled, fmt.Sprintf("message %d", want)); got != want {
+			t.Fatalf("handled %d, want %d", got, want)
+		}
+	}
+}
+
+func (r *running) end(t testing.TB) error {
+	t.Helper()
+	return recv(t, r.ended, "the end of the run")
+}
+
+// deliverAt has the broker send chunks on every subscription, from the chunk
+// that holds the offset asked for.
+func deliverAt(chunks map[uint64][]string) func(*peer, int, wire.OffsetSpec) {
+	firsts := make([]uint64, 0, len(chunks))
+	for first := range chunks {
+		firsts = append(firsts, first)
+	}
+	slices.Sort(firsts)
+	return func(p *peer, _ int, spec wire.OffsetSpec) {
+		for _, first := range firsts {
+			if spec.Type != wire.OffsetAt || first+uint64(len(chunks[first])) > spec.Value {
+				p.write(chunkFrame(first, chunks[first]...))
+			}
+		}
+	}
+}
+
+func TestRunResumesWithinAChunk(t *testing.T) {
+	noLeaks(t)
+	b := startScripted(t)
+	b.committed, b.stored["billing"] = 3, 3
+	b.onSubscribe = deliverAt(map[uint64][]string{0: {"a", "b", "c"}, 3: {"d", "e"}})
+	r := b.run(t, ConsumerConfig{Name: "billing"}, nil)
+	r.want(t, 4)
+	r.stop(errTest)
+	err := r.end(t)
+	wantErr(t, err, errTest)
+	if errors.Is(err, ErrNotStored) {
+		t.Errorf("the mark is not stored: %v", err)
+	}
+	if got, _ := b.storedOffset("billing"); got != 4 {
+		t.Errorf("stored %d, want 4", got)
+	}
+}
+
+// TestRunHandlesNothingTwice drops the connection after each message.
+func TestRunHandlesNothingTwice(t *testing.T) {
+	noLeaks(t)
+	b := startScripted(t)
+	b.committed = 3
+	b.onSubscribe = deliverAt(map[uint64][]string{0: {"a", "b", "c"}, 3: {"d", "e"}})
+	r := b.run(t, ConsumerConfig{Name: "billing", Store: StorePolicy{Every: 1}}, func(*running, *Delivery) error {
+		b.drop()
+		return nil
+	})
+	r.want(t, 0, 1, 2, 3, 4)
+	r.stop(errTest)
+	wantErr(t, r.end(t), errTest)
+	if n := len(r.handled); n > 0 {
+		t.Errorf("%d messages were handled twice", n)
+	}
+	if got, _ := b.storedOffset("billing"); got != 4 || !slices.IsSorted(b.history) {
+		t.Errorf("stored %v, want ascending up to 4", b.history)
+	}
+}
+
+// TestRunMovedStreamStoresNothing: once the broker has said that the stream is
+// gone, there may be a new one under its name, to which the mark means nothing.
+func TestRunMovedStreamStoresNothing(t *testing.T) {
+	noLeaks(t)
+	b := startScripted(t)
+	b.committed = 100
+	var swallow atomic.Bool
+	var reader atomic.Pointer[peer]
+	b.onSubscribe = func(p *peer, nth int, _ wire.OffsetSpec) {
+		if nth == 0 {
+			reader.Store(p)
+			p.write(chunkFrame(100, "a", "b", "c"))
+		}
+	}
+	b.onCommand = func(p *peer, key wire.Key, fields []byte) bool {
+		if key == wire.KeyQueryOffset && swallow.Load() {
+			id, _ := wire.Correlation(fields)
+			p.send(&wire.QueryOffsetResponse{Correlation: id, Code: wire.CodeOK, Offset: 100})
+			return true
+		}
+		return key == wire.KeyStoreOffset && swallow.Load()
+	}
+	r := b.run(t, ConsumerConfig{Name: "billing", Store: StorePolicy{Every: 1}}, func(r *running, d *Delivery) error {
+		if d.Offset == 101 {
+			swallow.Store(true)
+			b.recreate()
+			reader.Load().send(&wire.MetadataUpdate{Code: wire.CodeStreamNotAvailable, Stream: testStream})
+			_ = r.Commit(soon(t)) // the answer comes after the update
+			swallow.Store(false)
+		}
+		return nil
+	})
+	r.want(t, 100, 101)
+	wantErr(t, r.end(t), ErrStreamRecreated)
+	if got, ok := b.storedOffset("billing"); ok {
+		t.Errorf("offset %d is stored in the new stream, whose messages up to it the next run would skip", got)
+	}
+}
+
+// TestRunEndedBeforeReconnecting: the mark belongs to a stream that may be
+// gone by the time the run's last connection stores it.
+func TestRunEndedBeforeReconnecting(t *testing.T) {
+	noLeaks(t)
+	b := startScripted(t)
+	b.committed = 100
+	b.onSubscribe = deliverAt(map[uint64][]string{100: {"a", "b"}})
+	r := b.run(t, ConsumerConfig{Name: "billing", Store: StorePolicy{Interval: time.Hour}}, func(r *running, d *Delivery) error {
+		if d.Offset == 101 { // with 100 as the mark
+			b.drop()
+			b.recreate()
+			for r.Commit(context.Background()) == nil {
+				// the loss is not noticed yet
+			}
+			b.recreate()
+			r.stop(errTest)
+		}
+		return nil
+	})
+	r.want(t, 100, 101)
+	wantErr(t, r.end(t), errTest, ErrNotStored, ErrStreamRecreated)
+	if got, ok := b.storedOffset("billing"); ok {
+		t.Errorf("offset %d of the old stream is stored in the new one", got)
+	}
+}
+
+// TestRunNoticesARecreatedStreamBeforeTheFirstMessage: a consumer that waits
+// at the end of a stream would wait for ever in a new, shorter one.
+func TestRunNoticesARecreatedStreamBeforeTheFirstMessage(t *testing.T) {
+	for name, start := range map[string]Start{"stored": {}, "next": Next(), "at": At(90), "last": Last()} {
+		t.Run(name, func(t *testing.T) {
+			noLeaks(t)
+			b := startScripted(t)
+			b.committed, b.stored["billing"] = 100, 104
+			subscribed := make(chan struct{}, 10)
+			b.onSubscribe = func(*peer, int, wire.OffsetSpec) { subscribed <- struct{}{} }
+			r := b.run(t, ConsumerConfig{Name: "billing", Start: start}, nil)
+			recv(t, subscribed, "the subscription")
+			b.recreate()
+			b.drop()
+			wantErr(t, r.end(t), ErrStreamRecreated)
+		})
+	}
+}
+
+// TestRunBacksOffFromABadChunk: a chunk that cannot be decoded is there on
+// every attempt, and each attempt must not come at once.
+func TestRunBacksOffFromABadChunk(t *testing.T) {
+	noLeaks(t)
+	b := startScripted(t)
+	b.committed = 0
+	bad := wire.AppendBatch(nil, wire.Entry{Records: 1, Compression: wire.CompressionUser, Body: []byte("?"), Uncompressed: 1})
+	var mu sync.Mutex
+	var at []time.Time
+	enough := make(chan struct{})
+	b.onSubscribe = func(p *peer, nth int, _ wire.OffsetSpec) {
+		mu.Lock()
+		at = append(at, time.Now())
+		mu.Unlock()
+		if nth == 8 {
+			close(enough)
+		}
+		p.write(deliverFrame(wire.ChunkHeader{Entries: 1, Records: 1}, bad))
+	}
+	e := b.env(t)
+	e.cfg.Backoff = Backoff{Min: 20 * time.Millisecond, Max: 20 * time.Millisecond}
+	c, err := e.NewConsumer(testStream, ConsumerConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- c.Run(ctx, func(context.Context, *Delivery) error { return nil }) }()
+	recv(t, enough, "another attempt")
+	cancel()
+	recv(t, ended, "the end of the run")
+	mu.Lock()
+	defer mu.Unlock()
+	if took := at[8].Sub(at[0]); took < 7*10*time.Millisecond {
+		t.Errorf("9 attempts within %v: there is no pause between them", took)
+	}
+}
+
+// TestRunKeepsTheHandlersError though the connection and the context ended in
+// the same moment.
+func TestRunKeepsTheHandlersError(t *testing.T) {
+	noLeaks(t)
+	b := startScripted(t)
+	b.committed = 0
+	b.onSubscribe = deliverAt(map[uint64][]string{0: {"a", "b"}})
+	r := b.run(t, ConsumerConfig{Name: "billing"}, func(r *running, d *Delivery) error {
+		if d.Offset == 0 {
+			return nil
+		}
+		b.drop()
+		for r.Commit(context.Background()) == nil {
+			// the loss is not noticed yet
+		}
+		r.stop(nil)
+		return errTest
+	})
+	r.want(t, 0, 1)
+	err := r.end(t)
+	var h *HandlerError
+	if !errors.As(err, &h) || h.Offset != 1 || !errors.Is(err, errTest) {
+		t.Errorf("the handler's error is lost: %v", err)
+	}
+	if got, _ := b.storedOffset("billing"); got != 0 {
+		t.Errorf("stored %d, want 0", got)
+	}
+}
+
+// TestRunSurvivesAnEarlyDeliver: a broken peer delivers before anybody has
+// subscribed, and something that is no chunk.
+func TestRunSurvivesAnEarlyDeliver(t *testing.T) {
+	noLeaks(t)
+	b := startScripted(t)
+	b.committed = 0
+	var once sync.Once
+	b.onCommand = func(p *peer, key wire.Key, _ []byte) bool {
+		if key == wire.KeyMetadata {
+			once.Do(func() { p.write([]byte{0, 0, 0, 6, 0, 8, 0, 1, subscriptionID, 0x50}) })
+		}
+		return false
+	}
+	b.onSubscribe = deliverAt(map[uint64][]string{0: {"a"}})
+	r := b.run(t, ConsumerConfig{}, nil)
+	r.want(t, 0)
+	r.stop(errTest)
+	wantErr(t, r.end(t), errTest)
+}
