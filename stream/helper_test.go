@@ -14,10 +14,10 @@ import (
 const patience = 10 * time.Second
 
 // noLeaks fails the test if it leaves goroutines behind.
-func noLeaks(t testing.TB) {
+func noLeaks(t testing.TB, ignore ...goleak.Option) {
 	t.Helper()
-	already := goleak.IgnoreCurrent()
-	t.Cleanup(func() { goleak.VerifyNone(t, already) })
+	ignore = append(ignore, goleak.IgnoreCurrent())
+	t.Cleanup(func() { goleak.VerifyNone(t, ignore...) })
 }
 
 // soon gives a test a context that ends when waiting any longer is useless.

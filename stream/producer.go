@@ -136,9 +136,8 @@ func (e *Env) adopt(p *Producer) error {
 
 func (e *Env) disown(p *Producer) {
 	e.mu.Lock()
+	defer e.mu.Unlock()
 	delete(e.producers, p)
-	e.mu.Unlock()
-	e.owns.Done()
 }
 
 // Publish publishes the messages in order and returns when all of them are
@@ -248,9 +247,10 @@ func (p *Producer) LastPublishingID() uint64 { return p.flight.last() }
 
 // Close accepts nothing more, waits until every message has its outcome and
 // its callback has returned, and ends the producer. If ctx ends first, what is
-// left gets [ErrUnconfirmed], and Close returns that with the context's error.
-// Further calls wait for the first and return the same. It must not be called
-// from a callback.
+// left gets [ErrUnconfirmed], and Close returns that with the context's error,
+// 200 ms later at most if a callback or the connection is stuck; Env.Close
+// still waits for the connection. Further calls wait for the first and return
+// the same. It must not be called from a callback.
 func (p *Producer) Close(ctx context.Context) error {
 	p.once.Do(func() {
 		p.err = opErr("close producer on stream", p.stream, p.cfg.Name, p.close(ctx))
@@ -265,13 +265,32 @@ func (p *Producer) close(ctx context.Context) error {
 	p.flight.close(fmt.Errorf("%w: the producer is closed", ErrClosed))
 	err := p.flush(ctx, math.MaxUint64)
 	p.cancel()
-	<-p.ended
+	ending, done := withGrace(ctx)
+	defer done()
+	select {
+	case <-p.ended:
+	case <-ending.Done():
+	}
 	if n := p.flight.settleAll(fmt.Errorf("%w: the producer was closed first", ErrUnconfirmed)); n > 0 {
 		err = fmt.Errorf("%w: %d messages: %w", ErrUnconfirmed, n, err)
 	} else {
 		err = nil
 	}
-	return errors.Join(err, p.calls.close(ctx))
+	calling, done := withGrace(ctx)
+	defer done()
+	return errors.Join(err, p.calls.close(calling))
+}
+
+// closeGrace is what is left for each last step when ctx has ended already.
+const closeGrace = 100 * time.Millisecond
+
+// withGrace returns a context that ends closeGrace after ctx.
+func withGrace(ctx context.Context) (context.Context, context.CancelFunc) {
+	later, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		time.AfterFunc(closeGrace, func() { cancel(context.Cause(ctx)) })
+	})
+	return later, func() { stop(); cancel(context.Canceled) }
 }
 
 // waiter counts the outcomes that a Publish waits for.

@@ -11,6 +11,7 @@ import (
 // run is the sender: one link after the other until Close, or until trying
 // again is useless.
 func (p *Producer) run(l *link) {
+	defer p.env.owns.Done()
 	defer close(p.ended)
 	log := p.env.cfg.Logger.With("stream", p.stream, "producer", p.cfg.Name)
 	for {

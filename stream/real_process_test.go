@@ -92,13 +92,11 @@ func TestRealSIGKILLAgainAndAgain(t *testing.T) {
 	publish(t, env, stream, 0, 200)
 	seen := make([]int, 200)
 	next := 0
+	arrived := func() bool {
+		stored, err := env.QueryOffset(t.Context(), "child", stream)
+		return next == 0 || err == nil && stored == uint64(next-1)
+	}
 	for _, k := range []int{0, 1, 1, 30, 0, 60, 99} {
-		if next > 0 {
-			eventually(t, "the last store has arrived", 5*time.Second, func() bool {
-				stored, err := env.QueryOffset(t.Context(), "child", stream)
-				return err == nil && stored == uint64(next-1)
-			})
-		}
 		for i, n := range killAfter(t, b.StreamURL(), stream, k) {
 			if n != next+i {
 				t.Fatalf("run of %d began %d instead of %d", k, n, next+i)
@@ -106,6 +104,7 @@ func TestRealSIGKILLAgainAndAgain(t *testing.T) {
 			seen[n]++
 		}
 		next += k
+		eventually(t, "the last store has arrived", 5*time.Second, arrived)
 	}
 	bodies, _ := readN(t, env, stream, ConsumerConfig{Name: "child"}, 200-next)
 	wantNumbers(t, bodies, next, 200)

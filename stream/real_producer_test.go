@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"go.uber.org/goleak"
 )
 
 func newProducer(t testing.TB, env *Env, stream string, cfg ProducerConfig) *Producer {
@@ -153,7 +155,8 @@ func TestRealCallbacksMayPublish(t *testing.T) {
 // While the broker takes nothing, PublishAsync waits for room under its
 // context, Flush and Close wait under theirs, and every message is reported.
 func TestRealProducerUnderSilence(t *testing.T) {
-	b := realBroker(t)
+	// The official client waits 10 s for the answer to its last request.
+	b := realBroker(t, goleak.IgnoreAnyFunction("github.com/rabbitmq/rabbitmq-stream-go-client/pkg/stream.waitCodeWithTimeOut"))
 	proxy, uri := throughProxy(t, b)
 	env := connect(t, uri)
 	stream := newStream(t, env)

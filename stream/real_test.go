@@ -18,6 +18,7 @@ import (
 
 	"github.com/tidemark-go/tidemark/internal/faults"
 	"github.com/tidemark-go/tidemark/internal/rabbit"
+	"go.uber.org/goleak"
 )
 
 // The tests in real_*_test.go run against a real RabbitMQ. This file brings it
@@ -73,14 +74,16 @@ func up(name string) (*rabbit.Instance, error) {
 	return rabbit.Up(ctx, dir, 1, os.Stderr)
 }
 
-// realBroker returns the broker that all real tests share.
-func realBroker(t testing.TB) *rabbit.Instance {
+// realBroker returns the broker that all real tests share. No goroutine may be
+// left by the test but those that ignore names.
+func realBroker(t testing.TB, ignore ...goleak.Option) *rabbit.Instance {
 	t.Helper()
 	needReal(t)
 	b, err := shared()
 	if err != nil {
 		t.Fatal(err)
 	}
+	noLeaks(t, ignore...) // once everything the test has cleaned up is gone
 	return b
 }
 
@@ -95,6 +98,8 @@ func mortalBroker(t testing.TB) *rabbit.Instance {
 	if err := b.Start(t.Context(), "n1"); err != nil {
 		t.Fatal(err)
 	}
+	// Whoever starts a node waits for its process.
+	noLeaks(t, goleak.IgnoreAnyFunction("os/exec.(*Cmd).Wait"))
 	return b
 }
 
