@@ -9,7 +9,7 @@ import (
 type slot struct {
 	id      uint64
 	body    []byte
-	settle  func(error) // called once; must not block
+	settle  func(error) // called once, with the lock held: it must not block nor ask inflight
 	settled bool
 }
 
@@ -76,19 +76,20 @@ func (f *inflight) resend() {
 }
 
 // settle gives a message its outcome. Unknown ids are ignored: a broker
-// confirms what was sent twice twice. It reports whether it did anything.
+// confirms what was sent twice twice. It reports whether it did anything. The
+// outcome is given before anybody can see that there is one: Close must not end
+// the callbacks while one is on its way to them.
 func (f *inflight) settle(id uint64, err error) bool {
 	f.mu.Lock()
+	defer f.mu.Unlock()
 	s := f.byID[id]
 	if s == nil {
-		f.mu.Unlock()
 		return false
 	}
 	delete(f.byID, id)
 	s.settled = true
-	f.advance()
-	f.mu.Unlock()
 	s.settle(err)
+	f.advance()
 	return true
 }
 
@@ -111,21 +112,18 @@ func (f *inflight) advance() {
 // settleAll gives every message without outcome this one, and returns how many.
 func (f *inflight) settleAll(err error) int {
 	f.mu.Lock()
-	slots := f.slots
-	open := make([]*slot, 0, len(slots))
-	for _, s := range slots {
+	defer f.mu.Unlock()
+	n := 0
+	for _, s := range f.slots {
 		if !s.settled {
 			s.settled = true
 			delete(f.byID, s.id)
-			open = append(open, s)
+			s.settle(err)
+			n++
 		}
 	}
 	f.advance()
-	f.mu.Unlock()
-	for _, s := range open {
-		s.settle(err)
-	}
-	return len(open)
+	return n
 }
 
 // close refuses further messages with err; the first call counts.

@@ -1,0 +1,54 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"testing"
+	"testing/synctest"
+)
+
+func TestCallbacksRunInOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := startCallbacks()
+		var got []int
+		for i := range 100 {
+			c.add(func() {
+				got = append(got, i)
+				if i < 3 { // a callback may add another
+					c.add(func() { got = append(got, 100+i) })
+				}
+			})
+		}
+		if err := c.close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if len(got) != 103 || !slices.IsSorted(got) {
+			t.Errorf("ran %v", got)
+		}
+		if err := c.close(t.Context()); err != nil {
+			t.Errorf("closed twice: %v", err)
+		}
+	})
+}
+
+func TestCallbacksNeverBlockTheirAdder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := startCallbacks()
+		hold := make(chan struct{})
+		ran := 0
+		c.add(func() { <-hold })
+		for range 10_000 {
+			c.add(func() { ran++ })
+		}
+		ctx, cancel := context.WithCancelCause(t.Context())
+		cancel(errTest)
+		if err := c.close(ctx); !errors.Is(err, errTest) {
+			t.Errorf("closing while a callback is stuck: %v", err)
+		}
+		close(hold)
+		if err := c.close(t.Context()); err != nil || ran != 10_000 {
+			t.Errorf("%d of 10000 ran behind it: %v", ran, err)
+		}
+	})
+}

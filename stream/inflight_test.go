@@ -1,0 +1,237 @@
+package stream
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"testing"
+)
+
+// ledger notes the outcome of each message by its id.
+type ledger map[uint64][]error
+
+func (l ledger) add(t *testing.T, f *inflight, id uint64, body string) uint64 {
+	t.Helper()
+	if id == 0 {
+		id = f.last() + 1
+	}
+	if err := f.add(id, []byte(body), func(err error) { l[id] = append(l[id], err) }); err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+func ids(slots []*slot) (out []uint64) {
+	for _, s := range slots {
+		out = append(out, s.id)
+	}
+	return out
+}
+
+func TestInflightIDs(t *testing.T) {
+	f, l := newInflight(), ledger{}
+	f.raise(10)
+	f.raise(5) // never back
+	if err := f.add(0, nil, func(error) {}); err != nil || f.last() != 11 {
+		t.Errorf("after 10 comes %d: %v", f.last(), err)
+	}
+	l.add(t, f, 20, "")
+	for _, id := range []uint64{20, 19, 1} {
+		if err := f.add(id, nil, nil); !errors.Is(err, ErrInvalidMessage) {
+			t.Errorf("id %d after 20: %v", id, err)
+		}
+	}
+	if err := f.add(0, nil, func(error) {}); err != nil || f.last() != 21 {
+		t.Errorf("after 20 comes %d: %v", f.last(), err)
+	}
+	f.close(ErrClosed)
+	f.close(ErrStreamDeleted)
+	if err := f.add(0, nil, nil); !errors.Is(err, ErrClosed) || !errors.Is(f.refusal(), ErrClosed) {
+		t.Errorf("after close: %v, refusal %v", err, f.refusal())
+	}
+}
+
+func TestInflightTake(t *testing.T) {
+	f, l := newInflight(), ledger{}
+	for range 5 {
+		l.add(t, f, 0, "12345678")
+	}
+	size := 8 + messageOverhead
+	if got := ids(f.take(2, math.MaxInt)); !slices.Equal(got, []uint64{1, 2}) {
+		t.Errorf("two messages are %v", got)
+	}
+	if got := ids(f.take(9, 2*size)); !slices.Equal(got, []uint64{3, 4}) {
+		t.Errorf("what fits into the size of two is %v", got)
+	}
+	if got := ids(f.take(9, size-1)); !slices.Equal(got, []uint64{5}) {
+		t.Errorf("a message above the size comes alone, got %v", got)
+	}
+	if got := f.take(9, math.MaxInt); got != nil {
+		t.Errorf("everything is sent, got %v", ids(got))
+	}
+	if f.sent() != 5 {
+		t.Errorf("%d are sent", f.sent())
+	}
+	f.settle(2, nil)
+	f.settle(3, nil)
+	f.resend()
+	if f.sent() != 0 {
+		t.Errorf("%d are sent on the new connection", f.sent())
+	}
+	if got := ids(f.take(9, math.MaxInt)); !slices.Equal(got, []uint64{1, 4, 5}) {
+		t.Errorf("sent again: %v, want what has no outcome", got)
+	}
+}
+
+func TestInflightSettleOnce(t *testing.T) {
+	f, l := newInflight(), ledger{}
+	for range 4 {
+		l.add(t, f, 0, "x")
+	}
+	refused := errors.New("refused")
+	for _, s := range []struct {
+		id  uint64
+		err error
+		did bool
+	}{{3, nil, true}, {3, refused, false}, {99, nil, false}, {0, nil, false}, {1, refused, true}} {
+		if did := f.settle(s.id, s.err); did != s.did {
+			t.Errorf("settling %d: %v, want %v", s.id, did, s.did)
+		}
+	}
+	if n := f.settleAll(ErrUnconfirmed); n != 2 || f.settleAll(ErrUnconfirmed) != 0 {
+		t.Errorf("the rest were %d", n)
+	}
+	want := ledger{1: {refused}, 2: {ErrUnconfirmed}, 3: {nil}, 4: {ErrUnconfirmed}}
+	if fmt.Sprint(l) != fmt.Sprint(want) {
+		t.Errorf("outcomes %v, want %v", l, want)
+	}
+}
+
+func TestInflightReached(t *testing.T) {
+	f, l := newInflight(), ledger{}
+	if ok, _ := f.reached(math.MaxUint64); !ok {
+		t.Error("nothing was accepted, and something is waited for")
+	}
+	for range 3 {
+		l.add(t, f, 0, "")
+	}
+	f.settle(2, nil)
+	ok, moved := f.reached(1)
+	if ok {
+		t.Error("1 has no outcome")
+	}
+	f.settle(1, nil)
+	select {
+	case <-moved:
+	default:
+		t.Error("who waited for 1 is not woken")
+	}
+	for id, want := range map[uint64]bool{0: true, 1: true, 2: true, 3: false, 4: false} {
+		if ok, _ := f.reached(id); ok != want {
+			t.Errorf("reached(%d) = %v", id, ok)
+		}
+	}
+}
+
+// TestInflightOutcomeBeforeReached: who is told that everything has its
+// outcome must not be able to end what the outcome is given to.
+func TestInflightOutcomeBeforeReached(t *testing.T) {
+	f := newInflight()
+	_, _ = f.reached(1)
+	told := false
+	asking := make(chan (<-chan struct{}), 1)
+	if err := f.add(0, nil, func(error) {
+		select {
+		case <-<-asking:
+			t.Error("Flush was let go before the message had its outcome")
+		default:
+		}
+		told = true
+	}); err != nil {
+		t.Fatal(err)
+	}
+	_, moved := f.reached(1)
+	asking <- moved
+	f.settle(1, nil)
+	if !told {
+		t.Error("no outcome")
+	}
+}
+
+// FuzzInflight plays accepting, sending, confirming, losing the connection and
+// failing against a list of what is open.
+func FuzzInflight(f *testing.F) {
+	f.Add([]byte{0, 0, 0, 1, 2, 3, 2, 1, 4, 1, 0, 1, 2, 2, 5})
+	f.Add([]byte{0, 1, 4, 1, 2, 5, 5, 0, 1})
+	f.Fuzz(func(t *testing.T, steps []byte) {
+		fl, l := newInflight(), ledger{}
+		var open []uint64 // in the order of ids
+		sent := map[uint64]bool{}
+		for i, step := range steps {
+			arg := int(step) / 6
+			switch step % 6 {
+			case 0:
+				id := uint64(0)
+				if arg%3 == 2 {
+					id = fl.last() + uint64(arg)
+				}
+				open = append(open, l.add(t, fl, id, "body"))
+			case 1:
+				for _, s := range fl.take(arg%4, 40) {
+					if sent[s.id] || !slices.Contains(open, s.id) {
+						t.Fatalf("step %d: %d was sent twice, or settled", i, s.id)
+					}
+					sent[s.id] = true
+				}
+			case 2:
+				if len(open) > 0 {
+					id := open[arg%len(open)]
+					if !fl.settle(id, nil) || fl.settle(id, nil) {
+						t.Fatalf("step %d: %d was not settled once", i, id)
+					}
+					open = slices.DeleteFunc(open, func(o uint64) bool { return o == id })
+				}
+			case 3:
+				fl.settle(uint64(arg)+1000, nil)
+			case 4:
+				fl.resend()
+				sent = map[uint64]bool{}
+			case 5:
+				if n := fl.settleAll(ErrUnconfirmed); n != len(open) {
+					t.Fatalf("step %d: %d were open, want %d", i, n, len(open))
+				}
+				open = nil
+			}
+			checkInflight(t, fl, open, sent)
+		}
+		fl.settleAll(ErrUnconfirmed)
+		for id := range l {
+			if len(l[id]) != 1 {
+				t.Fatalf("message %d has the outcomes %v", id, l[id])
+			}
+		}
+	})
+}
+
+func checkInflight(t *testing.T, f *inflight, open []uint64, sent map[uint64]bool) {
+	t.Helper()
+	n := 0
+	for _, id := range open {
+		if sent[id] {
+			n++
+		}
+	}
+	if f.sent() != n {
+		t.Fatalf("sent() = %d, want %d", f.sent(), n)
+	}
+	if ok, _ := f.reached(math.MaxUint64); ok != (len(open) == 0) {
+		t.Fatalf("reached the end: %v with %v open", ok, open)
+	}
+	if len(open) > 0 {
+		before, _ := f.reached(open[0] - 1)
+		if at, _ := f.reached(open[0]); !before || at {
+			t.Fatalf("the first open one is %d: reached before it %v, reached it %v", open[0], before, at)
+		}
+	}
+}
