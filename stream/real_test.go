@@ -35,8 +35,8 @@ func needReal(t testing.TB) {
 // shared is the broker of the tests that leave it alone; own is the one of
 // those that kill it.
 var (
-	shared = sync.OnceValues(func() (*rabbit.Instance, error) { return up("test") })
-	own    = sync.OnceValues(func() (*rabbit.Instance, error) { return settled(up("test-kill")) })
+	shared = sync.OnceValues(func() (*rabbit.Instance, error) { return up("test", 1) })
+	own    = sync.OnceValues(func() (*rabbit.Instance, error) { return settled(up("test-kill", 1)) })
 )
 
 // settled makes a new broker one that survives SIGKILL. RabbitMQ 4.0.5 writes
@@ -66,12 +66,12 @@ func settled(b *rabbit.Instance, err error) (*rabbit.Instance, error) {
 	return b, nil
 }
 
-func up(name string) (*rabbit.Instance, error) {
+func up(name string, nodes int) (*rabbit.Instance, error) {
 	_, file, _, _ := runtime.Caller(0)
 	dir := filepath.Join(filepath.Dir(file), "..", ".rabbitmq", name)
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	defer cancel()
-	return rabbit.Up(ctx, dir, 1, os.Stderr)
+	return rabbit.Up(ctx, dir, nodes, os.Stderr)
 }
 
 // realBroker returns the broker that all real tests share. No goroutine may be
