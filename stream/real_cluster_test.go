@@ -3,6 +3,7 @@ package stream
 import (
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/tidemark-go/tidemark/internal/rabbit"
 	"go.uber.org/goleak"
@@ -10,20 +11,23 @@ import (
 
 var cluster = sync.OnceValues(func() (*rabbit.Instance, error) { return settled(up("test-cluster", 3)) })
 
-// leaderOf returns the name of the node that leads a stream.
-func leaderOf(t *testing.T, env *Env, b *rabbit.Instance, stream string) string {
+// leaderOf returns the name of the node that leads a stream, once one does.
+func leaderOf(t *testing.T, env *Env, b *rabbit.Instance, stream string) (name string) {
 	t.Helper()
-	c, err := env.adminConn(t.Context())
-	must(t, err)
-	l, err := c.locate(t.Context(), stream)
-	must(t, err)
-	for _, n := range b.Nodes() {
-		if n.StreamPort == l.leader.port {
-			return n.Name
+	eventually(t, "the stream has a leader", time.Minute, func() bool {
+		c, err := env.adminConn(t.Context())
+		if err != nil {
+			return false
 		}
-	}
-	t.Fatalf("no node has port %d", l.leader.port)
-	return ""
+		l, err := c.locate(t.Context(), stream)
+		for _, n := range b.Nodes() {
+			if err == nil && n.StreamPort == l.leader.port {
+				name = n.Name
+			}
+		}
+		return name != ""
+	})
+	return name
 }
 
 // The leader of a stream with three replicas is killed, again and again.
