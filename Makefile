@@ -1,0 +1,38 @@
+# Go commands only: what runs a broker is tools/rabbitmq.
+
+GO          ?= go
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+# More flags for go test, e.g. make test TESTFLAGS='-v -run Resume'
+TESTFLAGS   ?=
+
+# The tests have brokers of their own, some of which they kill: one that the
+# shell points to is not for them.
+OWN_BROKER := env -u RABBITMQ_STREAM_URL -u RABBITMQ_AMQP_URL -u RABBITMQ_MANAGEMENT_URL -u RABBITMQ_STREAM_TLS_URL -u RABBITMQ_CA_FILE
+RABBITMQ   := $(OWN_BROKER) $(GO) run ./tools/rabbitmq
+
+.PHONY: help demo test check
+
+help:
+	@echo 'make demo    watch a consumer being killed half-way and go on at the next message'
+	@echo 'make test    all tests, with the race detector, on a real RabbitMQ'
+	@echo 'make check   gofmt, vet, staticcheck, go mod tidy'
+	@echo
+	@echo 'The first demo or test on a machine downloads a RabbitMQ: a few minutes at most.'
+	@echo 'Without one: go test ./... (what needs it is skipped).'
+
+demo:
+	@$(GO) run ./tools/demo
+
+# Brought up first, so that a download is seen; ended in any case.
+test:
+	@down() { for d in .rabbitmq/test*/; do [ ! -d "$$d" ] || $(RABBITMQ) --dir "$$d" down >/dev/null; done; }; \
+	trap 'down' EXIT; trap 'exit 130' INT TERM; \
+	$(RABBITMQ) --dir .rabbitmq/test up && \
+	TIDEMARK_REAL=1 $(OWN_BROKER) $(GO) test -race -count=1 -timeout 20m $(TESTFLAGS) ./...
+
+check:
+	@unformatted=$$(gofmt -l .); \
+	[ -z "$$unformatted" ] || { echo "not formatted, run gofmt -w on: $$unformatted"; exit 1; }
+	$(GO) vet ./...
+	$(GO) run $(STATICCHECK) ./...
+	$(GO) mod tidy -diff

@@ -1,0 +1,117 @@
+package stream_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"os"
+	"os/signal"
+
+	"github.com/tidemark-go/tidemark/stream"
+)
+
+// A service that handles every message of the stream orders. Stopped, killed or
+// disconnected, it goes on at the first message that it had not handled.
+func Example() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	env, err := stream.Connect(ctx, stream.Config{}) // the broker on this machine
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer env.Close()
+
+	consumer, err := env.NewConsumer("orders", stream.ConsumerConfig{Name: "billing"})
+	if err != nil {
+		log.Fatal(err)
+	}
+	err = consumer.Run(ctx, func(ctx context.Context, d *stream.Delivery) error {
+		fmt.Printf("%d: %s\n", d.Offset, d.Body)
+		return nil // handled: from here on its offset may be stored
+	})
+	if !errors.Is(err, context.Canceled) {
+		log.Fatal(err)
+	}
+}
+
+// Publish returns when the broker has confirmed every message.
+func ExampleProducer_Publish() {
+	ctx := context.Background()
+	env, err := stream.Connect(ctx, stream.Config{
+		URIs: []string{"rabbitmq-stream://guest:guest@localhost:5552/%2f"},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer env.Close()
+
+	if err := env.DeclareStream(ctx, "orders", stream.StreamConfig{}); err != nil {
+		log.Fatal(err)
+	}
+	producer, err := env.NewProducer(ctx, "orders", stream.ProducerConfig{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer producer.Close(ctx)
+	err = producer.Publish(ctx,
+		stream.Message{Body: []byte("first")},
+		stream.Message{Body: []byte("second"), Properties: &stream.Properties{ContentType: "text/plain"}},
+	)
+	if err != nil {
+		log.Fatal(err) // ErrUnconfirmed: the outcome is unknown; anything else says why
+	}
+}
+
+// PublishAsync does not wait; Close does, for every outcome.
+func ExampleProducer_PublishAsync() {
+	var env *stream.Env // from stream.Connect
+	ctx := context.Background()
+	producer, err := env.NewProducer(ctx, "orders", stream.ProducerConfig{Name: "shop"})
+	if err != nil {
+		log.Fatal(err)
+	}
+	for i := range 1000 {
+		err := producer.PublishAsync(ctx, stream.Message{Body: fmt.Appendf(nil, "order %d", i)}, func(err error) {
+			if err != nil {
+				log.Printf("order %d: %v", i, err)
+			}
+		})
+		if err != nil {
+			log.Printf("order %d was not accepted: %v", i, err)
+			break
+		}
+	}
+	if err := producer.Close(ctx); err != nil {
+		log.Fatal(err)
+	}
+}
+
+// All is Run as a loop. Asking for the next message marks the last as handled.
+func ExampleConsumer_All() {
+	var env *stream.Env // from stream.Connect
+	consumer, err := env.NewConsumer("orders", stream.ConsumerConfig{Start: stream.First()}) // no name: nothing is stored
+	if err != nil {
+		log.Fatal(err)
+	}
+	for d, err := range consumer.All(context.Background()) {
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println(d.Offset, string(d.Body))
+	}
+}
+
+// Offset 0 is an offset like any other; nothing stored is ErrNoOffset.
+func ExampleEnv_QueryOffset() {
+	var env *stream.Env // from stream.Connect
+	offset, err := env.QueryOffset(context.Background(), "billing", "orders")
+	switch {
+	case errors.Is(err, stream.ErrNoOffset):
+		fmt.Println("billing has handled nothing yet")
+	case err != nil:
+		log.Fatal(err)
+	default:
+		fmt.Println("billing has handled everything up to offset", offset)
+	}
+}
