@@ -89,7 +89,7 @@ func ExampleProducer_PublishAsync() {
 
 // All is Run as a loop. Asking for the next message marks the last as handled.
 func ExampleConsumer_All() {
-	var env *stream.Env // from stream.Connect
+	var env *stream.Env                                                                      // from stream.Connect
 	consumer, err := env.NewConsumer("orders", stream.ConsumerConfig{Start: stream.First()}) // no name: nothing is stored
 	if err != nil {
 		log.Fatal(err)

@@ -2,7 +2,7 @@
 // on at exactly the next message. It builds examples/pub and examples/sub, runs
 // them as processes, tells what they printed, and checks it:
 //
-//	go run ./tools/demo
+//	go run ./examples/demo
 //
 // The broker is that of RABBITMQ_STREAM_URL, or one that the demo brings up and
 // takes down again. Exit codes: 0 all as promised, 1 not, or failed.
