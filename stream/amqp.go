@@ -63,6 +63,9 @@ func (m *Message) marshal() (b []byte, err error) {
 			err = fmt.Errorf("cannot be encoded: %v", r)
 		}
 	}()
+	if err := m.Properties.check(); err != nil {
+		return nil, err
+	}
 	out := amqp.Message{
 		Annotations:         annotationsOut(m.Annotations),
 		DeliveryAnnotations: annotationsOut(m.DeliveryAnnotations),
@@ -88,6 +91,21 @@ func (m *Message) marshal() (b []byte, err error) {
 		out.Data = [][]byte{m.Body}
 	}
 	return out.MarshalBinary()
+}
+
+// check rejects ids that the standard does not know, which the codec would send.
+func (p *Properties) check() error {
+	if p == nil {
+		return nil
+	}
+	for _, id := range []any{p.MessageID, p.CorrelationID} {
+		switch id.(type) {
+		case nil, uint64, UUID, []byte, string:
+		default:
+			return fmt.Errorf("an id is a %T; it must be a uint64, UUID, []byte or string", id)
+		}
+	}
+	return nil
 }
 
 func (p *Properties) out() *amqp.MessageProperties {
@@ -194,11 +212,46 @@ func unmarshal(raw []byte) (m *amqp.Message, err error) {
 			m, err = nil, fmt.Errorf("%w: %v", ErrMalformed, r)
 		}
 	}()
+	switch sections, ok := sizeOfSections(raw); {
+	case !ok:
+		return nil, ErrMalformed
+	case sections > maxSections:
+		return nil, fmt.Errorf("%w: its sections besides the data have %d bytes; at most %d are decoded", ErrMalformed, sections, maxSections)
+	}
 	m = &amqp.Message{}
 	if err := m.UnmarshalBinary(raw); err != nil {
 		return nil, fmt.Errorf("%w: %v", ErrMalformed, err)
 	}
 	return m, nil
+}
+
+// maxSections bounds what the codec decodes besides data: it recurses, three
+// bytes being enough for a level, and a stack that overflows ends the process.
+const maxSections = 1 << 20
+
+// sizeOfSections returns the size of all sections but those of data.
+func sizeOfSections(raw []byte) (n int, ok bool) {
+	for rest := raw; len(rest) > 0; {
+		code, value, _, ok := cutSection(rest)
+		if !ok {
+			return 0, false
+		}
+		if code != sectionData {
+			n += value
+		}
+		rest = rest[3+value:]
+	}
+	return n, len(raw) > 0
+}
+
+// cutSection returns the code of the section at the front of b, the size of
+// its value, and how much of that comes before its content.
+func cutSection(b []byte) (code byte, size, head int, ok bool) {
+	if len(b) < 4 || b[0] != 0 || b[1] != 0x53 || b[2] < sectionHeader || b[2] > sectionFooter {
+		return 0, 0, 0, false
+	}
+	size, head = valueSize(b[3:])
+	return b[2], size, head, size >= 0
 }
 
 func annotationsIn(a amqp.Annotations) map[string]any {
@@ -218,15 +271,11 @@ func annotationsIn(a amqp.Annotations) map[string]any {
 func bodyOf(raw []byte) (body []byte, ok bool) {
 	found := false
 	for rest := raw; len(rest) > 0; {
-		if len(rest) < 4 || rest[0] != 0 || rest[1] != 0x53 {
+		code, size, head, ok := cutSection(rest)
+		if !ok {
 			return raw, false
 		}
-		code := rest[2]
-		size, head := valueSize(rest[3:])
-		if size < 0 || code < sectionHeader || code > sectionFooter {
-			return raw, false
-		}
-		value := rest[3+head : 3+size]
+		value := rest[3+head : 3+size : 3+size] // no room to append into what follows
 		switch {
 		case code == sectionData && rest[3] != 0xa0 && rest[3] != 0xb0:
 			return raw, false

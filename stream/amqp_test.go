@@ -1,0 +1,292 @@
+package stream
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"math"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/Azure/go-amqp"
+)
+
+// deliveryOf is what a consumer gets for the bytes.
+func deliveryOf(raw []byte) *Delivery {
+	body, _ := bodyOf(raw)
+	return &Delivery{Stream: "s", Body: body, raw: raw}
+}
+
+func TestMessageRoundTrip(t *testing.T) {
+	id, noon := UUID{1, 2, 3, 15: 255}, noon.Local()
+	m := Message{
+		Body: []byte("body"),
+		Properties: &Properties{
+			MessageID: id, UserID: []byte("user"), To: "to", Subject: "subject", ReplyTo: "reply", CorrelationID: uint64(7),
+			ContentType: "text/plain", ContentEncoding: "gzip", AbsoluteExpiryTime: noon, CreationTime: noon.Add(time.Millisecond),
+			GroupID: "group", GroupSequence: 9, ReplyToGroupID: "other",
+		},
+		ApplicationProperties: map[string]any{
+			"string": "ü", "bool": true, "int8": int8(-1), "int16": int16(-300), "int32": int32(-1), "int64": int64(math.MinInt64),
+			"uint8": uint8(255), "uint16": uint16(65535), "uint32": uint32(0), "uint64": uint64(math.MaxUint64),
+			"float32": float32(1.5), "float64": math.Pi, "binary": []byte{0, 255}, "time": noon, "uuid": id,
+		},
+		Annotations: map[string]any{
+			"x-list": []any{"a", int64(-5), []any{id}}, "x-map": map[string]any{"k": map[string]any{"deep": id}},
+		},
+		DeliveryAnnotations: map[string]any{"d": "1"},
+		Footer:              map[string]any{"f": "2"},
+		Header:              &Header{Durable: true, Priority: 4, TTL: 1500 * time.Millisecond, FirstAcquirer: true, DeliveryCount: 3},
+	}
+	raw, err := m.encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := deliveryOf(raw)
+	if string(d.Body) != "body" {
+		t.Errorf("body %q", d.Body)
+	}
+	for _, section := range []struct {
+		name string
+		get  func() (any, error)
+		want any
+	}{
+		{"properties", func() (any, error) { return d.Properties() }, m.Properties},
+		{"application properties", func() (any, error) { return d.ApplicationProperties() }, m.ApplicationProperties},
+		{"annotations", func() (any, error) { return d.Annotations() }, m.Annotations},
+		{"delivery annotations", func() (any, error) { return d.DeliveryAnnotations() }, m.DeliveryAnnotations},
+		{"footer", func() (any, error) { return d.Footer() }, m.Footer},
+		{"header", func() (any, error) { return d.Header() }, m.Header},
+	} {
+		if got, err := section.get(); err != nil || !reflect.DeepEqual(got, section.want) {
+			t.Errorf("%s: %#v, %v, want %#v", section.name, got, err, section.want)
+		}
+	}
+	if v, err := d.Value(); v != nil || err != nil {
+		t.Errorf("value %v, %v", v, err)
+	}
+}
+
+func TestMessageWithoutSections(t *testing.T) {
+	for _, n := range []int{0, 1, 255, 256, 100_000} {
+		body := bytes.Repeat([]byte{0x53}, n)
+		raw, err := (&Message{Body: body}).encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := deliveryOf(raw)
+		if !bytes.Equal(d.Body, body) {
+			t.Errorf("a body of %d bytes came back with %d", n, len(d.Body))
+		}
+		m, err := d.decode()
+		if err != nil || !bytes.Equal(m.GetData(), body) {
+			t.Errorf("the codec reads another body: %v", err)
+		}
+		p, err := d.Properties()
+		a, err2 := d.ApplicationProperties()
+		h, err3 := d.Header()
+		if p != nil || a != nil || h != nil || errors.Join(err, err2, err3) != nil {
+			t.Errorf("sections out of nothing: %v %v %v", p, a, h)
+		}
+	}
+}
+
+func TestMessageEncodeCopies(t *testing.T) {
+	for _, m := range []Message{{Body: []byte("abc")}, {Body: []byte("abc"), Properties: &Properties{To: "x"}}} {
+		raw, err := m.encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.Body[0] = 'X'
+		if body, _ := bodyOf(raw); string(body) != "abc" {
+			t.Errorf("the caller's change is seen: %q", body)
+		}
+	}
+}
+
+func TestMessageValue(t *testing.T) {
+	for _, value := range []any{
+		"text", []byte("bytes"), true, int64(-1), uint8(3), noon.Local(), UUID{1}, []any{"a", UUID{2}}, map[string]any{"k": int64(1)},
+		strings.Repeat("long", 100),
+	} {
+		raw, err := (&Message{Value: value}).encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := deliveryOf(raw)
+		if got, err := d.Value(); err != nil || !reflect.DeepEqual(got, value) {
+			t.Errorf("%#v came back as %#v, %v", value, got, err)
+		}
+		want := ""
+		switch v := value.(type) {
+		case string:
+			want = v
+		case []byte:
+			want = string(v)
+		}
+		if string(d.Body) != want {
+			t.Errorf("the body of the value %#v is %q", value, d.Body)
+		}
+	}
+}
+
+func TestMessageThatCannotBeEncoded(t *testing.T) {
+	for _, m := range []Message{
+		{Value: make(chan int)},
+		{Value: struct{ X int }{1}},
+		{Body: []byte("x"), Value: "y"},
+		{ApplicationProperties: map[string]any{"f": func() {}}},
+		{Annotations: map[string]any{"nested": []any{make(chan int)}}},
+		{Properties: &Properties{MessageID: 1.5}},
+	} {
+		if _, err := m.encode(); !errors.Is(err, ErrInvalidMessage) {
+			t.Errorf("%+v: %v", m, err)
+		}
+	}
+}
+
+func TestBodyOf(t *testing.T) {
+	props := "\x00\x53\x74\xc1\x01\x00"
+	for _, test := range []struct {
+		name, raw, body string
+		ok              bool
+	}{
+		{"data", "\x00\x53\x75\xa0\x02hi", "hi", true},
+		{"long data", "\x00\x53\x75\xb0\x00\x00\x00\x02hi", "hi", true},
+		{"no bytes of data", "\x00\x53\x75\xa0\x00", "", true},
+		{"several", "\x00\x53\x75\xa0\x02hi\x00\x53\x75\xa0\x01!", "hi!", true},
+		{"properties, data, footer", props + "\x00\x53\x75\xa0\x02hi\x00\x53\x78\xc1\x01\x00", "hi", true},
+		{"as RabbitMQ writes it", "\x00\x53\x70\xc0\x06\x05\x42\x40\x40\x41\x43" +
+			"\x00\x53\x72\xc1\x27\x04\xa3\x0ax-exchange\xa1\x00\xa3\x0dx-routing-key\xa1\x07pf-amqp" + "\x00\x53\x75\xa0\x02hi", "hi", true},
+		{"a string", "\x00\x53\x77\xa1\x02hi", "hi", true},
+		{"a number", "\x00\x53\x77\x54\x07", "", true},
+		{"null", "\x00\x53\x77\x40", "", true},
+		{"no body", props, "", true},
+		{"nothing", "", "", false},
+		{"bare bytes", "hello", "hello", false},
+		{"bare zeros", "\x00\x00\x00", "\x00\x00\x00", false},
+		{"cut", "\x00\x53\x75\xa0\x03hi", "\x00\x53\x75\xa0\x03hi", false},
+		{"a length beyond all bytes", "\x00\x53\x75\xb0\xff\xff\xff\xffhi", "\x00\x53\x75\xb0\xff\xff\xff\xffhi", false},
+		{"bytes behind", "\x00\x53\x75\xa0\x02hi!", "\x00\x53\x75\xa0\x02hi!", false},
+		{"no such section", "\x00\x53\x79\xa0\x02hi", "\x00\x53\x79\xa0\x02hi", false},
+		{"data that is a string", "\x00\x53\x75\xa1\x02hi", "\x00\x53\x75\xa1\x02hi", false},
+	} {
+		body, ok := bodyOf([]byte(test.raw))
+		if string(body) != test.body || ok != test.ok {
+			t.Errorf("%s: %q, %v, want %q, %v", test.name, body, ok, test.body, test.ok)
+		}
+	}
+}
+
+// TestBodyHasNoRoom: appending to a body must not write into what follows it.
+func TestBodyHasNoRoom(t *testing.T) {
+	raw := []byte("\x00\x53\x75\xa0\x02hi\x00\x53\x78\xc1\x01\x00")
+	before := bytes.Clone(raw)
+	body, _ := bodyOf(raw)
+	_ = append(body, '!')
+	if !bytes.Equal(raw, before) {
+		t.Errorf("appending to the body changed the message to %q", raw)
+	}
+}
+
+func TestDeliveryThatIsNotAMQP(t *testing.T) {
+	d := deliveryOf([]byte("hello"))
+	_, e1 := d.Properties()
+	_, e2 := d.ApplicationProperties()
+	_, e3 := d.Annotations()
+	_, e4 := d.DeliveryAnnotations()
+	_, e5 := d.Footer()
+	_, e6 := d.Header()
+	_, e7 := d.Value()
+	for i, err := range []error{e1, e2, e3, e4, e5, e6, e7} {
+		if !errors.Is(err, ErrMalformed) {
+			t.Errorf("method %d: %v", i, err)
+		}
+	}
+	if string(d.Body) != "hello" || string(d.Raw()) != "hello" {
+		t.Errorf("body %q, raw %q", d.Body, d.Raw())
+	}
+}
+
+// TestDeepNesting: a message may be nested so deeply that a recursive decoder
+// runs out of stack, which ends the process. A sub-batch of a few kB can hold it.
+func TestDeepNesting(t *testing.T) {
+	for _, levels := range []int{1000, maxSections / 3, 20 << 20} {
+		nested := append(bytes.Repeat([]byte{0x00, 0x53, 0x01}, levels), 0x40) // a value in a value in a value
+		list := binary.BigEndian.AppendUint32([]byte("\x00\x53\x77\xd0"), uint32(4+len(nested)))
+		d := deliveryOf(append(append(list, 0, 0, 0, 1), nested...))
+		_, err := d.Value()
+		if (err == nil) != (levels == 1000) && levels != maxSections/3 || err != nil && !errors.Is(err, ErrMalformed) {
+			t.Errorf("%d levels: %v", levels, err)
+		}
+	}
+}
+
+func seedMessages(f *testing.F) {
+	for _, m := range []Message{
+		{Body: []byte("hi")}, {Value: "text"}, {Value: []any{"a", map[any]any{"k": UUID{1}}}},
+		{Body: []byte("x"), Properties: &Properties{MessageID: UUID{1}, CreationTime: noon}, Annotations: map[string]any{"a": int8(-1)}},
+	} {
+		raw, err := m.encode()
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(raw)
+	}
+	f.Add([]byte("\x00\x53\x75\xa0\x02hi\x00\x53\x75\xa0\x01!"))
+	f.Add([]byte("hello"))
+}
+
+// FuzzBodyOf: what the codec takes for data, the short way takes too.
+func FuzzBodyOf(f *testing.F) {
+	seedMessages(f)
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		body, ok := bodyOf(raw)
+		if !ok && !bytes.Equal(body, raw) {
+			t.Fatalf("not AMQP, and its body is %q", body)
+		}
+		m, err := unmarshal(raw)
+		if !ok || err != nil || len(m.Data) == 0 || m.Value != nil {
+			return
+		}
+		if want := bytes.Join(m.Data, nil); !bytes.Equal(body, want) {
+			t.Fatalf("body %q, the codec's %q", body, want)
+		}
+	})
+}
+
+// FuzzUnmarshal: whatever was published, the methods return.
+func FuzzUnmarshal(f *testing.F) {
+	seedMessages(f)
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		before := bytes.Clone(raw)
+		d := deliveryOf(raw)
+		_, err := d.Properties()
+		_, _ = d.ApplicationProperties()
+		_, _ = d.Annotations()
+		_, _ = d.Header()
+		v, err2 := d.Value()
+		if (err == nil) != (err2 == nil) || err != nil && !errors.Is(err, ErrMalformed) {
+			t.Fatalf("the same message is %v and %v", err, err2)
+		}
+		noCodecTypes(t, v)
+		if !bytes.Equal(raw, before) {
+			t.Fatal("decoding changed the message")
+		}
+	})
+}
+
+// noCodecTypes fails for a type of the codec's where a caller would see it.
+func noCodecTypes(t *testing.T, v any) {
+	t.Helper()
+	switch v := v.(type) {
+	case amqp.UUID, amqp.Symbol:
+		t.Fatalf("%T is the codec's", v)
+	case []any:
+		for _, e := range v {
+			noCodecTypes(t, e)
+		}
+	}
+}
