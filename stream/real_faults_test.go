@@ -129,10 +129,14 @@ func (j *journey) finish(env *Env, exactly bool) {
 // readAll returns what a stream holds: up to a message published now.
 func readAll(t *testing.T, env *Env, stream string) []string {
 	t.Helper()
-	p, err := env.NewProducer(t.Context(), stream, ProducerConfig{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	var p *Producer
+	eventually(t, "the stream has a leader", time.Minute, func() (ok bool) {
+		var err error
+		if p, err = env.NewProducer(t.Context(), stream, ProducerConfig{}); err != nil && !SafeToRetry(err) {
+			t.Fatal(err)
+		}
+		return err == nil
+	})
 	// "0" keeps a running journey's handler content.
 	if err := errors.Join(p.Publish(t.Context(), Message{Body: []byte("0"), Footer: map[string]any{"end": true}}), p.Close(t.Context())); err != nil {
 		t.Fatal(err)
