@@ -65,7 +65,8 @@ func ExampleProducer_Publish() {
 
 // PublishAsync does not wait; Close does, for every outcome.
 func ExampleProducer_PublishAsync() {
-	var env *stream.Env // from stream.Connect
+	// env is what stream.Connect returned.
+	var env *stream.Env
 	ctx := context.Background()
 	producer, err := env.NewProducer(ctx, "orders", stream.ProducerConfig{Name: "shop"})
 	if err != nil {
@@ -89,8 +90,9 @@ func ExampleProducer_PublishAsync() {
 
 // All is Run as a loop. Asking for the next message marks the last as handled.
 func ExampleConsumer_All() {
-	var env *stream.Env                                                                      // from stream.Connect
-	consumer, err := env.NewConsumer("orders", stream.ConsumerConfig{Start: stream.First()}) // no name: nothing is stored
+	// env is what stream.Connect returned.
+	var env *stream.Env
+	consumer, err := env.NewConsumer("orders", stream.ConsumerConfig{Start: stream.First()}) // no Name: nothing is stored
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -104,7 +106,8 @@ func ExampleConsumer_All() {
 
 // Offset 0 is an offset like any other; nothing stored is ErrNoOffset.
 func ExampleEnv_QueryOffset() {
-	var env *stream.Env // from stream.Connect
+	// env is what stream.Connect returned.
+	var env *stream.Env
 	offset, err := env.QueryOffset(context.Background(), "billing", "orders")
 	switch {
 	case errors.Is(err, stream.ErrNoOffset):
