@@ -21,7 +21,7 @@ help:
 	@echo 'Without one: go test ./... (what needs it is skipped).'
 
 demo:
-	@$(GO) run ./tools/demo
+	@$(GO) run ./examples/demo
 
 # Brought up first, so that a download is seen; ended in any case.
 test:
