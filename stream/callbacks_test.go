@@ -12,6 +12,8 @@ func TestCallbacksRunInOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := startCallbacks()
 		var got []int
+		added := make(chan struct{})
+		c.add(func() { <-added })
 		for i := range 100 {
 			c.add(func() {
 				got = append(got, i)
@@ -20,6 +22,7 @@ func TestCallbacksRunInOrder(t *testing.T) {
 				}
 			})
 		}
+		close(added)
 		if err := c.close(t.Context()); err != nil {
 			t.Fatal(err)
 		}

@@ -253,7 +253,9 @@ func TestStuckWriterIsNoticed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, theirs := piped(t, 10*time.Second)
 		p := newPeer(t, theirs)
+		quiet := make(chan struct{})
 		go func() {
+			defer close(quiet)
 			for c.alive() {
 				p.send(&wire.Heartbeat{})
 				time.Sleep(5 * time.Second)
@@ -267,8 +269,7 @@ func TestStuckWriterIsNoticed(t *testing.T) {
 			t.Errorf("a store was stuck for %v", took)
 		}
 		c.abort()
-		_ = theirs.Close()
-		synctest.Wait()
+		<-quiet
 	})
 }
 

@@ -171,7 +171,7 @@ func environmentOptions(cfg Config, e endpoint) *official.EnvironmentOptions {
 	}
 	host := e.host
 	if strings.Contains(host, ":") {
-		host = "[" + host + "]"
+		host = "[" + strings.ReplaceAll(host, "%", "%25") + "]" // with a zone, as fe80::1%eth0
 	}
 	o.ConnectionParameters = []*official.Broker{{
 		Scheme: scheme, Host: host, Port: fmt.Sprint(e.port),

@@ -1,0 +1,170 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	official "github.com/rabbitmq/rabbitmq-stream-go-client/pkg/stream"
+)
+
+// readBack is how the official client, v1.8.3, takes a broker's URI apart
+// (client.go, connect).
+func readBack(t testing.TB, b *official.Broker) (endpoint, error) {
+	t.Helper()
+	u, err := url.Parse(b.GetUri())
+	if err != nil {
+		return endpoint{}, err
+	}
+	e := endpoint{host: u.Hostname(), user: u.User.Username(), vhost: "/", tls: strings.Contains(u.Scheme, "+tls")}
+	e.password, _ = u.User.Password()
+	if len(u.Path) > 1 {
+		e.vhost, err = url.QueryUnescape(u.Path[1:])
+	}
+	if _, err := fmt.Sscan(u.Port(), &e.port); err != nil {
+		t.Error(err)
+	}
+	return e, err
+}
+
+func checkReadBack(t testing.TB, e endpoint) {
+	t.Helper()
+	b := environmentOptions(testConfig(), e).ConnectionParameters[0]
+	if got, err := readBack(t, b); err != nil || got != e {
+		t.Errorf("%#v was read as %#v: %v", e, got, err)
+	}
+}
+
+func TestOfficialReadsTheLogin(t *testing.T) {
+	nasty := []string{"guest", "/", "@", "a/b", "p@ss:w%rd", "a+b c", "über", "%2f", "%252F", "?#[]", "'\"\\", "\x00\x01\n", "..", "a,b;c=d&e", "日本"}
+	for _, s := range nasty {
+		for _, host := range []string{"localhost", "::1", "fe80::1%eth0"} {
+			checkReadBack(t, endpoint{host: host, port: 5552, user: s, password: "x" + s, vhost: s})
+			checkReadBack(t, endpoint{host: host, port: 5551, tls: true, user: "u", password: s, vhost: "/"})
+		}
+	}
+}
+
+func FuzzOfficialReadsTheLogin(f *testing.F) {
+	f.Add("user", "p@ss", "/")
+	f.Add("a%b", "a/b c+d", "%2f")
+	f.Fuzz(func(t *testing.T, user, password, vhost string) {
+		if user == "" || password == "" || vhost == "" {
+			return // parseURI gives none of these
+		}
+		checkReadBack(t, endpoint{host: "h", port: 1, user: user, password: password, vhost: vhost})
+	})
+}
+
+func TestOfficialHeartbeat(t *testing.T) {
+	for ours, want := range map[time.Duration]time.Duration{
+		time.Second: minOfficialHeartbeat, 10 * time.Second: 10 * time.Second,
+	} {
+		cfg := testConfig()
+		cfg.Heartbeat = ours
+		if got := environmentOptions(cfg, endpoint{}).TCPParameters.RequestedHeartbeat; got != want {
+			t.Errorf("a heartbeat of %v became %v", ours, got)
+		}
+	}
+}
+
+func TestScrub(t *testing.T) {
+	for _, password := range []string{"hunter2", "p@ss/w:rd", "ab", "a b+c", "über%41", `q"uo\te`, "me", "guest", "longer-than-me"} {
+		e := endpoint{host: "h", port: 5552, user: "me", password: password, vhost: "/"}
+		forms := []string{password, escapeUser(password), url.QueryEscape(password), url.PathEscape(password)}
+		for _, form := range forms {
+			cause := fmt.Errorf("parse \"rabbitmq-stream://me:%s@h:5552/\": %w", form, ErrUnreachable)
+			err := scrub(opErr("connect", "", "", cause), e)
+			if strings.Contains(err.Error(), ":"+form+"@") || len(password) > 3 && strings.Contains(err.Error(), form) {
+				t.Errorf("the password %q is in: %v", password, err)
+			}
+			wantErr(t, err, ErrUnreachable)
+		}
+	}
+	plain := errors.New("nothing to hide")
+	if err := scrub(plain, endpoint{user: "guest", password: "guest"}); err != plain {
+		t.Errorf("%v became %v", plain, err)
+	}
+	_, err := url.Parse("rabbitmq-stream://me:hunter2@h:port/")
+	if got := scrub(err, endpoint{user: "me", password: "hunter2"}); strings.Contains(got.Error(), "hunter2") {
+		t.Error(got)
+	}
+}
+
+func TestOfficialError(t *testing.T) {
+	e := endpoint{host: "h", port: 1}
+	for from, want := range map[error]error{
+		official.StreamDoesNotExist:                 ErrStreamNotFound,
+		official.StreamNotAvailable:                 ErrStreamUnavailable,
+		official.CodeAccessRefused:                  ErrAccessRefused,
+		official.AuthenticationFailure:              ErrAuthentication,
+		official.AuthenticationFailureLoopbackError: ErrAuthentication,
+		official.VirtualHostAccessFailure:           ErrVirtualHost,
+		errTest:                                     ErrUnreachable,
+	} {
+		wantErr(t, officialError(fmt.Errorf("wrapped: %w", from), e), want)
+	}
+}
+
+func TestWithin(t *testing.T) {
+	never := func() { t.Error("cleaned up after a call that was waited for") }
+	t.Run("result", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			wantErr(t, within(t.Context(), func() error { return errTest }, never), errTest)
+			if err := within(t.Context(), func() error { time.Sleep(time.Hour); return nil }, never); err != nil {
+				t.Error(err)
+			}
+		})
+	})
+	t.Run("panic", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			err := within(t.Context(), func() error { panic("oh") }, never)
+			if err == nil || !strings.Contains(err.Error(), "oh") {
+				t.Errorf("a panic became %v", err)
+			}
+		})
+	})
+	t.Run("late", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			ctx, cancel := context.WithTimeoutCause(t.Context(), time.Second, errTest)
+			defer cancel()
+			cleaned := make(chan time.Time, 1)
+			begin := time.Now()
+			err := within(ctx, func() error { time.Sleep(time.Hour); return nil }, func() { cleaned <- time.Now() })
+			wantErr(t, err, errTest)
+			if took := time.Since(begin); took != time.Second {
+				t.Errorf("waited for %v", took)
+			}
+			if after := (<-cleaned).Sub(begin); after != time.Hour {
+				t.Errorf("cleaned up after %v", after)
+			}
+		})
+	})
+}
+
+func TestLinkOutcomes(t *testing.T) {
+	got := map[uint64]error{}
+	l := &link{lost: make(chan struct{}), settle: func(id uint64, err error) bool { got[id] = err; return true }}
+	l.outcome(nil)
+	l.lose(errTest)
+	l.lose(ErrClosed) // the first reason stays
+	wantErr(t, l.reason(), errTest)
+	if len(got) != 0 || l.confirms.Load() != 0 {
+		t.Errorf("outcomes out of nothing: %v", got)
+	}
+}
+
+func TestEncodedMessage(t *testing.T) {
+	m := &encoded{id: 7, body: []byte("ready")}
+	if b, err := m.MarshalBinary(); string(b) != "ready" || err != nil {
+		t.Errorf("%q, %v", b, err)
+	}
+	if !m.HasPublishingId() || m.GetPublishingId() != 7 {
+		t.Errorf("publishing id %d", m.GetPublishingId())
+	}
+}
