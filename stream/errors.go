@@ -19,7 +19,8 @@ var (
 	// ErrProtocol is returned for a peer that does not speak the stream
 	// protocol, or breaks it.
 	ErrProtocol = errors.New("not the stream protocol")
-	// ErrTLS is returned when the TLS handshake fails: a plain port, a
+	// ErrTLS is returned when the TLS handshake fails: a plain port (together
+	// with ErrUnreachable, as it may be a broker that is not up yet), a
 	// certificate that is not trusted or is for another name.
 	ErrTLS = errors.New("TLS handshake failed")
 	// ErrAuthentication is returned when the broker refuses the login. The
@@ -140,8 +141,12 @@ func opErr(op, stream, name string, err error) error {
 }
 
 // isFatal reports whether trying again cannot help until a person has changed
-// something.
+// something. What is unreachable for the moment may come back, whatever it
+// looked like (see tlsError).
 func isFatal(err error) bool {
+	if errors.Is(err, ErrUnreachable) {
+		return false
+	}
 	for _, target := range []error{
 		ErrInvalidConfig, ErrTLS, ErrAuthentication, ErrVirtualHost, ErrAccessRefused,
 		ErrStreamNotFound, ErrStreamDeleted, ErrStreamRecreated, ErrStreamMismatch, ErrClosed,

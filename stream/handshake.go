@@ -96,14 +96,22 @@ func dialError(err error, e endpoint) error {
 	return fmt.Errorf("%w: %s: %v", ErrUnreachable, e.address(), err)
 }
 
+// tlsError tells a peer that is wrong, which stays so, from one that says
+// nothing. That is what a plain port does, and also a broker that is being
+// restarted or a proxy without one behind it: it wraps ErrUnreachable too, and
+// a run that had a connection before goes on trying.
 func tlsError(err error, e endpoint) error {
+	const advice = "%s does not answer in TLS: use the broker's TLS port (usually %d), or the scheme %s for a plain one"
 	var plain tls.RecordHeaderError
+	var system syscall.Errno
 	switch {
-	case errors.As(err, &plain), errors.Is(err, io.EOF), errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
-		return fmt.Errorf("%w: %s does not answer in TLS: use the broker's TLS port (usually %d), or the scheme %s for a plain one", ErrTLS, e.address(), defaultTLSPort, schemePlain)
+	case errors.As(err, &plain):
+		return fmt.Errorf("%w: "+advice, ErrTLS, e.address(), defaultTLSPort, schemePlain)
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
+		return fmt.Errorf("%w: %w: "+advice, ErrUnreachable, ErrTLS, e.address(), defaultTLSPort, schemePlain)
 	case errors.Is(err, context.Canceled):
 		return err
-	case errors.Is(err, syscall.ECONNRESET):
+	case errors.As(err, &system):
 		return fmt.Errorf("%w: %s closed the connection: %v", ErrUnreachable, e.address(), err)
 	}
 	return fmt.Errorf("%w: with %s: %v: check Config.TLS (RootCAs, ServerName) against the broker's certificate", ErrTLS, e.address(), err)

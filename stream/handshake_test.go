@@ -2,7 +2,6 @@ package stream
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -170,9 +169,32 @@ func TestDialTLSToPlainPort(t *testing.T) {
 	cfg := testConfig()
 	cfg.DialTimeout = 100 * time.Millisecond
 	_, err := dial(soon(t), cfg, silentTLS(t), "test", hooks{})
-	wantErr(t, err, ErrTLS)
+	wantErr(t, err, ErrTLS, ErrUnreachable)
 	if !strings.Contains(fmt.Sprint(err), schemePlain) {
 		t.Errorf("%v: does not say what to do", err)
+	}
+}
+
+// TestDialTLSIsTriedAgain where a broker that restarts, or the proxy before
+// it, hangs up or says nothing: it must not end a consumer's run.
+func TestDialTLSIsTriedAgain(t *testing.T) {
+	cfg := testConfig()
+	cfg.DialTimeout = 100 * time.Millisecond
+	for name, play := range map[string]func(*peer){
+		"silent":   func(p *peer) { p.stall() },
+		"hangs up": func(p *peer) { _, _ = p.nc.Read(make([]byte, 4096)) },
+		"resets":   func(p *peer) { _ = p.nc.(*net.TCPConn).SetLinger(0) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			noLeaks(t)
+			e := listen(t, play)
+			e.tls = true
+			_, err := dial(soon(t), cfg, e, "test", hooks{})
+			wantErr(t, err, ErrUnreachable)
+			if isFatal(err) {
+				t.Errorf("%v ends a run", err)
+			}
+		})
 	}
 }
 
@@ -193,9 +215,8 @@ func TestDialTLSAnswers(t *testing.T) {
 	e.tls = true
 	_, err := dial(soon(t), testConfig(), e, "test", hooks{})
 	wantErr(t, err, ErrTLS)
-	var header tls.RecordHeaderError
-	if errors.As(err, &header) || !strings.Contains(fmt.Sprint(err), "TLS port") {
-		t.Errorf("%v: does not say what to do", err)
+	if !strings.Contains(fmt.Sprint(err), "TLS port") || !isFatal(err) {
+		t.Errorf("%v: does not say what to do, or is tried again", err)
 	}
 }
 
