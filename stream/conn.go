@@ -125,17 +125,29 @@ func (c *conn) call(ctx context.Context, request func(id uint32) wire.Frame, res
 	defer cancel()
 	id, answer := c.register()
 	defer c.forget(id)
-	if err := c.send(ctx, request(id)); err != nil {
+	if err := c.post(ctx, request(id)); err != nil {
 		return err
 	}
 	select {
 	case r := <-answer:
-		return wire.Decode(r.fields, resp)
+		return c.decode(r, resp)
 	case <-c.closed:
-		return c.reason()
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+	select {
+	case r := <-answer: // it came before the end
+		return c.decode(r, resp)
+	default:
+		return c.reason()
+	}
+}
+
+func (c *conn) decode(r response, resp wire.Frame) error {
+	if err := wire.Decode(r.fields, resp); err != nil {
+		return fmt.Errorf("%w: from %s: %v", ErrProtocol, c.endpoint.address(), err)
+	}
+	return nil
 }
 
 func (c *conn) register() (uint32, chan response) {

@@ -134,6 +134,26 @@ func TestCallContext(t *testing.T) {
 	}
 }
 
+// TestCallAnsweredBeforeTheDrop: an answer that came counts, though the
+// connection was lost right behind it.
+func TestCallAnsweredBeforeTheDrop(t *testing.T) {
+	noLeaks(t)
+	for range 300 {
+		c, theirs := piped(t, time.Hour)
+		go func() {
+			p := newPeer(t, theirs)
+			if id, ok := p.asked(); ok {
+				p.send(offsetAnswer(id, 7))
+			}
+			_ = theirs.Close()
+		}()
+		if offset, err := query(soon(t), c); offset != 7 || err != nil {
+			t.Fatalf("%d, %v", offset, err)
+		}
+		c.abort()
+	}
+}
+
 // TestCloseReachesTheServer politely, and does not wait for one that is deaf.
 func TestCloseReachesTheServer(t *testing.T) {
 	closed := make(chan wire.Close, 1)
