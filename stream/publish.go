@@ -17,6 +17,9 @@ func (p *Producer) run(l *link) {
 	for {
 		err := p.pump(l)
 		l.close()
+		if err == nil {
+			return
+		}
 		for attempt := 0; err != nil; attempt++ {
 			log.Warn("connection lost or not made; connecting again", "error", err, "attempt", attempt+1)
 			if sleep(p.life, p.env.cfg.Backoff.pause(attempt, rand.Float64)) != nil {
@@ -33,10 +36,7 @@ func (p *Producer) run(l *link) {
 				return
 			}
 		}
-		if p.life.Err() != nil {
-			return
-		}
-		p.flight.resend()
+		p.flight.resend() // if Close came meanwhile, pump sees it and the link is closed
 	}
 }
 
