@@ -99,7 +99,11 @@ func (r *run) session(ctx context.Context, s *subscription) (o outcome) {
 		return o
 	}
 	if named && !r.c.cfg.Store.Manual {
-		o.err = errors.Join(o.err, r.storeLast())
+		err := r.storeLast()
+		if err != nil && !s.alive() {
+			return o // finish stores on another connection
+		}
+		o.err = errors.Join(o.err, err)
 	}
 	s.close()
 	o.inOrder = true
