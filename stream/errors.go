@@ -1,7 +1,6 @@
 package stream
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -156,9 +155,4 @@ func isFatal(err error) bool {
 		}
 	}
 	return false
-}
-
-// isContext reports whether err is a context's.
-func isContext(err error) bool {
-	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 }

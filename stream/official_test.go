@@ -90,7 +90,8 @@ func TestScrub(t *testing.T) {
 	if err := scrub(plain, endpoint{user: "guest", password: "guest"}); err != plain {
 		t.Errorf("%v became %v", plain, err)
 	}
-	_, err := url.Parse("rabbitmq-stream://me:hunter2@h:port/")
+	bad := "rabbitmq-stream://me:hunter2@h:port/"
+	_, err := url.Parse(bad)
 	if got := scrub(err, endpoint{user: "me", password: "hunter2"}); strings.Contains(got.Error(), "hunter2") {
 		t.Error(got)
 	}

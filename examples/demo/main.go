@@ -78,7 +78,7 @@ func onBroker(ctx context.Context, b *rabbit.Instance, stdout, stderr io.Writer)
 	if b.Provider().Kind == rabbit.External {
 		s.say("broker", "the RabbitMQ of RABBITMQ_STREAM_URL answers.")
 	} else {
-		s.say("broker", "a real RabbitMQ is running: %s", b.Provider())
+		s.say("broker", "a real RabbitMQ %s is running on this machine.", b.Provider().Version)
 	}
 	return s.tell(ctx)
 }
