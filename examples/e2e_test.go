@@ -335,3 +335,29 @@ func TestErrors(t *testing.T) {
 		})
 	}
 }
+
+// TestSubKilledInABurst: with many messages on their way to it, sub still
+// repeats at most the message in hand. Closing a socket with unread data resets
+// the connection, and the broker then drops what it has not read of it: a store
+// counts only once the broker has answered something after it.
+func TestSubKilledInABurst(t *testing.T) {
+	b := realtest.Broker(t)
+	env := realtest.Env(t, b)
+	name := realtest.StreamName(t, env)
+	finish(t, b.StreamURL(), "pub", "-stream", name, "-from", "100", "-to", "20100").want(t, 0, "published 20000\n")
+	for i := range 8 {
+		consumer := "burst" + strconv.Itoa(i)
+		s := startSub(t, b.StreamURL(), "-stream", name, "-name", consumer)
+		out := s.read(5000)
+		if err := s.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		out += s.read(-1)
+		_ = s.Wait()
+		printed := strings.Count(out, "\n")
+		if out != numbered(0, printed) {
+			t.Fatalf("printed %d lines that are not the first ones", printed)
+		}
+		awaitStored(t, env, consumer, name, printed)
+	}
+}

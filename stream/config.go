@@ -33,7 +33,7 @@ type Config struct {
 	DialTimeout time.Duration
 
 	// Heartbeat is the interval at which both sides show that they are alive.
-	// A peer silent for twice as long counts as gone. Default 10 s, minimum
+	// A peer silent for 1.5 to 2 times as long counts as gone. Default 10 s, minimum
 	// 1 s; producers, which run on the official client, use at least 3 s.
 	Heartbeat time.Duration
 

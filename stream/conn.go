@@ -42,6 +42,7 @@ type conn struct {
 	frameMax   int    // largest frame in bytes with its size prefix; 0: any
 	heartbeat  time.Duration
 	hooks      hooks
+	leads      bool // this node leads the stream that the connection was made for
 
 	nc     net.Conn
 	frames *wire.FrameReader
@@ -81,13 +82,15 @@ func (c *conn) start() {
 // fail ends the connection; the first reason stays.
 func (c *conn) fail(err error) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.err != nil {
-		return
+	first := c.err == nil
+	if first {
+		c.err = err
+		close(c.closed)
 	}
-	c.err = err
-	close(c.closed)
-	_ = c.nc.Close()
+	c.mu.Unlock()
+	if first {
+		_ = c.nc.Close() // over TLS it may take seconds
+	}
 }
 
 // reason returns why the connection ended, nil while it has not.

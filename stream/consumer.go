@@ -78,7 +78,7 @@ func (e *Env) NewConsumer(stream string, cfg ConsumerConfig) (*Consumer, error) 
 // Run never returns nil. The error wraps the context's error after a
 // cancellation, [ErrClosed] after Env.Close, a [*HandlerError], [ErrRunning],
 // or one of [ErrStreamNotFound], [ErrStreamDeleted], [ErrStreamRecreated],
-// [ErrAuthentication], [ErrVirtualHost], [ErrAccessRefused], [ErrTLS].
+// [ErrMalformed], [ErrAuthentication], [ErrVirtualHost], [ErrAccessRefused], [ErrTLS].
 func (c *Consumer) Run(ctx context.Context, h Handler) error {
 	return c.consume(ctx, func(ctx context.Context, d *Delivery) error {
 		if err := protect(ctx, h, d); err != nil {
@@ -134,7 +134,10 @@ var errLeft = errors.New("the loop was left")
 // goroutine; while the consumer is connecting again it waits. Where nothing
 // was handled in this run there is nothing to store, and that is nil.
 //
-// Errors: [ErrNoName], [ErrNotRunning], [ErrNotStored], or the context's.
+// Errors: [ErrNoName], [ErrNotRunning], [ErrNotStored], the context's, or
+// [ErrUnreachable] and [ErrStreamUnavailable] if the connection is lost or the
+// stream moves meanwhile: the mark is stored again on the next connection,
+// except with StorePolicy.Manual, where Commit is to be called again.
 func (c *Consumer) Commit(ctx context.Context) error {
 	const op = "commit offset on stream"
 	if c.cfg.Name == "" {

@@ -13,9 +13,13 @@ import (
 	"github.com/tidemark-go/tidemark/internal/wire"
 )
 
-// maxBatch bounds the decompressed size of a sub-batch. RabbitMQ 4.3.5 refuses
-// batches above 64 MiB itself.
-const maxBatch = 64 << 20
+const (
+	// maxBatch bounds the decompressed size of a sub-batch. RabbitMQ 4.3.5
+	// refuses batches above 64 MiB itself.
+	maxBatch = 64 << 20
+	// maxChunk bounds that of a chunk's sub-batches together.
+	maxChunk = 256 << 20
+)
 
 // deliveries decodes a chunk whose checksum was verified. The records that
 // keep rejects are left out. The result aliases the chunk's data.
@@ -32,7 +36,7 @@ func deliveries(stream string, chunk *wire.Chunk, keep func(offset uint64) bool)
 	}
 	walk := chunk.Walk()
 	var entry wire.Entry
-	for {
+	for budget := maxChunk; ; {
 		offset, ok := walk.Next(&entry)
 		if !ok {
 			return out, walk.Err()
@@ -40,6 +44,9 @@ func deliveries(stream string, chunk *wire.Chunk, keep func(offset uint64) bool)
 		if !entry.Batch {
 			add(offset, entry.Body)
 			continue
+		}
+		if budget -= int(min(entry.Uncompressed, maxChunk)); budget < 0 {
+			return nil, fmt.Errorf("%w: its sub-batches announce more than %d bytes", wire.ErrMalformed, maxChunk)
 		}
 		if err := eachRecord(&entry, offset, add); err != nil {
 			return nil, err

@@ -61,8 +61,9 @@ var (
 	// a publishing id that does not grow.
 	ErrInvalidMessage = errors.New("invalid message")
 	// ErrMalformed is returned by the methods of a Delivery whose bytes are
-	// not an AMQP 1.0 message.
-	ErrMalformed = errors.New("not an AMQP 1.0 message")
+	// not an AMQP 1.0 message, and ends the run of a consumer that comes to a
+	// chunk whose sub-batches cannot be taken apart.
+	ErrMalformed = errors.New("malformed message")
 	// ErrNoName is returned when an offset is to be stored by a consumer
 	// without a name.
 	ErrNoName = errors.New("the consumer has no name")
@@ -148,7 +149,7 @@ func isFatal(err error) bool {
 	}
 	for _, target := range []error{
 		ErrInvalidConfig, ErrTLS, ErrAuthentication, ErrVirtualHost, ErrAccessRefused,
-		ErrStreamNotFound, ErrStreamDeleted, ErrStreamRecreated, ErrStreamMismatch, ErrClosed,
+		ErrStreamNotFound, ErrStreamDeleted, ErrStreamRecreated, ErrStreamMismatch, ErrMalformed, ErrClosed,
 	} {
 		if errors.Is(err, target) {
 			return true

@@ -241,6 +241,8 @@ func (l *link) outcome(s *official.ConfirmationStatus) {
 		l.lose(fmt.Errorf("%w: %s does not know the producer any more", ErrUnreachable, l.address))
 	case code == codeFrameTooLong:
 		l.settle(id, fmt.Errorf("%w: it does not fit into a frame of %d bytes", ErrMessageTooLarge, l.frameMax))
+	case l.reason() != nil:
+		// The message may have been sent again on the next link by now.
 	default:
 		l.confirms.Add(1)
 		l.settle(id, fmt.Errorf("%w: code %d", ErrRefused, code))

@@ -151,3 +151,26 @@ func TestPositionIgnoresTrackingChunks(t *testing.T) {
 		t.Error("fromOffset keeps the wrong side")
 	}
 }
+
+func TestChunkContradicts(t *testing.T) {
+	seen := chunkID{first: 100, timestamp: 5, epoch: 1}
+	for name, test := range map[string]struct {
+		chunk           wire.ChunkHeader
+		leader, replica bool // what leader and replica make of it
+	}{
+		"the same":             {wire.ChunkHeader{FirstOffset: 100, Records: 10, Timestamp: 5, Epoch: 1}, false, false},
+		"another time":         {wire.ChunkHeader{FirstOffset: 100, Records: 10, Timestamp: 6, Epoch: 1}, true, true},
+		"another epoch":        {wire.ChunkHeader{FirstOffset: 100, Records: 10, Timestamp: 5, Epoch: 2}, true, true},
+		"around it":            {wire.ChunkHeader{FirstOffset: 95, Records: 10}, true, true},
+		"before it":            {wire.ChunkHeader{FirstOffset: 90, Records: 10}, true, false},
+		"behind, by retention": {wire.ChunkHeader{FirstOffset: 200, Records: 10}, false, false},
+	} {
+		chunk := wire.Chunk{ChunkHeader: test.chunk}
+		if got := seen.contradicts(&chunk, true); got != test.leader {
+			t.Errorf("%s, from the leader: %v", name, got)
+		}
+		if got := seen.contradicts(&chunk, false); got != test.replica {
+			t.Errorf("%s, from a replica: %v", name, got)
+		}
+	}
+}

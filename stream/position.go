@@ -17,6 +17,14 @@ func fromOffset(offset uint64) position {
 	return position{spec: wire.OffsetSpec{Type: wire.OffsetAt, Value: offset}, from: offset}
 }
 
+// within makes the subscription begin with the chunk that starts at first, of
+// which the position is a part or which it follows, so that the chunk comes
+// again and can be recognised.
+func (p position) within(first uint64) position {
+	p.spec.Value = first
+	return p
+}
+
 // wants reports whether a chunk is to be looked at.
 func (p position) wants(chunk *wire.Chunk) bool {
 	return chunk.Type == wire.ChunkUser && !(p.hasAfterChunk && chunk.FirstOffset <= p.afterChunk)
@@ -50,4 +58,27 @@ func (s Start) begin(now Stats) (first, again position) {
 		first = position{spec: wire.OffsetSpec{Type: wire.OffsetFirst}}
 	}
 	return first, first
+}
+
+// chunkID is what tells a chunk from one at the same place in another stream
+// of the same name.
+type chunkID struct {
+	first     uint64
+	timestamp int64
+	epoch     uint64
+}
+
+func idOf(c *wire.Chunk) chunkID { return chunkID{c.FirstOffset, c.Timestamp, c.Epoch} }
+
+// contradicts reports whether a chunk cannot be of the stream that the chunk
+// id was seen in. leader says that it comes from the leader, which sends none
+// that are wholly before the one that was asked for.
+func (id chunkID) contradicts(c *wire.Chunk, leader bool) bool {
+	switch end := c.FirstOffset + uint64(c.Records); {
+	case c.FirstOffset == id.first:
+		return idOf(c) != id
+	case c.FirstOffset < id.first:
+		return leader || end > id.first
+	}
+	return false // retention may have taken the chunk
 }

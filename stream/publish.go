@@ -13,30 +13,42 @@ import (
 func (p *Producer) run(l *link) {
 	defer p.env.owns.Done()
 	defer close(p.ended)
-	log := p.env.cfg.Logger.With("stream", p.stream, "producer", p.cfg.Name)
-	for {
+	for attempt := 0; ; {
 		err := p.pump(l)
-		l.close()
-		if err == nil {
+		if l.close(); err == nil {
 			return
 		}
-		for attempt := 0; err != nil; attempt++ {
-			log.Warn("connection lost or not made; connecting again", "error", err, "attempt", attempt+1)
-			if sleep(p.life, p.env.cfg.Backoff.pause(attempt, rand.Float64)) != nil {
-				return
-			}
-			if l, err = p.connect(p.life); err == nil {
-				break
-			}
-			if errors.Is(err, ErrStreamNotFound) {
-				err = fmt.Errorf("%w: create it again with Env.DeclareStream and make a new producer", ErrStreamDeleted)
-			}
-			if isFatal(err) {
-				p.fail(err)
-				return
-			}
+		if l.confirms.Load() > 0 {
+			attempt = 0 // it worked: the next attempt comes at once
+		}
+		if l = p.reconnect(&attempt, err); l == nil {
+			return
 		}
 		p.flight.resend() // if Close came meanwhile, pump sees it and the link is closed
+	}
+}
+
+// reconnect makes a new link after err, for as long as it takes. It returns nil
+// if the producer has ended.
+func (p *Producer) reconnect(attempt *int, err error) *link {
+	log := p.env.cfg.Logger.With("stream", p.stream, "producer", p.cfg.Name)
+	for ; ; *attempt++ {
+		log.Warn("connection lost or not made; connecting again", "error", err, "attempt", *attempt+1)
+		if sleep(p.life, p.env.cfg.Backoff.pause(*attempt, rand.Float64)) != nil {
+			return nil
+		}
+		var l *link
+		if l, err = p.connect(p.life); err == nil {
+			*attempt++
+			return l
+		}
+		if errors.Is(err, ErrStreamNotFound) {
+			err = fmt.Errorf("%w: create it again with Env.DeclareStream and make a new producer", ErrStreamDeleted)
+		}
+		if isFatal(err) {
+			p.fail(err)
+			return nil
+		}
 	}
 }
 
@@ -53,7 +65,7 @@ func (p *Producer) fail(err error) {
 func (p *Producer) pump(l *link) error {
 	watch := time.NewTicker(max(p.cfg.ConfirmTimeout/4, time.Millisecond))
 	defer watch.Stop()
-	quiet := newWatchdog(4)
+	quiet := newWatchdog(5) // the first look may come right after the batch
 	var batch []*slot
 	for {
 		var feed chan<- []*slot

@@ -37,7 +37,7 @@ func (e *Env) subscribe(ctx context.Context, stream, name string, next func(cont
 	if name != "" {
 		label += "-" + name
 	}
-	c, err := e.dialFor(ctx, stream, label, hooks{deliver: s.accept, moved: s.left})
+	c, err := e.dialFor(ctx, stream, label, hooks{deliver: s.accept, moved: s.left}, location.forReading)
 	if err != nil {
 		return nil, err
 	}
@@ -108,15 +108,6 @@ func (s *subscription) gone() bool {
 	}
 }
 
-// storeOffset stores nothing once the stream is gone: what is buffered is still
-// handled, and its marks are stored on the next connection if it is the same.
-func (s *subscription) storeOffset(ctx context.Context, consumer, stream string, offset uint64) error {
-	if s.gone() {
-		return errMoved
-	}
-	return s.conn.storeOffset(ctx, consumer, stream, offset)
-}
-
 // receive waits for the next chunk and gives the credit for another one. Once
 // the connection is lost, what has arrived before is still handed out.
 func (s *subscription) receive(ctx context.Context) (wire.Chunk, error) {
@@ -149,10 +140,10 @@ func (s *subscription) taken(ctx context.Context, chunk wire.Chunk) (wire.Chunk,
 	return chunk, nil
 }
 
-// dialFor connects to a node that has the stream: a replica, or the leader
-// where there is none. The first connection serves for finding out, and for
-// reading if it happens to lead to the right node.
-func (e *Env) dialFor(ctx context.Context, stream, label string, h hooks) (*conn, error) {
+// dialFor connects to the node that choose picks among those that have the
+// stream, given the address of the first connection. That serves for finding
+// out, and stays if it happens to lead to the right node.
+func (e *Env) dialFor(ctx context.Context, stream, label string, h hooks, choose func(l location, connected string) node) (*conn, error) {
 	c, err := dialAny(ctx, e.cfg, e.endpoints, label, h)
 	if err != nil {
 		return nil, err
@@ -162,12 +153,15 @@ func (e *Env) dialFor(ctx context.Context, stream, label string, h hooks) (*conn
 		c.abort()
 		return nil, err
 	}
-	node := nodes.forReading(c.advertised)
-	if node.address() == c.advertised {
-		return c, nil
+	node := choose(nodes, c.advertised)
+	if node.address() != c.advertised {
+		c.close()
+		if c, err = dial(ctx, e.cfg, c.endpoint.at(node.host, node.port), label, h); err != nil {
+			return nil, err
+		}
 	}
-	c.close()
-	return dial(ctx, e.cfg, c.endpoint.at(node.host, node.port), label, h)
+	c.leads = node == nodes.leader
+	return c, nil
 }
 
 // node is a broker's advertised address.
@@ -197,6 +191,9 @@ func (l location) forReading(connected string) node {
 	}
 	return l.replicas[rand.IntN(len(l.replicas))]
 }
+
+// forStoring is the leader, which knows the stream's extent exactly.
+func (l location) forStoring(string) node { return l.leader }
 
 // locate asks where a stream lives.
 func (c *conn) locate(ctx context.Context, stream string) (location, error) {

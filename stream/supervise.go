@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"time"
+
+	"github.com/tidemark-go/tidemark/internal/wire"
 )
 
 // run is one Run of a consumer: a session after the other until it ends. All
@@ -29,7 +31,10 @@ type run struct {
 	// that the stream was deleted and created again.
 	seenChunk    uint64
 	hasSeenChunk bool
-	connected    bool // at least once
+	// id is that of the newest chunk with handled messages, for the same.
+	id        chunkID
+	hasID     bool
+	connected bool // at least once
 }
 
 func newRun(c *Consumer, handle Handler) *run {
@@ -92,9 +97,18 @@ func (r *run) session(ctx context.Context, s *subscription) (o outcome) {
 	defer s.abort() // a handler's panic or Goexit included
 	named := r.c.cfg.Name != ""
 	if named {
-		defer startStorer(s, r.c.cfg.Name, r.c.stream, r.progress, r.requests).close()
+		link, err := r.c.env.storeLinkFor(ctx, s, r.c.cfg.Name, r.c.cfg.Store)
+		if err != nil {
+			o.err = err
+			return o
+		}
+		defer link.close()
+		defer startStorer(link, r.c.cfg.Name, r.c.stream, r.progress, r.requests).close()
 	}
 	o.err = r.deliver(ctx, s, &o.worked)
+	if errors.Is(o.err, ErrStreamRecreated) {
+		return o
+	}
 	if !s.alive() || s.gone() {
 		return o
 	}
@@ -117,34 +131,52 @@ func (r *run) deliver(ctx context.Context, s *subscription, worked *bool) error 
 		if err != nil {
 			return err
 		}
-		r.seenChunk, r.hasSeenChunk = chunk.FirstOffset, true
+		if r.hasID && r.id.contradicts(&chunk, s.leads) {
+			return fmt.Errorf("%w: the messages at offset %d are not those that were read; a new run begins as Start says", ErrStreamRecreated, chunk.FirstOffset)
+		}
+		r.seenChunk, r.hasSeenChunk = max(r.seenChunk, chunk.FirstOffset), true
 		if !r.next.wants(&chunk) {
 			continue
 		}
 		list, err := deliveries(r.c.stream, &chunk, r.next.keeps)
 		if err != nil {
-			s.fail(fmt.Errorf("%w: from %s: %v", ErrProtocol, s.endpoint.address(), err))
-			return s.reason()
+			return r.undecodable(s, &chunk, err)
 		}
 		*worked = true // not before: a chunk that is bad is so on every attempt
-		for i := range list {
-			if err := r.one(ctx, &list[i]); err != nil {
-				return err
-			}
+		if err := r.all(ctx, &chunk, list); err != nil {
+			return err
 		}
 	}
 }
 
+// undecodable ends the run: the chunk's checksum was right, so that it is as
+// bad on the broker, and would be so on every attempt.
+func (r *run) undecodable(s *subscription, chunk *wire.Chunk, err error) error {
+	last := chunk.FirstOffset + uint64(chunk.Records) - 1
+	return fmt.Errorf("%w: the chunk with the offsets %d to %d, from %s, cannot be decoded (%v): to go on behind it, store offset %d with Env.StoreOffset", ErrMalformed, chunk.FirstOffset, last, s.endpoint.address(), err, last)
+}
+
+// all handles the messages of one chunk.
+func (r *run) all(ctx context.Context, chunk *wire.Chunk, list []Delivery) error {
+	for i := range list {
+		if err := r.one(ctx, idOf(chunk), &list[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // one handles one message and moves the mark.
-func (r *run) one(ctx context.Context, d *Delivery) error {
+func (r *run) one(ctx context.Context, id chunkID, d *Delivery) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 	if err := r.handle(ctx, d); err != nil {
 		return err
 	}
-	r.next = fromOffset(d.Offset + 1)
+	r.next = fromOffset(d.Offset + 1).within(id.first)
 	r.again = r.next
+	r.id, r.hasID = id, true
 	if r.progress.handle(d.Offset) && r.c.cfg.Name != "" {
 		return request(ctx, r.requests, false, nil)
 	}
@@ -194,11 +226,11 @@ const (
 	recreatedPause = 200 * time.Millisecond
 )
 
-// checkRecreated compares the stream's extent with what was seen of it. A node
-// that has just started may not know its extent yet, so it is asked for two
-// seconds before the stream counts as another one.
+// checkRecreated compares the stream's extent with what was seen of it. Only
+// the leader knows it, and one that has just started may not know it yet, so it
+// is asked for two seconds before the stream counts as another one.
 func (r *run) checkRecreated(ctx context.Context, c *conn) error {
-	if !r.hasSeenChunk {
+	if !r.hasSeenChunk || !c.leads {
 		return nil
 	}
 	for range recreatedTries {
@@ -238,7 +270,7 @@ func (r *run) finish(cause error) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), CloseTimeout)
 	defer cancel()
-	c, err := dialAny(ctx, r.c.env.cfg, r.c.env.endpoints, "tidemark-consumer-"+r.c.cfg.Name, hooks{})
+	c, err := r.c.env.dialFor(ctx, r.c.stream, "tidemark-consumer-"+r.c.cfg.Name, hooks{}, location.forStoring)
 	if err == nil {
 		// In a new stream of the same name the mark would skip messages.
 		if err = r.checkRecreated(ctx, c); err == nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -198,13 +199,35 @@ func TestRunNoticesARecreatedStreamBeforeTheFirstMessage(t *testing.T) {
 	}
 }
 
-// TestRunBacksOffFromABadChunk: a chunk that cannot be decoded is there on
+// TestRunEndsAtAnUndecodableChunk: its checksum is right, so that it is there
+// on every attempt, and the error says how to go on behind it.
+func TestRunEndsAtAnUndecodableChunk(t *testing.T) {
+	noLeaks(t)
+	b := startScripted(t)
+	b.committed = 0
+	bad := wire.AppendBatch(nil, wire.Entry{Records: 3, Compression: wire.CompressionUser, Body: []byte("?"), Uncompressed: 1})
+	b.onSubscribe = func(p *peer, _ int, _ wire.OffsetSpec) {
+		p.write(deliverFrame(wire.ChunkHeader{FirstOffset: 7, Entries: 1, Records: 3}, bad))
+	}
+	c, err := b.env(t).NewConsumer(testStream, ConsumerConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = c.Run(soon(t), func(context.Context, *Delivery) error { return nil })
+	wantErr(t, err, ErrMalformed)
+	if !strings.Contains(err.Error(), "offsets 7 to 9") || !strings.Contains(err.Error(), "store offset 9") {
+		t.Errorf("%v does not name the offsets and the remedy", err)
+	}
+}
+
+// TestRunBacksOffFromABadChunk: a chunk whose checksum is wrong may be so on
 // every attempt, and each attempt must not come at once.
 func TestRunBacksOffFromABadChunk(t *testing.T) {
 	noLeaks(t)
 	b := startScripted(t)
 	b.committed = 0
-	bad := wire.AppendBatch(nil, wire.Entry{Records: 1, Compression: wire.CompressionUser, Body: []byte("?"), Uncompressed: 1})
+	bad := deliverFrame(wire.ChunkHeader{Entries: 1, Records: 1}, wire.AppendEntry(nil, []byte("?")))
+	bad[len(bad)-1]++
 	var mu sync.Mutex
 	var at []time.Time
 	enough := make(chan struct{})
@@ -215,7 +238,7 @@ func TestRunBacksOffFromABadChunk(t *testing.T) {
 		if nth == 8 {
 			close(enough)
 		}
-		p.write(deliverFrame(wire.ChunkHeader{Entries: 1, Records: 1}, bad))
+		p.write(bad)
 	}
 	e := b.env(t)
 	e.cfg.Backoff = Backoff{Min: 20 * time.Millisecond, Max: 20 * time.Millisecond}

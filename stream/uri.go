@@ -147,12 +147,14 @@ func redactURI(text string) string {
 // not one: it is not followed by a scheme.
 func splitURIs(list string) []string {
 	var out []string
-	for {
-		i := strings.Index(list, ","+schemePlain)
-		if i < 0 {
-			return append(out, list)
+	for start, i := 0, 0; ; i++ {
+		next := strings.IndexByte(list[i:], ',')
+		if next < 0 {
+			return append(out, strings.TrimSpace(list[start:]))
 		}
-		out = append(out, strings.TrimSpace(list[:i]))
-		list = list[i+1:]
+		if i += next; strings.HasPrefix(strings.TrimLeft(list[i+1:], " "), schemePlain) {
+			out = append(out, strings.TrimSpace(list[start:i]))
+			start = i + 1
+		}
 	}
 }
