@@ -43,6 +43,9 @@ func (b *Broker) AdvanceHeartbeats(d time.Duration) {
 	defer b.mu.Unlock()
 	b.clock.beats += d
 	for c := range b.conns {
+		if _, ok := c.keepTime(); !ok {
+			c.end(CutFIN)
+		}
 		c.signal()
 	}
 }

@@ -92,7 +92,7 @@ func (c *conn) publish(version uint16, fields []byte) error {
 		return c.refusePublish(&frame, code)
 	}
 	w := newChunkWriter(p, version, &frame, len(fields))
-	for e := (wire.PublishEntry{}); frame.Next(&e) && w.refused == nil; {
+	for e := (wire.PublishEntry{}); w.refused == nil && frame.Next(&e); {
 		if version == wire.Version2 && e.Batch {
 			return errCrash
 		}
