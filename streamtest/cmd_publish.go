@@ -6,8 +6,8 @@ import (
 
 // DeclarePublisher, Publish, DeletePublisher, QueryPublisherSequence.
 //
-// Not implemented: several frames in one chunk (each Publish frame becomes a chunk of its own, a long one
-// several); forgetting of all but the 255 latest publisher references.
+// Not implemented: several frames in one chunk (each Publish frame becomes one chunk of its own or, as
+// RabbitMQ cuts them, several); forgetting of all but the 255 latest publisher references.
 
 // publisher is a publisher of one connection.
 type publisher struct {
@@ -18,7 +18,6 @@ type publisher struct {
 
 const (
 	maxReference    = 255
-	maxChunkEntries = 8192     // RabbitMQ's largest batch
 	maxUncompressed = 64 << 20 // of a sub-batch
 )
 

@@ -28,6 +28,7 @@ type stream struct {
 	sequences map[string]uint64 // highest publishing id, by publisher reference
 	groups    map[string]*group // single active consumers, by name
 	readers   map[*subscription]struct{}
+	batch     int  // entries the next chunk may have, see chunkWriter
 	down      bool // made unavailable by a test
 }
 
