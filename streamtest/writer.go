@@ -65,6 +65,7 @@ func (c *conn) release() {
 	c.b.mu.Lock()
 	defer c.b.mu.Unlock()
 	delete(c.b.sockets, c)
+	c.b.changed()
 }
 
 // lost ends a connection that cannot be written to.

@@ -1,0 +1,183 @@
+package streamtest
+
+import (
+	"bytes"
+	"io"
+	"net"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/tidemark-go/tidemark/internal/wire"
+)
+
+// TestTenThousandConnections opens and drops connections at every stage of the handshake.
+func TestTenThousandConnections(t *testing.T) {
+	b := NewBroker(t)
+	before := runtime.NumGoroutine()
+	hello, err := wire.Append(nil, &wire.PeerProperties{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 50 {
+		var list []net.Conn
+		for i := range 200 {
+			nc, err := net.Dial("tcp", b.Addr())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := nc.Write(hello[:i%(len(hello)+1)]); err != nil {
+				t.Fatal(err)
+			}
+			list = append(list, nc)
+		}
+		for i, nc := range list {
+			if i%2 == 0 {
+				reset(nc)
+			}
+			nc.Close()
+		}
+	}
+	openRaw(t, b)
+	awaitCond(t, b, "connections gone", func() bool { return len(b.Connections()) == 1 })
+	awaitCond(t, b, "sockets gone", func() bool {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		return len(b.sockets) == 1
+	})
+	for deadline := time.Now().Add(testTimeout); runtime.NumGoroutine() > before+10; runtime.Gosched() {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d goroutines before, %d after", before, runtime.NumGoroutine())
+		}
+	}
+}
+
+// TestClientThatNeverReads asks for answers without end: the broker holds a bounded number of bytes for it,
+// serves others meanwhile, and answers everything once the client reads.
+func TestClientThatNeverReads(t *testing.T) {
+	b := NewBroker(t)
+	c := openRaw(t, b)
+	const requests = 400_000
+	var frames []byte
+	for range 1000 {
+		frames, _ = wire.Append(frames, &wire.QueryOffset{Stream: "nope"})
+	}
+	written := make(chan error, 1)
+	go func() {
+		for range requests / 1000 {
+			if _, err := c.nc.Write(frames); err != nil {
+				written <- err
+				return
+			}
+		}
+		written <- nil
+	}()
+	pending := func() (most int) {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		for c := range b.conns {
+			most = max(most, len(c.out))
+		}
+		return most
+	}
+	awaitCond(t, b, "answers pile up", func() bool { return pending() > maxPending })
+	openRaw(t, b).quiet()
+	if n := pending(); n > 2*maxPending {
+		t.Errorf("%d bytes are held", n)
+	}
+	for i := range requests {
+		if f, err := c.read(); err != nil || f.key != wire.KeyQueryOffset.Response() {
+			t.Fatalf("answer %d: %v, %v", i, f.key, err)
+		}
+	}
+	if err := <-written; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestSlowConsumer gives far more credit than it reads: others are served, and the chunks come in the end.
+func TestSlowConsumer(t *testing.T) {
+	b, c := published(t)
+	slow := openRaw(t, b)
+	slow.subscribe(1, "s", fromFirst, 30_000)
+	frame := wire.AppendPublishEntry(wire.BeginPublish(nil, 1, 1), 1, make([]byte, 500_000))
+	frame = wire.FinishPublish(frame, 0, 1)
+	c.declare(2, "", "s")
+	frame[wire.SizeLen+wire.HeadLen] = 2
+	for range 40 {
+		c.write(frame)
+		c.confirmed()
+	}
+	for want := range uint64(40) {
+		if _, chunk := slow.chunk(); chunk.FirstOffset != want {
+			t.Fatalf("chunk %d, want %d", chunk.FirstOffset, want)
+		}
+	}
+}
+
+// FuzzSocket sends arbitrary bytes, as they are or cut into frames, to a new broker, before the handshake
+// or after it. The broker must end the connection, go on serving others, and close.
+func FuzzSocket(f *testing.F) {
+	f.Add(false, false, []byte{0, 0, 0, 4, 0, 0x17, 0, 1})
+	f.Add(true, false, []byte{0xff, 0xff, 0xff, 0xff, 0, 1})
+	f.Add(true, false, benchPublishFrame(2))
+	for _, frame := range []wire.Frame{
+		&wire.Create{Stream: "s"}, &wire.Subscribe{Stream: "s", Spec: fromFirst, Credit: 1}, &wire.Credit{Credit: -5},
+		&wire.CreateSuperStream{Name: "x", Partitions: []string{"p"}, BindingKeys: []string{"k"}},
+		&wire.ConsumerUpdateResponse{}, &wire.SaslAuthenticate{Mechanism: "PLAIN"}, &wire.Close{},
+	} {
+		b, err := wire.Append(nil, frame)
+		if err != nil {
+			f.Fatal(err)
+		}
+		b = b[wire.SizeLen:]
+		f.Add(true, true, append([]byte{byte(len(b))}, b...))
+	}
+	f.Fuzz(func(t *testing.T, ready, framed bool, data []byte) {
+		b, err := Start()
+		if err != nil {
+			t.Fatal(err)
+		}
+		fuzzSocket(t, b, ready, framed, data)
+		openRaw(t, b).quiet()
+		if err := b.Close(); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+func fuzzSocket(t *testing.T, b *Broker, ready, framed bool, data []byte) {
+	t.Helper()
+	c := dialRaw(t, b)
+	if ready {
+		c.login("guest", "guest")
+		c.open("/")
+		c.create("s")
+		c.declare(1, "ref", "s")
+		sacMember(c, 0, "s", "")
+	}
+	if framed {
+		data = cutIntoFrames(data)
+	}
+	go func() {
+		_, _ = c.nc.Write(data) // the broker may close first
+		_ = c.nc.(*net.TCPConn).CloseWrite()
+	}()
+	if _, err := io.Copy(io.Discard, c.nc); err != nil {
+		if timeout, ok := err.(net.Error); ok && timeout.Timeout() {
+			t.Fatal("the connection hangs")
+		}
+	}
+}
+
+// cutIntoFrames takes a byte of length, then that many bytes of frame, and so on.
+func cutIntoFrames(data []byte) []byte {
+	var out bytes.Buffer
+	for len(data) > 0 {
+		n := min(int(data[0]), len(data)-1)
+		out.Write([]byte{0, 0, 0, byte(n)})
+		out.Write(data[1 : 1+n])
+		data = data[1+n:]
+	}
+	return out.Bytes()
+}
