@@ -23,9 +23,11 @@ type Broker struct {
 	mu       sync.Mutex // guards everything below and all state of connections and streams
 	ln       net.Listener
 	closed   bool
+	stopped  bool // by Stop, until it listens again
 	clock    clock
 	accounts map[string]*account
 	vhosts   map[string]*vhost
+	stored   int64              // bytes, roughly
 	conns    map[*conn]struct{} // alive
 	sockets  map[*conn]struct{} // open, also those that only write their last answers
 	connSeq  uint64
@@ -53,7 +55,7 @@ func Start(opts ...Option) (*Broker, error) {
 		b.accounts[u.Name] = a
 	}
 	for _, name := range b.cfg.vhosts {
-		b.vhosts[name] = newVHost(name)
+		b.vhosts[name] = newVHost(b, name)
 	}
 	if err := b.listen(b.cfg.addr); err != nil {
 		return nil, err
@@ -87,7 +89,7 @@ func (b *Broker) listen(addr string) error {
 		return fmt.Errorf("listen for streams: %w", err)
 	}
 	b.mu.Lock()
-	b.ln = ln
+	b.ln, b.stopped = ln, false
 	b.mu.Unlock()
 	b.wg.Add(1)
 	go b.accept(ln)
@@ -116,7 +118,7 @@ func (b *Broker) accept(ln net.Listener) {
 func (b *Broker) admit(raw net.Conn, ln net.Listener) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.closed || b.ln != ln || b.faults.refuse {
+	if b.closed || b.stopped || b.ln != ln || b.faults.refuse {
 		reset(raw)
 		return
 	}

@@ -109,6 +109,9 @@ func (w *chunkWriter) store(now int64) {
 		s.log.append(p.chunk, p.entries, p.records, now)
 	}
 	if w.publisher.reference != "" && w.known {
+		if _, known := s.sequences[w.publisher.reference]; !known {
+			s.log.size += referenceCost + int64(len(w.publisher.reference))
+		}
 		s.sequences[w.publisher.reference] = w.highest
 	}
 }

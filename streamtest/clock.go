@@ -29,7 +29,7 @@ func (b *Broker) Advance(d time.Duration) {
 	b.clock.data += d
 	for _, vh := range b.vhosts {
 		for _, s := range vh.streams {
-			s.log.retain(b.now().UnixMilli())
+			b.account(s, func() { s.log.retain(b.now().UnixMilli()) })
 		}
 	}
 	b.changed()

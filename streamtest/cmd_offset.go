@@ -18,7 +18,9 @@ func (c *conn) storeOffset(req *wire.StoreOffset) {
 		c.b.cfg.logger.Info("store lost", "stream", s.name, "reference", req.Reference, "offset", req.Offset)
 		return
 	}
-	s.offsets[req.Reference] = req.Offset
+	if _, known := s.offsets[req.Reference]; c.b.remember(s, known, req.Reference) {
+		s.offsets[req.Reference] = req.Offset
+	}
 }
 
 func (c *conn) queryOffset(req *wire.QueryOffset) {

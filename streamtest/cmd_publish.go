@@ -30,7 +30,7 @@ func (c *conn) addPublisher(req *wire.DeclarePublisher) wire.Code {
 	switch {
 	case !mayWrite:
 		return wire.CodeAccessRefused
-	case len(req.Reference) > maxReference || c.publishers[req.PublisherID] != nil || c.publishes(req):
+	case c.b.full() || len(req.Reference) > maxReference || c.publishers[req.PublisherID] != nil || c.publishes(req):
 		return wire.CodePreconditionFailed
 	}
 	s, code := c.find(req.Stream)
@@ -143,7 +143,7 @@ func (c *conn) refusePublish(frame *wire.Publish, code wire.Code) error {
 	for e := (wire.PublishEntry{}); frame.Next(&e); {
 		c.ids = append(c.ids, e.PublishingID)
 	}
-	if frame.Err() == nil && len(c.ids) > 0 {
+	if frame.Err() == nil {
 		c.push(wire.KeyPublishError, wire.AppendPublishError(c.out, frame.PublisherID, code, c.ids))
 	}
 	return frame.Err()
@@ -152,7 +152,7 @@ func (c *conn) refusePublish(frame *wire.Publish, code wire.Code) error {
 // commit stores the chunks and confirms: what was dropped as duplicate first, then what was stored.
 func (c *conn) commit(w *chunkWriter) {
 	s := w.publisher.stream
-	w.store(c.b.now().UnixMilli())
+	c.b.account(s, func() { w.store(c.b.now().UnixMilli()) })
 	for _, ids := range [][]uint64{c.dups, c.ids} {
 		if len(ids) > 0 {
 			c.confirm(w.publisher.id, ids)

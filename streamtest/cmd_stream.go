@@ -85,9 +85,9 @@ func (c *conn) streamStats(req *wire.StreamStats) {
 		first, last, committed = int64(s.log.chunks[0].first), int64(id), int64(s.log.next-1)
 	}
 	c.send(&wire.StreamStatsResponse{Correlation: req.Correlation, Code: wire.CodeOK, Stats: []wire.Stat{
-		{Key: "first_chunk_id", Value: first},
-		{Key: "last_chunk_id", Value: last},
 		{Key: "committed_chunk_id", Value: last},
 		{Key: "committed_offset", Value: committed},
+		{Key: "first_chunk_id", Value: first},
+		{Key: "last_chunk_id", Value: last},
 	}})
 }

@@ -36,7 +36,7 @@ func (c *conn) subscribe(req *wire.Subscribe) {
 	c.subs = append(c.subs, s)
 	c.touched[s.stream] = struct{}{}
 	s.stream.readers[s] = struct{}{}
-	if name, single := singleActive(req.Properties); single {
+	if name, _, single := singleActive(req.Properties); single {
 		s.join(name)
 		return
 	}
@@ -45,7 +45,7 @@ func (c *conn) subscribe(req *wire.Subscribe) {
 
 // newSubscription validates a Subscribe.
 func (c *conn) newSubscription(req *wire.Subscribe) (*subscription, wire.Code) {
-	name, _ := req.Properties.Get("name")
+	name, named, single := singleActive(req.Properties)
 	if !c.may(read, req.Stream) {
 		return nil, wire.CodeAccessRefused
 	}
@@ -59,8 +59,8 @@ func (c *conn) newSubscription(req *wire.Subscribe) (*subscription, wire.Code) {
 	if c.subscription(req.SubscriptionID) != nil {
 		return nil, wire.CodeSubscriptionIDExists
 	}
-	if _, single := singleActive(req.Properties); single {
-		if name == "" {
+	if single {
+		if !named {
 			return nil, wire.CodePreconditionFailed
 		}
 		if g := stream.groups[name]; g != nil && g.partition != partitionIndex(stream, req.Properties) {

@@ -8,9 +8,13 @@ import (
 
 // CreateSuperStream, DeleteSuperStream, Route and Partitions.
 //
-// Not implemented: exchanges other than super streams, so that Partitions and Route do not know amq.direct.
+// Not implemented: exchanges other than super streams; the predefined ones exist but have no bindings. Unlike
+// in RabbitMQ nothing is left behind when an argument turns out to be invalid.
 
 const maxPartitions = 1000
+
+// predefined are the exchanges that every virtual host has, without bindings.
+var predefined = []string{"", "amq.direct", "amq.fanout", "amq.headers", "amq.match", "amq.topic", "amq.rabbitmq.trace"}
 
 // superStream is an exchange whose bindings lead to its partitions.
 type superStream struct {
@@ -46,7 +50,7 @@ func (c *conn) addSuperStream(req *wire.CreateSuperStream) wire.Code {
 func (c *conn) checkSuperStream(name string, req *wire.CreateSuperStream) wire.Code {
 	_, valid := parseArguments(req.Arguments)
 	if !valid || !validName(name) || len(req.Partitions) != len(req.BindingKeys) ||
-		len(req.Partitions) == 0 || len(req.Partitions) > maxPartitions {
+		len(req.Partitions) > maxPartitions {
 		return wire.CodePreconditionFailed
 	}
 	if !c.may(configure, name) || !c.may(read, name) {
@@ -117,13 +121,17 @@ func (c *conn) partitions(req *wire.Partitions) {
 	c.send(resp)
 }
 
-// findSuper returns a super stream the user may write to, or the code that says why not.
+// findSuper returns a super stream the user may write to, or the code that says why not; of an exchange
+// without bindings there is only the code.
 func (c *conn) findSuper(name string) (*superStream, wire.Code) {
 	if !c.may(write, name) {
 		return nil, wire.CodeAccessRefused
 	}
 	if super := c.vhost.supers[name]; super != nil {
 		return super, wire.CodeOK
+	}
+	if slices.Contains(predefined, name) {
+		return nil, wire.CodeOK
 	}
 	return nil, wire.CodeStreamDoesNotExist
 }

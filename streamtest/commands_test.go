@@ -300,7 +300,7 @@ func TestStreamStats(t *testing.T) {
 	c.confirmed()
 	c.publish(1, 4, 5)
 	c.confirmed()
-	if got := stats(); !slices.Equal(got, []int64{0, 3, 3, 4}) {
+	if got := stats(); !slices.Equal(got, []int64{3, 4, 0, 3}) { // committed chunk and offset, first, last
 		t.Errorf("two chunks: %d", got)
 	}
 }
@@ -351,6 +351,7 @@ func TestSuperStream(t *testing.T) {
 		{"other", []string{"x"}, []string{"a", "b"}, wire.CodePreconditionFailed},
 		{"other", []string{"x", "x"}, []string{"a", "b"}, wire.CodePreconditionFailed},
 		{"amq.other", []string{"x"}, []string{"a"}, wire.CodePreconditionFailed},
+		{"empty", nil, nil, wire.CodeOK},
 	} {
 		if got := create(tt.name, tt.partitions, tt.keys); got != tt.want {
 			t.Errorf("create %q %q %q: %v, want %v", tt.name, tt.partitions, tt.keys, got, tt.want)
@@ -370,6 +371,9 @@ func TestSuperStream(t *testing.T) {
 	}
 	if got := list(&wire.Route{RoutingKey: "none", SuperStream: "sup"}, wire.KeyRoute); len(got) != 0 {
 		t.Errorf("route to nowhere %q", got)
+	}
+	if got := list(&wire.Partitions{SuperStream: "amq.direct"}, wire.KeyPartitions); len(got) != 0 {
+		t.Errorf("partitions of an exchange %q", got)
 	}
 	if got := b.Streams(); len(got) != 3 {
 		t.Errorf("a refused creation left %q", got)

@@ -18,7 +18,7 @@ type heldConfirm struct {
 // confirm tells the client what is stored; sooner or later, as the faults say.
 func (c *conn) confirm(publisher uint8, ids []uint64) {
 	f := &c.b.faults
-	if !f.withhold && f.delay == 0 {
+	if !f.withhold && f.delay == 0 && len(c.held) == 0 {
 		c.push(wire.KeyPublishConfirm, wire.AppendPublishConfirm(c.out, publisher, ids))
 		return
 	}

@@ -56,15 +56,16 @@ type conn struct {
 	nextUpdate uint32
 	ids, dups  []uint64 // scratch of publish
 
-	out    []byte     // frames to be written, in order
-	room   *sync.Cond // out has been taken, or the connection is gone
-	held   []heldConfirm
-	nHeld  int
-	turn   int // subscription that is served first
-	timers timers
-	gone   bool // detached: no state left, nothing is handled
-	flush  bool // gone, but what is in out is still to be written
-	mute   bool // cut without FIN: the socket stays open, nothing moves
+	out     []byte     // frames to be written, in order
+	room    *sync.Cond // out has been taken, or the connection is gone
+	held    []heldConfirm
+	nHeld   int
+	turn    int // subscription that is served first
+	timers  timers
+	gone    bool // detached: no state left, nothing is handled
+	flush   bool // gone, but what is in out is still to be written
+	waiting bool // not read for now: its silence says nothing
+	mute    bool // cut without FIN: the socket stays open, nothing moves
 }
 
 func newConn(b *Broker, raw, nc net.Conn) *conn {
@@ -131,11 +132,18 @@ func (c *conn) drain(err error) {
 }
 
 // waitRoom keeps a client that does not read its answers from making the broker hold more and more of
-// them, and stops reading while a test withholds too many confirms.
+// them, stops reading while a test withholds too many confirms, and keeps publishers out while the memory
+// is full.
 func (c *conn) waitRoom() {
-	for !c.gone && (c.b.faults.stopReading || len(c.out) > maxPending || c.nHeld > maxHeld) {
+	for !c.gone && c.mustWait() {
+		c.waiting = true
 		c.room.Wait()
 	}
+	c.waiting = false
+}
+
+func (c *conn) mustWait() bool {
+	return c.b.faults.stopReading || len(c.out) > maxPending || c.nHeld > maxHeld || len(c.publishers) > 0 && c.b.full()
 }
 
 // handle decodes and executes one frame. Called with mu held.

@@ -116,8 +116,19 @@ func (b *Broker) LoseStores(n int) { b.set(func(f *faults) { f.stores = n }) }
 // connection is not read any more while it waits for more than 50,000 confirms, as in RabbitMQ.
 func (b *Broker) WithholdConfirms() { b.set(func(f *faults) { f.withhold = true }) }
 
-// ReleaseConfirms sends the confirms that were withheld and ends WithholdConfirms and DelayConfirms.
-func (b *Broker) ReleaseConfirms() { b.set(func(f *faults) { f.withhold, f.delay = false, 0 }) }
+// ReleaseConfirms sends the confirms that are withheld or delayed, in order, and ends WithholdConfirms and
+// DelayConfirms.
+func (b *Broker) ReleaseConfirms() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.faults.withhold, b.faults.delay = false, 0
+	for c := range b.conns {
+		for i := range c.held {
+			c.held[i].due = time.Time{}
+		}
+	}
+	b.nudge()
+}
 
 // LoseConfirms discards the confirms that are withheld or delayed: what they stand for is stored, and no
 // client will learn it on this connection.

@@ -88,6 +88,7 @@ func (b *Broker) SendGarbage(data []byte) int {
 func (b *Broker) Stop() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.stopped = true
 	b.ln.Close() // again after Stop: nothing to report
 	b.cutAll(CutFIN)
 	b.changed()

@@ -200,3 +200,40 @@ func cutIntoFrames(data []byte) []byte {
 	}
 	return out.Bytes()
 }
+
+// TestMemoryLimit fills the broker: publishers wait until there is room again, others do not.
+func TestMemoryLimit(t *testing.T) {
+	b := NewBroker(t, WithMemoryLimit(1_000_000))
+	c := openRaw(t, b)
+	c.create("s")
+	c.declare(1, "", "s")
+	frame := wire.AppendPublishEntry(wire.BeginPublish(nil, 1, 1), 1, make([]byte, 600_000))
+	frame = wire.FinishPublish(frame, 0, 1)
+	for range 3 {
+		c.write(frame)
+	}
+	c.confirmed()
+	c.confirmed()
+	other := openRaw(t, b)
+	if code := other.call(&wire.DeclarePublisher{Correlation: other.next(), PublisherID: 1, Stream: "s"}); code != wire.CodePreconditionFailed {
+		t.Errorf("declare: %v", code)
+	}
+	if code := other.call(&wire.Create{Correlation: other.next(), Stream: "t"}); code != wire.CodeInternalError {
+		t.Errorf("create: %v", code)
+	}
+	other.send(&wire.StoreOffset{Reference: "c", Stream: "s", Offset: 1})
+	other.quiet()
+	if _, stored := b.Offset("s", "c"); stored || len(b.Messages("s")) != 2 {
+		t.Error("stored beyond the limit")
+	}
+	other.must(&wire.Delete{Correlation: other.next(), Stream: "s"})
+	other.expect(wire.KeyMetadataUpdate)
+	c.expect(wire.KeyMetadataUpdate)
+	c.expect(wire.KeyPublishError)
+	other.create("t")
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.stored != streamCost {
+		t.Errorf("%d bytes counted, want one stream", b.stored)
+	}
+}

@@ -15,6 +15,11 @@ type chunk struct {
 	unfiltered bool                // a message has no filter value
 }
 
+// cost is what the chunk takes in memory, roughly.
+func (c *chunk) cost() int64 {
+	return int64(len(c.bytes)) + chunkCost + filterCost*int64(len(c.filters))
+}
+
 // segment groups chunks for retention, which removes whole ones. Chunks are counted from the very first
 // of the stream, so that the number of one never changes.
 type segment struct {
@@ -30,6 +35,7 @@ type streamLog struct {
 	removed  uint64  // number of chunks[0]
 	segments []segment
 	next     uint64 // offset of the next record
+	size     int64  // bytes in memory, roughly
 }
 
 // end returns the number of the chunk to be written next.
@@ -61,6 +67,7 @@ func (l *streamLog) append(c chunk, entries uint16, records uint32, now int64) {
 	l.next += uint64(records)
 	s := &l.segments[len(l.segments)-1]
 	s.bytes += int64(len(c.bytes))
+	l.size += c.cost()
 	s.last = now
 }
 
@@ -86,6 +93,9 @@ func (l *streamLog) retain(now int64) {
 		return
 	}
 	gone := l.segments[keep].first - l.removed
+	for i := range l.chunks[:gone] {
+		l.size -= l.chunks[i].cost()
+	}
 	// Copied, not resliced: the memory of the removed chunks shall be free at once.
 	l.chunks = append([]chunk(nil), l.chunks[gone:]...)
 	l.removed += gone

@@ -168,7 +168,7 @@ func (b *Broker) addVHost(name string) bool {
 	if b.vhosts[name] != nil {
 		return false
 	}
-	b.vhosts[name] = newVHost(name)
+	b.vhosts[name] = newVHost(b, name)
 	return true
 }
 

@@ -22,6 +22,7 @@ type config struct {
 	anonymous  string // user; empty: off
 	heartbeat  time.Duration
 	frameMax   uint32
+	memory     int64
 	version    string
 	start      time.Time // zero: real time
 	logger     *slog.Logger
@@ -29,7 +30,7 @@ type config struct {
 
 func newConfig(opts []Option) config {
 	cfg := config{
-		addr: "127.0.0.1:0", heartbeat: time.Minute, frameMax: 1 << 20, version: "4.3.6",
+		addr: "127.0.0.1:0", heartbeat: time.Minute, frameMax: 1 << 20, memory: 4 << 30, version: "4.3.6",
 		logger: slog.New(slog.DiscardHandler), vhosts: []string{defaultVHost},
 	}
 	for _, opt := range opts {
@@ -79,6 +80,11 @@ func WithFrameMax(n uint32) Option {
 		}
 	}
 }
+
+// WithMemoryLimit sets how many bytes the broker stores before it blocks publishers, as RabbitMQ does when
+// its disk is full: their connections are not read until there is room again. The default is 4 GiB; give
+// streams a max-length-bytes to stay below it.
+func WithMemoryLimit(bytes int64) Option { return func(c *config) { c.memory = bytes } }
 
 // WithVersion sets the server version the broker reports; clients switch features on by it. The default
 // is the RabbitMQ whose behaviour the broker follows. The behaviour does not change with it.

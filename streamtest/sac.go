@@ -22,11 +22,11 @@ type group struct {
 	stepping  *subscription // was active, has been told to stop, and owes an answer
 }
 
-// singleActive returns the name of the group a Subscribe wants to join.
-func singleActive(props wire.Properties) (name string, single bool) {
-	name, _ = props.Get("name")
+// singleActive returns the name of the group a Subscribe wants to join. It may be empty, but must be given.
+func singleActive(props wire.Properties) (name string, named, single bool) {
+	name, named = props.Get("name")
 	v, _ := props.Get("single-active-consumer")
-	return name, v == "true"
+	return name, named, v == "true"
 }
 
 // partitionIndex is the stream's place in the super stream that the properties name, or -1.

@@ -9,13 +9,14 @@ import (
 
 // vhost is a virtual host: a namespace of streams and super streams.
 type vhost struct {
+	b       *Broker
 	name    string
 	streams map[string]*stream
 	supers  map[string]*superStream
 }
 
-func newVHost(name string) *vhost {
-	return &vhost{name: name, streams: make(map[string]*stream), supers: make(map[string]*superStream)}
+func newVHost(b *Broker, name string) *vhost {
+	return &vhost{b: b, name: name, streams: make(map[string]*stream), supers: make(map[string]*superStream)}
 }
 
 // stream is a stream and all that is stored with it.
@@ -50,8 +51,12 @@ func (vh *vhost) createStream(name string, args wire.Properties) wire.Code {
 		}
 		return wire.CodePreconditionFailed
 	}
+	if vh.b.full() {
+		return wire.CodeInternalError
+	}
+	vh.b.store(streamCost, false)
 	vh.streams[name] = &stream{
-		name: name, vhost: vh, arguments: args, log: streamLog{limits: l},
+		name: name, vhost: vh, arguments: args, log: streamLog{limits: l, size: streamCost},
 		offsets: make(map[string]uint64), sequences: make(map[string]uint64),
 		groups: make(map[string]*group), readers: make(map[*subscription]struct{}),
 	}
@@ -65,6 +70,7 @@ func (b *Broker) deleteStream(s *stream) {
 		super.bindings = slices.DeleteFunc(super.bindings, func(p binding) bool { return p.stream == s.name })
 	}
 	s.groups = make(map[string]*group)
+	b.store(-s.log.size, b.full())
 	b.evict(s)
 }
 

@@ -68,7 +68,7 @@ func (c *conn) keepTime() (wait time.Duration, ok bool) {
 // alive counts the checks that saw nothing new; two in a row end the connection.
 func (c *conn) alive() bool {
 	t := &c.timers
-	if n := c.received.Load(); n != t.seen {
+	if n := c.received.Load(); n != t.seen || c.waiting {
 		t.seen, t.misses = n, 0
 		return true
 	}
