@@ -217,6 +217,17 @@ func TestSingleActiveConsumer(t *testing.T) {
 	}
 }
 
+// TestUpdateAnswerWithOffset answers as rstream does: eight bytes of offset whatever the type.
+func TestUpdateAnswerWithOffset(t *testing.T) {
+	_, c := threeChunks(t, time.Now())
+	sacMember(c, 1, "s", "")
+	c.update(1, true)
+	c.write([]byte{0, 0, 0, 20, 0x80, 0x1a, 0, 1, 0, 0, 0, 0, 0, 1, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0})
+	if _, chunk := c.chunk(); chunk.FirstOffset != 6 {
+		t.Errorf("delivered %d", chunk.FirstOffset)
+	}
+}
+
 func TestSuperStreamConsumers(t *testing.T) {
 	b := NewBroker(t)
 	c1, c2 := openRaw(t, b), openRaw(t, b)
