@@ -11,8 +11,10 @@ import (
 	"time"
 )
 
-func TestRealOffsetZeroIsStored(t *testing.T) {
-	env := connect(t, realBroker(t).StreamURL())
+func TestOffsetZeroIsStored(t *testing.T) { onBrokers(t, testOffsetZeroIsStored) }
+
+func testOffsetZeroIsStored(t *testing.T, b broker) {
+	env := connect(t, b.StreamURL())
 	stream := newStream(t, env)
 	publish(t, env, stream, 0, 5)
 	if _, err := env.QueryOffset(t.Context(), "c", stream); !errors.Is(err, ErrNoOffset) {
@@ -29,8 +31,10 @@ func TestRealOffsetZeroIsStored(t *testing.T) {
 	}
 }
 
-func TestRealStoreOffsetRewinds(t *testing.T) {
-	env := connect(t, realBroker(t).StreamURL())
+func TestStoreOffsetRewinds(t *testing.T) { onBrokers(t, testStoreOffsetRewinds) }
+
+func testStoreOffsetRewinds(t *testing.T, b broker) {
+	env := connect(t, b.StreamURL())
 	stream := newStream(t, env)
 	publish(t, env, stream, 0, 100)
 	for _, offset := range []uint64{50, 10, 99} {
@@ -41,8 +45,10 @@ func TestRealStoreOffsetRewinds(t *testing.T) {
 	}
 }
 
-func TestRealDefaultStartApplies(t *testing.T) {
-	env := connect(t, realBroker(t).StreamURL())
+func TestDefaultStartApplies(t *testing.T) { onBrokers(t, testDefaultStartApplies) }
+
+func testDefaultStartApplies(t *testing.T, b broker) {
+	env := connect(t, b.StreamURL())
 	stream := newStream(t, env)
 	publish(t, env, stream, 0, 20)
 	for name, test := range map[string]struct {
@@ -59,8 +65,10 @@ func TestRealDefaultStartApplies(t *testing.T) {
 	}
 }
 
-func TestRealNothingReceivedNothingStored(t *testing.T) {
-	env := connect(t, realBroker(t).StreamURL())
+func TestNothingReceivedNothingStored(t *testing.T) { onBrokers(t, testNothingReceivedNothingStored) }
+
+func testNothingReceivedNothingStored(t *testing.T, b broker) {
+	env := connect(t, b.StreamURL())
 	stream := newStream(t, env)
 	c, err := env.NewConsumer(stream, ConsumerConfig{Name: "c"})
 	if err != nil {
@@ -77,8 +85,10 @@ func TestRealNothingReceivedNothingStored(t *testing.T) {
 	}
 }
 
-func TestRealStarts(t *testing.T) {
-	env := connect(t, realBroker(t).StreamURL())
+func TestStarts(t *testing.T) { onBrokers(t, testStarts) }
+
+func testStarts(t *testing.T, b broker) {
+	env := connect(t, b.StreamURL())
 	stream := newStream(t, env)
 	publish(t, env, stream, 0, 50)
 	eventually(t, "a millisecond passes", time.Second, laterThan(time.Now().Add(5*time.Millisecond)))
@@ -154,8 +164,10 @@ func runConsumer(t testing.TB, env *Env, stream string, cfg ConsumerConfig, hand
 	}, done
 }
 
-func TestRealFanOut(t *testing.T) {
-	env := connect(t, realBroker(t).StreamURL())
+func TestFanOut(t *testing.T) { onBrokers(t, testFanOut) }
+
+func testFanOut(t *testing.T, b broker) {
+	env := connect(t, b.StreamURL())
 	stream := newStream(t, env)
 	var counts [4]atomic.Int64
 	for i := range counts {
@@ -168,8 +180,10 @@ func TestRealFanOut(t *testing.T) {
 	}
 }
 
-func TestRealHandlerErrorEndsTheRun(t *testing.T) {
-	env := connect(t, realBroker(t).StreamURL())
+func TestHandlerErrorEndsTheRun(t *testing.T) { onBrokers(t, testHandlerErrorEndsTheRun) }
+
+func testHandlerErrorEndsTheRun(t *testing.T, b broker) {
+	env := connect(t, b.StreamURL())
 	stream := newStream(t, env)
 	publish(t, env, stream, 0, 20)
 	boom := errors.New("boom")
@@ -199,8 +213,10 @@ func TestRealHandlerErrorEndsTheRun(t *testing.T) {
 	}
 }
 
-func TestRealFirstMessageFails(t *testing.T) {
-	env := connect(t, realBroker(t).StreamURL())
+func TestFirstMessageFails(t *testing.T) { onBrokers(t, testFirstMessageFails) }
+
+func testFirstMessageFails(t *testing.T, b broker) {
+	env := connect(t, b.StreamURL())
 	stream := newStream(t, env)
 	publish(t, env, stream, 0, 3)
 	c, _ := env.NewConsumer(stream, ConsumerConfig{Name: "c"})
@@ -214,8 +230,10 @@ func TestRealFirstMessageFails(t *testing.T) {
 	}
 }
 
-func TestRealCancelWaitsForTheHandler(t *testing.T) {
-	env := connect(t, realBroker(t).StreamURL())
+func TestCancelWaitsForTheHandler(t *testing.T) { onBrokers(t, testCancelWaitsForTheHandler) }
+
+func testCancelWaitsForTheHandler(t *testing.T, b broker) {
+	env := connect(t, b.StreamURL())
 	stream := newStream(t, env)
 	publish(t, env, stream, 0, 20)
 	c, _ := env.NewConsumer(stream, ConsumerConfig{Name: "c"})
@@ -248,8 +266,10 @@ func TestRealCancelWaitsForTheHandler(t *testing.T) {
 	wantStored(t, env, "c", stream, 4)
 }
 
-func TestRealStorePolicies(t *testing.T) {
-	env := connect(t, realBroker(t).StreamURL())
+func TestStorePolicies(t *testing.T) { onBrokers(t, testStorePolicies) }
+
+func testStorePolicies(t *testing.T, b broker) {
+	env := connect(t, b.StreamURL())
 	stream := newStream(t, env)
 	publish(t, env, stream, 0, 10)
 	handled := func(t *testing.T, cfg ConsumerConfig, n uint64, then func(*Consumer)) {
@@ -310,8 +330,10 @@ func TestRealStorePolicies(t *testing.T) {
 	})
 }
 
-func TestRealAll(t *testing.T) {
-	env := connect(t, realBroker(t).StreamURL())
+func TestAll(t *testing.T) { onBrokers(t, testAll) }
+
+func testAll(t *testing.T, b broker) {
+	env := connect(t, b.StreamURL())
 	stream := newStream(t, env)
 	publish(t, env, stream, 0, 10)
 	c, _ := env.NewConsumer(stream, ConsumerConfig{Name: "c"})
@@ -345,8 +367,10 @@ func TestRealAll(t *testing.T) {
 	}
 }
 
-func TestRealRunsOnceAtATime(t *testing.T) {
-	env := connect(t, realBroker(t).StreamURL())
+func TestRunsOnceAtATime(t *testing.T) { onBrokers(t, testRunsOnceAtATime) }
+
+func testRunsOnceAtATime(t *testing.T, b broker) {
+	env := connect(t, b.StreamURL())
 	stream := newStream(t, env)
 	publish(t, env, stream, 0, 1)
 	c, _ := env.NewConsumer(stream, ConsumerConfig{Name: "c"})
@@ -365,8 +389,9 @@ func TestRealRunsOnceAtATime(t *testing.T) {
 }
 
 // An offset that another client has stored is found, and the other way round.
-func TestRealOffsetsAreShared(t *testing.T) {
-	b := realBroker(t)
+func TestOffsetsAreShared(t *testing.T) { onBrokers(t, testOffsetsAreShared) }
+
+func testOffsetsAreShared(t *testing.T, b broker) {
 	env := connect(t, b.StreamURL())
 	stream := newStream(t, env)
 	publish(t, env, stream, 0, 10)

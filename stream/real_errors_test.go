@@ -157,8 +157,10 @@ func TestRealAnyPassword(t *testing.T) {
 	wantNumbers(t, bodies, 0, 10)
 }
 
-func TestRealStreamMissing(t *testing.T) {
-	env := connect(t, realBroker(t).StreamURL())
+func TestStreamMissing(t *testing.T) { onBrokers(t, testStreamMissing) }
+
+func testStreamMissing(t *testing.T, b broker) {
+	env := connect(t, b.StreamURL())
 	const missing = "no such stream"
 	c, err := env.NewConsumer(missing, ConsumerConfig{Name: "c"})
 	if err != nil {
@@ -181,8 +183,10 @@ func TestRealStreamMissing(t *testing.T) {
 	}
 }
 
-func TestRealDeclare(t *testing.T) {
-	env := connect(t, realBroker(t).StreamURL())
+func TestDeclare(t *testing.T) { onBrokers(t, testDeclare) }
+
+func testDeclare(t *testing.T, b broker) {
+	env := connect(t, b.StreamURL())
 	stream := newStream(t, env)
 	if err := env.DeclareStream(t.Context(), stream, StreamConfig{}); err != nil {
 		t.Errorf("the same again: %v", err)
@@ -202,8 +206,10 @@ func TestRealDeclare(t *testing.T) {
 }
 
 // A stream deleted while it is in use ends consumer and producer.
-func TestRealStreamDeletedInUse(t *testing.T) {
-	env := connect(t, realBroker(t).StreamURL())
+func TestStreamDeletedInUse(t *testing.T) { onBrokers(t, testStreamDeletedInUse) }
+
+func testStreamDeletedInUse(t *testing.T, b broker) {
+	env := connect(t, b.StreamURL())
 	stream := newStream(t, env)
 	publish(t, env, stream, 0, 10)
 	p, err := env.NewProducer(t.Context(), stream, ProducerConfig{})
@@ -235,8 +241,10 @@ func TestRealStreamDeletedInUse(t *testing.T) {
 
 // A stream deleted and created again under a consumer ends its run, whether the
 // new one is shorter than the position or has grown beyond it.
-func TestRealStreamRecreated(t *testing.T) {
-	env := connect(t, realBroker(t).StreamURL())
+func TestStreamRecreated(t *testing.T) { onBrokers(t, testStreamRecreated) }
+
+func testStreamRecreated(t *testing.T, b broker) {
+	env := connect(t, b.StreamURL())
 	for name, refill := range map[string]int{"empty": 0, "shorter": 20, "longer": 300} {
 		t.Run(name, func(t *testing.T) {
 			stream := newStream(t, env)

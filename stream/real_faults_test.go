@@ -157,8 +157,9 @@ func readAll(t *testing.T, env *Env, stream string) []string {
 	return bodies
 }
 
-func TestRealTwentyKills(t *testing.T) {
-	b := realBroker(t)
+func TestTwentyKills(t *testing.T) { onBrokers(t, testTwentyKills) }
+
+func testTwentyKills(t *testing.T, b broker) {
 	for name, producer := range map[string]string{"unnamed": "", "named": "numbers"} {
 		t.Run(name, func(t *testing.T) {
 			proxy, uri := throughProxy(t, b)
@@ -178,8 +179,9 @@ func TestRealTwentyKills(t *testing.T) {
 
 // From a killed connection to the next handled message. The publisher is not
 // behind the proxy, so that there always is a next message.
-func TestRealReconnectTime(t *testing.T) {
-	b := realBroker(t)
+func TestReconnectTime(t *testing.T) { onBrokers(t, testReconnectTime) }
+
+func testReconnectTime(t *testing.T, b broker) {
 	proxy, uri := throughProxy(t, b)
 	direct, env := connect(t, b.StreamURL()), connect(t, uri)
 	stream := newStream(t, direct)
@@ -216,8 +218,9 @@ func TestRealReconnectTime(t *testing.T) {
 
 // Next must not skip what is published while the connection is down before the
 // first message has come.
-func TestRealNextSurvivesADrop(t *testing.T) {
-	b := realBroker(t)
+func TestNextSurvivesADrop(t *testing.T) { onBrokers(t, testNextSurvivesADrop) }
+
+func testNextSurvivesADrop(t *testing.T, b broker) {
 	proxy, uri := throughProxy(t, b)
 	direct, env := connect(t, b.StreamURL()), connect(t, uri)
 	for name, old := range map[string]int{"empty": 0, "1000 old messages": 1000} {
@@ -244,8 +247,9 @@ func TestRealNextSurvivesADrop(t *testing.T) {
 }
 
 // A peer that is connected and silent is noticed, and left for another one.
-func TestRealSilentPeer(t *testing.T) {
-	b := realBroker(t)
+func TestSilentPeer(t *testing.T) { onBrokers(t, testSilentPeer) }
+
+func testSilentPeer(t *testing.T, b broker) {
 	proxy, uri := throughProxy(t, b)
 	env := connect(t, uri)
 	j := startJourney(t, env, "numbers", 20_000)

@@ -59,8 +59,9 @@ func killAfter(t *testing.T, uri, stream string, k int) (begun []int) {
 	return nil
 }
 
-func TestRealSIGKILL(t *testing.T) {
-	b := realBroker(t)
+func TestSIGKILL(t *testing.T) { onBrokers(t, testSIGKILL) }
+
+func testSIGKILL(t *testing.T, b broker) {
 	env := connect(t, b.StreamURL())
 	for _, k := range []int{0, 1, 57, 100, 199} {
 		t.Run(fmt.Sprint(k), func(t *testing.T) {
@@ -85,8 +86,9 @@ func TestRealSIGKILL(t *testing.T) {
 }
 
 // The same process killed over and over: nothing is missing over all runs.
-func TestRealSIGKILLAgainAndAgain(t *testing.T) {
-	b := realBroker(t)
+func TestSIGKILLAgainAndAgain(t *testing.T) { onBrokers(t, testSIGKILLAgainAndAgain) }
+
+func testSIGKILLAgainAndAgain(t *testing.T, b broker) {
 	env := connect(t, b.StreamURL())
 	stream := newStream(t, env)
 	publish(t, env, stream, 0, 200)

@@ -23,8 +23,10 @@ func newProducer(t testing.TB, env *Env, stream string, cfg ProducerConfig) *Pro
 	return p
 }
 
-func TestRealCloseConfirmsEverything(t *testing.T) {
-	env := connect(t, realBroker(t).StreamURL())
+func TestCloseConfirmsEverything(t *testing.T) { onBrokers(t, testCloseConfirmsEverything) }
+
+func testCloseConfirmsEverything(t *testing.T, b broker) {
+	env := connect(t, b.StreamURL())
 	stream := newStream(t, env)
 	p := newProducer(t, env, stream, ProducerConfig{MaxInFlight: 60_000})
 	const n = 50_000
@@ -56,8 +58,10 @@ func TestRealCloseConfirmsEverything(t *testing.T) {
 	}
 }
 
-func TestRealSizes(t *testing.T) {
-	env := connect(t, realBroker(t).StreamURL())
+func TestSizes(t *testing.T) { onBrokers(t, testSizes) }
+
+func testSizes(t *testing.T, b broker) {
+	env := connect(t, b.StreamURL())
 	stream := newStream(t, env)
 	p := newProducer(t, env, stream, ProducerConfig{})
 	largest := int(p.frameMax.Load()) - frameOverhead - messageOverhead - len(appendData(nil, make([]byte, 300))) + 300
@@ -80,8 +84,10 @@ func TestRealSizes(t *testing.T) {
 }
 
 // Many messages that are large together are split over frames.
-func TestRealLargeBatch(t *testing.T) {
-	env := connect(t, realBroker(t).StreamURL())
+func TestLargeBatch(t *testing.T) { onBrokers(t, testLargeBatch) }
+
+func testLargeBatch(t *testing.T, b broker) {
+	env := connect(t, b.StreamURL())
 	stream := newStream(t, env)
 	p := newProducer(t, env, stream, ProducerConfig{})
 	msgs := make([]Message, 40)
@@ -98,8 +104,10 @@ func TestRealLargeBatch(t *testing.T) {
 	}
 }
 
-func TestRealPublishingIDs(t *testing.T) {
-	env := connect(t, realBroker(t).StreamURL())
+func TestPublishingIDs(t *testing.T) { onBrokers(t, testPublishingIDs) }
+
+func testPublishingIDs(t *testing.T, b broker) {
+	env := connect(t, b.StreamURL())
 	stream := newStream(t, env)
 	for range 2 { // the second time, the broker has them all
 		p := newProducer(t, env, stream, ProducerConfig{Name: "file"})
@@ -128,8 +136,10 @@ func TestRealPublishingIDs(t *testing.T) {
 	wantNumbers(t, readAll(t, env, stream), 1, 13)
 }
 
-func TestRealCallbacksMayPublish(t *testing.T) {
-	env := connect(t, realBroker(t).StreamURL())
+func TestCallbacksMayPublish(t *testing.T) { onBrokers(t, testCallbacksMayPublish) }
+
+func testCallbacksMayPublish(t *testing.T, b broker) {
+	env := connect(t, b.StreamURL())
 	stream := newStream(t, env)
 	p := newProducer(t, env, stream, ProducerConfig{MaxInFlight: 1})
 	done := make(chan error)
@@ -154,9 +164,12 @@ func TestRealCallbacksMayPublish(t *testing.T) {
 
 // While the broker takes nothing, PublishAsync waits for room under its
 // context, Flush and Close wait under theirs, and every message is reported.
-func TestRealProducerUnderSilence(t *testing.T) {
+func TestProducerUnderSilence(t *testing.T) {
 	// The official client waits 10 s for the answer to its last request.
-	b := realBroker(t, goleak.IgnoreAnyFunction("github.com/rabbitmq/rabbitmq-stream-go-client/pkg/stream.waitCodeWithTimeOut"))
+	onBrokers(t, testProducerUnderSilence, goleak.IgnoreAnyFunction("github.com/rabbitmq/rabbitmq-stream-go-client/pkg/stream.waitCodeWithTimeOut"))
+}
+
+func testProducerUnderSilence(t *testing.T, b broker) {
 	proxy, uri := throughProxy(t, b)
 	env := connect(t, uri)
 	stream := newStream(t, env)
@@ -196,8 +209,10 @@ func TestRealProducerUnderSilence(t *testing.T) {
 	}
 }
 
-func TestRealSections(t *testing.T) {
-	env := connect(t, realBroker(t).StreamURL())
+func TestSections(t *testing.T) { onBrokers(t, testSections) }
+
+func testSections(t *testing.T, b broker) {
+	env := connect(t, b.StreamURL())
 	stream := newStream(t, env)
 	p := newProducer(t, env, stream, ProducerConfig{})
 	id := UUID{1, 2, 3, 15: 16}
@@ -265,8 +280,10 @@ func plainTimes(v any) {
 	}
 }
 
-func TestRealInvalidMessages(t *testing.T) {
-	env := connect(t, realBroker(t).StreamURL())
+func TestInvalidMessages(t *testing.T) { onBrokers(t, testInvalidMessages) }
+
+func testInvalidMessages(t *testing.T, b broker) {
+	env := connect(t, b.StreamURL())
 	p := newProducer(t, env, newStream(t, env), ProducerConfig{})
 	for name, m := range map[string]Message{
 		"type":           {ApplicationProperties: map[string]any{"c": make(chan int)}},
@@ -280,8 +297,10 @@ func TestRealInvalidMessages(t *testing.T) {
 	}
 }
 
-func TestRealEnvCloseEndsEverything(t *testing.T) {
-	env := connect(t, realBroker(t).StreamURL())
+func TestEnvCloseEndsEverything(t *testing.T) { onBrokers(t, testEnvCloseEndsEverything) }
+
+func testEnvCloseEndsEverything(t *testing.T, b broker) {
+	env := connect(t, b.StreamURL())
 	stream := newStream(t, env)
 	p := newProducer(t, env, stream, ProducerConfig{})
 	stop, _ := runConsumer(t, env, stream, ConsumerConfig{Name: "c"}, func(*Delivery) {})
@@ -305,6 +324,6 @@ func TestRealEnvCloseEndsEverything(t *testing.T) {
 			t.Errorf("%s after Close: %v", name, err)
 		}
 	}
-	again := connect(t, realBroker(t).StreamURL())
+	again := connect(t, b.StreamURL())
 	wantNumbers(t, readAll(t, again, stream), 0, 100)
 }

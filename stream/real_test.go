@@ -18,11 +18,13 @@ import (
 
 	"github.com/tidemark-go/tidemark/internal/faults"
 	"github.com/tidemark-go/tidemark/internal/rabbit"
+	"github.com/tidemark-go/tidemark/streamtest"
 	"go.uber.org/goleak"
 )
 
-// The tests in real_*_test.go run against a real RabbitMQ. This file brings it
-// up and holds what they share.
+// The tests in real_*_test.go are about a whole broker. Those that say
+// onBrokers run on the in-process one and, like the rest, on a real RabbitMQ.
+// This file brings it up and holds what they share.
 
 // needReal skips a test unless TIDEMARK_REAL is set, as `make test` does.
 func needReal(t testing.TB) {
@@ -87,6 +89,24 @@ func realBroker(t testing.TB, ignore ...goleak.Option) *rabbit.Instance {
 	return b
 }
 
+// broker is what a test needs to know of one.
+type broker interface{ StreamURL() string }
+
+// inProcess is the in-process broker as the tests see it.
+type inProcess struct{ *streamtest.Broker }
+
+func (b inProcess) StreamURL() string { return b.URI() }
+
+// onBrokers runs a test on the in-process broker, always, and on the real one.
+func onBrokers(t *testing.T, test func(*testing.T, broker), ignore ...goleak.Option) {
+	t.Run("streamtest", func(t *testing.T) {
+		b := streamtest.NewBroker(t)
+		noLeaks(t, ignore...)
+		test(t, inProcess{b})
+	})
+	t.Run("rabbitmq", func(t *testing.T) { test(t, realBroker(t, ignore...)) })
+}
+
 // mortalBroker returns the broker that may be killed, running.
 func mortalBroker(t testing.TB) *rabbit.Instance {
 	t.Helper()
@@ -115,7 +135,7 @@ func connect(t testing.TB, uris string) *Env {
 }
 
 // throughProxy returns a proxy before the broker and its URI.
-func throughProxy(t testing.TB, b *rabbit.Instance) (*faults.Proxy, string) {
+func throughProxy(t testing.TB, b broker) (*faults.Proxy, string) {
 	t.Helper()
 	u, err := url.Parse(strings.Split(b.StreamURL(), ",")[0])
 	if err != nil {

@@ -21,7 +21,7 @@ func (e *Env) storeLinkFor(ctx context.Context, s *subscription, name string, p 
 	if p.Every == 0 {
 		return &storeLink{s.conn, s}, nil
 	}
-	c, err := dial(ctx, e.cfg, s.endpoint, "tidemark-store-"+name, hooks{})
+	c, err := dial(ctx, e.cfg, s.endpoint, "tidemark-store-"+name, hooks{moved: s.left})
 	if err != nil {
 		return nil, err
 	}

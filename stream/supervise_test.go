@@ -137,7 +137,7 @@ func TestRunMovedStreamStoresNothing(t *testing.T) {
 		}
 		return key == wire.KeyStoreOffset && swallow.Load()
 	}
-	r := b.run(t, ConsumerConfig{Name: "billing", Store: StorePolicy{Every: 1}}, func(r *running, d *Delivery) error {
+	r := b.run(t, ConsumerConfig{Name: "billing", Store: StorePolicy{Interval: time.Nanosecond}}, func(r *running, d *Delivery) error {
 		if d.Offset == 101 {
 			swallow.Store(true)
 			b.recreate()
