@@ -139,6 +139,7 @@ func TestRunMovedStreamStoresNothing(t *testing.T) {
 	}
 	r := b.run(t, ConsumerConfig{Name: "billing", Store: StorePolicy{Interval: time.Nanosecond}}, func(r *running, d *Delivery) error {
 		if d.Offset == 101 {
+			eventually(t, "the store of 100 is through", patience, func() bool { got, _ := b.storedOffset("billing"); return got == 100 })
 			swallow.Store(true)
 			b.recreate()
 			reader.Load().send(&wire.MetadataUpdate{Code: wire.CodeStreamNotAvailable, Stream: testStream})
