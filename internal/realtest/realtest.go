@@ -28,11 +28,14 @@ var shared = sync.OnceValues(func() (*rabbit.Instance, error) {
 	return rabbit.Up(ctx, filepath.Join(Root(), ".rabbitmq", "test"), 1, os.Stderr)
 })
 
+// enabled reports whether the tests may have a real RabbitMQ.
+func enabled() bool { return os.Getenv("TIDEMARK_REAL") == "1" }
+
 // Broker returns the shared broker, running. It skips the test unless
 // TIDEMARK_REAL is 1, as it is in make test.
 func Broker(t testing.TB) *rabbit.Instance {
 	t.Helper()
-	if os.Getenv("TIDEMARK_REAL") != "1" {
+	if !enabled() {
 		t.Skip("needs a real RabbitMQ: run make test, or set TIDEMARK_REAL=1 (the first run downloads one)")
 	}
 	b, err := shared()
