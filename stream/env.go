@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/tidemark-go/tidemark/internal/wire"
 )
@@ -17,6 +18,8 @@ import (
 type Env struct {
 	cfg       Config
 	endpoints []endpoint
+
+	recreatedWait time.Duration // shorter in tests
 
 	// life ends with Close; what the Env owns lives under it.
 	life context.Context
@@ -46,7 +49,7 @@ func Connect(ctx context.Context, cfg Config) (*Env, error) {
 	}
 	life, end := context.WithCancelCause(context.Background())
 	e := &Env{
-		cfg: cfg, endpoints: endpoints, life: life, end: end,
+		cfg: cfg, endpoints: endpoints, recreatedWait: recreatedWait, life: life, end: end,
 		done: make(chan struct{}), dialing: make(chan struct{}, 1),
 		producers: map[*Producer]struct{}{},
 	}

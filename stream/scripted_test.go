@@ -3,6 +3,7 @@ package stream
 import (
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/tidemark-go/tidemark/internal/wire"
 )
@@ -42,6 +43,7 @@ func (b *scripted) env(t testing.TB) *Env {
 	if err != nil {
 		t.Fatal(err)
 	}
+	e.recreatedWait = 100 * time.Millisecond
 	t.Cleanup(func() { _ = e.Close() })
 	return e
 }

@@ -221,14 +221,16 @@ func (r *run) firstPosition(ctx context.Context, c *conn, now Stats) (first, aga
 	return first, again, nil
 }
 
+// recreatedTries is how often a leader is asked whether the stream really ends
+// before what was read of it, and recreatedWait how long that takes in all.
 const (
 	recreatedTries = 10
-	recreatedPause = 200 * time.Millisecond
+	recreatedWait  = 2 * time.Second
 )
 
 // checkRecreated compares the stream's extent with what was seen of it. Only
 // the leader knows it, and one that has just started may not know it yet, so it
-// is asked for two seconds before the stream counts as another one.
+// is asked for a while before the stream counts as another one.
 func (r *run) checkRecreated(ctx context.Context, c *conn) error {
 	if !r.hasSeenChunk || !c.leads {
 		return nil
@@ -241,7 +243,7 @@ func (r *run) checkRecreated(ctx context.Context, c *conn) error {
 		if !now.Empty && now.CommittedChunk >= r.seenChunk {
 			return nil
 		}
-		if err := sleep(ctx, recreatedPause); err != nil {
+		if err := sleep(ctx, r.c.env.recreatedWait/recreatedTries); err != nil {
 			return err
 		}
 	}
