@@ -181,6 +181,9 @@ func (f *ConsumerUpdateResponse) fields(c *codec) {
 	c.u32(&f.Correlation)
 	c.code(&f.Code)
 	c.spec(&f.Spec, true)
+	if c.decoding {
+		c.buf = nil // rstream sends an offset with every type; RabbitMQ does not look at it
+	}
 }
 
 func (*ResolveOffsetSpec) Head() (Key, uint16) { return KeyResolveOffsetSpec, 1 }

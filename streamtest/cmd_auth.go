@@ -1,0 +1,136 @@
+package streamtest
+
+import (
+	"bytes"
+	"crypto/subtle"
+	"crypto/tls"
+	"net"
+	"regexp"
+
+	"github.com/tidemark-go/tidemark/internal/wire"
+)
+
+// SaslAuthenticate, at the start of a connection and again later, and permissions.
+//
+// Not implemented: AMQPLAIN, OAuth 2, challenges. Permissions do not change while the broker runs, so that
+// re-authentication never takes publishers or subscriptions away.
+
+const (
+	mechanismPlain     = "PLAIN"
+	mechanismExternal  = "EXTERNAL"
+	mechanismAnonymous = "ANONYMOUS"
+)
+
+func (c *conn) mechanisms() []string {
+	list := []string{mechanismPlain}
+	if c.b.cfg.anonymous != "" {
+		list = append(list, mechanismAnonymous)
+	}
+	if c.b.cfg.tls != nil && c.b.cfg.tls.ClientAuth >= tls.VerifyClientCertIfGiven {
+		list = append(list, mechanismExternal)
+	}
+	return list
+}
+
+func (c *conn) authenticate(req *wire.SaslAuthenticate) {
+	user, code := c.identify(req)
+	if code != wire.CodeOK {
+		c.b.cfg.logger.Info("login refused", "connection", c.name, "mechanism", req.Mechanism, "code", code.String())
+		c.fail(wire.KeySaslAuthenticate, req.Correlation, code)
+		return
+	}
+	c.user, c.mechanism = user, req.Mechanism
+	c.send(&wire.SaslAuthenticateResponse{Correlation: req.Correlation, Code: wire.CodeOK})
+	c.advance(phaseTune)
+	c.send(&wire.Tune{FrameMax: c.b.cfg.frameMax, Heartbeat: uint32(c.b.cfg.heartbeat.Seconds())})
+}
+
+// reauthenticate renews the login of a connection that is ready: same mechanism, same user.
+func (c *conn) reauthenticate(req *wire.SaslAuthenticate) {
+	if req.Mechanism != c.mechanism {
+		c.fail(wire.KeySaslAuthenticate, req.Correlation, wire.CodeSaslCannotChangeMechanism)
+		return
+	}
+	user, code := c.identify(req)
+	if code == wire.CodeOK && user != c.user {
+		code = wire.CodeSaslCannotChangeUsername
+	}
+	if code != wire.CodeOK {
+		c.fail(wire.KeySaslAuthenticate, req.Correlation, code)
+		return
+	}
+	c.send(&wire.SaslAuthenticateResponse{Correlation: req.Correlation, Code: wire.CodeOK})
+}
+
+// identify finds the account that the client proves to be.
+func (c *conn) identify(req *wire.SaslAuthenticate) (*account, wire.Code) {
+	switch {
+	case req.Mechanism == mechanismPlain:
+		return c.identifyPlain(req.Data)
+	case req.Mechanism == mechanismAnonymous && c.b.cfg.anonymous != "":
+		return c.b.named(c.b.cfg.anonymous)
+	case req.Mechanism == mechanismExternal && c.b.cfg.tls != nil:
+		return c.identifyExternal()
+	}
+	return nil, wire.CodeSaslMechanismNotSupported
+}
+
+// identifyPlain reads NUL user NUL password. RabbitMQ knows no authorization identity before the first NUL.
+func (c *conn) identifyPlain(data []byte) (*account, wire.Code) {
+	parts := bytes.Split(data, []byte{0})
+	if len(parts) != 3 || len(parts[0]) > 0 {
+		return nil, wire.CodeSaslError
+	}
+	a := c.b.accounts[string(parts[1])]
+	if a == nil || subtle.ConstantTimeCompare([]byte(a.Password), parts[2]) != 1 {
+		return nil, wire.CodeAuthenticationFailure
+	}
+	if a.Name == "guest" && !loopback(c.raw.RemoteAddr()) {
+		return nil, wire.CodeAuthenticationLoopback
+	}
+	return a, wire.CodeOK
+}
+
+func loopback(addr net.Addr) bool {
+	tcp, ok := addr.(*net.TCPAddr)
+	return ok && tcp.IP.IsLoopback()
+}
+
+// identifyExternal takes the user from the common name of the verified client certificate.
+func (c *conn) identifyExternal() (*account, wire.Code) {
+	tc, ok := c.nc.(*tls.Conn)
+	if !ok {
+		return nil, wire.CodeSaslMechanismNotSupported
+	}
+	chains := tc.ConnectionState().VerifiedChains
+	if len(chains) == 0 {
+		return nil, wire.CodeAuthenticationFailure
+	}
+	return c.b.named(chains[0][0].Subject.CommonName)
+}
+
+func (b *Broker) named(user string) (*account, wire.Code) {
+	if a := b.accounts[user]; a != nil {
+		return a, wire.CodeOK
+	}
+	return nil, wire.CodeAuthenticationFailure
+}
+
+// mayEnter reports whether the user has any permission in the virtual host.
+func (a *account) mayEnter(vhost string) bool {
+	return a.permissions == nil || a.permissions[vhost] != nil
+}
+
+// The three things a permission is about.
+func configure(p *patterns) *regexp.Regexp { return p.configure }
+func write(p *patterns) *regexp.Regexp     { return p.write }
+func read(p *patterns) *regexp.Regexp      { return p.read }
+
+// may reports whether the connection's user has that permission on name.
+func (c *conn) may(what func(*patterns) *regexp.Regexp, name string) bool {
+	if c.user.permissions == nil {
+		return true
+	}
+	p := c.user.permissions[c.vhost.name]
+	return p != nil && what(p).MatchString(name)
+}

@@ -1,0 +1,39 @@
+package streamtest
+
+import "github.com/tidemark-go/tidemark/internal/wire"
+
+// StoreOffset and QueryOffset.
+//
+// Not implemented: storing an offset does not take an offset of the stream as in RabbitMQ, which writes it
+// to the log (a test can have that gap from Broker.SkipOffsets); offsets below the first one retained
+// are kept.
+
+func (c *conn) storeOffset(req *wire.StoreOffset) {
+	s, code := c.find(req.Stream)
+	if code != wire.CodeOK || len(req.Reference) > maxReference || !c.may(read, req.Stream) {
+		return // never answered
+	}
+	c.touched[s] = struct{}{}
+	if c.b.faults.loseStore() {
+		c.b.cfg.logger.Info("store lost", "stream", s.name, "reference", req.Reference, "offset", req.Offset)
+		return
+	}
+	if _, known := s.offsets[req.Reference]; c.b.remember(s, known, req.Reference) {
+		s.offsets[req.Reference] = req.Offset
+	}
+}
+
+func (c *conn) queryOffset(req *wire.QueryOffset) {
+	s, code := c.findReadable(req.Stream)
+	if code != wire.CodeOK {
+		c.fail(wire.KeyQueryOffset, req.Correlation, code)
+		return
+	}
+	c.touched[s] = struct{}{}
+	offset, stored := s.offsets[req.Reference]
+	if !stored {
+		c.fail(wire.KeyQueryOffset, req.Correlation, wire.CodeNoOffset)
+		return
+	}
+	c.send(&wire.QueryOffsetResponse{Correlation: req.Correlation, Code: wire.CodeOK, Offset: offset})
+}

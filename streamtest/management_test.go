@@ -1,0 +1,88 @@
+package streamtest
+
+import (
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/tidemark-go/tidemark/internal/wire"
+)
+
+// request sends a request as guest and returns status and body.
+func request(t *testing.T, b *Broker, method, path, password string) (int, string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, b.ManagementURL()+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.SetBasicAuth("guest", password)
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(text)
+}
+
+func TestManagement(t *testing.T) {
+	t.Cleanup(http.DefaultClient.CloseIdleConnections)
+	b := NewBroker(t, WithManagement("127.0.0.1:0"))
+	c := openRaw(t, b)
+	name := url.PathEscape(b.Connections()[0].Name)
+	tests := []struct {
+		method, path string
+		status       int
+		contains     string
+	}{
+		{"GET", "/api/overview", 200, `"rabbitmq_version":"4.3.6"`},
+		{"GET", "/api/connections", 200, `"connection_name":"TestManagement"`},
+		{"GET", "/api/connections/", 200, `"connection_name":"TestManagement"`},
+		{"GET", "/api/connections/" + name, 200, `"protocol":"stream"`},
+		{"GET", "/api/connections/nope", 404, "Not Found"},
+		{"DELETE", "/api/connections/nope", 404, ""},
+		{"PUT", "/api/vhosts/v", 201, ""},
+		{"PUT", "/api/vhosts/v", 204, ""},
+		{"PUT", "/api/vhosts/%2F", 204, ""},
+		{"DELETE", "/api/vhosts/v", 204, ""},
+		{"DELETE", "/api/vhosts/v", 404, ""},
+		{"GET", "/api/nothing", 404, ""},
+	}
+	for _, tt := range tests {
+		status, text := request(t, b, tt.method, tt.path, "guest")
+		if status != tt.status || !strings.Contains(text, tt.contains) {
+			t.Errorf("%s %s: %d %s", tt.method, tt.path, status, text)
+		}
+		if strings.Contains(text, "{") && !json.Valid([]byte(text)) {
+			t.Errorf("%s %s: no JSON: %s", tt.method, tt.path, text)
+		}
+	}
+	if status, _ := request(t, b, "GET", "/api/overview", "wrong"); status != 401 {
+		t.Errorf("wrong password: %d", status)
+	}
+	if status, _ := request(t, b, "DELETE", "/api/connections/"+name, "guest"); status != 204 {
+		t.Errorf("delete: %d", status)
+	}
+	c.expectEnd()
+}
+
+func TestDeleteVHost(t *testing.T) {
+	t.Cleanup(http.DefaultClient.CloseIdleConnections)
+	b := NewBroker(t, WithManagement("127.0.0.1:0"), WithVHost("v"))
+	c := dialRaw(t, b)
+	c.login("guest", "guest")
+	c.open("v")
+	c.create("s")
+	c.declare(1, "", "s")
+	if status, _ := request(t, b, "DELETE", "/api/vhosts/v", "guest"); status != 204 {
+		t.Fatalf("%d", status)
+	}
+	c.expect(wire.KeyMetadataUpdate)
+	c.expectEnd()
+}

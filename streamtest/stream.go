@@ -1,0 +1,111 @@
+package streamtest
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/tidemark-go/tidemark/internal/wire"
+)
+
+// vhost is a virtual host: a namespace of streams and super streams.
+type vhost struct {
+	b       *Broker
+	name    string
+	streams map[string]*stream
+	supers  map[string]*superStream
+}
+
+func newVHost(b *Broker, name string) *vhost {
+	return &vhost{b: b, name: name, streams: make(map[string]*stream), supers: make(map[string]*superStream)}
+}
+
+// stream is a stream and all that is stored with it.
+type stream struct {
+	name      string
+	vhost     *vhost
+	arguments wire.Properties
+	log       streamLog
+	offsets   map[string]uint64 // stored, by consumer reference
+	sequences map[string]uint64 // highest publishing id, by publisher reference
+	groups    map[string]*group // single active consumers, by name
+	readers   map[*subscription]struct{}
+	batch     int  // entries the next chunk may have, see chunkWriter
+	down      bool // made unavailable by a test
+}
+
+// validName tells which names a stream or super stream may have.
+func validName(name string) bool { return name != "" && !strings.HasPrefix(name, "amq.") }
+
+// cleanName removes what RabbitMQ strips from a name on creation, and only then.
+func cleanName(name string) string { return strings.NewReplacer("\r", "", "\n", "").Replace(name) }
+
+// createStream creates a stream, or says why not.
+func (vh *vhost) createStream(name string, args wire.Properties) wire.Code {
+	l, ok := parseArguments(args)
+	if !ok || !validName(name) {
+		return wire.CodePreconditionFailed
+	}
+	if s := vh.streams[name]; s != nil {
+		if equivalent(s.arguments, args) {
+			return wire.CodeStreamAlreadyExists
+		}
+		return wire.CodePreconditionFailed
+	}
+	if vh.b.full() {
+		return wire.CodeInternalError
+	}
+	vh.b.store(streamCost, false)
+	vh.streams[name] = &stream{
+		name: name, vhost: vh, arguments: args, log: streamLog{limits: l, size: streamCost},
+		offsets: make(map[string]uint64), sequences: make(map[string]uint64),
+		groups: make(map[string]*group), readers: make(map[*subscription]struct{}),
+	}
+	return wire.CodeOK
+}
+
+// deleteStream removes a stream and tells the connections that use it.
+func (b *Broker) deleteStream(s *stream) {
+	delete(s.vhost.streams, s.name)
+	for _, super := range s.vhost.supers {
+		super.bindings = slices.DeleteFunc(super.bindings, func(p binding) bool { return p.stream == s.name })
+	}
+	s.groups = make(map[string]*group)
+	b.store(-s.log.size, b.full())
+	b.evict(s)
+}
+
+// evict takes publishers and subscriptions off a stream that is gone or has moved: each connection that
+// used it is told once.
+func (b *Broker) evict(s *stream) {
+	for c := range b.conns {
+		c.forget(s)
+	}
+	b.changed()
+}
+
+// find returns a stream of the connection's virtual host, or the code that says why not.
+func (c *conn) find(name string) (*stream, wire.Code) {
+	s := c.vhost.streams[name]
+	if s == nil {
+		return nil, wire.CodeStreamDoesNotExist
+	}
+	if s.down {
+		return nil, wire.CodeStreamNotAvailable
+	}
+	return s, wire.CodeOK
+}
+
+// findReadable is find after a check of the permission to read.
+func (c *conn) findReadable(name string) (*stream, wire.Code) {
+	if !c.may(read, name) {
+		return nil, wire.CodeAccessRefused
+	}
+	return c.find(name)
+}
+
+// wakeReaders lets the writers of all who read the stream look for new chunks.
+func (s *stream) wakeReaders() {
+	for r := range s.readers {
+		r.conn.signal()
+	}
+}
