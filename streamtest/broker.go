@@ -89,8 +89,12 @@ func (b *Broker) listen(addr string) error {
 		return fmt.Errorf("listen for streams: %w", err)
 	}
 	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed { // meanwhile: nobody would wait for the goroutine
+		ln.Close()
+		return fmt.Errorf("listen for streams: %w", net.ErrClosed)
+	}
 	b.ln, b.stopped = ln, false
-	b.mu.Unlock()
 	b.wg.Add(1)
 	go b.accept(ln)
 	return nil

@@ -206,9 +206,9 @@ func (c *conn) finish() {
 func (c *conn) end(how Cut) {
 	c.detach()
 	c.flush = false
+	c.mute = how == CutSilent
 	switch how {
 	case CutSilent:
-		c.mute = true
 	case CutRST:
 		reset(c.raw)
 	default:

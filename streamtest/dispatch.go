@@ -100,7 +100,7 @@ func (c *conn) run(key wire.Key, fields []byte, do handler) error {
 // answer refuses a command with code instead of executing it.
 func (c *conn) answer(key wire.Key, fields []byte, code wire.Code) error {
 	switch key {
-	case wire.KeyStoreOffset:
+	case wire.KeyStoreOffset, wire.KeyTune, wire.KeyTune.Response(), wire.KeyConsumerUpdate.Response():
 		return nil // never answered: it is lost
 	case wire.KeyCredit:
 		var req wire.Credit

@@ -98,7 +98,8 @@ func (b *Broker) set(change func(*faults)) {
 
 // AnswerWith makes the broker answer a command with code instead of executing it, as often as times says;
 // Forever for always, 0 to end it. Publish is answered by a PublishError, Credit by a CreditResponse,
-// Metadata by that code for each stream; a StoreOffset, which is never answered, is lost.
+// Metadata by that code for each stream. What is never answered is lost: StoreOffset, Tune, and the
+// client's answer to a ConsumerUpdate.
 func (b *Broker) AnswerWith(command Command, code Code, times int) {
 	b.set(func(f *faults) {
 		if f.answers == nil {

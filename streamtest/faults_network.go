@@ -1,9 +1,6 @@
 package streamtest
 
-import (
-	"fmt"
-	"net"
-)
+import "net"
 
 // Cut is a way in which a connection ends.
 type Cut int
@@ -109,11 +106,5 @@ func (b *Broker) RestartOnNewPort() error {
 
 func (b *Broker) restart(addr string) error {
 	b.Stop()
-	b.mu.Lock()
-	closed := b.closed
-	b.mu.Unlock()
-	if closed {
-		return fmt.Errorf("restart: %w", net.ErrClosed)
-	}
 	return b.listen(addr)
 }

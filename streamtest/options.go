@@ -93,8 +93,8 @@ func WithVersion(v string) Option { return func(c *config) { c.version = v } }
 // WithStartTime makes the broker's clock start at t instead of the real time; it runs from there.
 func WithStartTime(t time.Time) Option { return func(c *config) { c.start = t } }
 
-// WithLogger sets where connections, refusals and faults are logged. The default is silence. Passwords
-// are never logged.
+// WithLogger sets where refusals and faults are logged. The default is silence. Passwords are never
+// logged. The logger's handler must not call the broker.
 func WithLogger(l *slog.Logger) Option { return func(c *config) { c.logger = l } }
 
 // User is an account of the broker.

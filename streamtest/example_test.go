@@ -1,0 +1,50 @@
+package streamtest_test
+
+import (
+	"fmt"
+
+	"github.com/rabbitmq/rabbitmq-stream-go-client/pkg/amqp"
+	"github.com/rabbitmq/rabbitmq-stream-go-client/pkg/stream"
+
+	"github.com/tidemark-go/tidemark/streamtest"
+)
+
+// Any client of the stream protocol works; here, the official one. In a test, NewBroker(t) replaces Start
+// and Close.
+func Example() {
+	b, err := streamtest.Start()
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer b.Close()
+	if err := publishInvoice(b.URI()); err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println(b.Bodies("invoices"))
+	// Output: [invoice 1]
+}
+
+// publishInvoice stands for the service under test.
+func publishInvoice(uri string) error {
+	env, err := stream.NewEnvironment(stream.NewEnvironmentOptions().SetUri(uri))
+	if err != nil {
+		return err
+	}
+	defer env.Close()
+	if err := env.DeclareStream("invoices", stream.NewStreamOptions()); err != nil {
+		return err
+	}
+	p, err := env.NewProducer("invoices", nil)
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	confirmed := p.NotifyPublishConfirmation()
+	if err := p.Send(amqp.NewMessage([]byte("invoice 1"))); err != nil {
+		return err
+	}
+	<-confirmed // Close does not wait for what is in flight
+	return nil
+}
