@@ -1,6 +1,8 @@
 package streamtest
 
 import (
+	"fmt"
+
 	"github.com/tidemark-go/tidemark/internal/wire"
 )
 
@@ -101,7 +103,7 @@ func (c *conn) publish(version uint16, fields []byte) error {
 		return c.refuseRest(w, &frame)
 	}
 	if frame.Err() != nil {
-		return frame.Err()
+		return crash(frame.Err())
 	}
 	c.commit(w)
 	return nil
@@ -132,7 +134,7 @@ func (c *conn) refuseRest(w *chunkWriter, frame *wire.Publish) error {
 		w.refused = append(w.refused, e.PublishingID)
 	}
 	if frame.Err() != nil {
-		return frame.Err()
+		return crash(frame.Err())
 	}
 	c.commit(w)
 	c.push(wire.KeyPublishError, wire.AppendPublishError(c.out, w.publisher.id, wire.CodePreconditionFailed, w.refused))
@@ -145,9 +147,13 @@ func (c *conn) refusePublish(frame *wire.Publish, code wire.Code) error {
 	}
 	if frame.Err() == nil {
 		c.push(wire.KeyPublishError, wire.AppendPublishError(c.out, frame.PublisherID, code, c.ids))
+		return nil
 	}
-	return frame.Err()
+	return crash(frame.Err())
 }
+
+// crash says that RabbitMQ's process dies of the error: it parses the entries of a frame one by one.
+func crash(err error) error { return fmt.Errorf("%w: %w", errCrash, err) }
 
 // commit stores the chunks and confirms: what was dropped as duplicate first, then what was stored.
 func (c *conn) commit(w *chunkWriter) {

@@ -151,7 +151,7 @@ func TestMalformedPublishStoresNothing(t *testing.T) {
 	frame := wire.AppendPublishEntry(wire.BeginPublish(nil, 1, 1), 7, []byte("good"))
 	frame = append(frame, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0, 0, 99, 'x')
 	c.write(wire.FinishPublish(frame, 0, 2))
-	c.expect(wire.KeyClose)
+	c.expectEnd()
 	if _, known := b.Sequence("s", "ref"); known || len(b.Messages("s")) != 0 {
 		t.Errorf("stored %q", b.Bodies("s"))
 	}
