@@ -10,7 +10,7 @@ var closeRows = []row{
 		is(r, c.call(&wire.Close{Correlation: c.next(), Code: ok, Reason: "done"}), ok)
 		c.ended()
 	}},
-	{name: "what follows Close is ignored", section: "2.7", run: func(r *run) {
+	{name: "what comes in one packet with Close is ignored", section: "2.7", since: "4.3.0", run: func(r *run) {
 		c, name := r.open(), r.name()
 		c.send(&wire.Close{Correlation: c.next(), Code: ok}, &wire.Create{Correlation: 99, Stream: name})
 		resp := wire.Response{Key: wire.KeyClose}
@@ -18,12 +18,22 @@ var closeRows = []row{
 		c.ended()
 		is(r, r.admin().delete(name), noStream)
 	}},
+	{name: "what comes before Close is done", section: "2.7", run: func(r *run) {
+		c, name := r.open(), r.name()
+		c.send(&wire.Create{Correlation: 99, Stream: name}, &wire.Close{Correlation: c.next(), Code: ok})
+		create, end := wire.Response{Key: wire.KeyCreate}, wire.Response{Key: wire.KeyClose}
+		c.decode(&create)
+		is(r, create.Code, ok)
+		c.decode(&end)
+		c.ended()
+		is(r, r.admin().delete(name), ok)
+	}},
 	{name: "Close with any code and reason", section: "2.7", run: func(r *run) {
 		c := r.open()
 		is(r, c.call(&wire.Close{Correlation: c.next(), Code: 4711, Reason: ""}), ok)
 		c.ended()
 	}},
-	{name: "after the broker's Close other frames are ignored", section: "1 Bad input", run: func(r *run) {
+	{name: "after the broker's Close other frames are ignored", section: "1 Bad input", since: "4.3.0", run: func(r *run) {
 		c, name := r.open(), r.name()
 		c.write(raw(999, 1))
 		c.send(&wire.Create{Correlation: c.next(), Stream: name}, &wire.Heartbeat{})
@@ -43,7 +53,7 @@ var closeRows = []row{
 	}},
 }
 
-// offsetTail is what follows the stream in a Subscribe: an offset type, and a credit.
+// subscribeBytes is a Subscribe whose offset type may be anything.
 func subscribeBytes(offsetType byte) []byte {
 	return raw(wire.KeySubscribe, 1, 0, 0, 0, 1, 1, 0, 1, 's', 0, offsetType, 0, 1)
 }
@@ -77,7 +87,19 @@ var malformedRows = []row{
 		c.send(&wire.Heartbeat{}, &wire.Heartbeat{})
 		c.quiet()
 	}},
-	{name: "frame of no bytes", section: "1 Bad input", run: crashing([]byte{0, 0, 0, 0})},
+	{name: "frame of no bytes", section: "1 Bad input", since: "4.3.0",
+		run: malformed([]byte{0, 0, 0, 0}), before: crashing([]byte{0, 0, 0, 0})},
+	{name: "Publish without count", section: "1 Bad input", run: malformed(raw(wire.KeyPublish, 1, 1))},
+	{name: "Publish with a short entry", section: "1 Bad input", run: crashingPublish(1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 9, 'x')},
+	{name: "Publish of an unknown publisher with a short entry", section: "1 Bad input",
+		run: crashingPublish(2, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 9, 'x')},
+	{name: "the count of a Publish does not matter", section: "4 Publish", run: func(r *run) {
+		c := r.publisher("")
+		for _, count := range []byte{0, 2} {
+			c.write(raw(wire.KeyPublish, 1, 1, 0, 0, 0, count, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 'x'))
+			c.confirmed(1, 1)
+		}
+	}},
 	{name: "offset type 0 in Subscribe", section: "1 Bad input", run: crashing(subscribeBytes(0))},
 	{name: "offset type 6 in Subscribe", section: "1 Bad input", run: crashing(subscribeBytes(6))},
 	{name: "unknown command before Open", section: "1 Bad input", run: early(raw(999, 1))},
@@ -161,6 +183,15 @@ func crashing(b []byte) func(*run) {
 	return func(r *run) {
 		c := r.open()
 		c.write(b)
+		c.ended()
+	}
+}
+
+// crashingPublish is crashing on a connection with publisher 1.
+func crashingPublish(fields ...byte) func(*run) {
+	return func(r *run) {
+		c := r.publisher("")
+		c.write(raw(wire.KeyPublish, 1, fields...))
 		c.ended()
 	}
 }

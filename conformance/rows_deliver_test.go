@@ -57,6 +57,13 @@ var deliverRows = []row{
 	{name: "version 1 where no more is known", section: "2.6", run: delivers(1, func(c *client) {
 		c.exchange(wire.CommandVersion{Key: wire.KeyDeliver, Min: 1, Max: 1})
 	})},
+	{name: "version 1 where more is known than there is", section: "2.6", run: delivers(1, func(c *client) {
+		c.exchange(wire.CommandVersion{Key: wire.KeyDeliver, Min: 1, Max: 3})
+	})},
+	{name: "there is no way back from version 2", section: "2.6", run: delivers(2, func(c *client) {
+		c.exchange(deliverVersion2)
+		c.exchange(wire.CommandVersion{Key: wire.KeyDeliver, Min: 1, Max: 1})
+	})},
 	{name: "version 2", section: "4 Deliver", run: delivers(2, func(c *client) { c.exchange(deliverVersion2) })},
 	{name: "version 2 tells the last chunk", section: "4 Deliver", run: func(r *run) {
 		c, s := r.open(), r.filled(5)
@@ -67,14 +74,16 @@ var deliverRows = []row{
 	}},
 	{name: "tracking is not delivered", section: "5", run: func(r *run) {
 		c, s := r.open(), r.filled(1)
-		is(r, c.subscribe(1, s, first, 3), ok)
+		is(r, c.subscribe(1, s, first, 1), ok)
 		is(r, c.bodies(1, 1), []string{"m0"})
+		c.credit(1, 2)
+		c.quiet()
 		for i := range uint64(3) {
 			r.admin().store("ref", s, i)
 			is(r, r.admin().query("ref", s), number{ok, i})
 		}
 		r.append(s, 1, 2)
-		is(r, c.bodies(1, 2), []string{"m1", "m2"}) // three credits: no tracking has cost any
+		is(r, c.bodies(1, 2), []string{"m1", "m2"}) // two credits: no tracking has cost any
 	}},
 }
 

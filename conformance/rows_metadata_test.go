@@ -152,8 +152,16 @@ var superRows = []row{
 	{name: "an invalid argument", section: "4 CreateSuperStream", run: func(r *run) {
 		name, partitions := r.superName(1)
 		c := r.open()
-		is(r, c.createSuper(name, partitions, []string{"a"}, "initial-cluster-size", "0"), precondition)
+		is(r, c.createSuper(name, partitions, []string{"a"}, "initial-cluster-size", "0"), wire.CodeInternalError)
+		is(r, c.partitions(name), names{noStream, nil})
 		is(r, c.delete(partitions[0]), noStream)
+	}},
+	{name: "without partitions", section: "4 CreateSuperStream", run: func(r *run) {
+		name, _ := r.superName(0)
+		c := r.open()
+		is(r, c.createSuper(name, nil, nil), ok)
+		is(r, c.partitions(name), names{ok, nil})
+		is(r, c.deleteSuper(name), ok)
 	}},
 	{name: "deleting", section: "4 DeleteSuperStream", run: func(r *run) {
 		name, partitions := r.super("a", "b")
