@@ -77,7 +77,7 @@ func (c *conn) querySequence(req *wire.QueryPublisherSequence) {
 	})
 }
 
-// publish stores the messages of a Publish frame. Nothing of a malformed frame is stored.
+// publish stores the messages of a Publish frame. Of one that is cut short, those before the cut.
 func (c *conn) publish(version uint16, fields []byte) error {
 	frame, err := wire.DecodePublish(version, fields)
 	if err != nil {
@@ -102,10 +102,10 @@ func (c *conn) publish(version uint16, fields []byte) error {
 	if w.refused != nil {
 		return c.refuseRest(w, &frame)
 	}
+	c.commit(w)
 	if frame.Err() != nil {
 		return crash(frame.Err())
 	}
-	c.commit(w)
 	return nil
 }
 
@@ -133,10 +133,10 @@ func (c *conn) refuseRest(w *chunkWriter, frame *wire.Publish) error {
 	for e := (wire.PublishEntry{}); frame.Next(&e); {
 		w.refused = append(w.refused, e.PublishingID)
 	}
+	c.commit(w)
 	if frame.Err() != nil {
 		return crash(frame.Err())
 	}
-	c.commit(w)
 	c.push(wire.KeyPublishError, wire.AppendPublishError(c.out, w.publisher.id, wire.CodePreconditionFailed, w.refused))
 	return nil
 }

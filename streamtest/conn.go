@@ -158,7 +158,7 @@ func (c *conn) handle(frame []byte) {
 		return
 	}
 	c.b.journal.add(c, key)
-	if key == wire.KeyHeartbeat {
+	if key == wire.KeyHeartbeat && version == wire.Version1 && len(fields) == 0 {
 		return
 	}
 	if c.phase == phaseClosing {
