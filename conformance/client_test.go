@@ -160,11 +160,17 @@ func timedOut(err error) bool {
 // closed expects the broker's Close, answers it, and expects the end.
 func (c *client) closed(code wire.Code) {
 	c.t.Helper()
+	c.closing(code)
+	c.ended()
+}
+
+// closing expects the broker's Close and answers it.
+func (c *client) closing(code wire.Code) {
+	c.t.Helper()
 	var req wire.Close
 	c.decode(&req)
 	is(c.t, req, wire.Close{Correlation: 1, Code: code, Reason: code.String()})
 	c.send(&wire.Response{Key: wire.KeyClose, Correlation: req.Correlation, Code: ok})
-	c.ended()
 }
 
 // patient sets how long the client waits from now on.

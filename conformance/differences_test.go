@@ -48,6 +48,16 @@ var differences = map[string]difference{
 			c.ended()
 		},
 	},
+	"malformed/commands with lists, a byte short or long": {
+		reason: "a fault of RabbitMQ; streamtest asks for the end as it does with all that is malformed",
+		instead: func(r *run) {
+			for _, f := range withLists {
+				short, long := misfit(r, f)
+				malformed(short)(r)
+				malformed(long)(r)
+			}
+		},
+	},
 	"create/max-length-bytes that is no number": {
 		reason: "a fault of RabbitMQ, whose connection dies of it; a refusal shows a test what is wrong",
 		instead: func(r *run) {

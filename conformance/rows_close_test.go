@@ -1,6 +1,10 @@
 package conformance
 
 import (
+	"encoding/binary"
+	"slices"
+	"time"
+
 	"github.com/tidemark-go/tidemark/internal/wire"
 )
 
@@ -89,6 +93,32 @@ var malformedRows = []row{
 	}},
 	{name: "frame of no bytes", section: "1 Bad input", since: "4.3.0",
 		run: malformed([]byte{0, 0, 0, 0}), before: crashing([]byte{0, 0, 0, 0})},
+	{name: "frame of one byte", section: "1 Bad input", since: "4.3.0",
+		run: malformed([]byte{0, 0, 0, 1, 0}), before: crashing([]byte{0, 0, 0, 1, 0})},
+	{name: "frame without version", section: "1 Bad input", run: malformed([]byte{0, 0, 0, 2, 0, byte(wire.KeyDelete)})},
+	{name: "heartbeat with a body", section: "1 Bad input", run: malformed(raw(wire.KeyHeartbeat, 1, 0))},
+	{name: "commands of fixed layout, a byte short or long", section: "1 Bad input", run: func(r *run) {
+		for _, f := range fixedLayout {
+			short, long := misfit(r, f)
+			malformed(short)(r)
+			malformed(long)(r)
+		}
+	}},
+	{name: "commands with lists, a byte short or long", section: "1 Bad input", run: func(r *run) {
+		for _, f := range withLists {
+			short, long := misfit(r, f)
+			crashing(short)(r)
+			crashing(long)(r)
+		}
+	}},
+	{name: "what comes before a short entry is stored", section: "4 Publish", run: func(r *run) {
+		s := r.stream()
+		c := r.publisher("ref", s)
+		b := wire.AppendPublishEntry(wire.BeginPublish(nil, wire.Version1, 1), 7, []byte("good"))
+		c.write(wire.FinishPublish(append(b, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0, 0, 99, 'x'), 0, 2))
+		c.endedAfter(wire.KeyPublishConfirm)
+		r.holds(s, "good")
+	}},
 	{name: "Publish without count", section: "1 Bad input", run: malformed(raw(wire.KeyPublish, 1, 1))},
 	{name: "Publish with a short entry", section: "1 Bad input", run: crashingPublish(1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 9, 'x')},
 	{name: "Publish of an unknown publisher with a short entry", section: "1 Bad input",
@@ -123,28 +153,22 @@ var malformedRows = []row{
 		is(r, r.admin().delete(s), ok)
 	}},
 	{name: "frame above the limit", section: "1 Max frame size", since: "4.2.6",
-		run: func(r *run) {
-			c, s := r.open(), r.stream()
-			is(r, c.declare(1, "", s), ok)
-			c.publishSize(1, 1<<20)
-			c.closed(wire.CodeFrameTooLarge)
-		},
+		run: func(r *run) { r.tooLarge(1<<20, 1<<20) },
 		before: func(r *run) {
-			c, s := r.open(), r.stream()
-			is(r, c.declare(1, "", s), ok)
+			c := r.publisher("")
 			c.publishSize(1, 1<<20)
 			c.confirmed(1, 0)
 		}},
-	{name: "frame above the client's own limit", section: "1 Max frame size", since: "4.2.6", run: func(r *run) {
-		c, s := r.dial(), r.stream()
-		c.login("guest")
-		is(r, c.openTuned("/", &wire.Tune{FrameMax: 4096}), ok)
-		is(r, c.declare(1, "", s), ok)
-		c.publishSize(1, 4000)
-		c.confirmed(1, 0)
-		c.publishSize(1, 4096)
-		c.closed(wire.CodeFrameTooLarge)
-	}},
+	{name: "frame above the client's own limit", section: "1 Max frame size", since: "4.2.6",
+		run: func(r *run) { r.tooLarge(4096, 4096) },
+		before: func(r *run) {
+			c, s := r.dial(), r.stream()
+			c.login("guest")
+			is(r, c.openTuned("/", &wire.Tune{FrameMax: 4096}), ok)
+			is(r, c.declare(1, "", s), ok)
+			c.publishSize(1, 4096)
+			c.confirmed(1, 0)
+		}},
 	{name: "frame of 9000 bytes before Open", section: "1 Max frame size", since: "4.3.5",
 		run: func(r *run) {
 			c := r.dial()
@@ -156,6 +180,23 @@ var malformedRows = []row{
 			c.write(bigProperties(r))
 			c.expect(wire.KeyPeerProperties.Response())
 		}},
+}
+
+// tooLarge publishes a message of n bytes where less is allowed. The broker does not look at anything after
+// that frame, not at the answer to its Close either, and ends the connection when it has waited long enough.
+func (r *run) tooLarge(n int, limit uint32) {
+	r.Helper()
+	r = r.own()
+	c, s := r.dial(), r.stream()
+	c.login("guest")
+	is(r, c.openTuned("/", &wire.Tune{FrameMax: limit}), ok)
+	is(r, c.declare(1, "", s), ok)
+	c.publishSize(1, n-100)
+	c.confirmed(1, 0)
+	c.publishSize(1, n)
+	c.closing(wire.CodeFrameTooLarge)
+	r.wait(10 * time.Second)
+	c.ended()
 }
 
 func bigProperties(r *run) []byte {
@@ -203,4 +244,31 @@ func early(b []byte) func(*run) {
 		c.write(b)
 		c.ended()
 	}
+}
+
+var fixedLayout = []wire.Frame{
+	&wire.DeclarePublisher{PublisherID: 1, Reference: "r", Stream: "s"}, &wire.DeletePublisher{PublisherID: 1},
+	&wire.QueryPublisherSequence{Reference: "r", Stream: "s"}, &wire.Credit{SubscriptionID: 1, Credit: 1},
+	&wire.StoreOffset{Reference: "r", Stream: "s"}, &wire.QueryOffset{Reference: "r", Stream: "s"},
+	&wire.Unsubscribe{SubscriptionID: 1}, &wire.Delete{Stream: "s"}, &wire.Route{RoutingKey: "k", SuperStream: "s"},
+	&wire.Partitions{SuperStream: "s"}, &wire.StreamStats{Stream: "s"}, &wire.DeleteSuperStream{Name: "s"},
+	&wire.Close{Code: ok, Reason: "r"},
+}
+
+// withLists are commands whose last part RabbitMQ reads item by item, without looking at their count.
+var withLists = []wire.Frame{
+	&wire.Create{Stream: "cf-never", Arguments: props("max-age", "1h")}, &wire.Metadata{Streams: []string{"cf-never"}},
+	&wire.CreateSuperStream{Name: "cf-never", Partitions: []string{"cf-never"}, BindingKeys: []string{"b"}, Arguments: props("k", "v")},
+	&wire.ExchangeCommandVersions{Commands: []wire.CommandVersion{{Key: wire.KeyPublish, Min: 1, Max: 2}}},
+	&wire.Subscribe{Stream: "cf-never", Spec: wire.OffsetSpec{Type: wire.OffsetFirst}, Credit: 1, Properties: props("k", "v")},
+}
+
+// misfit returns the frame with its last byte cut off, and with another one.
+func misfit(r *run, f wire.Frame) (short, long []byte) {
+	r.Helper()
+	b := encode(r, f)
+	short, long = slices.Clone(b[:len(b)-1]), append(slices.Clone(b), 0)
+	binary.BigEndian.PutUint32(short, uint32(len(short)-wire.SizeLen))
+	binary.BigEndian.PutUint32(long, uint32(len(long)-wire.SizeLen))
+	return short, long
 }

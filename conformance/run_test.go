@@ -166,7 +166,7 @@ func (r *run) own() *run {
 	b := streamtest.NewBroker(r.TB, streamtestOptions()...)
 	own := *r.broker
 	own.addr, own.advance = b.Addr(), b.AdvanceHeartbeats
-	return &run{TB: r.TB, broker: &own, patience: r.patience}
+	return newRun(r.TB, &own, r.patience)
 }
 
 // wait lets time pass on a broker that own returned.
