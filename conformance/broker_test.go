@@ -16,6 +16,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -31,6 +32,8 @@ type broker struct {
 	tlsAddr string // empty: none
 	roots   *x509.CertPool
 	version string
+	// management is the URL of the management API, with user and password; empty: none.
+	management string
 	// advance lets time pass for connections; nil where only waiting does. See run.own.
 	advance func(time.Duration)
 }
@@ -57,10 +60,11 @@ var permissions = map[string]streamtest.Permission{
 }
 
 func newStreamtest(t *testing.T) *broker {
-	b := streamtest.NewBroker(t, streamtestOptions()...)
+	b := streamtest.NewBroker(t, append(streamtestOptions(), streamtest.WithManagement("127.0.0.1:0"))...)
 	cert, roots := certificate(t)
 	secure := streamtest.NewBroker(t, streamtest.WithTLS(&tls.Config{Certificates: []tls.Certificate{cert}}))
 	target := &broker{addr: b.Addr(), tlsAddr: secure.Addr(), roots: roots}
+	target.management = strings.Replace(b.ManagementURL(), "://", "://guest:guest@", 1)
 	target.learnVersion(t, "streamtest")
 	return target
 }
@@ -94,7 +98,7 @@ func newRabbitMQ(t *testing.T) *broker {
 	if err != nil {
 		t.Fatal(err)
 	}
-	target := &broker{addr: hostPort(t, inst.StreamURL())}
+	target := &broker{addr: hostPort(t, inst.StreamURL()), management: inst.ManagementURL()}
 	if secure := inst.StreamTLSURL(); secure != "" {
 		pem, err := os.ReadFile(inst.CAFile())
 		if err != nil {
@@ -103,7 +107,7 @@ func newRabbitMQ(t *testing.T) *broker {
 		target.tlsAddr, target.roots = hostPort(t, secure), x509.NewCertPool()
 		target.roots.AppendCertsFromPEM(pem)
 	}
-	setUp(t, inst.ManagementURL())
+	target.setUp(t)
 	target.learnVersion(t, "RabbitMQ")
 	return target
 }
@@ -117,27 +121,11 @@ func hostPort(t *testing.T, uri string) string {
 }
 
 // setUp makes the virtual host and the accounts, all of which may be there from an earlier run.
-func setUp(t *testing.T, management string) {
+func (b *broker) setUp(t *testing.T) {
 	put := func(path string, body any) {
 		t.Helper()
-		ctx, cancel := context.WithTimeout(t.Context(), setUpTimeout)
-		defer cancel()
-		data, err := json.Marshal(body)
-		if err != nil {
-			t.Fatal(err)
-		}
-		req, err := http.NewRequestWithContext(ctx, http.MethodPut, management+"/api/"+path, bytes.NewReader(data))
-		if err != nil {
-			t.Fatal(err)
-		}
-		req.Header.Set("Content-Type", "application/json")
-		resp, err := http.DefaultClient.Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_ = resp.Body.Close() // nothing of it is read
-		if resp.StatusCode >= http.StatusBadRequest {
-			t.Fatalf("PUT %s: %s", path, resp.Status)
+		if status := b.manage(t, http.MethodPut, path, body); status >= http.StatusBadRequest {
+			t.Fatalf("PUT %s: %d", path, status)
 		}
 	}
 	put("vhosts/"+otherVHost, struct{}{})
@@ -146,6 +134,28 @@ func setUp(t *testing.T, management string) {
 		put("users/"+name, map[string]string{"password": name, "tags": ""})
 		put("permissions/%2F/"+name, map[string]string{"configure": p.Configure, "write": p.Write, "read": p.Read})
 	}
+}
+
+// manage asks the management API and returns the status of its answer.
+func (b *broker) manage(t testing.TB, method, path string, body any) int {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), setUpTimeout)
+	defer cancel()
+	data, err := json.Marshal(body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, b.management+"/api/"+path, bytes.NewReader(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close() // nothing of it is read
+	return resp.StatusCode
 }
 
 // learnVersion asks the broker for its version, which decides what the rows expect.
