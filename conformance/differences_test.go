@@ -100,6 +100,25 @@ var differences = map[string]difference{
 			is(r, stats, figures(-1, -1, -1))
 		},
 	},
+	"resolve/on nothing but a stored offset": {
+		reason:  "as above",
+		instead: func(r *run) { is(r, r.open().resolve(r.tracked(), next), number{ok, 0}) },
+	},
+	"deliver/tracking is delivered to who asks for all chunks": {
+		reason: "as above; no client asks for it",
+		instead: func(r *run) {
+			c, s := r.open(), r.tracked()
+			is(r, c.subscribe(1, s, first, 1, "chunk_selector", "all"), ok)
+			c.quiet()
+		},
+	},
+	"subscribe/a byte left over without properties is ignored": {
+		reason: "a fault of the client that a test should find",
+		instead: func(r *run) {
+			_, long := misfit(r, &wire.Subscribe{Stream: r.stream(), Spec: first, Credit: 1})
+			malformed(long)(r)
+		},
+	},
 	"retention/a reader that was overtaken first reads its segment to the end": {
 		reason: "RabbitMQ reads on in a file that is deleted but open; in memory what is removed is gone",
 		instead: func(r *run) {

@@ -44,6 +44,7 @@ var createRows = func() []row {
 			is(r, c.delete(name), ok)
 		}},
 		{name: "a name of 255 bytes", section: "13", run: longName(255)},
+		{name: "a name of 256 bytes", section: "13", run: longName(256)},
 		{name: "names are told apart by case", section: "13", run: func(r *run) {
 			c, name := r.open(), r.stream()
 			is(r, c.delete(strings.ToUpper(name)), noStream)

@@ -72,6 +72,13 @@ var deliverRows = []row{
 		d, chunk := c.deliver(1)
 		is(r, [2]uint64{d.CommittedChunk, chunk.FirstOffset}, [2]uint64{4, 1})
 	}},
+	{name: "tracking is delivered to who asks for all chunks", section: "4 Subscribe", run: func(r *run) {
+		c, s := r.open(), r.tracked()
+		is(r, c.subscribe(1, s, first, 1, "chunk_selector", "all"), ok)
+		d, err := wire.DecodeDeliver(wire.Version1, c.expect(wire.KeyDeliver).fields)
+		is(r, err, nil)
+		is(r, d.Chunk[1], wire.ChunkTrackingDelta)
+	}},
 	{name: "tracking is not delivered", section: "5", run: func(r *run) {
 		c, s := r.open(), r.filled(1)
 		is(r, c.subscribe(1, s, first, 1), ok)

@@ -81,6 +81,25 @@ var handshakeRows = []row{
 		is(r, resp.Code, ok)
 		c.quiet()
 	}},
+	{name: "PeerProperties twice ends the connection", section: "1 Bad input", run: func(r *run) {
+		c := r.dial()
+		c.peerProperties()
+		c.send(&wire.PeerProperties{})
+		c.endedAfter(wire.KeyPeerProperties.Response())
+	}},
+	{name: "Tune twice ends the connection", section: "1 Bad input", run: func(r *run) {
+		c := r.dial()
+		c.login("guest")
+		c.expect(wire.KeyTune)
+		c.send(&wire.Tune{}, &wire.Tune{})
+		c.ended()
+	}},
+	{name: "Close during the handshake ends the connection", section: "2.7", run: func(r *run) {
+		c := r.dial()
+		c.peerProperties()
+		c.send(&wire.Close{Code: ok})
+		c.endedAfter(wire.KeyClose.Response())
+	}},
 	{name: "Create before Open ends the connection", section: "1 Bad input", run: outOfOrder(&wire.Create{Stream: "cf-never"}, true)},
 	{name: "ExchangeCommandVersions before Open ends the connection", section: "2.6",
 		run: outOfOrder(&wire.ExchangeCommandVersions{}, true)},

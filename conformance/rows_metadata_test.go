@@ -2,6 +2,7 @@ package conformance
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/tidemark-go/tidemark/internal/wire"
 )
@@ -209,6 +210,29 @@ var superRows = []row{
 		is(r, c.delete(partitions[0]), ok)
 		is(r, c.partitions(name), names{ok, partitions[1:]})
 		is(r, c.route("a", name), names{ok, nil})
+	}},
+	{name: "deleting after a partition is gone", section: "4 DeleteSuperStream", run: func(r *run) {
+		name, partitions := r.super("a", "b")
+		c := r.open()
+		is(r, c.delete(partitions[0]), ok)
+		is(r, c.deleteSuper(name), ok)
+		is(r, c.delete(partitions[1]), noStream)
+	}},
+	{name: "CR and LF are taken out of its name", section: "13", run: func(r *run) {
+		name, partitions := r.superName(1)
+		c := r.open()
+		is(r, c.createSuper("\r"+name+"\n", partitions, []string{"a"}), ok)
+		is(r, c.partitions(name), names{ok, partitions})
+	}},
+	{name: "a reserved name", section: "4 CreateSuperStream", run: func(r *run) {
+		_, partitions := r.superName(1)
+		is(r, r.open().createSuper("amq.cf", partitions, []string{"a"}), precondition)
+	}},
+	{name: "twelve partitions keep their order", section: "4 Partitions", run: func(r *run) {
+		keys := strings.Split("lkjihgfedcba", "")
+		name, partitions := r.super(keys...)
+		is(r, r.open().partitions(name), names{ok, partitions})
+		is(r, r.open().route("a", name), names{ok, partitions[11:]})
 	}},
 	{name: "a super stream and a stream of the same name", section: "4 CreateSuperStream", run: func(r *run) {
 		c, s := r.open(), r.stream()

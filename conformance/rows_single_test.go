@@ -1,6 +1,8 @@
 package conformance
 
 import (
+	"strings"
+
 	"github.com/tidemark-go/tidemark/internal/wire"
 )
 
@@ -207,6 +209,20 @@ var singleRows = []row{
 		c := r.open()
 		is(r, c.subscribe(1, r.stream(), first, 10, activeConsumer, "true"), precondition)
 		is(r, c.unsubscribe(1), noSubscription)
+	}},
+	{name: "an empty name is a name", section: "4 Subscribe", run: func(r *run) {
+		c, s := r.open(), r.filled(1)
+		is(r, c.joining(1, s, "", 1), ok)
+		c.activated(1)
+		is(r, c.chunks(1, 1), []uint64{0})
+	}},
+	{name: "a name of 256 bytes", section: "4 Subscribe", run: func(r *run) {
+		is(r, r.open().joining(1, r.stream(), strings.Repeat("n", 256), 1), precondition)
+	}},
+	{name: "the same id again while it waits", section: "4 Subscribe", run: func(r *run) {
+		s := r.stream()
+		m := r.members(2, s, 1)
+		is(r, m[1].joining(1, s, "g", 1), subscribed)
 	}},
 	{name: "only true makes a member", section: "4 Subscribe", run: func(r *run) {
 		c, s := r.open(), r.filled(1)

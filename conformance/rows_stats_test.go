@@ -81,6 +81,12 @@ var resolveRows = func() []row {
 		{name: "beyond the end", run: resolves((*run).pairs, at(1000), 10)},
 		{name: "an early time", run: resolves((*run).pairs, from(1), 0)},
 		{name: "a time to come", run: resolves((*run).pairs, soon, 10)},
+		{name: "a filter makes no difference", run: func(r *run) {
+			s := r.stream()
+			r.fruits(s, append(others(40), "apple"))
+			is(r, r.open().resolve(s, first, "filter.0", "apple"), number{ok, 0})
+		}},
+		{name: "on nothing but a stored offset", run: resolves((*run).tracked, next, 1)},
 		{name: "no such stream", run: func(r *run) { is(r, r.open().resolve(r.name(), first), number{noStream, 0}) }},
 		{name: "without permission to read", run: func(r *run) {
 			is(r, r.openAs(writer, "/").resolve(r.filled(1), first), number{accessRefused, 0})

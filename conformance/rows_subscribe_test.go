@@ -59,6 +59,15 @@ var subscribeRows = []row{
 		is(r, resp.Code, ok)
 		is(r, c.chunks(1, 1), []uint64{0})
 	}},
+	{name: "a byte left over without properties is ignored", section: "1 Bad input", run: func(r *run) {
+		c := r.open()
+		_, long := misfit(r, &wire.Subscribe{Correlation: c.next(), SubscriptionID: 1, Stream: r.filled(1), Spec: first, Credit: 1})
+		c.write(long)
+		resp := wire.Response{Key: wire.KeySubscribe}
+		c.decode(&resp)
+		is(r, resp.Code, ok)
+		is(r, c.chunks(1, 1), []uint64{0})
+	}},
 	{name: "a name of 255 bytes", section: "4 Subscribe", run: func(r *run) {
 		is(r, r.open().subscribe(1, r.stream(), first, 1, "name", strings.Repeat("n", 255)), ok)
 	}},
