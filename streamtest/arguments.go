@@ -23,6 +23,7 @@ type limits struct {
 // comparedArguments decide whether a stream that exists is the one asked for; RabbitMQ ignores the others.
 var comparedArguments = []string{
 	"max-length-bytes", "max-age", "stream-max-segment-size-bytes", "initial-cluster-size", "queue-leader-locator",
+	"stream-filter-size-bytes",
 }
 
 var leaderLocators = []string{"client-local", "balanced", "random", "least-leaders", "min-masters"}
@@ -82,9 +83,16 @@ func equivalent(a, b wire.Properties) bool {
 	for _, key := range comparedArguments {
 		x, inA := a.Get(key)
 		y, inB := b.Get(key)
-		if x != y || inA != inB {
+		if inA != inB || x != y && (key != "max-age" || !sameAge(x, y)) {
 			return false
 		}
 	}
 	return true
+}
+
+// sameAge knows that an hour is 60 minutes.
+func sameAge(x, y string) bool {
+	a, okA := parseAge(x)
+	b, okB := parseAge(y)
+	return okA && okB && a == b
 }

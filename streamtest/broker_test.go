@@ -132,6 +132,7 @@ func TestExchangeCommandVersions(t *testing.T) {
 func TestBadFrames(t *testing.T) {
 	b := NewBroker(t)
 	unknown := map[string][]byte{
+		"size 0":          {0, 0, 0, 0},
 		"unknown key":     {0, 0, 0, 4, 0, 0x77, 0, 1},
 		"unknown version": {0, 0, 0, 4, 0, 9, 0, 9},
 		"truncated body":  {0, 0, 0, 5, 0, 0x0d, 0, 1, 0},
@@ -150,8 +151,8 @@ func TestBadFrames(t *testing.T) {
 		})
 	}
 	silent := map[string][]byte{
-		"size 0":          {0, 0, 0, 0},
 		"bad offset type": {0, 0, 0, 16, 0, 7, 0, 1, 0, 0, 0, 1, 1, 0, 1, 's', 0, 9, 0, 1},
+		"short entry":     {0, 0, 0, 22, 0, 2, 0, 1, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 9, 'x'},
 	}
 	for name, frame := range silent {
 		t.Run(name, func(t *testing.T) {
@@ -200,10 +201,12 @@ func TestHeartbeats(t *testing.T) {
 	c.expect(wire.KeyTune)
 	c.send(&wire.Tune{Heartbeat: 3600}, &wire.Open{Correlation: c.next(), VHost: "/"})
 	c.expect(wire.KeyOpen.Response())
-	b.AdvanceHeartbeats(1800e9) // what was sent just now counts for this half
-	b.AdvanceHeartbeats(1800e9)
-	if frame, err := c.frames.Next(); err != nil || len(frame) != 4 || frame[1] != 0x17 {
-		t.Fatalf("%x, %v", frame, err)
+	b.AdvanceHeartbeats(1800e9) // the first comes though something was sent just now
+	b.AdvanceHeartbeats(3600e9)
+	for range 2 {
+		if frame, err := c.frames.Next(); err != nil || len(frame) != 4 || frame[1] != 0x17 {
+			t.Fatalf("%x, %v", frame, err)
+		}
 	}
 	c.send(&wire.Heartbeat{})
 	awaitCond(t, b, "heartbeat received", func() bool { return b.Received(Heartbeat) == 1 })

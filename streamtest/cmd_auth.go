@@ -26,10 +26,15 @@ func (c *conn) mechanisms() []string {
 	if c.b.cfg.anonymous != "" {
 		list = append(list, mechanismAnonymous)
 	}
-	if c.b.cfg.tls != nil && c.b.cfg.tls.ClientAuth >= tls.VerifyClientCertIfGiven {
+	if c.external() {
 		list = append(list, mechanismExternal)
 	}
 	return list
+}
+
+// external reports whether clients may prove who they are by a certificate.
+func (c *conn) external() bool {
+	return c.b.cfg.tls != nil && c.b.cfg.tls.ClientAuth >= tls.VerifyClientCertIfGiven
 }
 
 func (c *conn) authenticate(req *wire.SaslAuthenticate) {
@@ -69,7 +74,7 @@ func (c *conn) identify(req *wire.SaslAuthenticate) (*account, wire.Code) {
 		return c.identifyPlain(req.Data)
 	case req.Mechanism == mechanismAnonymous && c.b.cfg.anonymous != "":
 		return c.b.named(c.b.cfg.anonymous)
-	case req.Mechanism == mechanismExternal && c.b.cfg.tls != nil:
+	case req.Mechanism == mechanismExternal && c.external():
 		return c.identifyExternal()
 	}
 	return nil, wire.CodeSaslMechanismNotSupported

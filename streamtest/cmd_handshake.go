@@ -86,11 +86,9 @@ var serverCommands = func() []wire.CommandVersion {
 
 func (c *conn) exchangeVersions(req *wire.ExchangeCommandVersions) {
 	for _, v := range req.Commands {
-		if v.Key == wire.KeyDeliver {
-			c.deliver = wire.Version1
-			if v.Max >= wire.Version2 {
-				c.deliver = wire.Version2
-			}
+		// Exactly, and there is no way back.
+		if v.Key == wire.KeyDeliver && v.Max == wire.Version2 {
+			c.deliver = wire.Version2
 		}
 	}
 	c.send(&wire.ExchangeCommandVersionsResponse{

@@ -5,8 +5,7 @@ import "github.com/tidemark-go/tidemark/internal/wire"
 // StoreOffset and QueryOffset.
 //
 // Not implemented: storing an offset does not take an offset of the stream as in RabbitMQ, which writes it
-// to the log (a test can have that gap from Broker.SkipOffsets); offsets below the first one retained
-// are kept.
+// to the log (a test can have that gap from Broker.SkipOffsets).
 
 func (c *conn) storeOffset(req *wire.StoreOffset) {
 	s, code := c.find(req.Stream)
@@ -36,4 +35,13 @@ func (c *conn) queryOffset(req *wire.QueryOffset) {
 		return
 	}
 	c.send(&wire.QueryOffsetResponse{Correlation: req.Correlation, Code: wire.CodeOK, Offset: offset})
+}
+
+// dropOffsets forgets stored offsets that lie before what retention has left.
+func (s *stream) dropOffsets() {
+	for reference, offset := range s.offsets {
+		if offset < s.log.chunks[0].first {
+			delete(s.offsets, reference)
+		}
+	}
 }

@@ -1,6 +1,8 @@
 package streamtest
 
 import (
+	"fmt"
+
 	"github.com/tidemark-go/tidemark/internal/wire"
 )
 
@@ -75,7 +77,7 @@ func (c *conn) querySequence(req *wire.QueryPublisherSequence) {
 	})
 }
 
-// publish stores the messages of a Publish frame. Nothing of a malformed frame is stored.
+// publish stores the messages of a Publish frame. Of one that is cut short, those before the cut.
 func (c *conn) publish(version uint16, fields []byte) error {
 	frame, err := wire.DecodePublish(version, fields)
 	if err != nil {
@@ -100,10 +102,10 @@ func (c *conn) publish(version uint16, fields []byte) error {
 	if w.refused != nil {
 		return c.refuseRest(w, &frame)
 	}
-	if frame.Err() != nil {
-		return frame.Err()
-	}
 	c.commit(w)
+	if frame.Err() != nil {
+		return crash(frame.Err())
+	}
 	return nil
 }
 
@@ -131,10 +133,10 @@ func (c *conn) refuseRest(w *chunkWriter, frame *wire.Publish) error {
 	for e := (wire.PublishEntry{}); frame.Next(&e); {
 		w.refused = append(w.refused, e.PublishingID)
 	}
-	if frame.Err() != nil {
-		return frame.Err()
-	}
 	c.commit(w)
+	if frame.Err() != nil {
+		return crash(frame.Err())
+	}
 	c.push(wire.KeyPublishError, wire.AppendPublishError(c.out, w.publisher.id, wire.CodePreconditionFailed, w.refused))
 	return nil
 }
@@ -145,9 +147,13 @@ func (c *conn) refusePublish(frame *wire.Publish, code wire.Code) error {
 	}
 	if frame.Err() == nil {
 		c.push(wire.KeyPublishError, wire.AppendPublishError(c.out, frame.PublisherID, code, c.ids))
+		return nil
 	}
-	return frame.Err()
+	return crash(frame.Err())
 }
+
+// crash says that RabbitMQ's process dies of the error: it parses the entries of a frame one by one.
+func crash(err error) error { return fmt.Errorf("%w: %w", errCrash, err) }
 
 // commit stores the chunks and confirms: what was dropped as duplicate first, then what was stored.
 func (c *conn) commit(w *chunkWriter) {

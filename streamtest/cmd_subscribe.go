@@ -171,11 +171,8 @@ func (c *conn) resolveOffsetSpec(req *wire.ResolveOffsetSpec) {
 		c.fail(wire.KeyResolveOffsetSpec, req.Correlation, code)
 		return
 	}
-	f, position := newFilter(req.Properties), s.log.resolve(req.Spec)
-	for position < s.log.end() && !f.wants(s.log.at(position)) {
-		position++
-	}
+	// A filter in the properties makes no difference: it is where a reader attaches, not what it is sent.
 	c.send(&wire.ResolveOffsetSpecResponse{
-		Correlation: req.Correlation, Code: wire.CodeOK, Type: wire.OffsetAt, Offset: s.log.offsetOf(position),
+		Correlation: req.Correlation, Code: wire.CodeOK, Type: wire.OffsetAt, Offset: s.log.offsetOf(s.log.resolve(req.Spec)),
 	})
 }

@@ -8,8 +8,7 @@ import (
 
 // CreateSuperStream, DeleteSuperStream, Route and Partitions.
 //
-// Not implemented: exchanges other than super streams; the predefined ones exist but have no bindings. Unlike
-// in RabbitMQ nothing is left behind when an argument turns out to be invalid.
+// Not implemented: exchanges other than super streams; the predefined ones exist but have no bindings.
 
 const maxPartitions = 1000
 
@@ -38,6 +37,9 @@ func (c *conn) addSuperStream(req *wire.CreateSuperStream) wire.Code {
 		return code
 	}
 	super := &superStream{name: name}
+	if _, given := req.Arguments.Get("queue-leader-locator"); !given {
+		req.Arguments = append(req.Arguments, wire.Property{Key: "queue-leader-locator", Value: "balanced"})
+	}
 	for i, partition := range req.Partitions {
 		c.vhost.createStream(partition, req.Arguments) // checked above: cannot fail
 		super.bindings = append(super.bindings, binding{stream: partition, key: req.BindingKeys[i], order: i})
@@ -48,8 +50,7 @@ func (c *conn) addSuperStream(req *wire.CreateSuperStream) wire.Code {
 
 // checkSuperStream looks at everything before anything is created, so that nothing is left half-way.
 func (c *conn) checkSuperStream(name string, req *wire.CreateSuperStream) wire.Code {
-	_, valid := parseArguments(req.Arguments)
-	if !valid || !validName(name) || len(req.Partitions) != len(req.BindingKeys) ||
+	if !validName(name) || len(req.Partitions) != len(req.BindingKeys) ||
 		len(req.Partitions) > maxPartitions {
 		return wire.CodePreconditionFailed
 	}
@@ -70,6 +71,10 @@ func (c *conn) checkSuperStream(name string, req *wire.CreateSuperStream) wire.C
 	}
 	if c.vhost.supers[name] != nil || slices.ContainsFunc(req.Partitions, c.exists) {
 		return wire.CodeStreamAlreadyExists
+	}
+	// Only now, and unlike in Create: RabbitMQ stumbles over it while it declares the first partition.
+	if _, valid := parseArguments(req.Arguments); !valid && len(req.Partitions) > 0 {
+		return wire.CodeInternalError
 	}
 	return wire.CodeOK
 }

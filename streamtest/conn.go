@@ -77,7 +77,7 @@ func newConn(b *Broker, raw, nc net.Conn) *conn {
 		updates: make(map[uint32]*subscription), room: sync.NewCond(&b.mu),
 	}
 	c.frames = wire.NewFrameReader(countingReader{c}, maxPreOpenFrame)
-	c.timers.deadline = b.beat().Add(stepTimeout)
+	c.timers.deadline, c.timers.pendingMax = b.beat().Add(stepTimeout), b.cfg.frameMax
 	return c
 }
 
@@ -154,11 +154,11 @@ func (c *conn) handle(frame []byte) {
 	}
 	key, version, fields, err := wire.SplitHead(frame)
 	if err != nil {
-		c.end(CutFIN) // not even a key: RabbitMQ's process crashes
+		c.refuseFrame(wire.CodeUnknownFrame) // not even a key
 		return
 	}
 	c.b.journal.add(c, key)
-	if key == wire.KeyHeartbeat {
+	if key == wire.KeyHeartbeat && version == wire.Version1 && len(fields) == 0 {
 		return
 	}
 	if c.phase == phaseClosing {

@@ -75,7 +75,8 @@ func init() {
 func (c *conn) dispatch(key wire.Key, version uint16, fields []byte) error {
 	if c.phase != phaseReady {
 		h, known := handshakeCommands[key]
-		if !known || h.in != c.phase || version != wire.Version1 {
+		skipsTune := key == wire.KeyOpen && c.phase == phaseTune // RabbitMQ does not insist on an answer to Tune
+		if !known || h.in != c.phase && !skipsTune || version != wire.Version1 {
 			return fmt.Errorf("%w: %v out of order", errCrash, key)
 		}
 		return c.run(key, fields, h.do)

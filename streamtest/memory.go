@@ -17,8 +17,11 @@ func (b *Broker) full() bool { return b.stored >= b.cfg.memory }
 
 // account runs a change of what a stream stores and keeps the broker's sum right.
 func (b *Broker) account(s *stream, change func()) {
-	before, wasFull := s.log.size, b.full()
+	before, wasFull, removed := s.log.size, b.full(), s.log.removed
 	change()
+	if s.log.removed != removed {
+		s.dropOffsets()
+	}
 	b.store(s.log.size-before, wasFull)
 }
 

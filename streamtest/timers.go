@@ -14,6 +14,7 @@ type timers struct {
 	seen       uint64        // bytes received at the last check
 	misses     int           // checks in a row that saw nothing new
 	sent       bool          // something was sent since the last beat
+	beaten     bool          // the first beat, which is sent in any case, is over
 	pendingMax uint32        // frame size limit that holds once the connection is open
 	deadline   time.Time     // of the handshake or of Close; zero: none
 	reply      time.Time     // of consumer updates; zero: none
@@ -22,12 +23,13 @@ type timers struct {
 // replyTimeout is how long a client may take to answer a ConsumerUpdate.
 const replyTimeout = 60 * time.Second
 
-// startHeartbeat begins with the client's Tune, before Open.
+// startHeartbeat begins with the client's Tune, before Open. The bytes up to there count at the first check,
+// so that a client is cut off after three intervals, not two.
 func (c *conn) startHeartbeat(interval time.Duration) {
 	t, now := &c.timers, c.b.beat()
 	t.heartbeat = interval
 	t.nextBeat, t.nextCheck = now.Add(interval/2), now.Add(interval)
-	t.seen = c.received.Load()
+	c.signal() // the writer, which keeps the time, sleeps
 }
 
 // keepTime sends heartbeats that are due and returns how long nothing else is. ok is false when the client
@@ -54,10 +56,13 @@ func (c *conn) keepTime() (wait time.Duration, ok bool) {
 		t.nextCheck = t.nextCheck.Add(t.heartbeat)
 	}
 	if !now.Before(t.nextBeat) {
-		if !t.sent {
+		if c.phase < phaseReady {
+			return 0, false // RabbitMQ's process dies of a beat before Open
+		}
+		if !t.sent || !t.beaten {
 			c.send(&wire.Heartbeat{})
 		}
-		t.sent = false
+		t.sent, t.beaten = false, true
 		for !now.Before(t.nextBeat) {
 			t.nextBeat = t.nextBeat.Add(t.heartbeat / 2)
 		}

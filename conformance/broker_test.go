@@ -1,0 +1,206 @@
+package conformance
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"fmt"
+	"math/big"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tidemark-go/tidemark/internal/rabbit"
+	"github.com/tidemark-go/tidemark/internal/realtest"
+	"github.com/tidemark-go/tidemark/streamtest"
+)
+
+// broker is what the rows run against.
+type broker struct {
+	name    string // and version
+	addr    string
+	tlsAddr string // empty: none
+	roots   *x509.CertPool
+	version string
+	// management is the URL of the management API, with user and password; empty: none.
+	management string
+	// advance lets time pass for connections; nil where only waiting does. See run.own.
+	advance func(time.Duration)
+}
+
+// Accounts and virtual host that every broker is given besides guest and /. The password is the name.
+const (
+	otherVHost    = "cf-other"
+	nobody        = "cf-nobody" // no permission anywhere
+	reader        = "cf-reader"
+	writer        = "cf-writer"
+	configurer    = "cf-configurer"
+	everything    = ".*"
+	upTimeout     = 10 * time.Minute // leaves room for the download of a broker
+	setUpTimeout  = time.Minute
+	certLife      = time.Hour
+	defaultSuite  = "test"
+	suiteVariable = "TIDEMARK_RABBITMQ_SUITE"
+)
+
+var permissions = map[string]streamtest.Permission{
+	reader:     {Read: everything},
+	writer:     {Write: everything},
+	configurer: {Configure: everything},
+}
+
+func newStreamtest(t *testing.T) *broker {
+	b := streamtest.NewBroker(t, append(streamtestOptions(), streamtest.WithManagement("127.0.0.1:0"))...)
+	cert, roots := certificate(t)
+	secure := streamtest.NewBroker(t, streamtest.WithTLS(&tls.Config{Certificates: []tls.Certificate{cert}}))
+	target := &broker{addr: b.Addr(), tlsAddr: secure.Addr(), roots: roots}
+	target.management = strings.Replace(b.ManagementURL(), "://", "://guest:guest@", 1)
+	target.learnVersion(t, "streamtest")
+	return target
+}
+
+func streamtestOptions() []streamtest.Option {
+	opts := []streamtest.Option{
+		streamtest.WithUser(streamtest.User{Name: "guest", Password: "guest"}),
+		streamtest.WithUser(streamtest.User{Name: nobody, Password: nobody, Permissions: map[string]streamtest.Permission{}}),
+		streamtest.WithVHost(otherVHost), streamtest.WithAnonymous("guest"),
+	}
+	for name, p := range permissions {
+		opts = append(opts, streamtest.WithUser(streamtest.User{
+			Name: name, Password: name, Permissions: map[string]streamtest.Permission{"/": p},
+		}))
+	}
+	return opts
+}
+
+// newRabbitMQ brings the real broker up and leaves it running: make test ends it.
+func newRabbitMQ(t *testing.T) *broker {
+	if os.Getenv("TIDEMARK_REAL") != "1" {
+		t.Skip("needs a real RabbitMQ: run make test, or set TIDEMARK_REAL=1 (the first run downloads one)")
+	}
+	suite := defaultSuite
+	if s := os.Getenv(suiteVariable); s != "" {
+		suite = s
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), upTimeout)
+	defer cancel()
+	inst, err := rabbit.Up(ctx, filepath.Join(realtest.Root(), ".rabbitmq", suite), 1, os.Stderr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	target := &broker{addr: hostPort(t, inst.StreamURL()), management: inst.ManagementURL()}
+	if secure := inst.StreamTLSURL(); secure != "" {
+		pem, err := os.ReadFile(inst.CAFile())
+		if err != nil {
+			t.Fatal(err)
+		}
+		target.tlsAddr, target.roots = hostPort(t, secure), x509.NewCertPool()
+		target.roots.AppendCertsFromPEM(pem)
+	}
+	target.setUp(t)
+	target.learnVersion(t, "RabbitMQ")
+	return target
+}
+
+func hostPort(t *testing.T, uri string) string {
+	u, err := url.Parse(uri)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return net.JoinHostPort("127.0.0.1", u.Port())
+}
+
+// setUp makes the virtual host and the accounts, all of which may be there from an earlier run.
+func (b *broker) setUp(t *testing.T) {
+	put := func(path string, body any) {
+		t.Helper()
+		if status := b.manage(t, http.MethodPut, path, body); status >= http.StatusBadRequest {
+			t.Fatalf("PUT %s: %d", path, status)
+		}
+	}
+	put("vhosts/"+otherVHost, struct{}{})
+	put("users/"+nobody, map[string]string{"password": nobody, "tags": ""})
+	for name, p := range permissions {
+		put("users/"+name, map[string]string{"password": name, "tags": ""})
+		put("permissions/%2F/"+name, map[string]string{"configure": p.Configure, "write": p.Write, "read": p.Read})
+	}
+}
+
+// manage asks the management API and returns the status of its answer.
+func (b *broker) manage(t testing.TB, method, path string, body any) int {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), setUpTimeout)
+	defer cancel()
+	data, err := json.Marshal(body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, b.management+"/api/"+path, bytes.NewReader(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close() // nothing of it is read
+	return resp.StatusCode
+}
+
+// learnVersion asks the broker for its version, which decides what the rows expect.
+func (b *broker) learnVersion(t *testing.T, product string) {
+	c := newRun(t, b, patience).dial()
+	b.version = c.peerProperties()["version"]
+	b.name = product + " " + b.version
+	if _, err := fmt.Sscanf(b.version, "%d.%d.%d", new(int), new(int), new(int)); err != nil {
+		t.Fatalf("version %q: %v", b.version, err)
+	}
+}
+
+// since reports whether the broker has this version or a newer one.
+func (b *broker) since(version string) bool {
+	var have, want [3]int
+	_, _ = fmt.Sscanf(b.version, "%d.%d.%d", &have[0], &have[1], &have[2]) // checked by learnVersion
+	_, _ = fmt.Sscanf(version, "%d.%d.%d", &want[0], &want[1], &want[2])
+	for i := range have {
+		if have[i] != want[i] {
+			return have[i] > want[i]
+		}
+	}
+	return true
+}
+
+// certificate makes a self-signed certificate for localhost.
+func certificate(t *testing.T) (tls.Certificate, *x509.CertPool) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), DNSNames: []string{"localhost"}, IsCA: true, BasicConstraintsValid: true,
+		NotBefore: time.Now().Add(-certLife), NotAfter: time.Now().Add(certLife),
+		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AddCert(cert)
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, roots
+}

@@ -1,0 +1,175 @@
+package conformance
+
+import (
+	"runtime"
+	"sync"
+	"testing"
+
+	"github.com/tidemark-go/tidemark/internal/wire"
+)
+
+// difference is where streamtest deliberately does something else than the row says.
+type difference struct {
+	reason  string
+	instead func(r *run) // what streamtest does
+}
+
+// differences by row. This is the whole list.
+var differences = map[string]difference{
+	"handshake/AMQPLAIN, PLAIN and ANONYMOUS are offered": {
+		reason: "no client of streams uses AMQPLAIN, whose data is a table of AMQP 0.9.1",
+		instead: func(r *run) {
+			c := r.dial()
+			c.peerProperties()
+			is(r, c.mechanisms(), []string{"PLAIN", "ANONYMOUS"})
+		},
+	},
+	"handshake/an unknown command in ExchangeCommandVersions ends the connection": {
+		reason: "a fault of RabbitMQ: a client that knows more commands than the broker could not connect",
+		instead: func(r *run) {
+			r.open().exchange(wire.CommandVersion{Key: 999, Min: 1, Max: 1})
+		},
+	},
+	"malformed/null string": {
+		reason: "the specification of the protocol allows null where RabbitMQ does not; it is taken as empty",
+		instead: func(r *run) {
+			c := r.open()
+			c.write(raw(wire.KeyDelete, 1, 0, 0, 0, 1, 0xff, 0xff))
+			resp := wire.Response{Key: wire.KeyDelete}
+			c.decode(&resp)
+			is(r, resp.Code, noStream)
+		},
+	},
+	"malformed/the count of a Publish does not matter": {
+		reason: "a count that is wrong is a fault of the client that a test should find; the connection ends",
+		instead: func(r *run) {
+			c := r.publisher("")
+			c.write(raw(wire.KeyPublish, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 'x'))
+			c.ended()
+		},
+	},
+	"malformed/commands with lists, a byte short or long": {
+		reason: "a fault of RabbitMQ; streamtest asks for the end as it does with all that is malformed",
+		instead: func(r *run) {
+			for _, f := range withLists {
+				short, long := misfit(r, f)
+				malformed(short)(r)
+				malformed(long)(r)
+			}
+		},
+	},
+	"create/max-length-bytes that is no number": {
+		reason: "a fault of RabbitMQ, whose connection dies of it; a refusal shows a test what is wrong",
+		instead: func(r *run) {
+			is(r, r.open().create(r.name(), "max-length-bytes", "lots"), precondition)
+		},
+	},
+	"create/max-age that is no age": {
+		reason: "a fault of RabbitMQ, which makes a stream that does not work; a refusal shows a test what is wrong",
+		instead: func(r *run) {
+			c := r.open()
+			for _, age := range []string{"10", "0s", "-1s", "x"} {
+				is(r, c.create(r.name(), "max-age", age), precondition)
+			}
+		},
+	},
+	"credit/more than half of the first credit must be back before chunks come": {
+		reason: "no client can count on it, and a test is faster when chunks come with any credit",
+		instead: func(r *run) {
+			c, s := r.open(), r.filled(10)
+			is(r, c.subscribe(1, s, first, 4), ok)
+			is(r, c.chunks(1, 4), []uint64{0, 1, 2, 3})
+			c.credit(1, 1)
+			is(r, c.chunks(1, 1), []uint64{4})
+		},
+	},
+	"offset/takes an offset of a quiet stream": {
+		reason: "tests expect consecutive offsets; the gap is to be had from Broker.SkipOffsets",
+		instead: func(r *run) {
+			s := r.tracked()
+			r.append(s, 0, 1)
+			c := r.open()
+			is(r, c.subscribe(1, s, first, 1), ok)
+			is(r, c.chunks(1, 1), []uint64{0})
+		},
+	},
+	"stats/a stored offset counts as a chunk": {
+		reason: "as above: there are no chunks but those of messages",
+		instead: func(r *run) {
+			_, stats := r.open().stats(r.tracked())
+			is(r, stats, figures(-1, -1, -1))
+		},
+	},
+	"resolve/on nothing but a stored offset": {
+		reason:  "as above",
+		instead: func(r *run) { is(r, r.open().resolve(r.tracked(), next), number{ok, 0}) },
+	},
+	"deliver/tracking is delivered to who asks for all chunks": {
+		reason: "as above; no client asks for it",
+		instead: func(r *run) {
+			c, s := r.open(), r.tracked()
+			is(r, c.subscribe(1, s, first, 1, "chunk_selector", "all"), ok)
+			c.quiet()
+		},
+	},
+	"subscribe/a byte left over without properties is ignored": {
+		reason: "a fault of the client that a test should find",
+		instead: func(r *run) {
+			_, long := misfit(r, &wire.Subscribe{Stream: r.stream(), Spec: first, Credit: 1})
+			malformed(long)(r)
+		},
+	},
+	"retention/a reader that was overtaken first reads its segment to the end": {
+		reason: "RabbitMQ reads on in a file that is deleted but open; in memory what is removed is gone",
+		instead: func(r *run) {
+			c, left := r.overtaken()
+			c.credit(1, 1)
+			is(r, c.chunks(1, 1), []uint64{left})
+		},
+	},
+}
+
+// check holds streamtest to the difference: the row fails, and what is said to happen instead does.
+func (d difference) check(t *testing.T, b *broker, row row) {
+	t.Logf("differs: %s", d.reason)
+	rec := &recorder{TB: t}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		row.run(newRun(rec, b, differencePatience))
+	}()
+	<-done
+	if !rec.failed() {
+		t.Error("streamtest does what the row says: take it off the list of differences")
+	}
+	d.instead(newRun(t, b, patience))
+}
+
+// recorder is a test that may fail without failing the real one.
+type recorder struct {
+	testing.TB
+	mu  sync.Mutex
+	bad bool
+}
+
+func (r *recorder) failed() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.bad
+}
+
+func (r *recorder) Fail() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.bad = true
+}
+
+func (r *recorder) FailNow() {
+	r.Fail()
+	runtime.Goexit()
+}
+
+func (r *recorder) Error(args ...any)                 { r.Log(args...); r.Fail() }
+func (r *recorder) Errorf(format string, args ...any) { r.Logf(format, args...); r.Fail() }
+func (r *recorder) Fatal(args ...any)                 { r.Log(args...); r.FailNow() }
+func (r *recorder) Fatalf(format string, args ...any) { r.Logf(format, args...); r.FailNow() }

@@ -1,0 +1,134 @@
+package conformance
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// row is one behaviour. run talks to a broker it shares with all other rows, on streams of its own.
+type row struct {
+	name    string
+	section string // of the facts sheet
+	run     func(r *run)
+
+	// since is the first version of RabbitMQ that behaves like that. An older one is held to before, or
+	// left out where that is nil.
+	since  string
+	before func(r *run)
+}
+
+// group is the rows of a command or a subject.
+type group struct {
+	name string
+	rows []row
+}
+
+// table is all of them.
+var table = []group{
+	{"handshake", handshakeRows}, {"authenticate", authenticateRows}, {"close", closeRows},
+	{"malformed", malformedRows}, {"declare", declareRows}, {"publish", publishRows},
+	{"dedup", dedupRows}, {"batch", batchRows}, {"subscribe", subscribeRows}, {"start", startRows},
+	{"credit", creditRows}, {"deliver", deliverRows}, {"offset", offsetRows}, {"create", createRows},
+	{"delete", deleteRows}, {"metadata", metadataRows}, {"super", superRows}, {"single", singleRows},
+	{"single-super", singleSuperRows}, {"filter", filterRows}, {"stats", statsRows},
+	{"resolve", resolveRows}, {"permission", permissionRows}, {"retention", retentionRows},
+	{"management", managementRows},
+}
+
+const (
+	patience = 25 * time.Second // for what must come
+	// A row that is expected to fail on streamtest may wait for a frame that never comes.
+	differencePatience = 2 * time.Second
+)
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	// Rows wait for brokers most of the time: more of them than processors.
+	if flag.Lookup("test.parallel").Value.String() == strconv.Itoa(runtime.GOMAXPROCS(0)) {
+		_ = flag.Set("test.parallel", "12") // a number: cannot fail
+	}
+	code := m.Run()
+	fmt.Println(summary())
+	os.Exit(code)
+}
+
+// ran collects what the summary says.
+var ran struct {
+	brokers  []string
+	rows     int
+	excluded atomic.Int64
+}
+
+func summary() string {
+	s := fmt.Sprintf("conformance: %d rows on %s, %d listed differences", ran.rows,
+		strings.Join(ran.brokers, " and "), len(differences))
+	if n := ran.excluded.Load(); n > 0 {
+		s += fmt.Sprintf(", %d rows left out for the version", n)
+	}
+	return s
+}
+
+func TestConformance(t *testing.T) {
+	checkTable(t)
+	t.Run("streamtest", func(t *testing.T) { runTable(t, newStreamtest(t), true) })
+	t.Run("rabbitmq", func(t *testing.T) { runTable(t, newRabbitMQ(t), false) })
+}
+
+func checkTable(t *testing.T) {
+	t.Helper()
+	names := make(map[string]bool)
+	for _, g := range table {
+		for _, row := range g.rows {
+			name := g.name + "/" + row.name
+			if names[name] || row.section == "" || row.run == nil || strings.Contains(row.name, "/") {
+				t.Errorf("row %q: twice, without section or function, or with a / in its name", name)
+			}
+			names[name] = true
+		}
+	}
+	ran.rows = len(names)
+	for name, d := range differences {
+		if !names[name] || d.reason == "" || d.instead == nil {
+			t.Errorf("difference %q: no such row, no reason or nothing instead", name)
+		}
+	}
+}
+
+func runTable(t *testing.T, b *broker, differing bool) {
+	if !slices.Contains(ran.brokers, b.name) { // it is with -count
+		ran.brokers = append(ran.brokers, b.name)
+	}
+	for _, g := range table {
+		for _, row := range g.rows {
+			t.Run(g.name+"/"+row.name, func(t *testing.T) {
+				t.Parallel()
+				if d, listed := differences[g.name+"/"+row.name]; listed && differing {
+					d.check(t, b, row)
+					return
+				}
+				row.on(newRun(t, b, patience))
+			})
+		}
+	}
+}
+
+// on runs the row as the broker's version asks for.
+func (row row) on(r *run) {
+	switch {
+	case row.since == "" || r.since(row.since):
+		row.run(r)
+	case row.before != nil:
+		row.before(r)
+	default:
+		ran.excluded.Add(1)
+		r.Skipf("since RabbitMQ %s", row.since)
+	}
+}
