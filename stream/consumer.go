@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"runtime/debug"
 	"sync"
 	"time"
 )
@@ -27,12 +26,67 @@ type ConsumerConfig struct {
 	// Store says when the offset is stored. Default: with every message while
 	// traffic is slow, coalesced in a burst; see [StorePolicy].
 	Store StorePolicy
+
+	// Workers is how many messages Run handles at a time, each on a goroutine
+	// of its own, 10,000 at most. The offset stored is then that of the last
+	// message before which everything is handled, in the order of the stream:
+	// what was handled above it comes again after a crash, though not after a
+	// reconnect. With StorePolicy.Every only the worker that has moved it waits
+	// for the store. Default 0: one at a time, like 1.
+	//
+	// A slow handler lets the others run ahead of it by 10 chunks, or by twice
+	// as many messages as there are workers if those are in more chunks.
+	Workers int
+	// KeyOf makes the workers handle messages with the same key one at a time,
+	// in the order of the stream; "" is a key like any other. It runs on the
+	// goroutine that called Run, before any handler of the message, and must not
+	// block; a panic ends the run. Needs Workers. Default nil: no order.
+	KeyOf func(*Delivery) string
+
+	// BatchSize is how many messages RunBatch hands over at the most. Default
+	// 1000, at most 1,000,000.
+	BatchSize int
+	// BatchWait is how long the first message of a batch waits for the others.
+	// Default 100 ms.
+	BatchWait time.Duration
+}
+
+const (
+	maxWorkers   = 10_000
+	maxBatchSize = 1_000_000
+)
+
+// withDefaults checks the configuration and fills in what is left out.
+func (c ConsumerConfig) withDefaults() (ConsumerConfig, error) {
+	if c.BatchSize == 0 {
+		c.BatchSize = defaultBatchSize
+	}
+	if c.BatchWait == 0 {
+		c.BatchWait = defaultBatchWait
+	}
+	for _, err := range []error{checkLength("consumer's name", c.Name), c.Start.validate(), c.Store.validate()} {
+		if err != nil {
+			return c, err
+		}
+	}
+	switch {
+	case c.Name == "" && c.Store != (StorePolicy{}):
+		return c, fmt.Errorf("%w: a Store policy needs a Name to store the offset under", ErrInvalidConfig)
+	case c.Workers < 0 || c.Workers > maxWorkers:
+		return c, fmt.Errorf("%w: Workers is %d; it must be from 0 to %d", ErrInvalidConfig, c.Workers, maxWorkers)
+	case c.KeyOf != nil && c.Workers < 2:
+		return c, fmt.Errorf("%w: KeyOf orders what Workers do in parallel: set Workers to 2 or more, or leave KeyOf out", ErrInvalidConfig)
+	case c.BatchSize < 1 || c.BatchSize > maxBatchSize || c.BatchWait < 0:
+		return c, fmt.Errorf("%w: BatchSize is %d and BatchWait %v; they must be from 1 to %d, and not negative", ErrInvalidConfig, c.BatchSize, c.BatchWait, maxBatchSize)
+	}
+	return c, nil
 }
 
 // Handler handles one message. It runs on the goroutine that called Run, one
-// message at a time, in the order of the stream. Nil means that the message is
-// handled: its offset may be stored from then on. An error ends the run. A
-// panic counts as an error, with its stack.
+// message at a time, in the order of the stream; with ConsumerConfig.Workers,
+// on several goroutines. Nil means that the message is handled: its offset may
+// be stored from then on. An error ends the run. A panic counts as an error,
+// with its stack.
 //
 // ctx ends with the run's. A handler that is at work then is waited for, and
 // if it returns nil its message counts as handled.
@@ -51,14 +105,12 @@ type Consumer struct {
 // NewConsumer checks the configuration and does no I/O: that the stream is
 // missing shows when the consumer runs. Errors wrap [ErrInvalidConfig].
 func (e *Env) NewConsumer(stream string, cfg ConsumerConfig) (*Consumer, error) {
-	checks := []error{checkStream(stream), checkLength("consumer's name", cfg.Name), cfg.Start.validate(), cfg.Store.validate()}
-	if cfg.Name == "" && cfg.Store != (StorePolicy{}) {
-		checks = append(checks, fmt.Errorf("%w: a Store policy needs a Name to store the offset under", ErrInvalidConfig))
+	cfg, err := cfg.withDefaults()
+	if named := checkStream(stream); named != nil {
+		err = named
 	}
-	for _, err := range checks {
-		if err != nil {
-			return nil, opErr("new consumer on stream", stream, cfg.Name, err)
-		}
+	if err != nil {
+		return nil, opErr("new consumer on stream", stream, cfg.Name, err)
 	}
 	return &Consumer{env: e, stream: stream, cfg: cfg}, nil
 }
@@ -80,28 +132,14 @@ func (e *Env) NewConsumer(stream string, cfg ConsumerConfig) (*Consumer, error) 
 // or one of [ErrStreamNotFound], [ErrStreamDeleted], [ErrStreamRecreated],
 // [ErrMalformed], [ErrAuthentication], [ErrVirtualHost], [ErrAccessRefused], [ErrTLS].
 func (c *Consumer) Run(ctx context.Context, h Handler) error {
-	return c.consume(ctx, func(ctx context.Context, d *Delivery) error {
-		if err := protect(ctx, h, d); err != nil {
-			return &HandlerError{Stream: d.Stream, Offset: d.Offset, Err: err}
-		}
-		return nil
-	})
-}
-
-// protect turns a handler's panic into an error.
-func protect(ctx context.Context, h Handler, d *Delivery) (err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			err = fmt.Errorf("panic: %v\n%s", r, debug.Stack())
-		}
-	}()
-	return h(ctx, d)
+	return c.consume(ctx, func(r *run) { r.handle, r.workers = r.settling(h), c.cfg.Workers })
 }
 
 // All is [Consumer.Run] as an iterator: asking for the next message marks the
 // last one as handled, and leaving the loop does not. The error, always the
 // last that comes, is Run's; after a break it is not seen, and neither is a
 // mark that could not be stored, for which there is [Consumer.Commit].
+// [ErrInvalidConfig] if Workers is set.
 //
 //	for d, err := range consumer.All(ctx) {
 //		if err != nil {
@@ -112,13 +150,17 @@ func protect(ctx context.Context, h Handler, d *Delivery) (err error) {
 func (c *Consumer) All(ctx context.Context) iter.Seq2[*Delivery, error] {
 	return func(yield func(*Delivery, error) bool) {
 		left := false
-		err := c.consume(ctx, func(_ context.Context, d *Delivery) error {
+		each := func(_ context.Context, d *Delivery) error {
 			if !yield(d, nil) {
 				left = true
 				return errLeft
 			}
 			return nil
-		})
+		}
+		err := c.oneAtATime("All")
+		if err == nil {
+			err = c.consume(ctx, func(r *run) { r.handle = each })
+		}
 		if !left {
 			yield(nil, err)
 		}
@@ -152,15 +194,16 @@ func (c *Consumer) Commit(ctx context.Context) error {
 	return opErr(op, c.stream, c.cfg.Name, request(ctx, r.requests, true, r.ended))
 }
 
-// consume runs the consumer with what Run and All have in common.
-func (c *Consumer) consume(ctx context.Context, handle Handler) error {
+// consume runs the consumer with what Run, RunBatch and All have in common;
+// setup gives the run its handler.
+func (c *Consumer) consume(ctx context.Context, setup func(*run)) error {
 	err := c.env.own()
 	if err == nil {
 		defer c.env.owns.Done()
 		ctx, cancel := c.env.under(ctx)
 		defer cancel()
 		var r *run
-		if r, err = c.begin(handle); err == nil {
+		if r, err = c.begin(setup); err == nil {
 			defer c.end(r)
 			err = r.supervise(ctx)
 		}
@@ -172,13 +215,14 @@ func (c *Consumer) consume(ctx context.Context, handle Handler) error {
 	return opErr("consume stream", c.stream, c.cfg.Name, err)
 }
 
-func (c *Consumer) begin(handle Handler) (*run, error) {
+func (c *Consumer) begin(setup func(*run)) (*run, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.run != nil {
 		return nil, ErrRunning
 	}
-	c.run = newRun(c, handle)
+	c.run = newRun(c)
+	setup(c.run)
 	return c.run, nil
 }
 

@@ -103,11 +103,13 @@ func (e *OpError) Error() string {
 func (e *OpError) Unwrap() error { return e.Err }
 
 // HandlerError ends [Consumer.Run] when the handler returned an error. The
-// message at Offset counts as not handled: the next run starts with it.
+// message at Offset counts as not handled: the next run starts with it, or with
+// one before it that Workers had not finished.
 type HandlerError struct {
-	Stream string
-	Offset uint64
-	Err    error // what the handler returned
+	Stream   string
+	Offset   uint64
+	Attempts int   // how often the handler was called for it
+	Err      error // what the handler returned at last
 }
 
 // Error names the message and the handler's error.

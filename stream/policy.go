@@ -60,10 +60,11 @@ func (p StorePolicy) due(t *tracker, now time.Time) (bool, time.Time) {
 	return false, at
 }
 
-// wakes reports whether the storer has to look again after a message was
-// handled: when a wait begins, and when a count is reached.
-func (p StorePolicy) wakes(unstored int64) bool {
-	return !p.Manual && (unstored == 1 || unstored == autoCount)
+// wakes reports whether the storer has to look again after messages were
+// handled, of which before and now that many were unstored: when a wait begins,
+// and when a count is reached.
+func (p StorePolicy) wakes(before, now int64) bool {
+	return !p.Manual && (before < 1 && now >= 1 || before < autoCount && now >= autoCount)
 }
 
 // waits reports whether the next handler has to wait for a store.

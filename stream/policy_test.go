@@ -83,7 +83,7 @@ func TestPolicyWakesAndWaits(t *testing.T) {
 		{StorePolicy{Manual: true}, 1, false, false},
 		{StorePolicy{Manual: true}, 10_000, false, false},
 	} {
-		if wakes, waits := test.policy.wakes(test.unstored), test.policy.waits(test.unstored); wakes != test.wakes || waits != test.waits {
+		if wakes, waits := test.policy.wakes(test.unstored-1, test.unstored), test.policy.waits(test.unstored); wakes != test.wakes || waits != test.waits {
 			t.Errorf("%+v with %d unstored: wakes %v, waits %v", test.policy, test.unstored, wakes, waits)
 		}
 	}

@@ -7,13 +7,14 @@ import (
 	"time"
 )
 
-// progress is a tracker that the goroutine of Run, which handles messages, and
-// the storer share for the length of a run.
+// progress is a tracker that those who handle messages and the storer share
+// for the length of a run.
 type progress struct {
 	policy StorePolicy
 	kick   chan struct{} // wakes the storer
 	mu     sync.Mutex
 	t      tracker
+	w      lowWater // empty unless there are workers
 }
 
 func newProgress(p StorePolicy) *progress {
@@ -22,18 +23,84 @@ func newProgress(p StorePolicy) *progress {
 
 // handle moves the mark and reports whether a store has to come before the
 // next message.
-func (p *progress) handle(offset uint64) (wait bool) {
+func (p *progress) handle(offset uint64) (wait bool) { return p.handleAll(offset, 1) }
+
+// handleAll is handle for n messages at once, the last of which is at offset.
+func (p *progress) handleAll(offset uint64, n int) (wait bool) {
 	p.mu.Lock()
-	p.t.handle(offset, time.Now())
-	n := p.t.unstored()
+	before, now := p.advance(offset, n)
 	p.mu.Unlock()
-	if p.policy.wakes(n) {
+	return p.moved(before, now)
+}
+
+// advance moves the mark and returns how many handled messages were unstored
+// before, and are now. p.mu is held.
+func (p *progress) advance(offset uint64, n int) (before, now int64) {
+	before = p.t.unstored()
+	p.t.advance(offset, n, time.Now())
+	return before, p.t.unstored()
+}
+
+// moved wakes the storer if need be, and reports whether the next handler has
+// to wait for a store.
+func (p *progress) moved(before, now int64) (wait bool) {
+	if p.policy.wakes(before, now) {
 		select {
 		case p.kick <- struct{}{}:
 		default:
 		}
 	}
-	return p.policy.waits(n)
+	return p.policy.waits(now)
+}
+
+// begin takes the messages of a chunk in hand, in the order of delivery, and
+// returns those that were not handled in an earlier session with their tickets.
+func (p *progress) begin(id chunkID, list []Delivery, jobs []job) []job {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i := range list {
+		ticket, fresh, passed := p.w.begin(list[i].Offset, id)
+		if fresh {
+			jobs = append(jobs, job{d: &list[i], ticket: ticket})
+		}
+		if passed > 0 {
+			p.moved(p.advance(p.w.last.offset, passed)) // never blocks
+		}
+	}
+	return jobs
+}
+
+// finish marks a message in hand as handled, and moves the mark if nothing
+// before it is unfinished. It reports whether the next handler has to wait for
+// a store.
+func (p *progress) finish(ticket uint64) (wait bool) {
+	p.mu.Lock()
+	passed := p.w.finish(ticket)
+	if passed == 0 {
+		p.mu.Unlock()
+		return false
+	}
+	before, now := p.advance(p.w.last.offset, passed)
+	p.mu.Unlock()
+	return p.moved(before, now)
+}
+
+// inHand returns how many messages, and of how many chunks, the mark has not
+// passed.
+func (p *progress) inHand() (messages, chunks int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.w.len(), p.w.open()
+}
+
+// restart ends a session of workers. moved says that the mark moved in it, and
+// last is where to.
+func (p *progress) restart() (last inHand, moved bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	last, moved = p.w.last, p.w.hasLast
+	p.w.restart()
+	return last, moved
 }
 
 func (p *progress) due() (bool, time.Time) {

@@ -7,6 +7,7 @@ import (
 	"net"
 	"strconv"
 	"sync"
+	"time"
 
 	"github.com/tidemark-go/tidemark/internal/wire"
 )
@@ -108,9 +109,10 @@ func (s *subscription) gone() bool {
 	}
 }
 
-// receive waits for the next chunk and gives the credit for another one. Once
-// the connection is lost, what has arrived before is still handed out.
-func (s *subscription) receive(ctx context.Context) (wire.Chunk, error) {
+// receive waits for the next chunk and gives the credit for another one, or
+// returns errDue when due comes first. Once the connection is lost, what has
+// arrived before is still handed out.
+func (s *subscription) receive(ctx context.Context, due <-chan time.Time) (wire.Chunk, error) {
 	select {
 	case chunk := <-s.chunks:
 		return s.taken(ctx, chunk)
@@ -123,6 +125,8 @@ func (s *subscription) receive(ctx context.Context) (wire.Chunk, error) {
 		return wire.Chunk{}, errMoved
 	case <-s.closed:
 		return wire.Chunk{}, s.reason()
+	case <-due:
+		return wire.Chunk{}, errDue
 	case <-ctx.Done():
 		return wire.Chunk{}, context.Cause(ctx)
 	}

@@ -11,11 +11,14 @@ import (
 )
 
 // run is one Run of a consumer: a session after the other until it ends. All
-// of it happens on the goroutine that called Run, but for the stores.
+// of it happens on the goroutine that called Run, but for the stores and what
+// workers handle.
 type run struct {
-	c      *Consumer
-	handle Handler
-	log    func(msg string, args ...any)
+	c       *Consumer
+	handle  Handler      // nil means that the message's outcome is settled
+	batch   BatchHandler // in place of handle
+	workers int          // that call handle; 0 and 1: none but Run's goroutine
+	log     func(msg string, args ...any)
 
 	start    Start // resolved when the run began
 	progress *progress
@@ -37,10 +40,10 @@ type run struct {
 	connected bool // at least once
 }
 
-func newRun(c *Consumer, handle Handler) *run {
+func newRun(c *Consumer) *run {
 	log := c.env.cfg.Logger.With("stream", c.stream, "consumer", c.cfg.Name)
 	return &run{
-		c: c, handle: handle, log: log.Warn,
+		c: c, log: log.Warn,
 		start:    c.cfg.Start.resolve(time.Now()),
 		progress: newProgress(c.cfg.Store),
 		requests: make(chan storeRequest),
@@ -124,10 +127,23 @@ func (r *run) session(ctx context.Context, s *subscription) (o outcome) {
 	return o
 }
 
-// deliver handles messages until the connection, the handler or ctx ends.
+// deliver handles messages until the connection, the handler or ctx ends. No
+// handler is at work any more when it returns.
 func (r *run) deliver(ctx context.Context, s *subscription, worked *bool) error {
+	d := r.dispatch(ctx)
+	return d.end(r.feed(d, s, worked))
+}
+
+// feed gives what the subscription delivers to the dispatcher.
+func (r *run) feed(d dispatcher, s *subscription, worked *bool) error {
 	for {
-		chunk, err := s.receive(ctx)
+		chunk, err := s.receive(d.context(), d.due())
+		if err == errDue {
+			if err := d.flush(); err != nil {
+				return err
+			}
+			continue
+		}
 		if err != nil {
 			return err
 		}
@@ -143,7 +159,7 @@ func (r *run) deliver(ctx context.Context, s *subscription, worked *bool) error 
 			return r.undecodable(s, &chunk, err)
 		}
 		*worked = true // not before: a chunk that is bad is so on every attempt
-		if err := r.all(ctx, &chunk, list); err != nil {
+		if err := d.take(&chunk, list); err != nil {
 			return err
 		}
 	}
@@ -156,16 +172,6 @@ func (r *run) undecodable(s *subscription, chunk *wire.Chunk, err error) error {
 	return fmt.Errorf("%w: the chunk with the offsets %d to %d, from %s, cannot be decoded (%v): to go on behind it, store offset %d with Env.StoreOffset", ErrMalformed, chunk.FirstOffset, last, s.endpoint.address(), err, last)
 }
 
-// all handles the messages of one chunk.
-func (r *run) all(ctx context.Context, chunk *wire.Chunk, list []Delivery) error {
-	for i := range list {
-		if err := r.one(ctx, idOf(chunk), &list[i]); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // one handles one message and moves the mark.
 func (r *run) one(ctx context.Context, id chunkID, d *Delivery) error {
 	if ctx.Err() != nil {
@@ -174,13 +180,19 @@ func (r *run) one(ctx context.Context, id chunkID, d *Delivery) error {
 	if err := r.handle(ctx, d); err != nil {
 		return err
 	}
-	r.next = fromOffset(d.Offset + 1).within(id.first)
-	r.again = r.next
-	r.id, r.hasID = id, true
+	r.reached(d.Offset, id)
 	if r.progress.handle(d.Offset) && r.c.cfg.Name != "" {
 		return request(ctx, r.requests, false, nil)
 	}
 	return nil
+}
+
+// reached makes the next session begin after a handled message, which came in
+// the chunk id.
+func (r *run) reached(offset uint64, id chunkID) {
+	r.next = fromOffset(offset + 1).within(id.first)
+	r.again = r.next
+	r.id, r.hasID = id, true
 }
 
 // position says where the coming session begins, asking the broker if need be.

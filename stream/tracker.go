@@ -16,11 +16,16 @@ type tracker struct {
 
 // handle moves the mark to a message whose handler returned nil.
 func (t *tracker) handle(offset uint64, now time.Time) {
+	t.advance(offset, 1, now)
+}
+
+// advance moves the mark over n messages, the last of which is at offset.
+func (t *tracker) advance(offset uint64, n int, now time.Time) {
 	if t.unstored() == 0 {
 		t.since = now
 	}
 	t.mark, t.has = offset, true
-	t.handled++
+	t.handled += int64(n)
 }
 
 // unstored is the number of handled messages that a crash now would repeat.

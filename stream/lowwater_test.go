@@ -1,0 +1,124 @@
+package stream
+
+import (
+	"slices"
+	"testing"
+)
+
+func TestLowWaterMark(t *testing.T) {
+	var w lowWater
+	begin := func(offset uint64) uint64 {
+		t.Helper()
+		ticket, fresh, passed := w.begin(offset, chunkID{first: offset / 10 * 10})
+		if !fresh || passed != 0 {
+			t.Errorf("message %d: fresh %v, passed %d", offset, fresh, passed)
+		}
+		return ticket
+	}
+	a, b, c := begin(0), begin(7), begin(12) // offsets have gaps
+	if w.len() != 3 || w.open() != 2 {
+		t.Errorf("%d messages of %d chunks, want 3 of 2", w.len(), w.open())
+	}
+	if n := w.finish(c) + w.finish(b); n != 0 || w.hasLast {
+		t.Errorf("the mark has passed %d messages, and the first is unfinished", n)
+	}
+	if n := w.finish(a); n != 3 || w.last.offset != 12 || w.open() != 0 {
+		t.Errorf("the mark has passed %d messages and is at %d, want 3 and 12", n, w.last.offset)
+	}
+}
+
+func TestLowWaterRemembersAcrossSessions(t *testing.T) {
+	var w lowWater
+	for _, offset := range []uint64{3, 5, 6, 9} {
+		ticket, _, _ := w.begin(offset, chunkID{})
+		if offset == 5 || offset == 9 {
+			w.finish(ticket)
+		}
+	}
+	w.restart()
+	var fresh []uint64
+	var tickets []uint64
+	for _, offset := range []uint64{3, 5, 6} { // and the connection drops again before 9
+		ticket, isFresh, _ := w.begin(offset, chunkID{})
+		if isFresh {
+			fresh, tickets = append(fresh, offset), append(tickets, ticket)
+		}
+	}
+	if !slices.Equal(fresh, []uint64{3, 6}) {
+		t.Errorf("%v are to be handled, want 3 and 6", fresh)
+	}
+	w.finish(tickets[1])
+	w.restart()
+	if _, isFresh, passed := w.begin(9, chunkID{}); isFresh || passed != 1 || w.last.offset != 9 {
+		t.Errorf("with 3 to 6 removed by retention, 9 is fresh: %v, the mark at %d", isFresh, w.last.offset)
+	}
+	if len(w.ahead) != 0 {
+		t.Errorf("%v are remembered for nothing", w.ahead)
+	}
+}
+
+// FuzzLowWater plays deliveries with gaps, outcomes in any order and lost
+// connections against a model that looks at everything ever delivered: the mark
+// never passes an unfinished message, nothing is handled twice, and what is
+// handled is passed as soon as nothing stands before it.
+func FuzzLowWater(f *testing.F) {
+	f.Add([]byte{0, 1, 2, 3, 130, 131, 129, 128})
+	f.Add([]byte{0, 0, 9, 140, 255, 0, 0, 0, 128})
+	f.Add([]byte{1, 2, 3, 130, 255, 1, 130, 255, 1, 1, 1, 128, 128, 128})
+	f.Fuzz(func(t *testing.T, steps []byte) {
+		// The stream: offsets with gaps that the steps decide.
+		var log []uint64
+		for i, at := 0, uint64(0); i < 64; i++ {
+			log = append(log, at)
+			at += 1 + uint64(i%3)
+		}
+		var w lowWater
+		handled := map[uint64]bool{}   // by the model
+		tickets := map[uint64]uint64{} // in hand, by offset
+		mark, next := 0, 0             // how many of log the model's mark has passed; the next to deliver
+		for _, step := range steps {
+			passed := 0
+			switch {
+			case step == 255: // the connection drops
+				w.restart()
+				tickets, next = map[uint64]uint64{}, mark
+			case step < 128:
+				if next == len(log) {
+					continue
+				}
+				offset := log[next]
+				next++
+				ticket, fresh, n := w.begin(offset, chunkID{first: offset / 4 * 4})
+				if fresh == handled[offset] {
+					t.Fatalf("message %d is fresh: %v; handled: %v", offset, fresh, handled[offset])
+				}
+				if passed = n; fresh {
+					tickets[offset] = ticket
+				}
+			default:
+				var open []uint64
+				for offset := range tickets {
+					open = append(open, offset)
+				}
+				if len(open) == 0 {
+					continue
+				}
+				slices.Sort(open)
+				offset := open[int(step-128)%len(open)]
+				passed = w.finish(tickets[offset])
+				handled[offset] = true
+				delete(tickets, offset)
+			}
+			before := mark
+			for mark < next && handled[log[mark]] {
+				mark++
+			}
+			if passed != mark-before || passed > 0 && (!w.hasLast || w.last.offset != log[mark-1]) {
+				t.Fatalf("the mark has passed %d and is at %d, want %d and %d", passed, w.last.offset, mark-before, log[max(mark-1, 0)])
+			}
+			if w.len() != next-mark {
+				t.Fatalf("%d in hand, want %d", w.len(), next-mark)
+			}
+		}
+	})
+}
