@@ -100,8 +100,8 @@ func (b inProcess) StreamURL() string { return b.URI() }
 // onBrokers runs a test on the in-process broker, always, and on the real one.
 func onBrokers(t *testing.T, test func(*testing.T, broker), ignore ...goleak.Option) {
 	t.Run("streamtest", func(t *testing.T) {
-		b := streamtest.NewBroker(t)
 		noLeaks(t, ignore...)
+		b := streamtest.NewBroker(t)
 		test(t, inProcess{b})
 	})
 	t.Run("rabbitmq", func(t *testing.T) { test(t, realBroker(t, ignore...)) })
