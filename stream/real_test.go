@@ -51,8 +51,10 @@ func settled(b *rabbit.Instance, err error) (*rabbit.Instance, error) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	if err := b.Start(ctx, "n1"); err != nil {
-		return nil, err
+	for _, n := range b.Nodes() {
+		if err := b.Start(ctx, n.Name); err != nil {
+			return nil, err
+		}
 	}
 	env, err := Connect(ctx, Config{URIs: []string{b.StreamURL()}})
 	if err != nil {
@@ -62,8 +64,10 @@ func settled(b *rabbit.Instance, err error) (*rabbit.Instance, error) {
 	if err := env.DeclareStream(ctx, "settled", StreamConfig{}); err != nil {
 		return nil, err
 	}
-	if _, err := b.Ctl(ctx, "n1", "eval", "[dets:sync(T) || T <- dets:all()]."); err != nil {
-		return nil, err
+	for _, n := range b.Nodes() {
+		if _, err := b.Ctl(ctx, n.Name, "eval", "[dets:sync(T) || T <- dets:all()]."); err != nil {
+			return nil, err
+		}
 	}
 	return b, nil
 }
