@@ -25,8 +25,12 @@ const (
 	sectionFooter                = 0x78
 )
 
-// encode returns the message in AMQP 1.0. The result shares nothing with m.
+// encode returns the message in AMQP 1.0. The result shares nothing with m but
+// raw, which is its own.
 func (m *Message) encode() ([]byte, error) {
+	if m.raw != nil {
+		return m.raw, nil
+	}
 	if m.plain() {
 		return appendData(nil, m.Body), nil
 	}

@@ -27,6 +27,9 @@ type ConsumerConfig struct {
 	// traffic is slow, coalesced in a burst; see [StorePolicy].
 	Store StorePolicy
 
+	// OnError says what happens when a handler fails. Default: the run ends.
+	OnError ErrorPolicy
+
 	// Workers is how many messages Run handles at a time, each on a goroutine
 	// of its own, 10,000 at most. The offset stored is then that of the last
 	// message before which everything is handled, in the order of the stream:
@@ -57,14 +60,16 @@ const (
 )
 
 // withDefaults checks the configuration and fills in what is left out.
-func (c ConsumerConfig) withDefaults() (ConsumerConfig, error) {
+func (c ConsumerConfig) withDefaults(stream string) (ConsumerConfig, error) {
+	onError, err := c.OnError.withDefaults(stream)
+	c.OnError = onError
 	if c.BatchSize == 0 {
 		c.BatchSize = defaultBatchSize
 	}
 	if c.BatchWait == 0 {
 		c.BatchWait = defaultBatchWait
 	}
-	for _, err := range []error{checkLength("consumer's name", c.Name), c.Start.validate(), c.Store.validate()} {
+	for _, err := range []error{err, checkLength("consumer's name", c.Name), c.Start.validate(), c.Store.validate()} {
 		if err != nil {
 			return c, err
 		}
@@ -85,8 +90,9 @@ func (c ConsumerConfig) withDefaults() (ConsumerConfig, error) {
 // Handler handles one message. It runs on the goroutine that called Run, one
 // message at a time, in the order of the stream; with ConsumerConfig.Workers,
 // on several goroutines. Nil means that the message is handled: its offset may
-// be stored from then on. An error ends the run. A panic counts as an error,
-// with its stack.
+// be stored from then on. An error ends the run unless
+// ConsumerConfig.OnError says otherwise. A panic counts as an error, with its
+// stack.
 //
 // ctx ends with the run's. A handler that is at work then is waited for, and
 // if it returns nil its message counts as handled.
@@ -105,7 +111,7 @@ type Consumer struct {
 // NewConsumer checks the configuration and does no I/O: that the stream is
 // missing shows when the consumer runs. Errors wrap [ErrInvalidConfig].
 func (e *Env) NewConsumer(stream string, cfg ConsumerConfig) (*Consumer, error) {
-	cfg, err := cfg.withDefaults()
+	cfg, err := cfg.withDefaults(stream)
 	if named := checkStream(stream); named != nil {
 		err = named
 	}
@@ -205,6 +211,7 @@ func (c *Consumer) consume(ctx context.Context, setup func(*run)) error {
 		var r *run
 		if r, err = c.begin(setup); err == nil {
 			defer c.end(r)
+			defer r.letters.close()
 			err = r.supervise(ctx)
 		}
 	}

@@ -117,6 +117,13 @@ func (e *Env) own() error {
 	return nil
 }
 
+// closing reports whether Close was called. What fails then may fail for that.
+func (e *Env) closing() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.closed
+}
+
 // under returns a context that ends with the Env as well.
 func (e *Env) under(ctx context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)

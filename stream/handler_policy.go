@@ -3,28 +3,143 @@ package stream
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"runtime/debug"
+	"time"
 )
 
-// settling returns h with what happens to its errors: nil from it means that
+// ErrorPolicy says what happens when a handler returns an error or panics. The
+// offset moves only once the outcome of the message is settled: handled at
+// last, skipped, or confirmed in the dead-letter stream.
+//
+// The zero value ends the run with the first error. A run that is ending settles
+// no failure: the message comes again in the next one.
+//
+// Run and RunBatch follow it; All has no handler. For RunBatch, what is said of
+// a message goes for the whole batch: it is tried again, skipped, or sent to the
+// dead-letter stream as one.
+type ErrorPolicy struct {
+	// Attempts is how often the handler is called for a message in all. Default
+	// 1: it is not tried again. [RetryForever]: until it succeeds. Meanwhile the
+	// messages behind it wait; with Workers, those that have its key and,
+	// sooner or later, all (see ConsumerConfig.Workers).
+	Attempts int
+	// Backoff paces the attempts: about Min before the second one, twice as
+	// long before each further one, up to Max. Default 100 ms to 30 s.
+	Backoff Backoff
+
+	// Skip passes over a message whose attempts have failed, with a line in the
+	// log. Default: the run ends with a [*HandlerError].
+	Skip bool
+	// DeadLetter names a stream, which must exist, to which such a message is
+	// published; once that is confirmed the consumer goes on. A crash in between
+	// may publish it twice. If it cannot be published the run ends with a
+	// [*HandlerError], which wraps the reason, and the message is not settled. See
+	// [DeadLetterReason] for what is added to the message. Default "": none.
+	DeadLetter string
+}
+
+// RetryForever as ErrorPolicy.Attempts tries until the handler succeeds or the
+// run ends.
+const RetryForever = -1
+
+const (
+	defaultRetryMin = 100 * time.Millisecond
+	defaultRetryMax = 30 * time.Second
+)
+
+// withDefaults checks the policy of a consumer of stream.
+func (p ErrorPolicy) withDefaults(stream string) (ErrorPolicy, error) {
+	if p.Attempts == 0 {
+		p.Attempts = 1
+	}
+	if p.Backoff.Min == 0 {
+		p.Backoff.Min = defaultRetryMin
+	}
+	if p.Backoff.Max == 0 {
+		p.Backoff.Max = max(defaultRetryMax, p.Backoff.Min)
+	}
+	switch {
+	case p.Attempts < RetryForever:
+		return p, fmt.Errorf("%w: OnError.Attempts is %d; it must be positive, 0 for 1, or RetryForever", ErrInvalidConfig, p.Attempts)
+	case p.Backoff.Min < 0 || p.Backoff.Max < p.Backoff.Min:
+		return p, fmt.Errorf("%w: OnError.Backoff is from %v to %v; it must grow, and not be negative", ErrInvalidConfig, p.Backoff.Min, p.Backoff.Max)
+	case p.Skip && p.DeadLetter != "":
+		return p, fmt.Errorf("%w: OnError.Skip and OnError.DeadLetter exclude each other", ErrInvalidConfig)
+	case p.DeadLetter == stream:
+		return p, fmt.Errorf("%w: OnError.DeadLetter is the stream that is read: its dead letters would come back", ErrInvalidConfig)
+	case p.DeadLetter != "":
+		return p, checkStream(p.DeadLetter)
+	}
+	return p, nil
+}
+
+// again reports whether the handler is to be called once more.
+func (p ErrorPolicy) again(attempts int) bool {
+	return p.Attempts == RetryForever || attempts < p.Attempts
+}
+
+// settling returns h with what becomes of its errors: nil from it means that
 // the outcome of the message is settled.
 func (r *run) settling(h Handler) Handler {
 	return func(ctx context.Context, d *Delivery) error {
-		if err := protect(ctx, h, d); err != nil {
-			return &HandlerError{Stream: d.Stream, Offset: d.Offset, Attempts: 1, Err: err}
+		err := protect(ctx, h, d)
+		if err == nil {
+			return nil
 		}
-		return nil
+		return r.settle(ctx, err, func() error { return protect(ctx, h, d) }, func() []Delivery { return []Delivery{*d} })
 	}
 }
 
 // settlingBatch is settling for batches.
 func (r *run) settlingBatch(h BatchHandler) BatchHandler {
 	return func(ctx context.Context, batch []Delivery) error {
-		if err := protectBatch(ctx, h, batch); err != nil {
-			return &HandlerError{Stream: batch[0].Stream, Offset: batch[0].Offset, Attempts: 1, Err: err}
+		err := protectBatch(ctx, h, batch)
+		if err == nil {
+			return nil
 		}
-		return nil
+		return r.settle(ctx, err, func() error { return protectBatch(ctx, h, batch) }, func() []Delivery { return batch })
 	}
+}
+
+// settle does what the policy says after the handler's first error. call calls
+// the handler again, for the messages that msgs returns.
+func (r *run) settle(ctx context.Context, err error, call func() error, msgs func() []Delivery) error {
+	p := r.c.cfg.OnError
+	failed := msgs()
+	h := &HandlerError{Stream: failed[0].Stream, Offset: failed[0].Offset, Attempts: 1, Err: err}
+	for p.again(h.Attempts) {
+		pause := p.Backoff.pause(h.Attempts, rand.Float64)
+		r.log("handler failed; it is called again", "offset", h.Offset, "attempts", h.Attempts, "pause", pause, "error", h.Err)
+		if ended := sleep(ctx, pause); ended != nil {
+			h.Err = fmt.Errorf("%w; the run ended before the next attempt: %w", h.Err, ended)
+			return h
+		}
+		h.Attempts++
+		if h.Err = call(); h.Err == nil {
+			return nil
+		}
+	}
+	switch {
+	case ctx.Err() != nil || r.c.env.closing():
+		return h // whatever failed, it may be for that
+	case p.Skip:
+		r.log("handler failed; skipped", "offset", h.Offset, "messages", len(failed), "attempts", h.Attempts, "error", h.Err)
+		return nil
+	case p.DeadLetter != "":
+		return r.deadLetter(ctx, h, failed)
+	}
+	return h
+}
+
+// deadLetter settles a failure by publishing what failed.
+func (r *run) deadLetter(ctx context.Context, h *HandlerError, failed []Delivery) error {
+	if err := r.letters.publish(ctx, h, failed); err != nil {
+		h.Err = fmt.Errorf("%w; it was not published to the dead-letter stream %q: %w", h.Err, r.c.cfg.OnError.DeadLetter, err)
+		return h
+	}
+	r.log("handler failed; sent to the dead-letter stream", "offset", h.Offset, "messages", len(failed), "attempts", h.Attempts, "error", h.Err, "to", r.c.cfg.OnError.DeadLetter)
+	return nil
 }
 
 // protect turns a handler's panic into an error.

@@ -29,6 +29,8 @@ type Message struct {
 	// from the last id that the broker knows. Ids of one's own must grow, and
 	// start at 1.
 	PublishingID uint64
+
+	raw []byte // the message as it is sent, in place of all but PublishingID
 }
 
 // Properties are the standard properties of an AMQP 1.0 message (OASIS AMQP

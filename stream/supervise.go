@@ -19,6 +19,7 @@ type run struct {
 	batch   BatchHandler // in place of handle
 	workers int          // that call handle; 0 and 1: none but Run's goroutine
 	log     func(msg string, args ...any)
+	letters *deadLetters
 
 	start    Start // resolved when the run began
 	progress *progress
@@ -42,13 +43,15 @@ type run struct {
 
 func newRun(c *Consumer) *run {
 	log := c.env.cfg.Logger.With("stream", c.stream, "consumer", c.cfg.Name)
-	return &run{
+	r := &run{
 		c: c, log: log.Warn,
 		start:    c.cfg.Start.resolve(time.Now()),
 		progress: newProgress(c.cfg.Store),
 		requests: make(chan storeRequest),
 		ended:    make(chan struct{}),
 	}
+	r.letters = &deadLetters{r: r}
+	return r
 }
 
 // supervise keeps a session going until ctx ends or trying again is useless.
@@ -200,6 +203,9 @@ func (r *run) position(ctx context.Context, c *conn) (position, error) {
 	if r.hasNext {
 		r.next = r.again
 		return r.next, r.checkRecreated(ctx, c)
+	}
+	if err := r.letters.check(ctx, c); err != nil {
+		return position{}, err
 	}
 	now, err := c.stats(ctx, r.c.stream)
 	if err != nil {

@@ -1,0 +1,154 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+
+	"github.com/Azure/go-amqp"
+)
+
+// The application properties that ErrorPolicy.DeadLetter adds to a message. Its
+// body and every other section stay as they were, byte for byte; properties of
+// these names, as when a dead letter fails again, are replaced. A message that
+// is not AMQP 1.0 becomes the body of one.
+const (
+	DeadLetterReason    = "x-tidemark-reason"    // string: the handler's error, 4 KiB at most
+	DeadLetterAttempts  = "x-tidemark-attempts"  // int64: how often the handler was called
+	DeadLetterConsumer  = "x-tidemark-consumer"  // string: ConsumerConfig.Name
+	DeadLetterStream    = "x-tidemark-stream"    // string: the stream it was read from
+	DeadLetterOffset    = "x-tidemark-offset"    // int64: its offset there
+	DeadLetterTimestamp = "x-tidemark-timestamp" // timestamp: that of its chunk
+)
+
+// maxReason bounds the text of an error, of which a stack may be a part.
+const maxReason = 4 << 10
+
+// deadLetters publishes what failed for good. It makes its producer when there
+// is something to publish, and is safe for concurrent use.
+type deadLetters struct {
+	r  *run
+	mu sync.Mutex // held while the producer is made
+	p  *Producer
+}
+
+// publish returns when the messages are confirmed. It waits for the stream for
+// as long as it is unreachable, until ctx ends.
+func (l *deadLetters) publish(ctx context.Context, h *HandlerError, failed []Delivery) error {
+	p, err := l.producer(ctx)
+	if err != nil {
+		return err
+	}
+	msgs := make([]Message, len(failed))
+	for i := range failed {
+		raw, err := letter(&failed[i], h, l.r.c.cfg.Name)
+		if err != nil {
+			return err
+		}
+		msgs[i] = Message{raw: raw}
+	}
+	return p.Publish(ctx, msgs...)
+}
+
+func (l *deadLetters) producer(ctx context.Context) (*Producer, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	e, to := l.r.c.env, l.r.c.cfg.OnError.DeadLetter
+	for attempt := 1; l.p == nil; attempt++ {
+		p, err := e.NewProducer(ctx, to, ProducerConfig{})
+		if err == nil {
+			l.p = p
+			break
+		}
+		if isFatal(err) || ctx.Err() != nil {
+			return nil, err
+		}
+		l.r.log("dead-letter stream not reached; trying again", "to", to, "error", err, "attempt", attempt)
+		if err := sleep(ctx, e.cfg.Backoff.pause(attempt, rand.Float64)); err != nil {
+			return nil, err
+		}
+	}
+	return l.p, nil
+}
+
+// check returns an error if the dead-letter stream does not exist: better now
+// than with the first failure, at night.
+func (l *deadLetters) check(ctx context.Context, c *conn) error {
+	to := l.r.c.cfg.OnError.DeadLetter
+	if to == "" {
+		return nil
+	}
+	if _, err := c.locate(ctx, to); errors.Is(err, ErrStreamNotFound) {
+		return fmt.Errorf("dead-letter stream %q: %w", to, err)
+	}
+	return nil
+}
+
+// close ends the producer. Nothing of it is in flight: who published has waited.
+func (l *deadLetters) close() {
+	if l.p == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), CloseTimeout)
+	defer cancel()
+	_ = l.p.Close(ctx)
+}
+
+// letter returns the message with the reason and the origin in its application
+// properties.
+func letter(d *Delivery, h *HandlerError, consumer string) ([]byte, error) {
+	props := map[string]any{}
+	before, after, ok := splitAtProperties(d.raw)
+	if ok {
+		m, err := d.decode()
+		if ok = err == nil; ok {
+			for k, v := range m.ApplicationProperties {
+				props[k] = v
+			}
+		}
+	}
+	if !ok {
+		before, after = nil, appendData(nil, d.raw)
+	}
+	props[DeadLetterReason] = reason(h.Err)
+	props[DeadLetterAttempts] = int64(h.Attempts)
+	props[DeadLetterConsumer] = consumer
+	props[DeadLetterStream] = d.Stream
+	props[DeadLetterOffset] = int64(d.Offset)
+	props[DeadLetterTimestamp] = d.Timestamp
+	section, err := (&amqp.Message{ApplicationProperties: props}).MarshalBinary()
+	if err != nil {
+		return nil, fmt.Errorf("%w: %v", ErrInvalidMessage, err)
+	}
+	out := make([]byte, 0, len(before)+len(section)+len(after))
+	return append(append(append(out, before...), section...), after...), nil
+}
+
+// splitAtProperties splits a message where its application properties belong,
+// and leaves out those it has.
+func splitAtProperties(raw []byte) (before, after []byte, ok bool) {
+	for at := 0; at < len(raw); {
+		code, size, _, ok := cutSection(raw[at:])
+		if !ok {
+			return nil, nil, false
+		}
+		end := at + 3 + size
+		switch {
+		case code == sectionApplicationProperties:
+			return raw[:at], raw[end:], true
+		case code > sectionApplicationProperties:
+			return raw[:at], raw[at:], true
+		}
+		at = end
+	}
+	return raw, nil, len(raw) > 0
+}
+
+// reason is an error as a property: valid UTF-8 of bounded length.
+func reason(err error) string {
+	text := err.Error()
+	return strings.ToValidUTF8(text[:min(len(text), maxReason)], "")
+}
