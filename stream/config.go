@@ -39,6 +39,15 @@ type Config struct {
 
 	// Backoff paces the attempts to connect again.
 	Backoff Backoff
+
+	// OnState is told what becomes of consumers and producers: connected,
+	// reconnecting, closed, or that retention has overtaken a consumer. The
+	// changes come one after the other, in the order in which they happened, on
+	// a goroutine of the Env that does nothing else: a slow callback holds up
+	// the changes behind it, which are kept, and nobody else. Env.Close waits
+	// for it, for [CloseTimeout] at most, so it must not be called from it. A
+	// panic ends the process. Default nil.
+	OnState func(StateChange)
 }
 
 // Backoff is the pause between attempts to connect again: the first one comes

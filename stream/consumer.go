@@ -213,6 +213,7 @@ func (c *Consumer) consume(ctx context.Context, setup func(*run)) error {
 			defer c.end(r)
 			defer r.letters.close()
 			err = r.supervise(ctx)
+			r.closed(err)
 		}
 	}
 	var h *HandlerError

@@ -20,6 +20,7 @@ type Env struct {
 	endpoints []endpoint
 
 	recreatedWait time.Duration // shorter in tests
+	states        *states
 
 	// life ends with Close; what the Env owns lives under it.
 	life context.Context
@@ -57,6 +58,7 @@ func Connect(ctx context.Context, cfg Config) (*Env, error) {
 		end(ErrClosed)
 		return nil, opErr("connect", "", "", err)
 	}
+	e.states = startStates(cfg)
 	return e, nil
 }
 
@@ -90,7 +92,7 @@ func (e *Env) Close() error {
 	if c := e.admin.Swap(nil); c != nil {
 		c.close()
 	}
-	return opErr("close", "", "", err)
+	return opErr("close", "", "", errors.Join(err, e.states.close()))
 }
 
 func closeAll(producers []*Producer) error {

@@ -119,6 +119,7 @@ func (e *Env) NewProducer(ctx context.Context, stream string, cfg ProducerConfig
 		return nil, opErr(op, stream, cfg.Name, err)
 	}
 	p.calls = startCallbacks()
+	p.state(StateChange{State: StateConnected})
 	go p.run(l)
 	return p, nil
 }

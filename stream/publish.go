@@ -13,6 +13,7 @@ import (
 func (p *Producer) run(l *link) {
 	defer p.env.owns.Done()
 	defer close(p.ended)
+	defer p.stateClosed()
 	for attempt := 0; ; {
 		err := p.pump(l)
 		if l.close(); err == nil {
@@ -31,15 +32,15 @@ func (p *Producer) run(l *link) {
 // reconnect makes a new link after err, for as long as it takes. It returns nil
 // if the producer has ended.
 func (p *Producer) reconnect(attempt *int, err error) *link {
-	log := p.env.cfg.Logger.With("stream", p.stream, "producer", p.cfg.Name)
 	for ; ; *attempt++ {
-		log.Warn("connection lost or not made; connecting again", "error", err, "attempt", *attempt+1)
+		p.state(StateChange{State: StateReconnecting, Err: err, Attempt: *attempt + 1})
 		if sleep(p.life, p.env.cfg.Backoff.pause(*attempt, rand.Float64)) != nil {
 			return nil
 		}
 		var l *link
 		if l, err = p.connect(p.life); err == nil {
 			*attempt++
+			p.state(StateChange{State: StateConnected})
 			return l
 		}
 		if errors.Is(err, ErrStreamNotFound) {
@@ -50,6 +51,21 @@ func (p *Producer) reconnect(attempt *int, err error) *link {
 			return nil
 		}
 	}
+}
+
+// state reports a change of the producer's.
+func (p *Producer) state(c StateChange) {
+	c.Role, c.Stream, c.Name = RoleProducer, p.stream, p.cfg.Name
+	p.env.states.change(c)
+}
+
+// stateClosed reports the producer's end.
+func (p *Producer) stateClosed() {
+	err := p.flight.refusal()
+	if errors.Is(err, ErrClosed) {
+		err = nil
+	}
+	p.state(StateChange{State: StateClosed, Err: err})
 }
 
 // fail ends the producer with an error that trying again cannot mend. Whether

@@ -39,6 +39,10 @@ type run struct {
 	id        chunkID
 	hasID     bool
 	connected bool // at least once
+	// resumes is set where next follows a message that was handled, and
+	// lostBelow is what retention has been reported to have removed.
+	resumes   bool
+	lostBelow uint64
 }
 
 func newRun(c *Consumer) *run {
@@ -63,6 +67,7 @@ func (r *run) supervise(ctx context.Context) error {
 		s, err := r.c.env.subscribe(ctx, r.c.stream, r.c.cfg.Name, r.position)
 		if err == nil {
 			r.connected = true
+			r.state(StateChange{State: StateConnected})
 			o := r.session(ctx, s)
 			if err = o.err; o.inOrder {
 				return err
@@ -81,8 +86,22 @@ func (r *run) supervise(ctx context.Context) error {
 		case isFatal(err):
 			return err
 		}
-		r.log("connection lost or not made; connecting again", "error", err, "attempt", attempt+1)
+		r.state(StateChange{State: StateReconnecting, Err: err, Attempt: attempt + 2})
 	}
+}
+
+// closed reports the end of the run.
+func (r *run) closed(err error) {
+	if errors.Is(err, errLeft) {
+		err = nil
+	}
+	r.state(StateChange{State: StateClosed, Err: err})
+}
+
+// state reports a change of the consumer's.
+func (r *run) state(c StateChange) {
+	c.Role, c.Stream, c.Name = RoleConsumer, r.c.stream, r.c.cfg.Name
+	r.c.env.states.change(c)
 }
 
 // stopped reports whether it was the handler, or the loop, that ended a session.
@@ -196,13 +215,30 @@ func (r *run) reached(offset uint64, id chunkID) {
 	r.next = fromOffset(offset + 1).within(id.first)
 	r.again = r.next
 	r.id, r.hasID = id, true
+	r.resumes = true
+}
+
+// checkRetention reports what retention has removed before it was read. Nodes
+// clean up on their own: what one has removed, the next may still have.
+func (r *run) checkRetention(now Stats) {
+	if r.resumes && !now.Empty && now.FirstOffset > max(r.next.from, r.lostBelow) {
+		r.state(StateChange{State: StateMessagesLost, Lost: now.FirstOffset - max(r.next.from, r.lostBelow)})
+		r.lostBelow = now.FirstOffset
+	}
 }
 
 // position says where the coming session begins, asking the broker if need be.
 func (r *run) position(ctx context.Context, c *conn) (position, error) {
 	if r.hasNext {
 		r.next = r.again
-		return r.next, r.checkRecreated(ctx, c)
+		if err := r.checkRecreated(ctx, c); err != nil || !r.resumes {
+			return r.next, err
+		}
+		now, err := c.stats(ctx, r.c.stream)
+		if err == nil {
+			r.checkRetention(now)
+		}
+		return r.next, err
 	}
 	if err := r.letters.check(ctx, c); err != nil {
 		return position{}, err
@@ -216,6 +252,7 @@ func (r *run) position(ctx context.Context, c *conn) (position, error) {
 		return p, err
 	}
 	r.next, r.again, r.hasNext = p, again, true
+	r.checkRetention(now)
 	// What the stream has below the position stands for having read it.
 	if below := max(again.from, again.afterChunk); below > 0 && !now.Empty {
 		r.seenChunk, r.hasSeenChunk = min(below, now.CommittedChunk), true
@@ -230,6 +267,7 @@ func (r *run) firstPosition(ctx context.Context, c *conn, now Stats) (first, aga
 		case err == nil && stored+1 == 0:
 			return first, again, fmt.Errorf("%w: the offset stored for %q is the largest number there is; store a real one with Env.StoreOffset", ErrInvalidConfig, r.c.cfg.Name)
 		case err == nil:
+			r.resumes = true
 			return fromOffset(stored + 1), fromOffset(stored + 1), nil
 		case !errors.Is(err, ErrNoOffset):
 			return first, again, err

@@ -1,0 +1,114 @@
+package stream
+
+import (
+	"context"
+	"log/slog"
+)
+
+// State is what a consumer or producer has come to; see [StateChange].
+type State int
+
+const (
+	// StateConnected: it reads or publishes, for the first time or again.
+	StateConnected State = iota + 1
+	// StateReconnecting: the connection was lost or not made, for the reason in
+	// Err; the next attempt follows.
+	StateReconnecting
+	// StateClosed: it has ended, for the reason in Err. A producer that was
+	// closed in order, and the loop of All that was left, have none.
+	StateClosed
+	// StateMessagesLost: retention has removed Lost messages that the consumer
+	// had not read. It goes on at the first that is left.
+	StateMessagesLost
+)
+
+// String names the state.
+func (s State) String() string {
+	switch s {
+	case StateConnected:
+		return "connected"
+	case StateReconnecting:
+		return "reconnecting"
+	case StateClosed:
+		return "closed"
+	case StateMessagesLost:
+		return "messages lost"
+	}
+	return "unknown"
+}
+
+// Role tells consumers from producers.
+type Role int
+
+// The roles.
+const (
+	RoleConsumer Role = iota + 1
+	RoleProducer
+)
+
+// String names the role.
+func (r Role) String() string {
+	switch r {
+	case RoleConsumer:
+		return "consumer"
+	case RoleProducer:
+		return "producer"
+	}
+	return "unknown"
+}
+
+// StateChange is what Config.OnState gets.
+type StateChange struct {
+	State  State
+	Role   Role
+	Stream string
+	Name   string // the consumer's or producer's, if it has one
+	Err    error  // with StateReconnecting and StateClosed
+	// Attempt is, with StateReconnecting, the number of the attempt that
+	// follows, counted from 1 since a connection was of use.
+	Attempt int
+	// Lost is, with StateMessagesLost, how many offsets were passed over. It is
+	// the number of messages at most: the broker's own entries take offsets too.
+	Lost uint64
+}
+
+// states hands changes to OnState, in order, on a goroutine of its own.
+type states struct {
+	log   *slog.Logger
+	on    func(StateChange)
+	calls *callbacks // nil without OnState
+}
+
+func startStates(cfg Config) *states {
+	s := &states{log: cfg.Logger, on: cfg.OnState}
+	if s.on != nil {
+		s.calls = startCallbacks()
+	}
+	return s
+}
+
+// change logs a change and queues the callback. It never blocks.
+func (s *states) change(c StateChange) {
+	log := s.log.With("stream", c.Stream, c.Role.String(), c.Name)
+	switch c.State {
+	case StateConnected:
+		log.Info("connected")
+	case StateReconnecting:
+		log.Warn("connection lost or not made; connecting again", "error", c.Err, "attempt", c.Attempt)
+	case StateMessagesLost:
+		log.Error("retention has removed messages before they were read; going on at the first that is left", "lost", c.Lost)
+	}
+	if s.calls != nil {
+		s.calls.add(func() { s.on(c) })
+	}
+}
+
+// close waits for the callbacks that are queued, for CloseTimeout at most.
+func (s *states) close() error {
+	if s.calls == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), CloseTimeout)
+	defer cancel()
+	return s.calls.close(ctx)
+}
