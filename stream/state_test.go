@@ -2,7 +2,6 @@ package stream
 
 import (
 	"context"
-	"errors"
 	"sync/atomic"
 	"testing"
 
@@ -140,26 +139,20 @@ func testRetentionOvertakes(t *testing.T, b broker) {
 		s, err := direct.Stats(t.Context(), name)
 		return err == nil && s.FirstOffset > 300
 	})
-	s, err := direct.Stats(t.Context(), name)
-	if err != nil {
-		t.Fatal(err)
-	}
 	close(release)
 	wantState(t, changes, StateReconnecting, RoleConsumer, name, "")
 	proxy.Refuse(false)
 	c := wantState(t, changes, StateMessagesLost, RoleConsumer, name, "")
-	first := recv(t, handled, "the next message")
-	for first < s.FirstOffset {
-		first = recv(t, handled, "the message after the buffered ones")
+	last, next := uint64(0), recv(t, handled, "the next message")
+	for next == last+1 { // what was buffered
+		last, next = next, recv(t, handled, "the message after the buffered ones")
 	}
-	if first != s.FirstOffset || c.Lost == 0 || c.Lost >= s.FirstOffset {
-		t.Errorf("it goes on at offset %d and lost %d, want %d and less than that", first, c.Lost, s.FirstOffset)
+	// A real broker may have removed more since it was asked.
+	if gap := next - last - 1; c.Lost == 0 || c.Lost > gap {
+		t.Errorf("%d messages are reported as lost, and %d are missing", c.Lost, gap)
 	}
 	stop()
 	wantErr(t, recv(t, ended, "the end"), context.Canceled)
-	if errors.Is(err, ErrNotStored) {
-		t.Error(err)
-	}
 }
 
 func newStreamWith(t testing.TB, env *Env, cfg StreamConfig) string {
