@@ -16,8 +16,8 @@ const CloseTimeout = 5 * time.Second
 // ConsumerConfig says who reads, and from where. The zero value reads from the
 // stream's beginning and stores nothing.
 type ConsumerConfig struct {
-	// Name is the name under which the broker keeps the offset of the last
-	// handled message for this stream, 255 bytes at most. Consumers with
+	// Name is the name under which the broker, or OffsetStore, keeps the offset
+	// of the last handled message for this stream, 255 bytes at most. Consumers with
 	// different names each get every message; two at a time with the same name
 	// overwrite each other's offset. Default "": nothing is stored.
 	Name string
@@ -27,6 +27,9 @@ type ConsumerConfig struct {
 	// traffic is slow, coalesced in a burst; see [StorePolicy].
 	Store StorePolicy
 
+	// OffsetStore keeps the offset in place of the broker. Needs Name. Default
+	// nil: the broker does.
+	OffsetStore OffsetStore
 	// OnError says what happens when a handler fails. Default: the run ends.
 	OnError ErrorPolicy
 
@@ -77,6 +80,8 @@ func (c ConsumerConfig) withDefaults(stream string) (ConsumerConfig, error) {
 	switch {
 	case c.Name == "" && c.Store != (StorePolicy{}):
 		return c, fmt.Errorf("%w: a Store policy needs a Name to store the offset under", ErrInvalidConfig)
+	case c.Name == "" && c.OffsetStore != nil:
+		return c, fmt.Errorf("%w: an OffsetStore needs a Name to store the offset under", ErrInvalidConfig)
 	case c.Workers < 0 || c.Workers > maxWorkers:
 		return c, fmt.Errorf("%w: Workers is %d; it must be from 0 to %d", ErrInvalidConfig, c.Workers, maxWorkers)
 	case c.KeyOf != nil && c.Workers < 2:

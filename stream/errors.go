@@ -48,6 +48,8 @@ var (
 	ErrNoOffset = errors.New("no offset stored")
 	// ErrNotStored is returned when a stored offset could not be read back.
 	ErrNotStored = errors.New("offset not stored")
+	// ErrOffsetStore is returned when the Load or Save of an OffsetStore failed.
+	ErrOffsetStore = errors.New("the OffsetStore failed")
 	// ErrUnconfirmed means that the outcome of a published message is
 	// unknown: it was accepted, and neither confirmed nor refused.
 	ErrUnconfirmed = errors.New("outcome unknown: not confirmed by the broker")
@@ -146,12 +148,12 @@ func opErr(op, stream, name string, err error) error {
 // something. What is unreachable for the moment may come back, whatever it
 // looked like (see tlsError).
 func isFatal(err error) bool {
-	if errors.Is(err, ErrUnreachable) {
+	if errors.Is(err, ErrUnreachable) && !errors.Is(err, ErrOffsetStore) {
 		return false
 	}
 	for _, target := range []error{
 		ErrInvalidConfig, ErrTLS, ErrAuthentication, ErrVirtualHost, ErrAccessRefused,
-		ErrStreamNotFound, ErrStreamDeleted, ErrStreamRecreated, ErrStreamMismatch, ErrMalformed, ErrClosed,
+		ErrStreamNotFound, ErrStreamDeleted, ErrStreamRecreated, ErrStreamMismatch, ErrMalformed, ErrClosed, ErrOffsetStore,
 	} {
 		if errors.Is(err, target) {
 			return true

@@ -196,13 +196,18 @@ func (s *storer) serve(ctx context.Context, r storeRequest) error {
 	return s.store(both, r.verify)
 }
 
-// storeIfDue ignores errors: they are the connection's, which ends the session
-// and thereby stores again on the next one.
+// storeRetry is when a store that failed is tried again.
+const storeRetry = time.Second
+
+// storeIfDue ignores errors: those of a connection end the session, which
+// stores again on the next one, and an OffsetStore is tried again.
 func (s *storer) storeIfDue(ctx context.Context, timer *time.Timer) {
 	due, at := s.progress.due()
 	if due {
-		_ = s.store(ctx, false)
-		_, at = s.progress.due()
+		err := s.store(ctx, false)
+		if _, at = s.progress.due(); err != nil {
+			at = time.Now().Add(storeRetry)
+		}
 	}
 	if !at.IsZero() {
 		timer.Reset(time.Until(at))

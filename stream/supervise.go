@@ -122,13 +122,13 @@ func (r *run) session(ctx context.Context, s *subscription) (o outcome) {
 	defer s.abort() // a handler's panic or Goexit included
 	named := r.c.cfg.Name != ""
 	if named {
-		link, err := r.c.env.storeLinkFor(ctx, s, r.c.cfg.Name, r.c.cfg.Store)
+		to, done, err := r.storeFor(ctx, s)
 		if err != nil {
 			o.err = err
 			return o
 		}
-		defer link.close()
-		defer startStorer(link, r.c.cfg.Name, r.c.stream, r.progress, r.requests).close()
+		defer done()
+		defer startStorer(to, r.c.cfg.Name, r.c.stream, r.progress, r.requests).close()
 	}
 	o.err = r.deliver(ctx, s, &o.worked)
 	if errors.Is(o.err, ErrStreamRecreated) {
@@ -262,7 +262,7 @@ func (r *run) position(ctx context.Context, c *conn) (position, error) {
 
 func (r *run) firstPosition(ctx context.Context, c *conn, now Stats) (first, again position, err error) {
 	if r.c.cfg.Name != "" && r.start.useStored() {
-		stored, err := c.queryOffset(ctx, r.c.cfg.Name, r.c.stream)
+		stored, err := r.loadOffset(ctx, c)
 		switch {
 		case err == nil && stored+1 == 0:
 			return first, again, fmt.Errorf("%w: the offset stored for %q is the largest number there is; store a real one with Env.StoreOffset", ErrInvalidConfig, r.c.cfg.Name)
@@ -328,21 +328,30 @@ func (r *run) finish(cause error) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), CloseTimeout)
 	defer cancel()
-	c, err := r.c.env.dialFor(ctx, r.c.stream, "tidemark-consumer-"+r.c.cfg.Name, hooks{}, location.forStoring)
-	if err == nil {
-		// In a new stream of the same name the mark would skip messages.
-		if err = r.checkRecreated(ctx, c); err == nil {
-			err = c.storeOffset(ctx, r.c.cfg.Name, r.c.stream, snap.mark)
-		}
-		if err == nil {
-			err = c.verifyOffset(ctx, r.c.cfg.Name, r.c.stream, snap.mark)
-		}
-		c.close()
-	}
-	if err != nil {
+	if err := r.storeApart(ctx, snap.mark); err != nil {
 		cause = errors.Join(cause, fmt.Errorf("%w: the messages up to offset %d were handled, but: %w", ErrNotStored, snap.mark, err))
 	}
 	return cause
+}
+
+// storeApart stores the mark without a session.
+func (r *run) storeApart(ctx context.Context, mark uint64) error {
+	if r.c.cfg.OffsetStore != nil { // it does not need the broker
+		return (&savingStore{r: r}).storeOffset(ctx, r.c.cfg.Name, r.c.stream, mark)
+	}
+	c, err := r.c.env.dialFor(ctx, r.c.stream, "tidemark-consumer-"+r.c.cfg.Name, hooks{}, location.forStoring)
+	if err != nil {
+		return err
+	}
+	defer c.close()
+	// In a new stream of the same name the mark would skip messages.
+	if err := r.checkRecreated(ctx, c); err != nil {
+		return err
+	}
+	if err := c.storeOffset(ctx, r.c.cfg.Name, r.c.stream, mark); err != nil {
+		return err
+	}
+	return c.verifyOffset(ctx, r.c.cfg.Name, r.c.stream, mark)
 }
 
 // sleep waits for d, or less if ctx ends.

@@ -1,0 +1,176 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+
+	"github.com/tidemark-go/tidemark/streamtest"
+)
+
+// memoryStore is an OffsetStore that can fail.
+type memoryStore struct {
+	mu     sync.Mutex
+	offset uint64
+	has    bool
+	loads  int
+	saves  []uint64
+	fails  error
+}
+
+func (s *memoryStore) set(change func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	change()
+}
+
+func (s *memoryStore) Load(_ context.Context, consumer, _ string) (uint64, bool, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.loads++
+	if consumer != "billing" {
+		return 0, false, errors.New("loaded as " + consumer)
+	}
+	return s.offset, s.has, s.fails
+}
+
+func (s *memoryStore) Save(_ context.Context, _, _ string, offset uint64) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.fails == nil {
+		s.offset, s.has = offset, true
+	}
+	s.saves = append(s.saves, offset)
+	return s.fails
+}
+
+func (s *memoryStore) at(offset uint64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.has && s.offset == offset
+}
+
+func TestOffsetStore(t *testing.T) {
+	b, env, name := inStream(t, 20)
+	store := &memoryStore{}
+	cfg := ConsumerConfig{Name: "billing", OffsetStore: store}
+	bodies, _ := readN(t, env, name, cfg, 8) // stops at once: the mark is saved at the end
+	wantNumbers(t, bodies, 0, 8)
+	if !store.at(7) {
+		t.Errorf("saved %d, want 7", store.offset)
+	}
+	bodies, _ = readN(t, env, name, cfg, 12)
+	wantNumbers(t, bodies, 8, 20)
+	if _, ok := b.Offset(name, "billing"); ok || b.Received(streamtest.StoreOffset) != 0 {
+		t.Error("the broker has an offset too")
+	}
+}
+
+// TestOffsetStoreManual is the way of exactly-once: the handler writes the
+// offset, and only Load is called; after a reconnect not even that.
+func TestOffsetStoreManual(t *testing.T) {
+	b, env, name := inStream(t, 20)
+	store := &memoryStore{}
+	var done seen
+	stop, ended := running1(t, env, name, ConsumerConfig{Name: "billing", OffsetStore: store, Store: StorePolicy{Manual: true}}, func(_ context.Context, d *Delivery) error {
+		store.set(func() { store.offset, store.has = d.Offset, true })
+		done.add(d.Offset)
+		if d.Offset == 10 {
+			b.DropConnections(streamtest.CutRST)
+		}
+		return nil
+	})
+	eventually(t, "all are handled", patience, func() bool { return store.at(19) })
+	stop()
+	wantErr(t, recv(t, ended, "the end"), context.Canceled)
+	if done.once(t, 0, 20); store.loads != 1 || len(store.saves) > 0 {
+		t.Errorf("%d loads and %d saves, want 1 and none", store.loads, len(store.saves))
+	}
+}
+
+func TestOffsetStoreLoadFails(t *testing.T) {
+	_, env, name := inStream(t, 1)
+	_, ended := running1(t, env, name, ConsumerConfig{Name: "billing", OffsetStore: &memoryStore{fails: errTest}}, func(context.Context, *Delivery) error {
+		t.Error("a message was handled")
+		return nil
+	})
+	wantErr(t, recv(t, ended, "the end"), errTest, ErrOffsetStore)
+}
+
+func TestOffsetStoreSaveFails(t *testing.T) {
+	for _, policy := range []StorePolicy{{}, {Every: 1}} {
+		_, env, name := inStream(t, 5)
+		store := &memoryStore{}
+		var done seen
+		entered := make(chan struct{})
+		stop, ended := running1(t, env, name, ConsumerConfig{Name: "billing", OffsetStore: store, Store: policy}, func(_ context.Context, d *Delivery) error {
+			if d.Offset == 0 {
+				store.set(func() { store.fails = errTest })
+			}
+			if done.add(d.Offset); d.Offset == 4 {
+				close(entered)
+			}
+			return nil
+		})
+		if policy.Every == 0 {
+			recv(t, entered, "the last message")
+			stop()
+		}
+		err := recv(t, ended, "the end")
+		if wantErr(t, err, errTest, ErrOffsetStore, ErrNotStored); policy.Every == 1 && done.len() != 1 {
+			t.Errorf("%d messages were handled after a store that failed", done.len()-1)
+		}
+	}
+}
+
+// TestOffsetStoreSavesAgain: a database that was away gets the offset later.
+func TestOffsetStoreSavesAgain(t *testing.T) {
+	_, env, name := inStream(t, 5)
+	store := &memoryStore{}
+	failed := false
+	stop, ended := running1(t, env, name, ConsumerConfig{Name: "billing", OffsetStore: store}, func(_ context.Context, d *Delivery) error {
+		if d.Offset == 0 {
+			store.set(func() { store.fails = errTest })
+		}
+		return nil
+	})
+	eventually(t, "a save has failed", patience, func() bool {
+		store.set(func() {
+			if len(store.saves) > 0 {
+				store.fails, failed = nil, true
+			}
+		})
+		return failed
+	})
+	eventually(t, "it is saved", patience, func() bool { return store.at(4) })
+	stop()
+	wantErr(t, recv(t, ended, "the end"), context.Canceled)
+}
+
+// TestOffsetStoreWithoutBroker: the last mark is saved although the broker is
+// gone.
+func TestOffsetStoreWithoutBroker(t *testing.T) {
+	b, env, name := inStream(t, 5)
+	store := &memoryStore{fails: nil}
+	handled := make(chan uint64, 5)
+	stop, ended := running1(t, env, name, ConsumerConfig{Name: "billing", OffsetStore: store, Store: StorePolicy{Every: 1000}}, func(_ context.Context, d *Delivery) error {
+		handled <- d.Offset
+		return nil
+	})
+	for range 5 {
+		recv(t, handled, "a message")
+	}
+	b.Stop()
+	stop()
+	err := recv(t, ended, "the end")
+	if wantErr(t, err, context.Canceled); errors.Is(err, ErrNotStored) || !store.at(4) {
+		t.Errorf("saved %d, %v", store.offset, err)
+	}
+}
+
+func TestOffsetStoreNeedsAName(t *testing.T) {
+	_, env, name := inStream(t, 1)
+	_, err := env.NewConsumer(name, ConsumerConfig{OffsetStore: &memoryStore{}})
+	wantErr(t, err, ErrInvalidConfig)
+}
