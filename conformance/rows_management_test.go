@@ -1,10 +1,11 @@
 package conformance
 
 import (
-	"github.com/tidemark-go/tidemark/internal/wire"
 	"net/http"
 	"net/url"
 	"time"
+
+	"github.com/tidemark-go/tidemark/internal/wire"
 )
 
 // RabbitMQ shows a connection in the management API some seconds after it was opened.
