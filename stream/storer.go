@@ -36,9 +36,12 @@ func (p *progress) handleAll(offset uint64, n int) (wait bool) {
 // advance moves the mark and returns how many handled messages were unstored
 // before, and are now. p.mu is held.
 func (p *progress) advance(offset uint64, n int) (before, now int64) {
-	before = p.t.unstored()
-	p.t.advance(offset, n, time.Now())
-	return before, p.t.unstored()
+	var at time.Time
+	if before = p.t.unstored(); before == 0 {
+		at = time.Now() // the clock costs as much as all the rest
+	}
+	p.t.advance(offset, n, at)
+	return before, before + int64(n)
 }
 
 // moved wakes the storer if need be, and reports whether the next handler has

@@ -19,7 +19,8 @@ func (t *tracker) handle(offset uint64, now time.Time) {
 	t.advance(offset, 1, now)
 }
 
-// advance moves the mark over n messages, the last of which is at offset.
+// advance moves the mark over n messages, the last of which is at offset. now
+// is not looked at while something is unstored.
 func (t *tracker) advance(offset uint64, n int, now time.Time) {
 	if t.unstored() == 0 {
 		t.since = now
