@@ -19,7 +19,7 @@
 // # Guarantees
 //
 // The stored offset never passes a message whose handler has not returned nil.
-// Messages come in order, and after a reconnect from the first one not handled;
+// Messages come in order (with Workers, in that of their key), and after a reconnect from the first one not handled;
 // nothing is handled twice within one run. What a lost connection left
 // unconfirmed is published again, and a producer's name lets the broker drop
 // what it has. Every wait ends with its context. What trying again cannot mend

@@ -104,6 +104,45 @@ func ExampleConsumer_All() {
 	}
 }
 
+// RunBatch is for bulk inserts: nil means that the whole batch is handled.
+func ExampleConsumer_RunBatch() {
+	// env is what stream.Connect returned.
+	var env *stream.Env
+	consumer, err := env.NewConsumer("orders", stream.ConsumerConfig{Name: "warehouse", BatchSize: 500})
+	if err != nil {
+		log.Fatal(err)
+	}
+	err = consumer.RunBatch(context.Background(), func(ctx context.Context, batch []stream.Delivery) error {
+		fmt.Println(len(batch), "rows, from offset", batch[0].Offset)
+		return nil
+	})
+	log.Fatal(err)
+}
+
+// An order that fails five times is set aside, with the reason; meanwhile the
+// orders of other customers go on.
+func ExampleErrorPolicy() {
+	// env is what stream.Connect returned.
+	var env *stream.Env
+	consumer, err := env.NewConsumer("orders", stream.ConsumerConfig{
+		Name:    "billing",
+		Workers: 8,
+		KeyOf: func(d *stream.Delivery) string {
+			props, _ := d.ApplicationProperties()
+			customer, _ := props["customer"].(string)
+			return customer
+		},
+		OnError: stream.ErrorPolicy{Attempts: 5, DeadLetter: "orders-failed"},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	err = consumer.Run(context.Background(), func(ctx context.Context, d *stream.Delivery) error {
+		return errors.New("no such customer")
+	})
+	log.Fatal(err)
+}
+
 // Offset 0 is an offset like any other; nothing stored is ErrNoOffset.
 func ExampleEnv_QueryOffset() {
 	// env is what stream.Connect returned.
