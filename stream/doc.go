@@ -18,12 +18,13 @@
 //
 // # Guarantees
 //
-// The stored offset never passes a message whose handler has not returned nil.
-// Messages come in order (with Workers, in that of their key), and after a reconnect from the first one not handled;
-// nothing is handled twice within one run. What a lost connection left
-// unconfirmed is published again, and a producer's name lets the broker drop
-// what it has. Every wait ends with its context. What trying again cannot mend
-// ends with an error that says what to do; see [ErrUnreachable] and the
+// The stored offset never passes a message whose handler has not returned nil,
+// or whose failure [ErrorPolicy] has not settled. Messages come in order, with
+// Workers in the order of their key, and after a reconnect from the first one
+// not handled; nothing is handled twice within one run. What a lost connection
+// left unconfirmed is published again, and a producer's name lets the broker
+// drop what it has. Every wait ends with its context. What trying again cannot
+// mend ends with an error that says what to do; see [ErrUnreachable] and the
 // sentinels around it.
 //
 // # Requirements
