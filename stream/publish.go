@@ -40,7 +40,7 @@ func (p *Producer) reconnect(attempt *int, err error) *link {
 		var l *link
 		if l, err = p.connect(p.life); err == nil {
 			*attempt++
-			p.state(StateChange{State: StateConnected})
+			p.state(StateChange{State: StateConnected, again: true})
 			return l
 		}
 		if errors.Is(err, ErrStreamNotFound) {

@@ -70,6 +70,8 @@ type StateChange struct {
 	// Lost is, with StateMessagesLost, how many offsets were passed over. It is
 	// the number of messages at most: the broker's own entries take offsets too.
 	Lost uint64
+
+	again bool // with StateConnected: not for the first time
 }
 
 // states hands changes to OnState, in order, on a goroutine of its own.
@@ -92,7 +94,11 @@ func (s *states) change(c StateChange) {
 	log := s.log.With("stream", c.Stream, c.Role.String(), c.Name)
 	switch c.State {
 	case StateConnected:
-		log.Info("connected")
+		level := slog.LevelDebug // a connection won back is news, the first is not
+		if c.again {
+			level = slog.LevelInfo
+		}
+		log.Log(context.Background(), level, "connected")
 	case StateReconnecting:
 		log.Warn("connection lost or not made; connecting again", "error", c.Err, "attempt", c.Attempt)
 	case StateMessagesLost:

@@ -66,8 +66,8 @@ func (r *run) supervise(ctx context.Context) error {
 		}
 		s, err := r.c.env.subscribe(ctx, r.c.stream, r.c.cfg.Name, r.position)
 		if err == nil {
+			r.state(StateChange{State: StateConnected, again: r.connected})
 			r.connected = true
-			r.state(StateChange{State: StateConnected})
 			o := r.session(ctx, s)
 			if err = o.err; o.inOrder {
 				return err
