@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/tidemark-go/tidemark/internal/rabbit"
+	"github.com/tidemark-go/tidemark/internal/wire"
 )
 
 // secret is a password that no error may show.
@@ -244,11 +245,13 @@ func testStreamDeletedInUse(t *testing.T, b broker) {
 func TestStreamRecreated(t *testing.T) { onBrokers(t, testStreamRecreated) }
 
 func testStreamRecreated(t *testing.T, b broker) {
-	env := connect(t, b.StreamURL())
+	direct := connect(t, b.StreamURL())
 	for name, refill := range map[string]int{"empty": 0, "shorter": 20, "longer": 300} {
 		t.Run(name, func(t *testing.T) {
-			stream := newStream(t, env)
-			publish(t, env, stream, 0, 100)
+			proxy, uri := throughProxy(t, b)
+			env := connect(t, uri)
+			stream := newStream(t, direct)
+			publish(t, direct, stream, 0, 100)
 			c, _ := env.NewConsumer(stream, ConsumerConfig{Name: "c"})
 			err := within5s(t, ErrStreamRecreated, func(ctx context.Context) error {
 				return c.Run(ctx, func(ctx context.Context, d *Delivery) error {
@@ -261,10 +264,14 @@ func testStreamRecreated(t *testing.T, b broker) {
 					// A store on its way while the stream is deleted and created
 					// again arrives in the new one: nobody can tell. Not here.
 					must(t, c.Commit(ctx))
-					must(t, env.DeleteStream(ctx, stream))
-					must(t, env.DeclareStream(ctx, stream, StreamConfig{}))
-					publish(t, env, stream, 500, 500+refill)
-					return nil
+					must(t, direct.DeleteStream(ctx, stream))
+					must(t, direct.DeclareStream(ctx, stream, StreamConfig{}))
+					publish(t, direct, stream, 500, 500+refill)
+					// Neither is there an answer to a store that was sent
+					// before the broker has told of the deletion.
+					eventually(t, "the broker tells", 5*time.Second, func() bool { return proxy.Seen(wire.KeyMetadataUpdate) > 0 })
+					_, err := direct.Stats(ctx, stream)
+					return err
 				})
 			})
 			if !strings.Contains(err.Error(), "new run") {
