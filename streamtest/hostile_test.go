@@ -86,6 +86,9 @@ func TestClientThatNeverReads(t *testing.T) {
 	if n := pending(); n > 2*maxPending {
 		t.Errorf("%d bytes are held", n)
 	}
+	if err := c.nc.SetDeadline(time.Now().Add(6 * testTimeout)); err != nil { // it is a lot to read
+		t.Fatal(err)
+	}
 	for i := range requests {
 		if f, err := c.read(); err != nil || f.key != wire.KeyQueryOffset.Response() {
 			t.Fatalf("answer %d: %v, %v", i, f.key, err)
