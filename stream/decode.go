@@ -29,9 +29,17 @@ func deliveries(stream string, chunk *wire.Chunk, keep func(offset uint64) bool)
 	out := make([]Delivery, 0, min(int(chunk.Entries), len(chunk.Data)/4))
 	at := time.UnixMilli(chunk.Timestamp)
 	add := func(offset uint64, raw []byte) {
-		if keep(offset) {
-			body, _ := bodyOf(raw)
-			out = append(out, Delivery{Stream: stream, Offset: offset, Timestamp: at, Body: body, raw: raw})
+		if !keep(offset) {
+			return
+		}
+		// Filled in place: a Delivery is more than a hundred bytes.
+		out = append(out, Delivery{})
+		d := &out[len(out)-1]
+		d.Stream, d.Offset, d.Timestamp, d.raw = stream, offset, at, raw
+		if body, ok := plainBody(raw); ok {
+			d.Body = body
+		} else {
+			d.Body, _ = bodyOf(raw)
 		}
 	}
 	walk := chunk.Walk()
