@@ -61,9 +61,14 @@ func (p StorePolicy) due(t *tracker, now time.Time) (bool, time.Time) {
 }
 
 // wakes reports whether the storer has to look again after a message was
-// handled: when a wait begins, and when a count is reached.
+// handled: when a wait begins, and when a count is reached. The count of Every
+// is not for it: see waits.
 func (p StorePolicy) wakes(unstored int64) bool {
-	return !p.Manual && (unstored == 1 || unstored == autoCount)
+	switch {
+	case p.Manual, p.Every > 0 && p.Interval == 0, p.waits(unstored):
+		return false
+	}
+	return unstored == 1 || unstored == autoCount
 }
 
 // waits reports whether the next handler has to wait for a store.

@@ -20,6 +20,7 @@ type run struct {
 	start    Start // resolved when the run began
 	progress *progress
 	requests chan storeRequest
+	storer   *storer // of the session, if the consumer has a name
 	ended    chan struct{}
 
 	// next is where the coming session begins; known once hasNext is set.
@@ -103,7 +104,8 @@ func (r *run) session(ctx context.Context, s *subscription) (o outcome) {
 			return o
 		}
 		defer link.close()
-		defer startStorer(link, r.c.cfg.Name, r.c.stream, r.progress, r.requests).close()
+		r.storer = startStorer(link, r.c.cfg.Name, r.c.stream, r.progress, r.requests)
+		defer r.storer.close()
 	}
 	o.err = r.deliver(ctx, s, &o.worked)
 	if errors.Is(o.err, ErrStreamRecreated) {
@@ -183,7 +185,7 @@ func (r *run) one(ctx context.Context, d *Delivery) (handled bool, err error) {
 		return false, err
 	}
 	if r.c.cfg.Name != "" && r.progress.handle(d.Offset) {
-		return true, request(ctx, r.requests, false, nil)
+		return true, r.storer.storeNow(ctx)
 	}
 	return true, nil
 }
