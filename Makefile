@@ -10,17 +10,21 @@ TESTFLAGS   ?=
 OWN_BROKER := env -u RABBITMQ_STREAM_URL -u RABBITMQ_AMQP_URL -u RABBITMQ_MANAGEMENT_URL -u RABBITMQ_STREAM_TLS_URL -u RABBITMQ_CA_FILE
 RABBITMQ   := $(OWN_BROKER) $(GO) run ./tools/rabbitmq
 
-.PHONY: help demo test check
+.PHONY: help demo demo-rabbitmq test check
 
 help:
-	@echo 'make demo    watch a consumer being killed half-way and go on at the next message'
-	@echo 'make test    all tests, with the race detector, on a real RabbitMQ'
-	@echo 'make check   gofmt, vet, staticcheck, go mod tidy'
+	@echo 'make demo            publish, consume, stop half-way, go on at the next message: in seconds'
+	@echo 'make demo-rabbitmq   the same on a real RabbitMQ, with a consumer process that is killed'
+	@echo 'make test            all tests, with the race detector, on a real RabbitMQ'
+	@echo 'make check           gofmt, vet, staticcheck, go mod tidy'
 	@echo
-	@echo 'The first demo or test on a machine downloads a RabbitMQ: a few minutes at most.'
+	@echo 'The first demo-rabbitmq or test on a machine downloads a RabbitMQ: a few minutes at most.'
 	@echo 'Without one: go test ./... (what needs it is skipped).'
 
 demo:
+	@$(GO) run ./examples/quickstart
+
+demo-rabbitmq:
 	@$(GO) run ./examples/demo
 
 # Brought up first, so that a download is seen; ended in any case.

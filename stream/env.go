@@ -146,15 +146,9 @@ func (e *Env) adminConn(ctx context.Context) (*conn, error) {
 	return c, nil
 }
 
-// query runs an idempotent exchange on the admin connection. A connection that
+// onAdmin runs an idempotent exchange on the admin connection. A connection that
 // turns out to be dead is replaced once; if that fails too, the caller learns.
-func (e *Env) query(ctx context.Context, op, stream, name string, do func(context.Context, *conn) error) error {
-	if err := e.own(); err != nil {
-		return opErr(op, stream, name, err)
-	}
-	defer e.owns.Done()
-	ctx, cancel := e.under(ctx)
-	defer cancel()
+func (e *Env) onAdmin(ctx context.Context, do func(context.Context, *conn) error) error {
 	var err error
 	for range 2 {
 		var c *conn
@@ -165,6 +159,18 @@ func (e *Env) query(ctx context.Context, op, stream, name string, do func(contex
 			break
 		}
 	}
+	return err
+}
+
+// query is onAdmin for a call of the user's.
+func (e *Env) query(ctx context.Context, op, stream, name string, do func(context.Context, *conn) error) error {
+	if err := e.own(); err != nil {
+		return opErr(op, stream, name, err)
+	}
+	defer e.owns.Done()
+	ctx, cancel := e.under(ctx)
+	defer cancel()
+	err := e.onAdmin(ctx, do)
 	return opErr(op, stream, name, err)
 }
 

@@ -115,11 +115,13 @@ func (w *watchdog) bites(waiting bool, count uint64) bool {
 // administrative connection first: it tells quickly and exactly what the
 // official client would not.
 func (p *Producer) connect(ctx context.Context) (*link, error) {
-	c, err := p.env.adminConn(ctx)
+	var c *conn
+	err := p.env.onAdmin(ctx, func(ctx context.Context, admin *conn) error {
+		c = admin
+		_, err := c.locate(ctx, p.stream)
+		return err
+	})
 	if err != nil {
-		return nil, err
-	}
-	if _, err := c.locate(ctx, p.stream); err != nil {
 		return nil, err
 	}
 	l, err := dialLink(ctx, p.env.cfg, c.endpoint, c.frameMax, p.stream, p.cfg, p.flight.settle)

@@ -11,7 +11,8 @@ import (
 
 var cluster = sync.OnceValues(func() (*rabbit.Instance, error) { return settled(up("test-cluster", 3)) })
 
-// leaderOf returns the name of the node that leads a stream, once one does.
+// leaderOf returns the name of the node that leads a stream, once one does and
+// both its replicas are there: without them, it cannot be spared.
 func leaderOf(t *testing.T, env *Env, b *rabbit.Instance, stream string) (name string) {
 	t.Helper()
 	eventually(t, "the stream has a leader", time.Minute, func() bool {
@@ -21,7 +22,7 @@ func leaderOf(t *testing.T, env *Env, b *rabbit.Instance, stream string) (name s
 		}
 		l, err := c.locate(t.Context(), stream)
 		for _, n := range b.Nodes() {
-			if err == nil && n.StreamPort == l.leader.port {
+			if err == nil && len(l.replicas) == 2 && n.StreamPort == l.leader.port {
 				name = n.Name
 			}
 		}

@@ -51,8 +51,10 @@ func settled(b *rabbit.Instance, err error) (*rabbit.Instance, error) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	if err := b.Start(ctx, "n1"); err != nil {
-		return nil, err
+	for _, n := range b.Nodes() {
+		if err := b.Start(ctx, n.Name); err != nil {
+			return nil, err
+		}
 	}
 	env, err := Connect(ctx, Config{URIs: []string{b.StreamURL()}})
 	if err != nil {
@@ -62,8 +64,10 @@ func settled(b *rabbit.Instance, err error) (*rabbit.Instance, error) {
 	if err := env.DeclareStream(ctx, "settled", StreamConfig{}); err != nil {
 		return nil, err
 	}
-	if _, err := b.Ctl(ctx, "n1", "eval", "[dets:sync(T) || T <- dets:all()]."); err != nil {
-		return nil, err
+	for _, n := range b.Nodes() {
+		if _, err := b.Ctl(ctx, n.Name, "eval", "[dets:sync(T) || T <- dets:all()]."); err != nil {
+			return nil, err
+		}
 	}
 	return b, nil
 }
@@ -100,8 +104,8 @@ func (b inProcess) StreamURL() string { return b.URI() }
 // onBrokers runs a test on the in-process broker, always, and on the real one.
 func onBrokers(t *testing.T, test func(*testing.T, broker), ignore ...goleak.Option) {
 	t.Run("streamtest", func(t *testing.T) {
-		b := streamtest.NewBroker(t)
 		noLeaks(t, ignore...)
+		b := streamtest.NewBroker(t)
 		test(t, inProcess{b})
 	})
 	t.Run("rabbitmq", func(t *testing.T) { test(t, realBroker(t, ignore...)) })

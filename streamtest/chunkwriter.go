@@ -85,9 +85,19 @@ func (w *chunkWriter) add(e *wire.PublishEntry) {
 
 // finish ends the current chunk.
 func (w *chunkWriter) finish() {
+	w.current.chunk.trailer = trailerLength(w.publisher.reference)
 	w.current.chunk.bytes = w.buf[w.start:len(w.buf):len(w.buf)]
 	w.full = append(w.full, w.current)
 	w.current = pending{}
+}
+
+// trailerLength is what the header of a chunk says of the publisher reference that RabbitMQ keeps behind
+// the entries and never delivers: type and length of the reference, the reference, the publishing id.
+func trailerLength(reference string) uint32 {
+	if reference == "" {
+		return 0
+	}
+	return uint32(1 + 1 + len(reference) + 8)
 }
 
 // store appends the chunks to the stream and remembers the publishing id.

@@ -2,6 +2,7 @@ package streamtest
 
 import (
 	"slices"
+	"time"
 
 	"github.com/tidemark-go/tidemark/internal/wire"
 )
@@ -21,10 +22,11 @@ type subscription struct {
 	properties wire.Properties
 	filter     *filter // nil: everything
 
-	attached bool   // chunks are sent
-	position uint64 // number of the next chunk
-	group    *group // of a single active consumer; nil: an ordinary one
-	active   bool   // in its group
+	attached bool      // chunks are sent
+	notUntil time.Time // the first chunk; zero once that time is over
+	position uint64    // number of the next chunk
+	group    *group    // of a single active consumer; nil: an ordinary one
+	active   bool      // in its group
 }
 
 func (c *conn) subscribe(req *wire.Subscribe) {
@@ -40,7 +42,25 @@ func (c *conn) subscribe(req *wire.Subscribe) {
 		s.join(name)
 		return
 	}
+	s.notUntil = time.Now().Add(firstChunkAfter)
 	s.attach(s.spec)
+}
+
+// firstChunkAfter keeps the first chunk out of the TCP segment of the answer to Subscribe. RabbitMQ needs
+// that long to open its log, and programs rely on it: in Node.js both would be handled before the program
+// has the consumer that it asked for.
+const firstChunkAfter = time.Millisecond
+
+// rest returns how long nothing is sent yet.
+func (s *subscription) rest() time.Duration {
+	if s.notUntil.IsZero() {
+		return 0
+	}
+	rest := time.Until(s.notUntil)
+	if rest <= 0 {
+		s.notUntil = time.Time{}
+	}
+	return rest
 }
 
 // newSubscription validates a Subscribe.

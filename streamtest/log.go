@@ -13,6 +13,7 @@ type chunk struct {
 	timestamp  int64
 	filters    map[string]struct{} // values of its messages; nil when none has one
 	unfiltered bool                // a message has no filter value
+	trailer    uint32              // length of what RabbitMQ keeps on disk behind the entries
 }
 
 // cost is what the chunk takes in memory, roughly.
@@ -59,7 +60,7 @@ func (l *streamLog) append(c chunk, entries uint16, records uint32, now int64) {
 	c.first, c.timestamp = l.next, now
 	h := wire.ChunkHeader{
 		Entries: entries, Records: records, Timestamp: now, Epoch: 1, FirstOffset: c.first,
-		CRC: wire.Checksum(data), DataLength: uint32(len(data)),
+		CRC: wire.Checksum(data), DataLength: uint32(len(data)), TrailerLength: c.trailer,
 	}
 	h.Put(c.bytes)
 	l.roll(now)

@@ -86,3 +86,14 @@ func TestDeleteVHost(t *testing.T) {
 	c.expect(wire.KeyMetadataUpdate)
 	c.expectEnd()
 }
+
+// Other clients' tests read client_properties.connection_name of every connection that is listed.
+func TestManagementListsOpenConnectionsOnly(t *testing.T) {
+	t.Cleanup(http.DefaultClient.CloseIdleConnections)
+	b := NewBroker(t, WithManagement("127.0.0.1:0"))
+	dialRaw(t, b)
+	awaitCond(t, b, "a connection", func() bool { return len(b.Connections()) == 1 })
+	if _, text := request(t, b, "GET", "/api/connections", "guest"); strings.TrimSpace(text) != "[]" {
+		t.Errorf("got %s", text)
+	}
+}

@@ -93,6 +93,29 @@ func TestPublishSplitsLongFrames(t *testing.T) {
 	}
 }
 
+// The header tells of the publisher reference that RabbitMQ keeps on disk, in every chunk of the frame;
+// rstream's own tests look at it. The bytes themselves are not delivered.
+func TestTrailerLengthOfNamedPublisher(t *testing.T) {
+	c := openRaw(t, NewBroker(t))
+	c.create("s")
+	c.declare(1, "test-reference", "s")
+	c.declare(2, "", "s")
+	ids := make([]uint64, minChunkEntries+1)
+	for i := range ids {
+		ids[i] = uint64(i)
+	}
+	c.publish(1, ids...)
+	c.confirmed()
+	c.publish(2, 1)
+	c.confirmed()
+	c.subscribe(1, "s", fromFirst, 100)
+	for i, want := range []uint32{24, 24, 0} {
+		if _, chunk := c.chunk(); chunk.TrailerLength != want || int(chunk.DataLength) != len(chunk.Data) {
+			t.Errorf("chunk %d: trailer length %d, want %d", i, chunk.TrailerLength, want)
+		}
+	}
+}
+
 func TestSubBatch(t *testing.T) {
 	b := NewBroker(t)
 	c := openRaw(t, b)

@@ -23,6 +23,17 @@ func threeChunks(t *testing.T, start time.Time) (*Broker, *rawClient) {
 	return b, c
 }
 
+// A client must have had the time to handle the answer before the first chunk comes.
+func TestFirstChunkDoesNotComeWithTheAnswer(t *testing.T) {
+	_, c := threeChunks(t, time.Now())
+	start := time.Now()
+	c.subscribe(1, "s", fromFirst, 10)
+	c.chunk()
+	if took := time.Since(start); took < firstChunkAfter {
+		t.Errorf("first chunk %v after Subscribe was sent, want at least %v", took, firstChunkAfter)
+	}
+}
+
 func TestOffsetSpecs(t *testing.T) {
 	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	at := func(d time.Duration) wire.OffsetSpec {

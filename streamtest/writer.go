@@ -101,7 +101,7 @@ func (c *conn) take(w *batch) (wait time.Duration, ok bool) {
 	if c.flush {
 		w.last = true
 	} else {
-		c.takeChunks(w)
+		wait = min(wait, c.takeChunks(w))
 	}
 	if len(w.bufs) > 0 {
 		c.timers.sent = true
@@ -124,13 +124,19 @@ func (c *conn) takeOut(w *batch) {
 	c.room.Broadcast()
 }
 
-// takeChunks adds chunks that the subscriptions have credit for, one subscription after the other.
-func (c *conn) takeChunks(w *batch) {
+// takeChunks adds chunks that the subscriptions have credit for, one subscription after the other, and
+// returns how long the first of those waits that are too young for any.
+func (c *conn) takeChunks(w *batch) time.Duration {
+	wait := time.Hour
 	if len(c.subs) == 0 {
-		return
+		return wait
 	}
 	for i := range c.subs {
 		s := c.subs[(c.turn+i)%len(c.subs)]
+		if rest := s.rest(); rest > 0 {
+			wait = min(wait, rest)
+			continue
+		}
 		for !c.gone && w.room() && s.deliverNext(w) {
 		}
 		if c.gone { // a fault has cut the connection in the midst of a frame
@@ -140,6 +146,7 @@ func (c *conn) takeChunks(w *batch) {
 	}
 	c.turn++
 	w.closeFlat()
+	return wait
 }
 
 func (w *batch) reset() {
