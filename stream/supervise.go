@@ -158,36 +158,31 @@ func (r *run) undecodable(s *subscription, chunk *wire.Chunk, err error) error {
 	return fmt.Errorf("%w: the chunk with the offsets %d to %d, from %s, cannot be decoded (%v): to go on behind it, store offset %d with Env.StoreOffset", ErrMalformed, chunk.FirstOffset, last, s.endpoint.address(), err, last)
 }
 
-// all handles the messages of one chunk, and notes how far it came.
-func (r *run) all(ctx context.Context, chunk *wire.Chunk, list []Delivery) (err error) {
-	handled := 0
-	for handled < len(list) && err == nil {
-		var ok bool
-		if ok, err = r.one(ctx, &list[handled]); ok {
-			handled++
+// all handles the messages of one chunk.
+func (r *run) all(ctx context.Context, chunk *wire.Chunk, list []Delivery) error {
+	for i := range list {
+		if err := r.one(ctx, idOf(chunk), &list[i]); err != nil {
+			return err
 		}
 	}
-	if handled > 0 {
-		r.next = fromOffset(list[handled-1].Offset + 1).within(chunk.FirstOffset)
-		r.again = r.next
-		r.id, r.hasID = idOf(chunk), true
-	}
-	return err
+	return nil
 }
 
-// one handles one message and moves the mark. A message is handled even if its
-// store then fails.
-func (r *run) one(ctx context.Context, d *Delivery) (handled bool, err error) {
+// one handles one message and moves the mark.
+func (r *run) one(ctx context.Context, id chunkID, d *Delivery) error {
 	if ctx.Err() != nil {
-		return false, context.Cause(ctx)
+		return context.Cause(ctx)
 	}
 	if err := r.handle(ctx, d); err != nil {
-		return false, err
+		return err
 	}
+	r.next = fromOffset(d.Offset + 1).within(id.first)
+	r.again = r.next
+	r.id, r.hasID = id, true
 	if r.c.cfg.Name != "" && r.progress.handle(d.Offset) {
-		return true, r.storer.storeNow(ctx)
+		return r.storer.storeNow(ctx)
 	}
-	return true, nil
+	return nil
 }
 
 // position says where the coming session begins, asking the broker if need be.
