@@ -269,6 +269,20 @@ func annotationsIn(a amqp.Annotations) map[string]any {
 	return out
 }
 
+// plainBody is bodyOf for a message that is one data section, as most are.
+func plainBody(raw []byte) (body []byte, ok bool) {
+	if len(raw) < 5 || raw[0] != 0 || raw[1] != 0x53 || raw[2] != sectionData {
+		return nil, false
+	}
+	switch {
+	case raw[3] == 0xa0 && len(raw) == 5+int(raw[4]):
+		return raw[5:len(raw):len(raw)], true
+	case raw[3] == 0xb0 && len(raw) >= 8 && uint64(len(raw)) == 8+uint64(binary.BigEndian.Uint32(raw[4:])):
+		return raw[8:len(raw):len(raw)], true
+	}
+	return nil, false
+}
+
 // bodyOf finds the body without decoding the message: the data section's
 // bytes, several of them joined, or those of a value section that is a string
 // or binary. It aliases raw. What is not AMQP 1.0 is its own body, ok false.

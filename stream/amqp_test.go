@@ -247,6 +247,9 @@ func FuzzBodyOf(f *testing.F) {
 		if !ok && !bytes.Equal(body, raw) {
 			t.Fatalf("not AMQP, and its body is %q", body)
 		}
+		if plain, isPlain := plainBody(raw); isPlain && (!ok || !bytes.Equal(plain, body)) {
+			t.Fatalf("plain body %q, by the general way %q, %v", plain, body, ok)
+		}
 		m, err := unmarshal(raw)
 		if !ok || err != nil || len(m.Data) == 0 || m.Value != nil {
 			return

@@ -48,6 +48,7 @@ type conn struct {
 	frames *wire.FrameReader
 	reads  atomic.Uint64 // grows with each read, for the keeper
 	out    chan outgoing
+	now    direct
 
 	mu      sync.Mutex
 	pending map[uint32]chan response
@@ -73,6 +74,7 @@ func (c *conn) start() {
 	c.pending = map[uint32]chan response{}
 	c.out = make(chan outgoing, writeQueue)
 	c.closed = make(chan struct{})
+	c.now.init(c.nc)
 	c.wg.Add(3)
 	go c.read()
 	go c.write()
@@ -170,9 +172,12 @@ func (c *conn) forget(id uint32) {
 
 // send returns when the socket has taken the frame.
 func (c *conn) send(ctx context.Context, f wire.Frame) error {
-	b, err := wire.Append(nil, f)
+	done, b, err := c.direct(ctx, f)
 	if err != nil {
 		return fmt.Errorf("%w: %v", ErrInvalidConfig, err)
+	}
+	if done {
+		return nil
 	}
 	o := outgoing{b, make(chan struct{})}
 	if err := c.enqueue(ctx, o); err != nil {
@@ -190,26 +195,33 @@ func (c *conn) send(ctx context.Context, f wire.Frame) error {
 
 // post is send without waiting for the socket.
 func (c *conn) post(ctx context.Context, f wire.Frame) error {
-	b, err := wire.Append(nil, f)
+	done, b, err := c.direct(ctx, f)
 	if err != nil {
 		return fmt.Errorf("%w: %v", ErrInvalidConfig, err)
+	}
+	if done {
+		return nil
 	}
 	return c.enqueue(ctx, outgoing{frame: b})
 }
 
 func (c *conn) enqueue(ctx context.Context, o outgoing) error {
+	c.now.queued.Add(1)
 	select {
 	case c.out <- o:
 		return nil
 	case <-c.closed:
+		c.now.queued.Add(-1)
 		return c.reason()
 	case <-ctx.Done():
+		c.now.queued.Add(-1)
 		return context.Cause(ctx)
 	}
 }
 
-// write is the writer: the only one to write to the socket. A write that the
-// peer does not take within two heartbeats ends the connection.
+// write is the writer: the only one to write to the socket but for what it takes
+// at once (see direct). A write that the peer does not take within two
+// heartbeats ends the connection.
 func (c *conn) write() {
 	defer c.wg.Done()
 	for {
@@ -217,8 +229,9 @@ func (c *conn) write() {
 		case <-c.closed:
 			return
 		case o := <-c.out:
-			_ = c.nc.SetWriteDeadline(time.Now().Add(2 * c.heartbeat))
-			if _, err := c.nc.Write(o.frame); err != nil {
+			err := c.writeOut(o.frame)
+			c.now.queued.Add(-1)
+			if err != nil {
 				c.fail(fmt.Errorf("%w: connection to %s lost: %v", ErrUnreachable, c.endpoint.address(), err))
 				return
 			}
@@ -227,6 +240,19 @@ func (c *conn) write() {
 			}
 		}
 	}
+}
+
+// writeOut writes a frame, after the rest of the one before it.
+func (c *conn) writeOut(frame []byte) error {
+	c.now.mu.Lock()
+	defer c.now.mu.Unlock()
+	_ = c.nc.SetWriteDeadline(time.Now().Add(2 * c.heartbeat))
+	if rest := c.now.rest; len(rest) > 0 {
+		frame = append(rest, frame...)
+		c.now.rest = nil
+	}
+	_, err := c.nc.Write(frame)
+	return err
 }
 
 // keepAlive is the keeper. It works with ticks and not with time stamps: three
@@ -245,9 +271,11 @@ func (c *conn) keepAlive() {
 		case <-tick.C:
 		}
 		// A full queue means that the writer is stuck: its own deadline ends it.
+		c.now.queued.Add(1)
 		select {
 		case c.out <- beat:
 		default:
+			c.now.queued.Add(-1)
 		}
 		if n := c.reads.Load(); n != seen {
 			seen, silent = n, 0

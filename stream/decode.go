@@ -5,6 +5,7 @@ import (
 	"compress/gzip"
 	"fmt"
 	"io"
+	"sync"
 	"time"
 
 	"github.com/golang/snappy"
@@ -29,9 +30,17 @@ func deliveries(stream string, chunk *wire.Chunk, keep func(offset uint64) bool)
 	out := make([]Delivery, 0, min(int(chunk.Entries), len(chunk.Data)/4))
 	at := time.UnixMilli(chunk.Timestamp)
 	add := func(offset uint64, raw []byte) {
-		if keep(offset) {
-			body, _ := bodyOf(raw)
-			out = append(out, Delivery{Stream: stream, Offset: offset, Timestamp: at, Body: body, raw: raw})
+		if !keep(offset) {
+			return
+		}
+		// Filled in place: a Delivery is more than a hundred bytes.
+		out = append(out, Delivery{})
+		d := &out[len(out)-1]
+		d.Stream, d.Offset, d.Timestamp, d.raw = stream, offset, at, raw
+		if body, ok := plainBody(raw); ok {
+			d.Body = body
+		} else {
+			d.Body, _ = bodyOf(raw)
 		}
 	}
 	walk := chunk.Walk()
@@ -88,15 +97,27 @@ func decompress(entry *wire.Entry) ([]byte, error) {
 		return nil, fmt.Errorf("%w: %v", wire.ErrMalformed, err)
 	}
 	defer done()
-	out, err := io.ReadAll(io.LimitReader(r, int64(entry.Uncompressed)+1))
-	if err != nil {
+	// Room for what is announced, as far as that costs little.
+	buf := bytes.NewBuffer(make([]byte, 0, min(int(entry.Uncompressed), 64<<10)+bytes.MinRead))
+	if _, err := buf.ReadFrom(io.LimitReader(r, int64(entry.Uncompressed)+1)); err != nil {
 		return nil, fmt.Errorf("%w: %v", wire.ErrMalformed, err)
 	}
+	out := buf.Bytes()
 	if len(out) != int(entry.Uncompressed) {
 		return nil, fmt.Errorf("%w: %d bytes announced, not what was found", wire.ErrMalformed, entry.Uncompressed)
 	}
 	return out, nil
 }
+
+// zstdDecoders keeps decoders, which are dear to make. With a concurrency of 1
+// they have no goroutines.
+var zstdDecoders = sync.Pool{New: func() any {
+	z, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(maxBatch))
+	if err != nil {
+		panic("tidemark: " + err.Error()) // the options are constant
+	}
+	return z
+}}
 
 func decompressor(c wire.Compression, in io.Reader) (r io.Reader, done func(), err error) {
 	done = func() {}
@@ -108,10 +129,11 @@ func decompressor(c wire.Compression, in io.Reader) (r io.Reader, done func(), e
 	case wire.CompressionLZ4:
 		r = lz4.NewReader(in)
 	case wire.CompressionZstd:
-		var z *zstd.Decoder
-		z, err = zstd.NewReader(in, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(maxBatch))
-		if err == nil {
-			r, done = z, z.Close
+		z := zstdDecoders.Get().(*zstd.Decoder)
+		r, err = z, z.Reset(in)
+		done = func() {
+			_ = z.Reset(nil) // lets go of in
+			zstdDecoders.Put(z)
 		}
 	default:
 		err = fmt.Errorf("unknown compression %d", c)

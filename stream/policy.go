@@ -62,9 +62,12 @@ func (p StorePolicy) due(t *tracker, now time.Time) (bool, time.Time) {
 
 // wakes reports whether the storer has to look again after messages were
 // handled, of which before and now that many were unstored: when a wait begins,
-// and when a count is reached.
+// and when a count is reached. The count of Every is not for it: see waits.
 func (p StorePolicy) wakes(before, now int64) bool {
-	return !p.Manual && (before < 1 && now >= 1 || before < autoCount && now >= autoCount)
+	if p.Manual || p.Every > 0 && p.Interval == 0 || p.waits(now) {
+		return false
+	}
+	return before < 1 && now >= 1 || before < autoCount && now >= autoCount
 }
 
 // waits reports whether the next handler has to wait for a store.

@@ -137,8 +137,9 @@ type offsets interface {
 	verifyOffset(ctx context.Context, consumer, stream string, offset uint64) error
 }
 
-// storer sends the stores of one session. Its goroutine is the only one to
-// send them, so that a lower mark never follows a higher one.
+// storer sends the stores of one session: its goroutine does, and that of Run
+// where the next handler has to wait for the store anyway. They do it one at a
+// time, so that a lower mark never follows a higher one.
 type storer struct {
 	to           offsets
 	name, stream string
@@ -146,6 +147,7 @@ type storer struct {
 	requests     chan storeRequest
 	cancel       context.CancelFunc
 	wg           sync.WaitGroup
+	sending      sync.Mutex // held while a mark is stored, and read back
 }
 
 // storeRequest asks for a store now; done gets its outcome and never blocks.
@@ -217,8 +219,24 @@ func (s *storer) storeIfDue(ctx context.Context, timer *time.Timer) {
 	}
 }
 
+// storeNow stores from the goroutine of Run, which saves waking another one and
+// waiting for it. Where a store is under way it waits its turn under ctx.
+func (s *storer) storeNow(ctx context.Context) error {
+	if !s.sending.TryLock() {
+		return request(ctx, s.requests, false, nil)
+	}
+	defer s.sending.Unlock()
+	return s.storeLocked(ctx, false)
+}
+
 // store sends the mark, and with verify reads it back.
 func (s *storer) store(ctx context.Context, verify bool) error {
+	s.sending.Lock()
+	defer s.sending.Unlock()
+	return s.storeLocked(ctx, verify)
+}
+
+func (s *storer) storeLocked(ctx context.Context, verify bool) error {
 	snap, handled := s.progress.take()
 	if !handled {
 		return nil

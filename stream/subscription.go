@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"math/rand/v2"
@@ -75,7 +76,7 @@ func (s *subscription) start(ctx context.Context, name string, p position) error
 // accept is the connection's deliver hook. The queue has room for every chunk
 // that credit was given for, so that it never blocks. It must not use s.conn: a
 // broken peer may deliver before there is one.
-func (s *subscription) accept(d wire.Deliver, keep func()) error {
+func (s *subscription) accept(d wire.Deliver, _ func()) error {
 	chunk, err := wire.ParseChunk(d.Chunk)
 	if err == nil {
 		err = chunk.Check()
@@ -83,7 +84,10 @@ func (s *subscription) accept(d wire.Deliver, keep func()) error {
 	if err != nil {
 		return err
 	}
-	keep()
+	// A copy has the size of the chunk. The frame's own buffer, kept, would be
+	// up to twice as large, and its successor would be cleared and filled with
+	// what was read ahead.
+	chunk.Data = bytes.Clone(chunk.Data)
 	select {
 	case s.chunks <- chunk:
 		return nil

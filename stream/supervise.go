@@ -24,6 +24,7 @@ type run struct {
 	start    Start // resolved when the run began
 	progress *progress
 	requests chan storeRequest
+	storer   *storer // of the session, if the consumer has a name
 	ended    chan struct{}
 
 	// next is where the coming session begins; known once hasNext is set.
@@ -128,7 +129,8 @@ func (r *run) session(ctx context.Context, s *subscription) (o outcome) {
 			return o
 		}
 		defer done()
-		defer startStorer(to, r.c.cfg.Name, r.c.stream, r.progress, r.requests).close()
+		r.storer = startStorer(to, r.c.cfg.Name, r.c.stream, r.progress, r.requests)
+		defer r.storer.close()
 	}
 	o.err = r.deliver(ctx, s, &o.worked)
 	if errors.Is(o.err, ErrStreamRecreated) {
@@ -203,8 +205,8 @@ func (r *run) one(ctx context.Context, id chunkID, d *Delivery) error {
 		return err
 	}
 	r.reached(d.Offset, id)
-	if r.progress.handle(d.Offset) && r.c.cfg.Name != "" {
-		return request(ctx, r.requests, false, nil)
+	if r.c.cfg.Name != "" && r.progress.handle(d.Offset) {
+		return r.storer.storeNow(ctx)
 	}
 	return nil
 }

@@ -14,7 +14,8 @@ type tracker struct {
 	lastStore time.Time
 }
 
-// handle moves the mark to a message whose handler returned nil.
+// handle moves the mark to a message whose handler returned nil. now counts only
+// if everything before is stored.
 func (t *tracker) handle(offset uint64, now time.Time) {
 	t.advance(offset, 1, now)
 }

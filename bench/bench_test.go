@@ -1,0 +1,150 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"strings"
+	"testing"
+)
+
+// TestMain makes the test binary its own child, as the bench is.
+func TestMain(m *testing.M) {
+	if spec, ok := os.LookupEnv(childVariable); ok {
+		os.Exit(childMain(spec, os.Stdout, os.Stderr))
+	}
+	os.Exit(m.Run())
+}
+
+func TestStat(t *testing.T) {
+	tests := []struct {
+		in     []float64
+		want   stat
+		spread float64
+	}{
+		{nil, stat{}, 0},
+		{[]float64{4}, stat{4, 4, 4}, 0},
+		{[]float64{4, 2}, stat{3, 2, 4}, 1.0 / 3},
+		{[]float64{8, 1, 4}, stat{4, 1, 8}, 1},
+	}
+	for _, tt := range tests {
+		got := statOf(tt.in)
+		if got != tt.want || got.spread() != tt.spread {
+			t.Errorf("statOf(%v) = %v, spread %v; want %v, %v", tt.in, got, got.spread(), tt.want, tt.spread)
+		}
+	}
+}
+
+func TestSummarize(t *testing.T) {
+	r := summarize([]sample{
+		{N: 100, Seconds: 1, CPU: 1000, Allocs: 50},
+		{N: 100, Seconds: 2, CPU: 3000, Allocs: 50},
+		{N: 100, Seconds: 0.5, CPU: 2000, Allocs: 100},
+	})
+	if r.Rate != 100 || r.RateMin != 50 || r.RateMax != 200 || r.CPU != 20 || r.Allocs != 0.5 || r.Runs != 3 || r.N != 100 {
+		t.Errorf("summarize: %+v", r)
+	}
+	if r := summarize(nil); r.Rate != 0 || r.CPU != 0 {
+		t.Errorf("summarize(nil): %+v", r)
+	}
+}
+
+func TestRatios(t *testing.T) {
+	list := []result{{Impl: implTidemark, Rate: 500}, {Impl: implOfficial, Rate: 100}, {Impl: implSocket, Rate: 1000}}
+	setRatios(list)
+	if list[0].RatioOfficial != 5 || list[0].RatioSocket != 0.5 || list[1].RatioOfficial != 1 {
+		t.Errorf("rates: %+v", list)
+	}
+	list = []result{{Impl: implTidemark, Latency: 10}, {Impl: implOfficial, Latency: 5000}}
+	setRatios(list)
+	if list[0].RatioOfficial != 500 || list[0].RatioSocket != 0 {
+		t.Errorf("latencies: %+v", list)
+	}
+}
+
+func TestFlags(t *testing.T) {
+	tests := []struct {
+		args string
+		code int
+		want string // in what is said
+	}{
+		{"-h", exitOK, "consume-store-each"},
+		{"-case nope", exitUsage, "no case"},
+		{"-impl nope", exitUsage, "no implementation"},
+		{"-size 0", exitUsage, "from 1 to"},
+		{"-size 10,x", exitUsage, "from 1 to"},
+		{"-n -1", exitUsage, "from 1 to"},
+		{"-runs 101", exitUsage, "from 1 to 100"},
+		{"-broker nope", exitUsage, "real or streamtest"},
+		{"-uri amqp://u:secret@h", exitUsage, "rabbitmq-stream://"},
+		{"rabbitmq-stream://u:secret@h", exitUsage, "-uri"},
+		{"-uri rabbitmq-stream://u:secret@127.0.0.1:1 -case consume", exitFailed, "refused"},
+	}
+	for _, tt := range tests {
+		var stdout, stderr bytes.Buffer
+		code := run(t.Context(), strings.Fields(tt.args), &stdout, &stderr)
+		if said := stderr.String(); code != tt.code || !strings.Contains(said, tt.want) || strings.Contains(said, "secret") {
+			t.Errorf("%s: exit code %d, said %q; want %d and %q", tt.args, code, said, tt.code, tt.want)
+		}
+	}
+}
+
+func TestParse(t *testing.T) {
+	o, err := parse(strings.Fields("-case consume,memory -size all -impl socket -n 7 -runs 2 -json"), &bytes.Buffer{})
+	if err != nil || len(o.cases) != 2 || len(o.sizes) != 4 || len(o.impls) != 1 || o.n != 7 || o.runs != 2 || !o.json {
+		t.Errorf("parse: %+v, %v", o, err)
+	}
+}
+
+func TestThousands(t *testing.T) {
+	for in, want := range map[float64]string{0: "0", 999: "999", 1000: "1,000", 1234567.8: "1,234,568"} {
+		if got := thousands(in); got != want {
+			t.Errorf("thousands(%v) = %q, want %q", in, got, want)
+		}
+	}
+}
+
+// TestSmoke measures every case but the slow ones, with few messages.
+func TestSmoke(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts some thirty processes")
+	}
+	var names []string
+	for _, name := range caseNames() {
+		if name != "reconnect" && name != "memory" {
+			names = append(names, name)
+		}
+	}
+	var stdout, stderr bytes.Buffer
+	args := []string{"-broker", "streamtest", "-n", "1000", "-runs", "1", "-json", "-case", strings.Join(names, ",")}
+	if code := run(t.Context(), args, &stdout, &stderr); code != exitOK {
+		t.Fatalf("exit code %d\n%s", code, stderr.String())
+	}
+	lines := strings.Split(strings.TrimSpace(stdout.String()), "\n")
+	if want := len(names) * len(implementations); len(lines) != want {
+		t.Fatalf("%d lines, want %d", len(lines), want)
+	}
+	for _, line := range lines {
+		var r result
+		if err := json.Unmarshal([]byte(line), &r); err != nil {
+			t.Fatalf("%v: %s", err, line)
+		}
+		if r.N != 1000 || r.Rate <= 0 || r.CPU <= 0 || r.RatioOfficial <= 0 || r.RatioSocket <= 0 || r.Broker != "streamtest" {
+			t.Errorf("a measurement is missing something: %s", line)
+		}
+	}
+}
+
+// TestSmokeOthers measures how a connection is won back, in a table.
+func TestSmokeOthers(t *testing.T) {
+	var stdout, stderr bytes.Buffer
+	args := strings.Fields("-broker streamtest -n 2 -runs 1 -case reconnect -impl tidemark,socket")
+	if code := run(t.Context(), args, &stdout, &stderr); code != exitOK {
+		t.Fatalf("exit code %d\n%s", code, stderr.String())
+	}
+	for _, want := range []string{"broker   streamtest", "median ms", "tidemark", "socket"} {
+		if !strings.Contains(stdout.String(), want) {
+			t.Errorf("the table lacks %q:\n%s", want, stdout.String())
+		}
+	}
+}

@@ -1,0 +1,91 @@
+package main
+
+import "context"
+
+// The implementations.
+const (
+	implTidemark = "tidemark"
+	implOfficial = "official"
+	implSocket   = "socket"
+)
+
+var implementations = []string{implTidemark, implOfficial, implSocket}
+
+// content is what a stream is filled with before it is measured.
+type content string
+
+const (
+	contentPlain content = "plain" // a message per entry
+	contentZstd  content = "zstd"  // sub-batches of batchRecords messages
+	contentNone  content = "none"  // a stream of its own for each measurement
+)
+
+// benchCase is one thing that is measured.
+type benchCase struct {
+	name, about string
+	content     content
+	// n is how many messages there are of a size, at most.
+	n func(size int) int
+	// run measures one implementation.
+	run map[string]runner
+}
+
+// runner does the work of one case in the child and tells the meter. It
+// returns when m has ended and everything is closed.
+type runner func(ctx context.Context, j job, m *meter) error
+
+// A further case of consuming needs a line here, and a runner in tidemark.go,
+// official.go and socket.go: for consume-workers and consume-batch, a function
+// like consumeTidemark that sets the consumer's configuration.
+var allCases = []benchCase{
+	{"consume", "read without a name, nothing stored", contentPlain, upTo(2_000_000, 400_000_000), map[string]runner{
+		implTidemark: consumeTidemark(anonymous), implOfficial: consumeOfficial(anonymous), implSocket: consumeSocket(anonymous)}},
+	{"consume-tracked", "read with a name, offsets stored as each library does by default", contentPlain, upTo(2_000_000, 400_000_000), map[string]runner{
+		implTidemark: consumeTidemark(tracked), implOfficial: consumeOfficial(tracked), implSocket: consumeSocket(anonymous)}},
+	{"consume-store-each", "store the offset of every message", contentPlain, upTo(200_000, 200_000_000), map[string]runner{
+		implTidemark: consumeTidemark(storeEach), implOfficial: consumeOfficial(storeEach), implSocket: consumeSocket(storeEach)}},
+	{"consume-zstd", "read sub-batches of 100 messages, compressed with zstd", contentZstd, upTo(2_000_000, 400_000_000), map[string]runner{
+		implTidemark: consumeTidemark(anonymous), implOfficial: consumeOfficial(anonymous), implSocket: consumeSocket(anonymous)}},
+	{"consume-many", "four consumers in one process, a quarter of the messages each", contentPlain, upTo(2_000_000, 400_000_000), map[string]runner{
+		implTidemark: consumeTidemark(many), implOfficial: consumeOfficial(many), implSocket: consumeSocket(many)}},
+	{"publish-async", "publish with callbacks, and wait for the last confirm", contentNone, upTo(300_000, 100_000_000), map[string]runner{
+		implTidemark: publishAsyncTidemark, implOfficial: publishAsyncOfficial, implSocket: publishSocket(1000, 10)}},
+	{"publish-batch", "publish 1000 at a time, the confirms of ten awaited", contentNone, upTo(300_000, 100_000_000), map[string]runner{
+		implTidemark: publishBatchTidemark, implOfficial: publishBatchOfficial, implSocket: publishSocket(1000, 10)}},
+	{"publish-one", "publish one, wait for its confirm, publish the next", contentNone, upTo(2_000, 100_000_000), map[string]runner{
+		implTidemark: publishOneTidemark, implOfficial: publishOneOfficial, implSocket: publishSocket(1, 1)}},
+	{"reconnect", "connection reset, to the next message handled", contentNone, fixed(3), map[string]runner{
+		implTidemark: reconnectTidemark, implOfficial: reconnectOfficial, implSocket: reconnectSocket}},
+	{"memory", "a handler that takes 1 ms, for 3 seconds: the most memory held", contentPlain, upTo(2_000_000, 400_000_000), map[string]runner{
+		implTidemark: consumeTidemark(slow), implOfficial: consumeOfficial(slow), implSocket: consumeSocket(slow)}},
+}
+
+// mode is in what way a case of consuming consumes.
+type mode int
+
+const (
+	anonymous mode = iota
+	tracked
+	storeEach
+	many
+	slow
+)
+
+// manyConsumers is how many there are with many.
+const manyConsumers = 4
+
+func (m mode) named() bool { return m == tracked || m == storeEach }
+
+func (m mode) consumers() int {
+	if m == many {
+		return manyConsumers
+	}
+	return 1
+}
+
+// upTo is that many messages, or fewer where they are large.
+func upTo(n int, bytes int) func(int) int {
+	return func(size int) int { return max(1000, min(n, bytes/size)) }
+}
+
+func fixed(n int) func(int) int { return func(int) int { return n } }

@@ -1,0 +1,236 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"runtime/pprof"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/tidemark-go/tidemark/streamtest"
+)
+
+// childVariable holds the job of a process that the bench started.
+const childVariable = "TIDEMARK_BENCH_CHILD"
+
+// job is what a child does: one measurement, or, with Broker, being the
+// in-process broker until its stdin ends.
+type job struct {
+	Broker  bool   `json:"broker,omitempty"`
+	Case    string `json:"case"`
+	Impl    string `json:"impl"`
+	URI     string `json:"uri"`
+	Stream  string `json:"stream"`
+	Name    string `json:"name"` // of the consumer; new in each measurement
+	N       int    `json:"n"`
+	Size    int    `json:"size"`
+	Profile string `json:"profile,omitempty"`
+}
+
+// childTimeout ends a measurement that does not come to an end.
+const childTimeout = 2 * time.Minute
+
+// childMain is the child's main: it writes a sample, or the broker's URI.
+func childMain(spec string, stdout, stderr io.Writer) int {
+	var j job
+	err := json.Unmarshal([]byte(spec), &j)
+	if err == nil && j.Broker {
+		err = serve(stdout)
+	} else if err == nil {
+		err = j.measure(stdout)
+	}
+	if err != nil {
+		fmt.Fprintf(stderr, "bench: %s, %s: %v\n", j.Case, j.Impl, err)
+		return exitFailed
+	}
+	return exitOK
+}
+
+// serve is `tidemark broker` on a free port; it ends with its parent.
+func serve(stdout io.Writer) error {
+	b, err := streamtest.Start(streamtest.WithAddr("127.0.0.1:0"))
+	if err != nil {
+		return err
+	}
+	fmt.Fprintln(stdout, b.URI())
+	_, err = io.Copy(io.Discard, os.Stdin)
+	return errors.Join(err, b.Close())
+}
+
+func (j job) measure(stdout io.Writer) error {
+	var run runner
+	for _, c := range allCases {
+		if c.name == j.Case {
+			run = c.run[j.Impl]
+		}
+	}
+	if run == nil {
+		return errors.New("no such case or implementation")
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), childTimeout)
+	defer cancel()
+	m := &meter{job: j}
+	err := run(ctx, j, m)
+	if err == nil {
+		err = ctx.Err()
+	}
+	if err = errors.Join(err, m.err); err != nil {
+		return err
+	}
+	return json.NewEncoder(stdout).Encode(m.sample)
+}
+
+// meter takes the time, CPU time and allocations from begin to end.
+type meter struct {
+	job    job
+	sample sample
+	err    error
+
+	once    sync.Once
+	mu      sync.Mutex
+	running int // counters that have not come to their end
+	at      time.Time
+	cpu     time.Duration
+	allocs  uint64
+	profile *os.File
+}
+
+func (m *meter) begin() {
+	m.once.Do(func() {
+		if m.job.Profile != "" {
+			m.err = m.startProfile()
+		}
+		m.cpu, m.allocs, m.at = cpuTime(), mallocs(), time.Now()
+	})
+}
+
+func (m *meter) end(n int) {
+	m.sample.Seconds = time.Since(m.at).Seconds()
+	m.sample.CPU = float64((cpuTime() - m.cpu).Nanoseconds())
+	m.sample.Allocs = mallocs() - m.allocs
+	m.sample.N = n
+	if m.profile != nil {
+		pprof.StopCPUProfile()
+		m.err = errors.Join(m.err, m.profile.Close(), m.writeAllocs())
+	}
+}
+
+func (m *meter) file(kind string) string {
+	return filepath.Join(m.job.Profile, fmt.Sprintf("%s-%d-%s.%s.prof", m.job.Case, m.job.Size, m.job.Impl, kind))
+}
+
+func (m *meter) startProfile() (err error) {
+	if err = os.MkdirAll(m.job.Profile, 0o755); err != nil {
+		return err
+	}
+	if m.profile, err = os.Create(m.file("cpu")); err != nil {
+		return err
+	}
+	return pprof.StartCPUProfile(m.profile)
+}
+
+func (m *meter) writeAllocs() error {
+	f, err := os.Create(m.file("allocs"))
+	if err != nil {
+		return err
+	}
+	return errors.Join(pprof.Lookup("allocs").WriteTo(f, 0), f.Close())
+}
+
+// cpuTime is the process's, in user and system mode.
+func cpuTime() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+func mallocs() uint64 {
+	var s runtime.MemStats
+	runtime.ReadMemStats(&s)
+	return s.Mallocs
+}
+
+// counter counts the messages of one of several consumers. All of them make
+// one measurement, from the first message of the first to the last of the last.
+type counter struct {
+	m       *meter
+	n, want int
+	total   int
+	done    func() // called once the counter has what it wants
+}
+
+// counters returns a counter for each consumer; done of each ends it.
+func (m *meter) counters(consumers, total int) []*counter {
+	m.running = consumers
+	list := make([]*counter, consumers)
+	for i := range list {
+		list[i] = &counter{m: m, want: total / consumers, total: total / consumers * consumers, done: func() {}}
+	}
+	return list
+}
+
+// message counts one. What comes after the last one wanted does nothing.
+func (c *counter) message() {
+	c.n++
+	if c.n == 1 || c.n == c.want {
+		c.edge()
+	}
+}
+
+func (c *counter) edge() {
+	c.m.begin()
+	if c.n != c.want {
+		return
+	}
+	c.m.mu.Lock()
+	defer c.m.mu.Unlock()
+	if c.m.running--; c.m.running == 0 {
+		c.m.end(c.total)
+	}
+	c.done()
+}
+
+const (
+	slowHandler = time.Millisecond
+	slowTime    = 3 * time.Second
+)
+
+// watchMemory notes the most memory the process held until ctx ends.
+func (m *meter) watchMemory(ctx context.Context) {
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		var s runtime.MemStats
+		runtime.ReadMemStats(&s)
+		m.sample.Heap = max(m.sample.Heap, float64(s.HeapAlloc)/(1<<20))
+		m.sample.RSS = max(m.sample.RSS, residentMiB())
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// residentMiB is the process's resident memory, 0 where there is no /proc.
+func residentMiB() float64 {
+	b, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		return 0
+	}
+	var size, resident float64
+	if _, err := fmt.Fscan(strings.NewReader(string(b)), &size, &resident); err != nil {
+		return 0
+	}
+	return resident * float64(os.Getpagesize()) / (1 << 20)
+}

@@ -1,0 +1,87 @@
+// Command bench compares this library with the official client and with a bare
+// socket, on the same broker, in one run:
+//
+//	go run ./bench                          every case, messages of 100 bytes
+//	go run ./bench -case consume -size all  one case, 10 B to 10 KiB
+//	go run ./bench -json                    one JSON object per line
+//
+// The implementations are:
+//
+//	tidemark  this library
+//	official  rabbitmq-stream-go-client as its README says, but with the operating
+//	          system's socket buffers: its own of 8 KiB stall on loopback
+//	socket    the ceiling: a bare connection on internal/wire that checks CRCs and
+//	          walks the entries, and has no reconnects, no cancellation, no API
+//
+// Each measurement is a process of its own, so that CPU time and allocations are
+// its own, and they take turns (A B C A B C), so that a busy moment of the
+// machine meets all. What is shown are medians over -runs, with the spread.
+// Time and CPU count from the first message handled to the last one.
+//
+// Exit codes: 0 measured, 1 failed or interrupted, 2 wrong usage.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+// Exit codes.
+const (
+	exitOK     = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+func main() {
+	if spec, ok := os.LookupEnv(childVariable); ok {
+		os.Exit(childMain(spec, os.Stdout, os.Stderr))
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal ends the program at once
+	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// run is main without the process.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	o, err := parse(args, stderr)
+	switch {
+	case errors.Is(err, errHelp):
+		return exitOK
+	case err != nil:
+		fmt.Fprintf(stderr, "bench: %v\n", err)
+		return exitUsage
+	}
+	if err := measure(ctx, o, stdout, stderr); err != nil {
+		fmt.Fprintf(stderr, "bench: %v\n", err)
+		return exitFailed
+	}
+	return exitOK
+}
+
+// measure brings a broker up, measures everything and reports.
+func measure(ctx context.Context, o options, stdout, stderr io.Writer) (err error) {
+	b, err := openBroker(ctx, o, stderr)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, b.close()) }()
+	if !o.json {
+		fmt.Fprintf(stdout, "broker   %s\nmachine  %s\n", b.about, machine())
+	}
+	p := newPlan(o, b)
+	defer func() { err = errors.Join(err, p.cleanUp()) }()
+	results, err := p.run(ctx, stderr)
+	if err != nil {
+		return err
+	}
+	if o.json {
+		return writeJSON(stdout, results)
+	}
+	return writeTable(stdout, results)
+}

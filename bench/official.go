@@ -1,0 +1,207 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/rabbitmq/rabbitmq-stream-go-client/pkg/amqp"
+	"github.com/rabbitmq/rabbitmq-stream-go-client/pkg/ha"
+	"github.com/rabbitmq/rabbitmq-stream-go-client/pkg/message"
+	official "github.com/rabbitmq/rabbitmq-stream-go-client/pkg/stream"
+)
+
+// environment connects as the README of the official client says, but for the
+// socket buffers: those of its own, 8 KiB, stall on loopback.
+func environment(uri string) (*official.Environment, error) {
+	env, err := official.NewEnvironment(official.NewEnvironmentOptions().SetUri(uri).SetReadBuffer(-1).SetWriteBuffer(-1))
+	if err != nil && env != nil {
+		err = errors.Join(err, env.Close())
+	}
+	return env, err
+}
+
+// consumeOfficial reads with the official client.
+func consumeOfficial(how mode) runner {
+	return func(ctx context.Context, j job, m *meter) (err error) {
+		env, err := environment(j.URI)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, env.Close()) }()
+		return together(m.counters(how.consumers(), j.N), func(c *counter) error {
+			return consumeOneOfficial(ctx, env, j, how, c)
+		})
+	}
+}
+
+func consumeOneOfficial(ctx context.Context, env *official.Environment, j job, how mode, c *counter) error {
+	o := official.NewConsumerOptions().SetOffset(official.OffsetSpecification{}.First())
+	if how.named() {
+		o.SetConsumerName(j.Name)
+	}
+	if how == tracked {
+		o.SetAutoCommit(official.NewAutoCommitStrategy())
+	}
+	run, enough := context.WithCancel(ctx)
+	defer enough()
+	c.done = enough
+	var failed atomic.Pointer[error]
+	handle := func(official.ConsumerContext, *amqp.Message) { c.message() }
+	switch how {
+	case storeEach:
+		handle = func(cc official.ConsumerContext, _ *amqp.Message) {
+			if err := cc.Consumer.StoreCustomOffset(cc.Consumer.GetOffset()); err != nil {
+				failed.Store(&err)
+				enough()
+			}
+			c.message()
+		}
+	case slow:
+		handle = func(official.ConsumerContext, *amqp.Message) {
+			c.n++ // read once Close has returned, roughly
+			time.Sleep(slowHandler)
+		}
+	}
+	consume := func(ctx context.Context) error {
+		consumer, err := env.NewConsumer(j.Stream, handle, o)
+		if err != nil {
+			return err
+		}
+		<-ctx.Done()
+		return consumer.Close()
+	}
+	var err error
+	if how == slow {
+		err = slowly(run, c, consume)
+	} else {
+		err = consume(run)
+	}
+	if f := failed.Load(); f != nil {
+		err = errors.Join(err, *f)
+	}
+	return err
+}
+
+// producerOfficial runs f with a producer, whose confirms confirmed counts
+// down to 0, at which all is closed.
+func producerOfficial(j job, m *meter, f func(p *official.Producer, confirmed <-chan int) error) (err error) {
+	env, err := environment(j.URI)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, env.Close()) }()
+	p, err := env.NewProducer(j.Stream, nil)
+	if err != nil {
+		return err
+	}
+	confirms := p.NotifyPublishConfirmation()
+	confirmed := make(chan int, 1000)
+	go func() { // ends when the producer is closed
+		defer close(confirmed)
+		for list := range confirms {
+			n := 0
+			for _, c := range list {
+				if c.IsConfirmed() {
+					n++
+				}
+			}
+			confirmed <- n
+		}
+	}()
+	m.begin()
+	if err = f(p, confirmed); err == nil {
+		m.end(j.N)
+	}
+	return errors.Join(err, p.Close())
+}
+
+// await reads until n messages are confirmed.
+func await(confirmed <-chan int, n int) error {
+	timeout := time.After(childTimeout)
+	for n > 0 {
+		select {
+		case got, ok := <-confirmed:
+			if !ok {
+				return errors.New("closed with " + strconv.Itoa(n) + " messages not confirmed")
+			}
+			n -= got
+		case <-timeout:
+			return errors.New(strconv.Itoa(n) + " messages were not confirmed in time")
+		}
+	}
+	return nil
+}
+
+// awaitBeside is await on a goroutine, so that confirms never block.
+func awaitBeside(confirmed <-chan int, n int) <-chan error {
+	done := make(chan error, 1)
+	go func() { done <- await(confirmed, n) }()
+	return done
+}
+
+func publishAsyncOfficial(_ context.Context, j job, m *meter) error {
+	body := make([]byte, j.Size)
+	return producerOfficial(j, m, func(p *official.Producer, confirmed <-chan int) error {
+		done := awaitBeside(confirmed, j.N)
+		for range j.N {
+			if err := p.Send(amqp.NewMessage(body)); err != nil {
+				return err
+			}
+		}
+		return <-done
+	})
+}
+
+// publishBatchOfficial makes the messages anew for each batch, as a service does.
+func publishBatchOfficial(_ context.Context, j job, m *meter) error {
+	body := make([]byte, j.Size)
+	// A frame of 1 MiB has to hold a batch.
+	size := max(1, min(batchSize, 1_000_000/(j.Size+30)))
+	return producerOfficial(j, m, func(p *official.Producer, confirmed <-chan int) error {
+		done := awaitBeside(confirmed, j.N)
+		for left := j.N; left > 0; left -= size {
+			batch := make([]message.StreamMessage, min(left, size))
+			for i := range batch {
+				batch[i] = amqp.NewMessage(body)
+			}
+			if err := p.BatchSend(batch); err != nil {
+				return err
+			}
+		}
+		return <-done
+	})
+}
+
+func publishOneOfficial(_ context.Context, j job, m *meter) error {
+	body := make([]byte, j.Size)
+	return producerOfficial(j, m, func(p *official.Producer, confirmed <-chan int) error {
+		for range j.N {
+			if err := p.Send(amqp.NewMessage(body)); err != nil {
+				return err
+			}
+			if err := await(confirmed, 1); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// reconnectOfficial uses its ReliableConsumer, the one that comes back.
+func reconnectOfficial(_ context.Context, j job, m *meter) error {
+	return reconnect(j, m, func(uri string, handled chan<- struct{}) (func() error, error) {
+		env, err := environment(uri)
+		if err != nil {
+			return nil, err
+		}
+		o := official.NewConsumerOptions().SetOffset(official.OffsetSpecification{}.First())
+		consumer, err := ha.NewReliableConsumer(env, j.Stream, o, func(official.ConsumerContext, *amqp.Message) { handled <- struct{}{} })
+		if err != nil {
+			return nil, errors.Join(err, env.Close())
+		}
+		return func() error { return errors.Join(consumer.Close(), env.Close()) }, nil
+	})
+}

@@ -1,0 +1,100 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+)
+
+func writeJSON(w io.Writer, results []result) error {
+	enc := json.NewEncoder(w)
+	for _, r := range results {
+		if err := enc.Encode(r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// writeTable writes what a person reads: throughput first, then the cases that
+// measure something else.
+func writeTable(w io.Writer, results []result) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	section := func(head string, in func(result) bool, row func(result) string) {
+		last := ""
+		for _, r := range results {
+			if !in(r) {
+				continue
+			}
+			if last == "" {
+				fmt.Fprintf(t, "\n%s\t\n", head)
+			} else if group := r.Case + strconv.Itoa(r.Size); group != last {
+				fmt.Fprintln(t, strings.Repeat("\t", strings.Count(head, "\t")+1))
+			}
+			last = r.Case + strconv.Itoa(r.Size)
+			fmt.Fprintf(t, "%s\t%d\t%s\t%s\t\n", r.Case, r.Size, r.Impl, row(r))
+		}
+	}
+	section("case\tsize\timpl\tn\tmsg/s\tspread\tMB/s\tCPU ns/msg\tspread\tallocs/msg\tx official\tx socket",
+		func(r result) bool { return r.Latency == 0 && r.RSS == 0 },
+		func(r result) string {
+			rate, cpu := stat{r.Rate, r.RateMin, r.RateMax}, stat{r.CPU, r.CPUMin, r.CPUMax}
+			return fmt.Sprintf("%d\t%s\t±%.0f%%\t%.1f\t%.0f\t±%.0f%%\t%.3f\t%s\t%s", r.N, thousands(r.Rate), 100*rate.spread(),
+				r.MB, r.CPU, 100*cpu.spread(), r.Allocs, times(r.RatioOfficial), times(r.RatioSocket))
+		})
+	section("case\tsize\timpl\ttimes\tmedian ms\tworst ms\tx official\tx socket",
+		func(r result) bool { return r.Latency > 0 },
+		func(r result) string {
+			return fmt.Sprintf("%d\t%.1f\t%.1f\t%s\t%s", r.N*r.Runs, r.Latency, r.LatencyMax, times(r.RatioOfficial), times(r.RatioSocket))
+		})
+	section("case\tsize\timpl\thandled\tRSS MiB\theap MiB",
+		func(r result) bool { return r.RSS > 0 },
+		func(r result) string { return fmt.Sprintf("%d\t%.1f\t%.1f", r.N, r.RSS, r.Heap) })
+	return t.Flush()
+}
+
+func times(r float64) string {
+	if r == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.2f", r)
+}
+
+// thousands writes a number as 1,234,567.
+func thousands(f float64) string {
+	s := strconv.FormatFloat(f, 'f', 0, 64)
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
+}
+
+// machine describes what it was measured on.
+func machine() string {
+	return fmt.Sprintf("%s/%s, %d CPUs, %s, load average %.2f before", runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), runtime.Version(), load())
+}
+
+// load is the machine's load average of the last minute, 0 where unknown.
+func load() float64 {
+	b, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return 0
+	}
+	first, _, _ := strings.Cut(string(b), " ")
+	f, _ := strconv.ParseFloat(first, 64) // unknown: 0
+	return f
+}
+
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}

@@ -1,0 +1,125 @@
+package main
+
+import "slices"
+
+// stat is the median of several measurements, with the least and the largest.
+type stat struct{ median, min, max float64 }
+
+// statOf returns the zero stat for no values.
+func statOf(values []float64) stat {
+	if len(values) == 0 {
+		return stat{}
+	}
+	v := slices.Clone(values)
+	slices.Sort(v)
+	mid := v[len(v)/2]
+	if len(v)%2 == 0 {
+		mid = (v[len(v)/2-1] + mid) / 2
+	}
+	return stat{mid, v[0], v[len(v)-1]}
+}
+
+// spread is how far the extremes are from the median, the farther one, as a
+// part of it.
+func (s stat) spread() float64 {
+	if s.median == 0 {
+		return 0
+	}
+	return max(s.max-s.median, s.median-s.min) / s.median
+}
+
+// ratio is a/b, and 0, which means unknown, where either is missing.
+func ratio(a, b float64) float64 {
+	if a == 0 || b == 0 {
+		return 0
+	}
+	return a / b
+}
+
+// sample is what one process measured.
+type sample struct {
+	N         int       `json:"n"` // messages
+	Seconds   float64   `json:"seconds"`
+	CPU       float64   `json:"cpu_ns"` // user and system, of the process
+	Allocs    uint64    `json:"allocs"`
+	Latencies []float64 `json:"latencies_ms,omitempty"`
+	RSS       float64   `json:"rss_mib,omitempty"`  // the largest seen
+	Heap      float64   `json:"heap_mib,omitempty"` // the largest seen
+}
+
+// result is what all samples of one case, size and implementation say, as it
+// is printed.
+type result struct {
+	Case   string `json:"case"`
+	Impl   string `json:"impl"`
+	Size   int    `json:"size"`
+	N      int    `json:"n"`
+	Runs   int    `json:"runs"`
+	Broker string `json:"broker"`
+
+	Rate    float64 `json:"msgs_per_s"`
+	RateMin float64 `json:"msgs_per_s_min"`
+	RateMax float64 `json:"msgs_per_s_max"`
+	MB      float64 `json:"mb_per_s"` // of bodies, 1e6 bytes
+	CPU     float64 `json:"cpu_ns_per_msg"`
+	CPUMin  float64 `json:"cpu_ns_per_msg_min"`
+	CPUMax  float64 `json:"cpu_ns_per_msg_max"`
+	Allocs  float64 `json:"allocs_per_msg"`
+
+	// Ratios of msgs_per_s; of latencies the other way round, so that more is
+	// better. 0: not measured.
+	RatioOfficial float64 `json:"ratio_official"`
+	RatioSocket   float64 `json:"ratio_socket"`
+
+	Latency    float64 `json:"latency_ms,omitempty"` // median
+	LatencyMax float64 `json:"latency_ms_max,omitempty"`
+	RSS        float64 `json:"rss_mib,omitempty"`
+	Heap       float64 `json:"heap_mib,omitempty"`
+
+	Load float64 `json:"load"` // the machine's, at the end of the last run
+}
+
+// summarize turns samples into a result without ratios.
+func summarize(samples []sample) result {
+	var rates, cpus, allocs, latencies, rss, heap []float64
+	r := result{Runs: len(samples)}
+	for _, s := range samples {
+		n := float64(max(s.N, 1))
+		r.N = s.N
+		if s.Seconds > 0 {
+			rates = append(rates, n/s.Seconds)
+		}
+		cpus = append(cpus, s.CPU/n)
+		allocs = append(allocs, float64(s.Allocs)/n)
+		latencies = append(latencies, s.Latencies...)
+		rss, heap = append(rss, s.RSS), append(heap, s.Heap)
+	}
+	rate, cpu, latency := statOf(rates), statOf(cpus), statOf(latencies)
+	r.Rate, r.RateMin, r.RateMax = rate.median, rate.min, rate.max
+	r.CPU, r.CPUMin, r.CPUMax = cpu.median, cpu.min, cpu.max
+	r.Allocs = statOf(allocs).median
+	r.Latency, r.LatencyMax = latency.median, latency.max
+	r.RSS, r.Heap = statOf(rss).max, statOf(heap).max
+	return r
+}
+
+// setRatios fills in the ratios of the results of one case and size.
+func setRatios(results []result) {
+	find := func(impl string) (result, bool) {
+		i := slices.IndexFunc(results, func(r result) bool { return r.Impl == impl })
+		if i < 0 {
+			return result{}, false
+		}
+		return results[i], true
+	}
+	official, _ := find(implOfficial)
+	socket, _ := find(implSocket)
+	for i := range results {
+		r := &results[i]
+		if r.Latency > 0 {
+			r.RatioOfficial, r.RatioSocket = ratio(official.Latency, r.Latency), ratio(socket.Latency, r.Latency)
+			continue
+		}
+		r.RatioOfficial, r.RatioSocket = ratio(r.Rate, official.Rate), ratio(r.Rate, socket.Rate)
+	}
+}

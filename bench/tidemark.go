@@ -1,0 +1,248 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/tidemark-go/tidemark/stream"
+)
+
+// consumeTidemark reads with this library.
+func consumeTidemark(how mode) runner {
+	return func(ctx context.Context, j job, m *meter) (err error) {
+		env, err := stream.Connect(ctx, stream.Config{URIs: []string{j.URI}})
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, env.Close()) }()
+		return together(m.counters(how.consumers(), j.N), func(c *counter) error {
+			return consumeOne(ctx, env, j, how, c)
+		})
+	}
+}
+
+// together runs f for each counter at the same time.
+func together(counters []*counter, f func(*counter) error) error {
+	errs := make([]error, len(counters))
+	var wg sync.WaitGroup
+	for i, c := range counters {
+		wg.Go(func() { errs[i] = f(c) })
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+func consumeOne(ctx context.Context, env *stream.Env, j job, how mode, c *counter) error {
+	cfg := stream.ConsumerConfig{Start: stream.First()}
+	if how.named() {
+		cfg.Name = j.Name
+	}
+	if how == storeEach {
+		cfg.Store.Every = 1
+	}
+	consumer, err := env.NewConsumer(j.Stream, cfg)
+	if err != nil {
+		return err
+	}
+	run, enough := context.WithCancel(ctx)
+	defer enough()
+	c.done = enough
+	handle := func(context.Context, *stream.Delivery) error {
+		c.message()
+		return nil
+	}
+	if how == slow {
+		handle = func(context.Context, *stream.Delivery) error {
+			c.n++
+			time.Sleep(slowHandler)
+			return nil
+		}
+		return slowly(run, c, func(ctx context.Context) error { return cancelled(ctx, consumer.Run(ctx, handle)) })
+	}
+	return cancelled(run, consumer.Run(run, handle))
+}
+
+// slowly runs f for slowTime and notes the memory meanwhile.
+func slowly(ctx context.Context, c *counter, f func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, slowTime)
+	defer cancel()
+	var wg sync.WaitGroup
+	wg.Go(func() { c.m.watchMemory(ctx) })
+	err := f(ctx)
+	wg.Wait()
+	c.m.sample.N = c.n
+	return err
+}
+
+// cancelled drops the error of a context that has ended as planned.
+func cancelled(ctx context.Context, err error) error {
+	if ctx.Err() != nil && errors.Is(err, ctx.Err()) && !errors.Is(err, stream.ErrNotStored) {
+		return nil
+	}
+	return err
+}
+
+// producerTidemark runs f with a producer, between the meter's begin and end.
+func producerTidemark(ctx context.Context, j job, m *meter, f func(*stream.Producer) error) (err error) {
+	env, err := stream.Connect(ctx, stream.Config{URIs: []string{j.URI}})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, env.Close()) }()
+	p, err := env.NewProducer(ctx, j.Stream, stream.ProducerConfig{})
+	if err != nil {
+		return err
+	}
+	m.begin()
+	if err = f(p); err == nil {
+		m.end(j.N)
+	}
+	return errors.Join(err, p.Close(ctx))
+}
+
+func publishAsyncTidemark(ctx context.Context, j job, m *meter) error {
+	body := make([]byte, j.Size)
+	return producerTidemark(ctx, j, m, func(p *stream.Producer) error {
+		failed := make(chan error, 1)
+		done := func(err error) {
+			if err != nil {
+				select {
+				case failed <- err:
+				default:
+				}
+			}
+		}
+		for range j.N {
+			if err := p.PublishAsync(ctx, stream.Message{Body: body}, done); err != nil {
+				return err
+			}
+		}
+		if err := p.Flush(ctx); err != nil {
+			return err
+		}
+		select {
+		case err := <-failed:
+			return err
+		default:
+			return nil
+		}
+	})
+}
+
+func publishBatchTidemark(ctx context.Context, j job, m *meter) error {
+	batch := make([]stream.Message, batchSize)
+	for i := range batch {
+		batch[i].Body = make([]byte, j.Size)
+	}
+	return producerTidemark(ctx, j, m, func(p *stream.Producer) error {
+		var wg sync.WaitGroup
+		errs := make(chan error, 10)
+		work := make(chan []stream.Message)
+		for range cap(errs) {
+			wg.Go(func() {
+				for b := range work {
+					if err := p.Publish(ctx, b...); err != nil {
+						select {
+						case errs <- err:
+						default:
+						}
+					}
+				}
+			})
+		}
+		for left := j.N; left > 0; left -= batchSize {
+			work <- batch[:min(left, batchSize)]
+		}
+		close(work)
+		wg.Wait()
+		close(errs)
+		return <-errs
+	})
+}
+
+func publishOneTidemark(ctx context.Context, j job, m *meter) error {
+	body := make([]byte, j.Size)
+	return producerTidemark(ctx, j, m, func(p *stream.Producer) error {
+		for range j.N {
+			if err := p.Publish(ctx, stream.Message{Body: body}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func reconnectTidemark(ctx context.Context, j job, m *meter) error {
+	return reconnect(j, m, func(uri string, handled chan<- struct{}) (func() error, error) {
+		env, err := stream.Connect(ctx, stream.Config{URIs: []string{uri}})
+		if err != nil {
+			return nil, err
+		}
+		consumer, err := env.NewConsumer(j.Stream, stream.ConsumerConfig{})
+		if err != nil {
+			return nil, errors.Join(err, env.Close())
+		}
+		run, stop := context.WithCancel(ctx)
+		ended := make(chan error, 1)
+		go func() {
+			ended <- cancelled(run, consumer.Run(run, func(context.Context, *stream.Delivery) error {
+				handled <- struct{}{}
+				return nil
+			}))
+		}()
+		return func() error {
+			stop()
+			return errors.Join(<-ended, env.Close())
+		}, nil
+	})
+}
+
+// reconnectTimeout is how long a client may take to come back.
+const reconnectTimeout = 30 * time.Second
+
+// reconnect measures how long a consumer takes from a reset of its connection
+// to the next message, which is published at that time. start starts it at
+// uri, a proxy; each message it handles is one send.
+func reconnect(j job, m *meter, start func(uri string, handled chan<- struct{}) (stop func() error, err error)) (err error) {
+	publisher, err := dialRaw(j.URI)
+	if err != nil {
+		return err
+	}
+	defer publisher.close()
+	if err := publisher.declare(j.Stream); err != nil {
+		return err
+	}
+	proxy, uri, err := proxyTo(j.URI)
+	if err != nil {
+		return err
+	}
+	defer proxy.Close()
+	handled := make(chan struct{}, j.N+1)
+	stop, err := start(uri, handled)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, stop()) }()
+	for i := range j.N + 1 {
+		began := time.Now()
+		if i > 0 {
+			proxy.Drop()
+		}
+		if err := publisher.publishOne(uint64(i), j.Size); err != nil {
+			return err
+		}
+		select {
+		case <-handled:
+		case <-time.After(reconnectTimeout):
+			return fmt.Errorf("reset number %d: no message within %v", i, reconnectTimeout)
+		}
+		if i > 0 { // the first message shows that it reads
+			m.sample.Latencies = append(m.sample.Latencies, time.Since(began).Seconds()*1000)
+		}
+	}
+	m.sample.N = j.N
+	return nil
+}
