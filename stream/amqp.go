@@ -269,7 +269,7 @@ func annotationsIn(a amqp.Annotations) map[string]any {
 	return out
 }
 
-// plainBody is bodyOf for a message that is one data section, as most are.
+// plainBody is bodyOf for what appendData makes, as most messages are.
 func plainBody(raw []byte) (body []byte, ok bool) {
 	if len(raw) < 5 || raw[0] != 0 || raw[1] != 0x53 || raw[2] != sectionData {
 		return nil, false
@@ -277,7 +277,7 @@ func plainBody(raw []byte) (body []byte, ok bool) {
 	switch {
 	case raw[3] == 0xa0 && len(raw) == 5+int(raw[4]):
 		return raw[5:len(raw):len(raw)], true
-	case raw[3] == 0xb0 && len(raw) >= 8 && uint64(len(raw)) == 8+uint64(binary.BigEndian.Uint32(raw[4:])):
+	case raw[3] == 0xb0 && len(raw) > 8+255 && uint64(len(raw)) == 8+uint64(binary.BigEndian.Uint32(raw[4:])):
 		return raw[8:len(raw):len(raw)], true
 	}
 	return nil, false

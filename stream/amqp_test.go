@@ -16,7 +16,7 @@ import (
 // deliveryOf is what a consumer gets for the bytes.
 func deliveryOf(raw []byte) *Delivery {
 	body, _ := bodyOf(raw)
-	return &Delivery{Stream: "s", Body: body, raw: raw}
+	return &Delivery{Stream: "s", Body: body, sections: &sections{raw: raw}}
 }
 
 func TestMessageRoundTrip(t *testing.T) {

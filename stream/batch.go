@@ -74,16 +74,14 @@ func (b *batches) due() <-chan time.Time {
 }
 
 // take handles the batches that a chunk fills, and keeps the rest.
-func (b *batches) take(chunk *wire.Chunk, list []Delivery) error {
+func (b *batches) take(chunk *wire.Chunk, d *decoder) error {
 	b.id = idOf(chunk)
-	for len(list) > 0 {
-		n := min(b.size-len(b.pending), len(list))
-		if len(b.pending) == 0 {
-			b.pending = list[:n:n] // no copy unless it goes on in the next chunk
+	for {
+		if b.pending == nil {
+			b.pending = d.block(b.size)
 		} else {
-			b.pending = append(b.pending, list[:n]...)
+			b.pending = d.fill(b.pending, b.size)
 		}
-		list = list[n:]
 		if len(b.pending) < b.size {
 			break
 		}

@@ -25,9 +25,13 @@ const (
 
 // hooks are called by a connection's reader and must not block.
 type hooks struct {
-	// deliver gets a Deliver frame. The chunk is valid after the call only if
-	// it calls keep. An error ends the connection.
-	deliver func(d wire.Deliver, keep func()) error
+	// deliver gets a Deliver frame, and the buffer that it is in, which is its to
+	// keep if it comes from the next hook. An error ends the connection.
+	deliver func(d wire.Deliver, buffer []byte) error
+	// buffer returns n bytes of anything for a Deliver frame; nil: new ones.
+	buffer func(n int) []byte
+	// tick is called twice in a heartbeat; nil: not.
+	tick func()
 	// moved gets the name of a stream that was deleted or has moved.
 	moved func(stream string)
 }
@@ -270,6 +274,9 @@ func (c *conn) keepAlive() {
 			return
 		case <-tick.C:
 		}
+		if c.hooks.tick != nil {
+			c.hooks.tick()
+		}
 		// A full queue means that the writer is stuck: its own deadline ends it.
 		c.now.queued.Add(1)
 		select {
@@ -330,7 +337,7 @@ func (c *conn) dispatch(frame []byte) error {
 	case wire.KeyDeliver:
 		d, err := wire.DecodeDeliver(version, fields)
 		if err == nil && c.hooks.deliver != nil {
-			err = c.hooks.deliver(d, c.frames.Detach)
+			err = c.hooks.deliver(d, frame)
 		}
 		return err
 	case wire.KeyMetadataUpdate:

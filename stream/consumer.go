@@ -40,14 +40,23 @@ type ConsumerConfig struct {
 	// reconnect. With StorePolicy.Every only the worker that has moved it waits
 	// for the store. Default 0: one at a time, like 1.
 	//
-	// A slow handler lets the others run ahead of it by 10 chunks, or by twice
-	// as many messages as there are workers if those are in more chunks.
+	// A slow handler lets the others run ahead of it by the chunk with which
+	// MaxBuffered bytes are reached, or by twice as many messages as there are
+	// workers if those are in more chunks.
 	Workers int
 	// KeyOf makes the workers handle messages with the same key one at a time,
 	// in the order of the stream; "" is a key like any other. It runs on the
 	// goroutine that called Run, before any handler of the message, and must not
 	// block; a panic ends the run. Needs Workers. Default nil: no order.
 	KeyOf func(*Delivery) string
+
+	// MaxBuffered is how many bytes of chunks may wait for the handler: it
+	// bounds what a slow one makes the process hold. The broker sends whole
+	// chunks, so that the largest two may always be there, and where large ones
+	// follow small ones up to 32 for once. What is compressed counts as it
+	// comes. Beside these there is what the handler has, which for one at a time
+	// is 64 messages, and with Workers again as much. Default 4 MiB, at most 1 GiB.
+	MaxBuffered int
 
 	// BatchSize is how many messages RunBatch hands over at the most. Default
 	// 1000, at most 1,000,000.
@@ -60,6 +69,9 @@ type ConsumerConfig struct {
 const (
 	maxWorkers   = 10_000
 	maxBatchSize = 1_000_000
+
+	defaultMaxBuffered = 4 << 20
+	maxMaxBuffered     = 1 << 30
 )
 
 // withDefaults checks the configuration and fills in what is left out.
@@ -71,6 +83,9 @@ func (c ConsumerConfig) withDefaults(stream string) (ConsumerConfig, error) {
 	}
 	if c.BatchWait == 0 {
 		c.BatchWait = defaultBatchWait
+	}
+	if c.MaxBuffered == 0 {
+		c.MaxBuffered = defaultMaxBuffered
 	}
 	for _, err := range []error{err, checkLength("consumer's name", c.Name), c.Start.validate(), c.Store.validate()} {
 		if err != nil {
@@ -86,6 +101,8 @@ func (c ConsumerConfig) withDefaults(stream string) (ConsumerConfig, error) {
 		return c, fmt.Errorf("%w: Workers is %d; it must be from 0 to %d", ErrInvalidConfig, c.Workers, maxWorkers)
 	case c.KeyOf != nil && c.Workers < 2:
 		return c, fmt.Errorf("%w: KeyOf orders what Workers do in parallel: set Workers to 2 or more, or leave KeyOf out", ErrInvalidConfig)
+	case c.MaxBuffered < 0 || c.MaxBuffered > maxMaxBuffered:
+		return c, fmt.Errorf("%w: MaxBuffered is %d bytes; it must be from 1 to %d, or 0 for %d", ErrInvalidConfig, c.MaxBuffered, maxMaxBuffered, defaultMaxBuffered)
 	case c.BatchSize < 1 || c.BatchSize > maxBatchSize || c.BatchWait < 0:
 		return c, fmt.Errorf("%w: BatchSize is %d and BatchWait %v; they must be from 1 to %d, and not negative", ErrInvalidConfig, c.BatchSize, c.BatchWait, maxBatchSize)
 	}

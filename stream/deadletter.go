@@ -101,7 +101,7 @@ func (l *deadLetters) close() {
 // properties.
 func letter(d *Delivery, h *HandlerError, consumer string) ([]byte, error) {
 	props := map[string]any{}
-	before, after, ok := splitAtProperties(d.raw)
+	before, after, ok := splitAtProperties(d.Raw())
 	if ok {
 		m, err := d.decode()
 		if ok = err == nil; ok {
@@ -111,7 +111,7 @@ func letter(d *Delivery, h *HandlerError, consumer string) ([]byte, error) {
 		}
 	}
 	if !ok {
-		before, after = nil, appendData(nil, d.raw)
+		before, after = nil, appendData(nil, d.Raw())
 	}
 	props[DeadLetterReason] = reason(h.Err)
 	props[DeadLetterAttempts] = int64(h.Attempts)

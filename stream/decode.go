@@ -22,65 +22,134 @@ const (
 	maxChunk = 256 << 20
 )
 
-// deliveries decodes a chunk whose checksum was verified. The records that
-// keep rejects are left out. The result aliases the chunk's data.
-func deliveries(stream string, chunk *wire.Chunk, keep func(offset uint64) bool) ([]Delivery, error) {
-	// The count is the sender's word: it sizes nothing beyond the entries
-	// that are really there, 4 bytes each.
-	out := make([]Delivery, 0, min(int(chunk.Entries), len(chunk.Data)/4))
-	at := time.UnixMilli(chunk.Timestamp)
-	add := func(offset uint64, raw []byte) {
-		if !keep(offset) {
-			return
-		}
-		// Filled in place: a Delivery is more than a hundred bytes.
-		out = append(out, Delivery{})
-		d := &out[len(out)-1]
-		d.Stream, d.Offset, d.Timestamp, d.raw = stream, offset, at, raw
-		if body, ok := plainBody(raw); ok {
-			d.Body = body
-		} else {
-			d.Body, _ = bodyOf(raw)
-		}
-	}
-	walk := chunk.Walk()
-	var entry wire.Entry
-	for budget := maxChunk; ; {
-		offset, ok := walk.Next(&entry)
-		if !ok {
-			return out, walk.Err()
-		}
-		if !entry.Batch {
-			add(offset, entry.Body)
-			continue
-		}
-		if budget -= int(min(entry.Uncompressed, maxChunk)); budget < 0 {
-			return nil, fmt.Errorf("%w: its sub-batches announce more than %d bytes", wire.ErrMalformed, maxChunk)
-		}
-		if err := eachRecord(&entry, offset, add); err != nil {
-			return nil, err
-		}
-	}
+// decoder walks the messages of one chunk, whose checksum was verified. It
+// copies and decodes them in blocks as they are asked for: nothing of what it
+// returns aliases the chunk (see ring), and a block is little for the garbage
+// collector to look through, while a chunk may have thousands of messages.
+type decoder struct {
+	stream string
+	at     time.Time
+	from   uint64 // messages below are left out
+	walk   wire.ChunkEntries
+	budget int   // bytes that the sub-batches to come may announce
+	err    error // what is wrong with the chunk
+	more   []sections
+
+	batch  []byte // the records that are left of a sub-batch
+	left   int    // how many these are
+	record uint64 // offset of the first of them
 }
 
-// eachRecord walks the records of a sub-batch.
-func eachRecord(entry *wire.Entry, offset uint64, add func(uint64, []byte)) error {
-	rest, err := decompress(entry)
+func decode(stream string, chunk *wire.Chunk, from uint64) *decoder {
+	return &decoder{stream: stream, at: time.UnixMilli(chunk.Timestamp).UTC(), from: from, walk: chunk.WalkCopies(copySize), budget: maxChunk}
+}
+
+// block returns the next messages, at most n. There are none at the end of the
+// chunk, and behind what cannot be decoded, which err tells.
+func (d *decoder) block(n int) []Delivery {
+	// The count is the sender's word: it sizes no more than a block.
+	return d.fill(make([]Delivery, 0, min(n, d.left+d.walk.Records())), n)
+}
+
+// fill appends messages to a list, fresh behind its end, until it has n or
+// there are no more.
+func (d *decoder) fill(list []Delivery, n int) []Delivery {
+	for len(list) < n && d.err == nil {
+		offset, raw, ok := d.next()
+		if !ok {
+			break
+		}
+		if offset >= d.from {
+			list = d.add(list, offset, raw)
+		}
+	}
+	return list
+}
+
+// next returns the next message as it stands in the chunk.
+func (d *decoder) next() (offset uint64, raw []byte, ok bool) {
+	for d.left == 0 {
+		if offset, raw, ok = d.walk.Message(); ok {
+			return offset, raw, true
+		}
+		var entry wire.Entry
+		if offset, ok = d.walk.Next(&entry); !ok {
+			d.err = d.walk.Err()
+			return 0, nil, false
+		}
+		if !entry.Batch {
+			return offset, entry.Body, true
+		}
+		if d.err = d.open(&entry, offset); d.err != nil {
+			return 0, nil, false
+		}
+	}
+	raw, rest, ok := wire.NextRecord(d.batch)
+	d.left--
+	if !ok || d.left == 0 && len(rest) > 0 {
+		d.err = fmt.Errorf("sub-batch with offset %d: %w: its bytes are not its records", d.record, wire.ErrMalformed)
+		return 0, nil, false
+	}
+	offset, d.batch = d.record, rest
+	d.record++
+	return offset, raw, true
+}
+
+const (
+	// blockSize is how many messages are decoded at a time, and copySize how many
+	// bytes are copied out of a chunk.
+	blockSize = 64
+	copySize  = 8 << 10
+)
+
+// open begins with the records of a sub-batch.
+func (d *decoder) open(entry *wire.Entry, offset uint64) error {
+	if offset+uint64(entry.Records) <= d.from {
+		return nil
+	}
+	if d.budget -= int(min(entry.Uncompressed, maxChunk)); d.budget < 0 {
+		return fmt.Errorf("%w: its sub-batches announce more than %d bytes", wire.ErrMalformed, maxChunk)
+	}
+	records, err := decompress(entry)
+	if err == nil && entry.Records == 0 && len(records) > 0 {
+		err = fmt.Errorf("%w: more than 0 records", wire.ErrMalformed)
+	}
 	if err != nil {
 		return fmt.Errorf("sub-batch at offset %d: %w", offset, err)
 	}
-	for i := range uint64(entry.Records) {
-		record, r, ok := wire.NextRecord(rest)
-		if !ok {
-			return fmt.Errorf("sub-batch at offset %d: %w: fewer than %d records", offset, wire.ErrMalformed, entry.Records)
-		}
-		add(offset+i, record)
-		rest = r
-	}
-	if len(rest) > 0 {
-		return fmt.Errorf("sub-batch at offset %d: %w: more than %d records", offset, wire.ErrMalformed, entry.Records)
-	}
+	d.batch, d.left, d.record = records, int(entry.Records), offset
 	return nil
+}
+
+// add fills a Delivery in place, which is large.
+func (d *decoder) add(list []Delivery, offset uint64, raw []byte) []Delivery {
+	n := len(list)
+	if n < cap(list) {
+		list = list[:n+1]
+	} else {
+		list = append(list, Delivery{})
+	}
+	m := &list[n]
+	m.Stream, m.Offset, m.Timestamp = d.stream, offset, d.at
+	if body, ok := plainBody(raw); ok {
+		m.Body = body
+	} else {
+		m.Body, _ = bodyOf(raw)
+		m.sections = d.sections(raw)
+	}
+	return list
+}
+
+// sections returns the memory for a message's sections, which is allocated for
+// several.
+func (d *decoder) sections(raw []byte) *sections {
+	if len(d.more) == 0 {
+		d.more = make([]sections, min(blockSize, 1+d.left+d.walk.Records()))
+	}
+	s := &d.more[0]
+	d.more = d.more[1:]
+	s.raw = raw
+	return s
 }
 
 // decompress returns a sub-batch's records, whose announced size it neither

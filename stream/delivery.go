@@ -6,8 +6,9 @@ import (
 	"github.com/Azure/go-amqp"
 )
 
-// Delivery is a message as a consumer gets it. It may be kept after the
-// handler has returned; it then keeps the whole chunk it came with in memory.
+// Delivery is a message as a consumer gets it. It may be kept after the handler
+// has returned; it then keeps up to 63 others in memory, or those of its
+// sub-batch. Changing its Body changes nothing else.
 // Its methods decode the message's other sections when they are asked for;
 // they are not safe for concurrent use on one Delivery.
 type Delivery struct {
@@ -17,7 +18,7 @@ type Delivery struct {
 	// not always by 1: the broker's own entries take some.
 	Offset uint64
 	// Timestamp is when the broker wrote the chunk of which the message is a
-	// part, by the broker's clock, in milliseconds.
+	// part, by the broker's clock, in milliseconds and UTC.
 	Timestamp time.Time
 	// Body is the data of the message, or the bytes of a value that is a
 	// string or binary. If the message is not AMQP 1.0, as when rstream
@@ -25,22 +26,40 @@ type Delivery struct {
 	// return [ErrMalformed].
 	Body []byte
 
-	raw     []byte
-	decoded *amqp.Message
-	err     error
+	// sections has what is not Body. Nil: the message is one section of data in
+	// its shortest form, as most are.
+	sections *sections
 }
+
+// sections are a message as it was published, and what was found in it.
+type sections struct {
+	raw []byte
+	msg *amqp.Message // nil until asked for
+	err error
+}
+
+var noSections amqp.Message
 
 // decode decodes the message once.
 func (d *Delivery) decode() (*amqp.Message, error) {
-	if d.decoded == nil && d.err == nil {
-		d.decoded, d.err = unmarshal(d.raw)
+	s := d.sections
+	if s == nil {
+		return &noSections, nil
 	}
-	return d.decoded, d.err
+	if s.msg == nil && s.err == nil {
+		s.msg, s.err = unmarshal(s.raw)
+	}
+	return s.msg, s.err
 }
 
 // Raw returns the message's bytes as they were published. They must not be
-// changed: Body is a part of them.
-func (d *Delivery) Raw() []byte { return d.raw }
+// changed: Body may be a part of them.
+func (d *Delivery) Raw() []byte {
+	if d.sections == nil {
+		return appendData(nil, d.Body)
+	}
+	return d.sections.raw
+}
 
 // Properties returns the standard properties, nil where the message has none.
 // A message that is not AMQP 1.0 is [ErrMalformed].

@@ -14,9 +14,9 @@ type dispatcher interface {
 	// context ends when the session has to: with the run, or when a handler
 	// failed for good; its cause is what the session ends with.
 	context() context.Context
-	// take hands over the messages of a chunk. It blocks while as much is in
-	// hand as may be.
-	take(chunk *wire.Chunk, list []Delivery) error
+	// take hands over the messages of a chunk, as far as they can be decoded. It
+	// blocks while as much is in hand as may be.
+	take(chunk *wire.Chunk, d *decoder) error
 	// due is when flush is to be called, unless take is first; nil for never.
 	due() <-chan time.Time
 	flush() error
@@ -50,10 +50,39 @@ func (s *serial) due() <-chan time.Time    { return nil }
 func (s *serial) flush() error             { return nil }
 func (s *serial) end(err error) error      { return err }
 
-func (s *serial) take(chunk *wire.Chunk, list []Delivery) error {
-	for i := range list {
-		if err := s.r.one(s.ctx, idOf(chunk), &list[i]); err != nil {
+func (s *serial) take(chunk *wire.Chunk, d *decoder) error {
+	for {
+		list := d.block(blockSize)
+		if len(list) == 0 {
+			return nil
+		}
+		if err := s.handle(idOf(chunk), list); err != nil {
 			return err
+		}
+	}
+}
+
+// handle handles messages of one chunk, one after the other.
+func (s *serial) handle(id chunkID, list []Delivery) error {
+	r, handled := s.r, 0
+	defer func() { // a handler's panic or Goexit included
+		if handled > 0 {
+			r.reached(list[handled-1].Offset, id)
+		}
+	}()
+	named := r.c.cfg.Name != ""
+	for i := range list {
+		if s.ctx.Err() != nil {
+			return context.Cause(s.ctx)
+		}
+		if err := r.handle(s.ctx, &list[i]); err != nil {
+			return err
+		}
+		handled = i + 1
+		if named && r.progress.handle(list[i].Offset) {
+			if err := r.storer.storeNow(s.ctx); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

@@ -288,14 +288,14 @@ func FuzzLetter(f *testing.F) {
 	f.Add((&Message{ApplicationProperties: map[string]any{"a": int32(-5)}, Body: []byte("b"), Footer: map[string]any{"c": "d"}}).mustEncode())
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		body, _ := bodyOf(raw)
-		d := &Delivery{Stream: "s", Offset: 7, Timestamp: noon, Body: body, raw: raw}
+		d := &Delivery{Stream: "s", Offset: 7, Timestamp: noon, Body: body, sections: &sections{raw: raw}}
 		h := &HandlerError{Attempts: 1, Err: errors.New(string(raw))}
 		out, err := letter(d, h, "billing")
 		if err != nil {
 			t.Fatal(err)
 		}
 		body, ok := bodyOf(out)
-		again := &Delivery{raw: out}
+		again := &Delivery{sections: &sections{raw: out}}
 		props, err := again.ApplicationProperties()
 		if !ok || err != nil || props[DeadLetterOffset] != int64(7) {
 			t.Fatalf("%q became %q: %v, %v", raw, out, props, err)

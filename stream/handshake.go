@@ -34,6 +34,9 @@ func dial(ctx context.Context, cfg Config, e endpoint, name string, h hooks) (*c
 	}
 	c := &conn{endpoint: e, nc: nc, heartbeat: cfg.Heartbeat, hooks: h}
 	c.frames = wire.NewFrameReader(c, handshakeFrameMax)
+	if h.buffer != nil {
+		c.frames.Give(wire.KeyDeliver, h.buffer)
+	}
 	// A context that ends cuts every read and write of the handshake short.
 	stop := context.AfterFunc(ctx, func() { _ = nc.SetDeadline(time.Unix(1, 0)) })
 	err = c.handshake(name)

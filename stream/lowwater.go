@@ -14,9 +14,10 @@ type lowWater struct {
 	// finished above the mark. They come again and are not to be handled.
 	ahead []uint64
 
-	chunks  uint64 // chunks begun
-	chunk   chunkID
-	last    inHand // the last one that the mark passed in this session
+	chunk   chunkID // the newest
+	before  uint64  // bytes of the chunks before it in this session
+	bytes   uint64  // and with it
+	last    inHand  // the last one that the mark passed in this session
 	hasLast bool
 }
 
@@ -24,17 +25,18 @@ type lowWater struct {
 type inHand struct {
 	offset uint64
 	id     chunkID
-	nth    uint64 // number of its chunk
+	before uint64 // bytes of the chunks before its own
 	done   bool
 }
 
 // begin adds the next message in the order of delivery. fresh is false if it
 // was handled in an earlier session; then it is finished already, and passed is
-// the number of messages that the mark has passed thereby.
-func (w *lowWater) begin(offset uint64, id chunkID) (ticket uint64, fresh bool, passed int) {
-	if w.chunks == 0 || id != w.chunk {
-		w.chunk = id
-		w.chunks++
+// the number of messages that the mark has passed thereby. size is that of the
+// message's chunk in bytes.
+func (w *lowWater) begin(offset uint64, id chunkID, size int) (ticket uint64, fresh bool, passed int) {
+	if w.bytes == 0 || id != w.chunk {
+		w.chunk, w.before = id, w.bytes
+		w.bytes += uint64(size)
 	}
 	for len(w.ahead) > 0 && w.ahead[0] < offset {
 		w.ahead = w.ahead[1:] // it was removed from the stream
@@ -44,7 +46,7 @@ func (w *lowWater) begin(offset uint64, id chunkID) (ticket uint64, fresh bool, 
 		w.ahead = w.ahead[1:]
 	}
 	ticket = w.first + uint64(w.len())
-	w.hand = append(w.hand, inHand{offset: offset, id: id, nth: w.chunks, done: !fresh})
+	w.hand = append(w.hand, inHand{offset: offset, id: id, before: w.before, done: !fresh})
 	return ticket, fresh, w.advance()
 }
 
@@ -72,12 +74,12 @@ func (w *lowWater) advance() (passed int) {
 // len is the number of messages from the first unfinished one on.
 func (w *lowWater) len() int { return len(w.hand) - w.head }
 
-// open is the number of chunks that these messages are of.
+// open is how many bytes the chunks have that these messages are of.
 func (w *lowWater) open() int {
 	if w.len() == 0 {
 		return 0
 	}
-	return int(w.chunks - w.hand[w.head].nth + 1)
+	return int(w.bytes - w.hand[w.head].before)
 }
 
 // restart ends a session: what is unfinished will come again, and what is
@@ -91,5 +93,5 @@ func (w *lowWater) restart() {
 	}
 	// Those of an earlier session that have not come again are above all of these.
 	w.ahead = append(ahead, w.ahead...)
-	w.hand, w.head, w.chunks, w.hasLast = nil, 0, 0, false
+	w.hand, w.head, w.before, w.bytes, w.hasLast = nil, 0, 0, 0, false
 }

@@ -9,15 +9,15 @@ func TestLowWaterMark(t *testing.T) {
 	var w lowWater
 	begin := func(offset uint64) uint64 {
 		t.Helper()
-		ticket, fresh, passed := w.begin(offset, chunkID{first: offset / 10 * 10})
+		ticket, fresh, passed := w.begin(offset, chunkID{first: offset / 10 * 10}, 100)
 		if !fresh || passed != 0 {
 			t.Errorf("message %d: fresh %v, passed %d", offset, fresh, passed)
 		}
 		return ticket
 	}
 	a, b, c := begin(0), begin(7), begin(12) // offsets have gaps
-	if w.len() != 3 || w.open() != 2 {
-		t.Errorf("%d messages of %d chunks, want 3 of 2", w.len(), w.open())
+	if w.len() != 3 || w.open() != 200 {
+		t.Errorf("%d messages in chunks of %d bytes, want 3 in 200", w.len(), w.open())
 	}
 	if n := w.finish(c) + w.finish(b); n != 0 || w.hasLast {
 		t.Errorf("the mark has passed %d messages, and the first is unfinished", n)
@@ -30,7 +30,7 @@ func TestLowWaterMark(t *testing.T) {
 func TestLowWaterRemembersAcrossSessions(t *testing.T) {
 	var w lowWater
 	for _, offset := range []uint64{3, 5, 6, 9} {
-		ticket, _, _ := w.begin(offset, chunkID{})
+		ticket, _, _ := w.begin(offset, chunkID{}, 100)
 		if offset == 5 || offset == 9 {
 			w.finish(ticket)
 		}
@@ -39,7 +39,7 @@ func TestLowWaterRemembersAcrossSessions(t *testing.T) {
 	var fresh []uint64
 	var tickets []uint64
 	for _, offset := range []uint64{3, 5, 6} { // and the connection drops again before 9
-		ticket, isFresh, _ := w.begin(offset, chunkID{})
+		ticket, isFresh, _ := w.begin(offset, chunkID{}, 100)
 		if isFresh {
 			fresh, tickets = append(fresh, offset), append(tickets, ticket)
 		}
@@ -49,7 +49,7 @@ func TestLowWaterRemembersAcrossSessions(t *testing.T) {
 	}
 	w.finish(tickets[1])
 	w.restart()
-	if _, isFresh, passed := w.begin(9, chunkID{}); isFresh || passed != 1 || w.last.offset != 9 {
+	if _, isFresh, passed := w.begin(9, chunkID{}, 100); isFresh || passed != 1 || w.last.offset != 9 {
 		t.Errorf("with 3 to 6 removed by retention, 9 is fresh: %v, the mark at %d", isFresh, w.last.offset)
 	}
 	if len(w.ahead) != 0 {
@@ -88,7 +88,7 @@ func FuzzLowWater(f *testing.F) {
 				}
 				offset := log[next]
 				next++
-				ticket, fresh, n := w.begin(offset, chunkID{first: offset / 4 * 4})
+				ticket, fresh, n := w.begin(offset, chunkID{first: offset / 4 * 4}, 100)
 				if fresh == handled[offset] {
 					t.Fatalf("message %d is fresh: %v; handled: %v", offset, fresh, handled[offset])
 				}

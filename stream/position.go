@@ -30,9 +30,6 @@ func (p position) wants(chunk *wire.Chunk) bool {
 	return chunk.Type == wire.ChunkUser && !(p.hasAfterChunk && chunk.FirstOffset <= p.afterChunk)
 }
 
-// keeps reports whether a record of such a chunk is to be delivered.
-func (p position) keeps(offset uint64) bool { return offset >= p.from }
-
 // begin turns an explicit, resolved start into a position for the first
 // attempt, and into the one for later attempts as long as nothing has been
 // handled: "next" and "last" mean another place by then, so they are tied to

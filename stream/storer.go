@@ -58,11 +58,11 @@ func (p *progress) moved(before, now int64) (wait bool) {
 
 // begin takes the messages of a chunk in hand, in the order of delivery, and
 // returns those that were not handled in an earlier session with their tickets.
-func (p *progress) begin(id chunkID, list []Delivery, jobs []job) []job {
+func (p *progress) begin(id chunkID, size int, list []Delivery, jobs []job) []job {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for i := range list {
-		ticket, fresh, passed := p.w.begin(list[i].Offset, id)
+		ticket, fresh, passed := p.w.begin(list[i].Offset, id, size)
 		if fresh {
 			jobs = append(jobs, job{d: &list[i], ticket: ticket})
 		}
@@ -88,9 +88,9 @@ func (p *progress) finish(ticket uint64) (wait bool) {
 	return p.moved(before, now)
 }
 
-// inHand returns how many messages, and of how many chunks, the mark has not
-// passed.
-func (p *progress) inHand() (messages, chunks int) {
+// inHand returns how many messages, and chunks of how many bytes, the mark has
+// not passed.
+func (p *progress) inHand() (messages, bytes int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.w.len(), p.w.open()

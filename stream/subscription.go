@@ -1,7 +1,6 @@
 package stream
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"math/rand/v2"
@@ -14,9 +13,10 @@ import (
 )
 
 const (
-	// initialCredit is the number of chunks that may be under way at once. It
-	// bounds what a slow handler makes the process hold.
-	initialCredit = 10
+	// firstCredit is the number of chunks asked for before the first one shows
+	// how large they are. With more than one RabbitMQ would, whenever credit has
+	// run out, wait until more than half as much is back.
+	firstCredit = 1
 
 	subscriptionID = 1
 )
@@ -26,20 +26,34 @@ const (
 type subscription struct {
 	*conn
 	stream string
-	chunks chan wire.Chunk
+	chunks chan received
 	moved  chan struct{} // closed when the broker says that the stream is gone or has moved
 	once   sync.Once
+
+	ring ring
+	mu   sync.Mutex
+	flow flow
+}
+
+// received is a chunk and the buffer that it is in.
+type received struct {
+	wire.Chunk
+	buffer []byte
 }
 
 // subscribe connects to a node that has the stream and asks for its chunks
 // from where next says; next may use the connection to find out.
-func (e *Env) subscribe(ctx context.Context, stream, name string, next func(context.Context, *conn) (position, error)) (*subscription, error) {
-	s := &subscription{stream: stream, chunks: make(chan wire.Chunk, initialCredit), moved: make(chan struct{})}
+func (e *Env) subscribe(ctx context.Context, stream, name string, buffered int, next func(context.Context, *conn) (position, error)) (*subscription, error) {
+	s := &subscription{
+		stream: stream, chunks: make(chan received, maxChunks), moved: make(chan struct{}),
+		flow: flow{limit: buffered, granted: firstCredit},
+		ring: ring{size: buffered},
+	}
 	label := "tidemark-consumer"
 	if name != "" {
 		label += "-" + name
 	}
-	c, err := e.dialFor(ctx, stream, label, hooks{deliver: s.accept, moved: s.left}, location.forReading)
+	c, err := e.dialFor(ctx, stream, label, hooks{deliver: s.accept, moved: s.left, buffer: s.ring.get, tick: s.ring.trim}, location.forReading)
 	if err != nil {
 		return nil, err
 	}
@@ -64,7 +78,7 @@ func (s *subscription) start(ctx context.Context, name string, p position) error
 	err := s.call(ctx, func(id uint32) wire.Frame {
 		return &wire.Subscribe{
 			Correlation: id, SubscriptionID: subscriptionID, Stream: s.stream,
-			Spec: p.spec, Credit: initialCredit, Properties: props,
+			Spec: p.spec, Credit: firstCredit, Properties: props,
 		}
 	}, &resp)
 	if err != nil {
@@ -76,7 +90,7 @@ func (s *subscription) start(ctx context.Context, name string, p position) error
 // accept is the connection's deliver hook. The queue has room for every chunk
 // that credit was given for, so that it never blocks. It must not use s.conn: a
 // broken peer may deliver before there is one.
-func (s *subscription) accept(d wire.Deliver, _ func()) error {
+func (s *subscription) accept(d wire.Deliver, buffer []byte) error {
 	chunk, err := wire.ParseChunk(d.Chunk)
 	if err == nil {
 		err = chunk.Check()
@@ -84,16 +98,14 @@ func (s *subscription) accept(d wire.Deliver, _ func()) error {
 	if err != nil {
 		return err
 	}
-	// A copy has the size of the chunk. The frame's own buffer, kept, would be
-	// up to twice as large, and its successor would be cleared and filled with
-	// what was read ahead.
-	chunk.Data = bytes.Clone(chunk.Data)
-	select {
-	case s.chunks <- chunk:
-		return nil
-	default:
+	s.mu.Lock()
+	asked := s.flow.arrived(len(buffer))
+	s.mu.Unlock()
+	if !asked {
 		return fmt.Errorf("%w: more chunks than there was credit for", wire.ErrMalformed)
 	}
+	s.chunks <- received{chunk, buffer}
+	return nil
 }
 
 func (s *subscription) left(stream string) {
@@ -116,7 +128,7 @@ func (s *subscription) gone() bool {
 // receive waits for the next chunk and gives the credit for another one, or
 // returns errDue when due comes first. Once the connection is lost, what has
 // arrived before is still handed out.
-func (s *subscription) receive(ctx context.Context, due <-chan time.Time) (wire.Chunk, error) {
+func (s *subscription) receive(ctx context.Context, due <-chan time.Time) (received, error) {
 	select {
 	case chunk := <-s.chunks:
 		return s.taken(ctx, chunk)
@@ -126,25 +138,30 @@ func (s *subscription) receive(ctx context.Context, due <-chan time.Time) (wire.
 	case chunk := <-s.chunks:
 		return s.taken(ctx, chunk)
 	case <-s.moved:
-		return wire.Chunk{}, errMoved
+		return received{}, errMoved
 	case <-s.closed:
-		return wire.Chunk{}, s.reason()
+		return received{}, s.reason()
 	case <-due:
-		return wire.Chunk{}, errDue
+		return received{}, errDue
 	case <-ctx.Done():
-		return wire.Chunk{}, context.Cause(ctx)
+		return received{}, context.Cause(ctx)
 	}
 }
 
 // errMoved ends a subscription whose stream was deleted or has moved.
 var errMoved = fmt.Errorf("%w: the broker reports that the stream was deleted or has moved", ErrStreamUnavailable)
 
-func (s *subscription) taken(ctx context.Context, chunk wire.Chunk) (wire.Chunk, error) {
+func (s *subscription) taken(ctx context.Context, chunk received) (received, error) {
 	if ctx.Err() != nil {
 		return chunk, context.Cause(ctx)
 	}
-	// A lost connection shows at the next receive: this chunk is good.
-	_ = s.post(ctx, &wire.Credit{SubscriptionID: subscriptionID, Credit: 1})
+	s.mu.Lock()
+	credit := s.flow.taken(len(chunk.buffer))
+	s.mu.Unlock()
+	if credit > 0 {
+		// A lost connection shows at the next receive: this chunk is good.
+		_ = s.post(ctx, &wire.Credit{SubscriptionID: subscriptionID, Credit: int16(credit)})
+	}
 	return chunk, nil
 }
 

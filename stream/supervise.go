@@ -65,7 +65,7 @@ func (r *run) supervise(ctx context.Context) error {
 		if err := sleep(ctx, r.c.env.cfg.Backoff.pause(attempt, rand.Float64)); err != nil {
 			return r.finish(err)
 		}
-		s, err := r.c.env.subscribe(ctx, r.c.stream, r.c.cfg.Name, r.position)
+		s, err := r.c.env.subscribe(ctx, r.c.stream, r.c.cfg.Name, r.c.cfg.MaxBuffered, r.position)
 		if err == nil {
 			r.state(StateChange{State: StateConnected, again: r.connected})
 			r.connected = true
@@ -161,7 +161,7 @@ func (r *run) deliver(ctx context.Context, s *subscription, worked *bool) error 
 // feed gives what the subscription delivers to the dispatcher.
 func (r *run) feed(d dispatcher, s *subscription, worked *bool) error {
 	for {
-		chunk, err := s.receive(d.context(), d.due())
+		received, err := s.receive(d.context(), d.due())
 		if err == errDue {
 			if err := d.flush(); err != nil {
 				return err
@@ -171,22 +171,31 @@ func (r *run) feed(d dispatcher, s *subscription, worked *bool) error {
 		if err != nil {
 			return err
 		}
+		chunk := received.Chunk
 		if r.hasID && r.id.contradicts(&chunk, s.leads) {
 			return fmt.Errorf("%w: the messages at offset %d are not those that were read; a new run begins as Start says", ErrStreamRecreated, chunk.FirstOffset)
 		}
 		r.seenChunk, r.hasSeenChunk = max(r.seenChunk, chunk.FirstOffset), true
-		if !r.next.wants(&chunk) {
-			continue
+		if r.next.wants(&chunk) {
+			*worked = true
+			if err := r.take(d, s, &chunk); err != nil {
+				return err
+			}
 		}
-		list, err := deliveries(r.c.stream, &chunk, r.next.keeps)
-		if err != nil {
-			return r.undecodable(s, &chunk, err)
-		}
-		*worked = true // not before: a chunk that is bad is so on every attempt
-		if err := d.take(&chunk, list); err != nil {
-			return err
-		}
+		s.ring.put(received.buffer)
 	}
+}
+
+// take gives a chunk's messages to the dispatcher, which does not keep the chunk.
+func (r *run) take(d dispatcher, s *subscription, chunk *wire.Chunk) error {
+	messages := decode(r.c.stream, chunk, r.next.from)
+	if err := d.take(chunk, messages); err != nil {
+		return err
+	}
+	if messages.err != nil {
+		return r.undecodable(s, chunk, messages.err)
+	}
+	return nil
 }
 
 // undecodable ends the run: the chunk's checksum was right, so that it is as
@@ -194,21 +203,6 @@ func (r *run) feed(d dispatcher, s *subscription, worked *bool) error {
 func (r *run) undecodable(s *subscription, chunk *wire.Chunk, err error) error {
 	last := chunk.FirstOffset + uint64(chunk.Records) - 1
 	return fmt.Errorf("%w: the chunk with the offsets %d to %d, from %s, cannot be decoded (%v): to go on behind it, store offset %d with Env.StoreOffset", ErrMalformed, chunk.FirstOffset, last, s.endpoint.address(), err, last)
-}
-
-// one handles one message and moves the mark.
-func (r *run) one(ctx context.Context, id chunkID, d *Delivery) error {
-	if ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	if err := r.handle(ctx, d); err != nil {
-		return err
-	}
-	r.reached(d.Offset, id)
-	if r.c.cfg.Name != "" && r.progress.handle(d.Offset) {
-		return r.storer.storeNow(ctx)
-	}
-	return nil
 }
 
 // reached makes the next session begin after a handled message, which came in

@@ -18,7 +18,7 @@ type workers struct {
 	cancel context.CancelCauseFunc
 	unhook func() bool
 	wg     sync.WaitGroup
-	jobs   []job // of the chunk that is being taken
+	jobs   []job // of the block that is being taken
 
 	mu      sync.Mutex
 	work    sync.Cond // there is something to handle, or stopped
@@ -45,12 +45,25 @@ func (w *workers) due() <-chan time.Time    { return nil }
 func (w *workers) flush() error             { return nil }
 
 // take waits for room and queues the messages of a chunk.
-func (w *workers) take(chunk *wire.Chunk, list []Delivery) error {
+func (w *workers) take(chunk *wire.Chunk, d *decoder) error {
 	if !w.waitForRoom() {
 		return context.Cause(w.ctx)
 	}
+	for {
+		list := d.block(blockSize)
+		if len(list) == 0 {
+			return nil
+		}
+		if err := w.push(chunk, list); err != nil {
+			return err
+		}
+	}
+}
+
+// push queues messages of one chunk.
+func (w *workers) push(chunk *wire.Chunk, list []Delivery) error {
 	keyOf := w.r.c.cfg.KeyOf
-	w.jobs = w.r.progress.begin(idOf(chunk), list, w.jobs[:0])
+	w.jobs = w.r.progress.begin(idOf(chunk), max(len(chunk.Data), 1), list, w.jobs[:0])
 	for i := range w.jobs {
 		if keyOf == nil {
 			break
@@ -86,8 +99,8 @@ func (w *workers) waitForRoom() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for !w.stopped {
-		messages, chunks := w.r.progress.inHand()
-		if chunks < initialCredit || messages < 2*w.r.workers {
+		messages, bytes := w.r.progress.inHand()
+		if bytes < w.r.c.cfg.MaxBuffered || messages < 2*w.r.workers {
 			return true
 		}
 		w.room.Wait()

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -93,14 +94,25 @@ func (c *Chunk) Check() error {
 	return nil
 }
 
-// Walk returns an iterator over the chunk's entries.
-func (c *Chunk) Walk() ChunkEntries {
-	return ChunkEntries{rest: c.Data, left: c.Entries, offset: c.FirstOffset, end: c.FirstOffset + uint64(c.Records)}
+// Walk returns an iterator over the chunk's entries, which alias its data.
+func (c *Chunk) Walk() ChunkEntries { return c.WalkCopies(0) }
+
+// WalkCopies is Walk with entries that alias copies, of about size bytes each, of the chunk's data; an
+// entry that has more is a copy of its own.
+func (c *Chunk) WalkCopies(size int) ChunkEntries {
+	w := ChunkEntries{src: c.Data, copies: size, left: c.Entries, offset: c.FirstOffset, end: c.FirstOffset + uint64(c.Records)}
+	if size == 0 {
+		w.rest, w.window = c.Data, len(c.Data)
+	}
+	return w
 }
 
-// ChunkEntries walks the entries of a chunk in place.
+// ChunkEntries walks the entries of a chunk.
 type ChunkEntries struct {
-	rest        []byte
+	rest        []byte // of the window, which is the chunk's data or a copy of a part of it
+	window      int    // length of it
+	src         []byte // the chunk's data from the window's beginning on
+	copies      int    // how much to copy at a time; 0: none
 	left        uint16
 	offset, end uint64
 	err         error
@@ -110,16 +122,20 @@ type ChunkEntries struct {
 // false: see Err.
 func (w *ChunkEntries) Next(e *Entry) (offset uint64, ok bool) {
 	if w.left == 0 {
-		if w.err == nil && (len(w.rest) > 0 || w.offset != w.end) {
-			w.err = fmt.Errorf("chunk: %w: entries do not fill it", ErrMalformed)
+		if w.err == nil && (len(w.unread()) > 0 || w.offset != w.end) {
+			return 0, w.fail("entries do not fill it")
 		}
 		return 0, false
 	}
 	n, ok := e.parse(w.rest)
+	if !ok && w.refill() {
+		n, ok = e.parse(w.rest)
+	}
 	if !ok {
-		w.left, w.rest = 0, nil
-		w.err = fmt.Errorf("chunk: %w: short entry", ErrMalformed)
-		return 0, false
+		return 0, w.fail("short entry")
+	}
+	if uint64(e.Records) > w.end-w.offset {
+		return 0, w.fail("more records than announced")
 	}
 	w.left--
 	w.rest = w.rest[n:]
@@ -127,6 +143,52 @@ func (w *ChunkEntries) Next(e *Entry) (offset uint64, ok bool) {
 	w.offset += uint64(e.Records)
 	return offset, true
 }
+
+// Message reads the next entry if it is a plain message, as most are, and is Next for it. Where ok is
+// false nothing was read.
+func (w *ChunkEntries) Message() (offset uint64, body []byte, ok bool) {
+	if w.left == 0 || len(w.rest) < entryHead || w.offset == w.end {
+		return 0, nil, false
+	}
+	size := binary.BigEndian.Uint32(w.rest)
+	if size >= 1<<31 || uint64(size) > uint64(len(w.rest)-entryHead) {
+		return 0, nil, false
+	}
+	n := entryHead + int(size)
+	offset, body = w.offset, w.rest[entryHead:n:n]
+	w.rest = w.rest[n:]
+	w.left--
+	w.offset++
+	return offset, body, true
+}
+
+func (w *ChunkEntries) fail(what string) bool {
+	w.left, w.rest, w.src, w.window = 0, nil, nil, 0
+	w.err = fmt.Errorf("chunk: %w: %s", ErrMalformed, what)
+	return false
+}
+
+// unread is what is left of the chunk's data.
+func (w *ChunkEntries) unread() []byte { return w.src[w.window-len(w.rest):] }
+
+// refill copies more of the chunk, at least an entry as far as there is one. It reports whether there is
+// more.
+func (w *ChunkEntries) refill() bool {
+	if w.src = w.unread(); len(w.src) == len(w.rest) {
+		w.window = len(w.rest)
+		return false
+	}
+	n := w.copies
+	if size, ok := entrySize(w.src); ok {
+		n = max(n, size)
+	}
+	w.rest = bytes.Clone(w.src[:min(n, len(w.src))])
+	w.window = len(w.rest)
+	return true
+}
+
+// Records returns how many records are left, by the word of the chunk's header.
+func (w *ChunkEntries) Records() int { return int(min(w.end-w.offset, 1<<31-1)) }
 
 // Err returns what is wrong with the chunk, wrapping ErrMalformed; nil when entries and records add up.
 func (w *ChunkEntries) Err() error { return w.err }

@@ -50,6 +50,12 @@ func (e *Entry) parse(b []byte) (int, bool) {
 	return n, true
 }
 
+// entrySize returns the length of the entry at the front of b, of which ok is that it is whole.
+func entrySize(b []byte) (n int, ok bool) {
+	var e Entry
+	return e.parse(b)
+}
+
 func (e *Entry) parseBatch(b []byte) (int, bool) {
 	if len(b) < batchHead {
 		return 0, false

@@ -10,16 +10,23 @@ import (
 // ErrFrameTooLarge says that a peer announced a frame above the limit of its reader.
 var ErrFrameTooLarge = errors.New("frame too large")
 
-const firstBuffer = 4 << 10
+const (
+	firstBuffer = 16 << 10
+	// ownAtOnce is how much is allocated for a frame that is given away before
+	// its bytes have come.
+	ownAtOnce = 4 << 20
+)
 
 // FrameReader cuts a stream of bytes into frames. It reads as much as the connection has, so that many
 // small frames cost one system call, and grows its buffer only as bytes arrive: an announced length
-// alone never makes it allocate. One goroutine at a time.
+// alone makes it allocate ownAtOnce at most. One goroutine at a time.
 type FrameReader struct {
 	r          io.Reader
 	buf        []byte
 	start, end int
 	max        uint32
+	given      Key // frames with this key are given away; 0: none
+	alloc      func(n int) []byte
 }
 
 // NewFrameReader returns a reader whose frames may have up to max bytes (without their size prefix);
@@ -31,11 +38,15 @@ func NewFrameReader(r io.Reader, max uint32) *FrameReader {
 // SetMax changes the limit from the next frame on; 0 means any length.
 func (f *FrameReader) SetMax(max uint32) { f.max = max }
 
+// Give makes frames with this key come in memory of their own, which alloc returns and the caller may
+// keep; it may have been used before. Large ones are read into it without a copy.
+func (f *FrameReader) Give(key Key, alloc func(n int) []byte) { f.given, f.alloc = key, alloc }
+
 // Buffered returns how many bytes were read from the connection and not handed out yet.
 func (f *FrameReader) Buffered() int { return f.end - f.start }
 
-// Next returns the body of the next frame, valid until the following call. At the clean end between two
-// frames it returns io.EOF, inside a frame io.ErrUnexpectedEOF.
+// Next returns the body of the next frame, valid until the following call unless it is given away (see
+// Give). At the clean end between two frames it returns io.EOF, inside a frame io.ErrUnexpectedEOF.
 func (f *FrameReader) Next() ([]byte, error) {
 	if err := f.fill(SizeLen); err != nil {
 		return nil, err
@@ -45,24 +56,44 @@ func (f *FrameReader) Next() ([]byte, error) {
 		return nil, fmt.Errorf("%w: %d bytes, limit %d", ErrFrameTooLarge, size, f.max)
 	}
 	f.start += SizeLen
-	if err := f.fill(int(size)); err != nil {
-		if errors.Is(err, io.EOF) {
-			err = io.ErrUnexpectedEOF
-		}
-		return nil, err
+	frame, err := f.body(int(size))
+	if errors.Is(err, io.EOF) {
+		err = io.ErrUnexpectedEOF
 	}
-	frame := f.buf[f.start : f.start+int(size) : f.start+int(size)]
-	f.start += int(size)
-	return frame, nil
+	return frame, err
 }
 
-// Detach gives the buffer that holds the last frame away: the frame stays valid for as long as its owner
-// wants, and the reader goes on with a new buffer. It costs a copy of the bytes read ahead.
-func (f *FrameReader) Detach() {
-	rest := f.buf[f.start:f.end]
-	f.buf = append(make([]byte, 0, max(len(f.buf), firstBuffer)), rest...)
-	f.buf = f.buf[:cap(f.buf)]
-	f.start, f.end = 0, len(rest)
+func (f *FrameReader) body(size int) ([]byte, error) {
+	if f.given != 0 && size >= HeadLen {
+		if err := f.fill(HeadLen); err != nil {
+			return nil, err
+		}
+		if Key(binary.BigEndian.Uint16(f.buf[f.start:])) == f.given {
+			return f.give(size)
+		}
+	}
+	if err := f.fill(size); err != nil {
+		return nil, err
+	}
+	f.start += size
+	return f.buf[f.start-size : f.start : f.start], nil
+}
+
+// give reads a frame into memory of its own.
+func (f *FrameReader) give(size int) ([]byte, error) {
+	frame := f.alloc(min(size, ownAtOnce))
+	n := copy(frame, f.buf[f.start:f.end])
+	f.start += n
+	for n < size {
+		if n == len(frame) {
+			frame = append(frame, make([]byte, min(size-n, n))...)
+		}
+		m, err := f.r.Read(frame[n:])
+		if n += m; n < size && err != nil {
+			return nil, err
+		}
+	}
+	return frame[:size], nil
 }
 
 // fill reads until n bytes are buffered.

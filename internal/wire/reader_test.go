@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"runtime"
 	"testing"
 	"testing/iotest"
 )
@@ -58,16 +59,60 @@ func TestFrameReaderLimits(t *testing.T) {
 	}
 }
 
-func TestDetachKeepsFrame(t *testing.T) {
-	f := NewFrameReader(bytes.NewReader(append(frameOf("first"), frameOf("second")...)), 0)
-	first, _ := f.Next()
-	f.Detach()
-	second, err := f.Next()
-	if err != nil || string(first) != "first" || string(second) != "second" {
-		t.Errorf("%q, %q, %v", first, second, err)
+// TestFrameReaderGives: a frame that is given away is whole, and nobody else's, however it comes and however large it is.
+func TestFrameReaderGives(t *testing.T) {
+	given := func(n int) string { return "\x00\x08" + string(bytes.Repeat([]byte("g"), n)) }
+	other := "\x00\x09other"
+	bodies := []string{given(2), other, given(3 * firstBuffer), other, given(2*ownAtOnce + 1), "\x00", given(2)}
+	var stream []byte
+	for _, body := range bodies {
+		stream = append(stream, frameOf(body)...)
 	}
-	second[0] = 'S'
-	if string(first) != "first" {
-		t.Error("the buffers are shared")
+	for name, r := range map[string]io.Reader{
+		"at once":     bytes.NewReader(stream),
+		"in halves":   iotest.HalfReader(bytes.NewReader(stream)),
+		"data at EOF": iotest.DataErrReader(bytes.NewReader(stream)),
+	} {
+		f := NewFrameReader(r, 0)
+		f.Give(KeyDeliver, func(n int) []byte { return make([]byte, n) })
+		var kept [][]byte
+		for i, body := range bodies {
+			frame, err := f.Next()
+			if err != nil || string(frame) != body {
+				t.Fatalf("%s: frame %d: %d bytes, %v", name, i, len(frame), err)
+			}
+			if len(body) >= HeadLen && body[1] == byte(KeyDeliver) {
+				kept = append(kept, frame)
+			}
+		}
+		if _, err := f.Next(); err != io.EOF {
+			t.Errorf("%s: end: %v", name, err)
+		}
+		for i, body := range []string{bodies[0], bodies[2], bodies[4], bodies[6]} {
+			if string(kept[i]) != body {
+				t.Errorf("%s: frame %d was changed", name, i)
+			}
+		}
+	}
+}
+
+// TestFrameReaderGivesHostile: of a large frame that is announced and does not
+// come, little is allocated.
+func TestFrameReaderGivesHostile(t *testing.T) {
+	f := NewFrameReader(bytes.NewReader([]byte{0x7f, 0xff, 0xff, 0xff, 0, 8, 0, 1, 'x'}), 0)
+	f.Give(KeyDeliver, func(n int) []byte { return make([]byte, n) })
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	if _, err := f.Next(); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("half a frame: %v", err)
+	}
+	runtime.ReadMemStats(&after)
+	if n := after.TotalAlloc - before.TotalAlloc; n > 2*ownAtOnce {
+		t.Errorf("%d bytes were allocated", n)
+	}
+	f = NewFrameReader(bytes.NewReader([]byte{0, 0, 0, 9, 0, 8}), 0)
+	f.Give(KeyDeliver, func(n int) []byte { return make([]byte, n) })
+	if _, err := f.Next(); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("half a head: %v", err)
 	}
 }
