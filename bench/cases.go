@@ -34,9 +34,6 @@ type benchCase struct {
 // returns when m has ended and everything is closed.
 type runner func(ctx context.Context, j job, m *meter) error
 
-// A further case of consuming needs a line here, and a runner in tidemark.go,
-// official.go and socket.go: for consume-workers and consume-batch, a function
-// like consumeTidemark that sets the consumer's configuration.
 var allCases = []benchCase{
 	{"consume", "read without a name, nothing stored", contentPlain, upTo(2_000_000, 400_000_000), map[string]runner{
 		implTidemark: consumeTidemark(anonymous), implOfficial: consumeOfficial(anonymous), implSocket: consumeSocket(anonymous)}},
@@ -44,6 +41,10 @@ var allCases = []benchCase{
 		implTidemark: consumeTidemark(tracked), implOfficial: consumeOfficial(tracked), implSocket: consumeSocket(anonymous)}},
 	{"consume-store-each", "store the offset of every message", contentPlain, upTo(200_000, 200_000_000), map[string]runner{
 		implTidemark: consumeTidemark(storeEach), implOfficial: consumeOfficial(storeEach), implSocket: consumeSocket(storeEach)}},
+	{"consume-workers", "read with 4 workers (the others have none: as consume)", contentPlain, upTo(2_000_000, 400_000_000), map[string]runner{
+		implTidemark: consumeTidemark(inParallel), implOfficial: consumeOfficial(anonymous), implSocket: consumeSocket(anonymous)}},
+	{"consume-batch", "read 1000 at a time (the official client's collected)", contentPlain, upTo(2_000_000, 400_000_000), map[string]runner{
+		implTidemark: consumeTidemark(inBatches), implOfficial: consumeOfficial(inBatches), implSocket: consumeSocket(anonymous)}},
 	{"consume-zstd", "read sub-batches of 100 messages, compressed with zstd", contentZstd, upTo(2_000_000, 400_000_000), map[string]runner{
 		implTidemark: consumeTidemark(anonymous), implOfficial: consumeOfficial(anonymous), implSocket: consumeSocket(anonymous)}},
 	{"consume-many", "four consumers in one process, a quarter of the messages each", contentPlain, upTo(2_000_000, 400_000_000), map[string]runner{
@@ -54,7 +55,7 @@ var allCases = []benchCase{
 		implTidemark: publishBatchTidemark, implOfficial: publishBatchOfficial, implSocket: publishSocket(1000, 10)}},
 	{"publish-one", "publish one, wait for its confirm, publish the next", contentNone, upTo(2_000, 100_000_000), map[string]runner{
 		implTidemark: publishOneTidemark, implOfficial: publishOneOfficial, implSocket: publishSocket(1, 1)}},
-	{"reconnect", "connection reset, to the next message handled", contentNone, fixed(3), map[string]runner{
+	{"reconnect", "connection reset, to the next message handled", contentNone, fixed(50), map[string]runner{
 		implTidemark: reconnectTidemark, implOfficial: reconnectOfficial, implSocket: reconnectSocket}},
 	{"memory", "a handler that takes 1 ms, for 3 seconds: the most memory held", contentPlain, upTo(2_000_000, 400_000_000), map[string]runner{
 		implTidemark: consumeTidemark(slow), implOfficial: consumeOfficial(slow), implSocket: consumeSocket(slow)}},
@@ -69,7 +70,12 @@ const (
 	storeEach
 	many
 	slow
+	inParallel
+	inBatches
 )
+
+// parallelWorkers is how many there are with inParallel.
+const parallelWorkers = 4
 
 // manyConsumers is how many there are with many.
 const manyConsumers = 4

@@ -187,6 +187,13 @@ func (c *counter) message() {
 	}
 }
 
+// messages counts several.
+func (c *counter) messages(n int) {
+	for range n {
+		c.message()
+	}
+}
+
 func (c *counter) edge() {
 	c.m.begin()
 	if c.n != c.want {

@@ -59,6 +59,16 @@ func consumeOneOfficial(ctx context.Context, env *official.Environment, j job, h
 			}
 			c.message()
 		}
+	case inBatches:
+		batch := make([]*amqp.Message, 0, batchSize)
+		left := c.want
+		handle = func(_ official.ConsumerContext, m *amqp.Message) {
+			batch = append(batch, m)
+			if left--; len(batch) == batchSize || left == 0 {
+				c.messages(len(batch))
+				batch = make([]*amqp.Message, 0, batchSize)
+			}
+		}
 	case slow:
 		handle = func(official.ConsumerContext, *amqp.Message) {
 			c.n++ // read once Close has returned, roughly

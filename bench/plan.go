@@ -28,8 +28,12 @@ type plan struct {
 	streams []string // to be deleted
 }
 
-// maxResets bounds -n where each one takes the official client seconds.
-const maxResets = 20
+// maxResets bounds how often a connection is reset, and officialResets for the
+// official client, which takes seconds each time.
+const (
+	maxResets      = 200
+	officialResets = 3
+)
 
 func newPlan(o options, b *broker) *plan {
 	p := &plan{o: o, broker: b, id: "bench-" + strings.ToLower(rand.Text()[:8])}
@@ -139,6 +143,9 @@ func (p *plan) one(ctx context.Context, g *group, impl string, stderr io.Writer)
 	j := job{
 		Case: g.name, Impl: impl, URI: p.broker.uri, Stream: p.streamOf(g), N: g.n, Size: g.size,
 		Name: p.id + "-" + rand.Text()[:8], Profile: p.o.profile,
+	}
+	if g.name == "reconnect" && impl == implOfficial {
+		j.N = min(j.N, officialResets)
 	}
 	if g.content == contentNone {
 		j.Stream = p.id + "-" + rand.Text()[:8]

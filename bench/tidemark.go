@@ -50,6 +50,15 @@ func consumeOne(ctx context.Context, env *stream.Env, j job, how mode, c *counte
 	run, enough := context.WithCancel(ctx)
 	defer enough()
 	c.done = enough
+	switch how {
+	case inParallel:
+		return consumeInParallel(run, env, j, c)
+	case inBatches:
+		return cancelled(run, consumer.RunBatch(run, func(_ context.Context, batch []stream.Delivery) error {
+			c.messages(len(batch))
+			return nil
+		}))
+	}
 	handle := func(context.Context, *stream.Delivery) error {
 		c.message()
 		return nil
@@ -63,6 +72,22 @@ func consumeOne(ctx context.Context, env *stream.Env, j job, how mode, c *counte
 		return slowly(run, c, func(ctx context.Context) error { return cancelled(ctx, consumer.Run(ctx, handle)) })
 	}
 	return cancelled(run, consumer.Run(run, handle))
+}
+
+// consumeInParallel counts under a lock, which is a part of what it costs to be
+// called from several goroutines.
+func consumeInParallel(ctx context.Context, env *stream.Env, j job, c *counter) error {
+	consumer, err := env.NewConsumer(j.Stream, stream.ConsumerConfig{Start: stream.First(), Workers: parallelWorkers})
+	if err != nil {
+		return err
+	}
+	var mu sync.Mutex
+	return cancelled(ctx, consumer.Run(ctx, func(context.Context, *stream.Delivery) error {
+		mu.Lock()
+		defer mu.Unlock()
+		c.message()
+		return nil
+	}))
 }
 
 // slowly runs f for slowTime and notes the memory meanwhile.

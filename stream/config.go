@@ -27,6 +27,15 @@ type Config struct {
 	// nothing is logged. No password is ever logged.
 	Logger *slog.Logger
 
+	// Resolve makes, of the address that a node of the cluster advertises, the
+	// one at which to reach it, where that is another one: behind a load balancer
+	// or a proxy, or in a container. It is called before each connection to a node
+	// that the broker has named, possibly on several goroutines at a time, and must
+	// not block. What answers must be the node that was asked for; a load balancer
+	// is tried 20 times until it is. With TLS the certificate has to be for
+	// the resolved host, or for TLS.ServerName. Default nil: as advertised.
+	Resolve func(host string, port int) (string, int)
+
 	// DialTimeout bounds one attempt to connect, the login included. Default
 	// 4.5 s. Below 3.5 s a refused login looks like a silent broker, since the
 	// broker delays that answer by 3 s.

@@ -55,7 +55,7 @@ type ConsumerConfig struct {
 	// chunks, so that the largest two may always be there, and where large ones
 	// follow small ones up to 32 for once. What is compressed counts as it
 	// comes. Beside these there is what the handler has, which for one at a time
-	// is 64 messages, and with Workers again as much. Default 4 MiB, at most 1 GiB.
+	// is 64 messages, and with Workers again as much. Default 8 MiB, at most 1 GiB.
 	MaxBuffered int
 
 	// BatchSize is how many messages RunBatch hands over at the most. Default
@@ -70,7 +70,7 @@ const (
 	maxWorkers   = 10_000
 	maxBatchSize = 1_000_000
 
-	defaultMaxBuffered = 4 << 20
+	defaultMaxBuffered = 8 << 20
 	maxMaxBuffered     = 1 << 30
 )
 
@@ -160,7 +160,7 @@ func (e *Env) NewConsumer(stream string, cfg ConsumerConfig) (*Consumer, error) 
 // or one of [ErrStreamNotFound], [ErrStreamDeleted], [ErrStreamRecreated],
 // [ErrMalformed], [ErrAuthentication], [ErrVirtualHost], [ErrAccessRefused], [ErrTLS].
 func (c *Consumer) Run(ctx context.Context, h Handler) error {
-	return c.consume(ctx, func(r *run) { r.handle, r.workers = r.settling(h), c.cfg.Workers })
+	return c.consume(ctx, func(r *run) { r.h, r.workers = h, c.cfg.Workers })
 }
 
 // All is [Consumer.Run] as an iterator: asking for the next message marks the
@@ -187,7 +187,7 @@ func (c *Consumer) All(ctx context.Context) iter.Seq2[*Delivery, error] {
 		}
 		err := c.oneAtATime("All")
 		if err == nil {
-			err = c.consume(ctx, func(r *run) { r.handle = each })
+			err = c.consume(ctx, func(r *run) { r.loop = each })
 		}
 		if !left {
 			yield(nil, err)

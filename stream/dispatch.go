@@ -64,26 +64,65 @@ func (s *serial) take(chunk *wire.Chunk, d *decoder) error {
 
 // handle handles messages of one chunk, one after the other.
 func (s *serial) handle(id chunkID, list []Delivery) error {
-	r, handled := s.r, 0
-	defer func() { // a handler's panic or Goexit included
-		if handled > 0 {
-			r.reached(list[handled-1].Offset, id)
+	done := 0
+	defer func() { // a handler's Goexit, or the panic of a loop's body, included
+		if done > 0 {
+			s.r.reached(list[done-1].Offset, id)
 		}
 	}()
-	named := r.c.cfg.Name != ""
-	for i := range list {
-		if s.ctx.Err() != nil {
-			return context.Cause(s.ctx)
-		}
-		if err := r.handle(s.ctx, &list[i]); err != nil {
-			return err
-		}
-		handled = i + 1
-		if named && r.progress.handle(list[i].Offset) {
-			if err := r.storer.storeNow(s.ctx); err != nil {
-				return err
+	for done < len(list) {
+		failed, err := s.some(list, &done)
+		if failed {
+			d := &list[done]
+			if err = s.r.settleOne(s.ctx, err, d); err == nil {
+				done++
+				err = s.handled(d.Offset)
 			}
 		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// some handles list from done on until the handler fails or the session has to
+// end. The protection from panics is there once for all of them: for each, it
+// and what it goes through cost as much as decoding.
+func (s *serial) some(list []Delivery, done *int) (failed bool, err error) {
+	if s.r.h != nil {
+		defer func() {
+			if v := recover(); v != nil {
+				failed, err = true, panicError(v)
+			}
+		}()
+	}
+	h := s.r.h
+	if h == nil {
+		h = s.r.loop
+	}
+	named := s.r.c.cfg.Name != ""
+	for i := *done; i < len(list); i++ {
+		if s.ctx.Err() != nil {
+			return false, context.Cause(s.ctx)
+		}
+		if err := h(s.ctx, &list[i]); err != nil {
+			return s.r.h != nil, err
+		}
+		*done = i + 1
+		if named {
+			if err := s.handled(list[i].Offset); err != nil {
+				return false, err
+			}
+		}
+	}
+	return false, nil
+}
+
+// handled moves the mark, and stores it if the policy says so.
+func (s *serial) handled(offset uint64) error {
+	if s.r.c.cfg.Name != "" && s.r.progress.handle(offset) {
+		return s.r.storer.storeNow(s.ctx)
 	}
 	return nil
 }

@@ -79,19 +79,21 @@ func (p ErrorPolicy) again(attempts int) bool {
 	return p.Attempts == RetryForever || attempts < p.Attempts
 }
 
-// settling returns h with what becomes of its errors: nil from it means that
-// the outcome of the message is settled.
-func (r *run) settling(h Handler) Handler {
-	return func(ctx context.Context, d *Delivery) error {
-		err := protect(ctx, h, d)
-		if err == nil {
-			return nil
-		}
-		return r.settle(ctx, err, func() error { return protect(ctx, h, d) }, func() []Delivery { return []Delivery{*d} })
+// one handles a message. Nil means that its outcome is settled.
+func (r *run) one(ctx context.Context, d *Delivery) error {
+	if err := protect(ctx, r.h, d); err != nil {
+		return r.settleOne(ctx, err, d)
 	}
+	return nil
 }
 
-// settlingBatch is settling for batches.
+// settleOne does what the policy says after the first failure of a message.
+func (r *run) settleOne(ctx context.Context, err error, d *Delivery) error {
+	return r.settle(ctx, err, func() error { return protect(ctx, r.h, d) }, func() []Delivery { return []Delivery{*d} })
+}
+
+// settlingBatch returns h with what becomes of its errors: nil from it means
+// that the outcome of the batch is settled.
 func (r *run) settlingBatch(h BatchHandler) BatchHandler {
 	return func(ctx context.Context, batch []Delivery) error {
 		err := protectBatch(ctx, h, batch)

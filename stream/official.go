@@ -66,14 +66,14 @@ type link struct {
 }
 
 // dialLink makes a link through the node at e, under ctx and linkTimeout.
-func dialLink(ctx context.Context, cfg Config, e endpoint, frameMax int, stream string, p ProducerConfig, settle func(uint64, error) bool) (*link, error) {
+func dialLink(ctx context.Context, cfg Config, e endpoint, leader node, frameMax int, stream string, p ProducerConfig, settle func(uint64, error) bool) (*link, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, linkTimeout, fmt.Errorf("%w: no producer at %s within %v", ErrUnreachable, e.address(), linkTimeout))
 	defer cancel()
 	l := &link{
 		address: e.address(), frameMax: frameMax, settle: settle,
 		batches: make(chan []*slot), lost: make(chan struct{}),
 	}
-	err := within(ctx, func() error { return l.open(cfg, e, stream, p) }, l.discard)
+	err := within(ctx, func() error { return l.open(cfg, e, leader, stream, p) }, l.discard)
 	if err != nil {
 		return nil, scrub(err, e)
 	}
@@ -122,8 +122,12 @@ func recovered(call func() error) (err error) {
 }
 
 // open makes environment and producer, blocking.
-func (l *link) open(cfg Config, e endpoint, stream string, p ProducerConfig) error {
-	env, err := official.NewEnvironment(environmentOptions(cfg, e))
+func (l *link) open(cfg Config, e endpoint, leader node, stream string, p ProducerConfig) error {
+	o := environmentOptions(cfg, e)
+	if cfg.Resolve != nil { // it tries until the leader answers there
+		o.SetAddressResolver(official.AddressResolver{Host: leader.host, Port: leader.port})
+	}
+	env, err := official.NewEnvironment(o)
 	l.env = env // even with an error
 	if err != nil {
 		l.discard()

@@ -132,15 +132,19 @@ func (w *watchdog) bites(waiting bool, count uint64) bool {
 // official client would not.
 func (p *Producer) connect(ctx context.Context) (*link, error) {
 	var c *conn
+	var leader node
 	err := p.env.onAdmin(ctx, func(ctx context.Context, admin *conn) error {
 		c = admin
-		_, err := c.locate(ctx, p.stream)
+		where, err := c.locate(ctx, p.stream)
+		if err == nil {
+			leader, err = p.env.cfg.resolve(where.leader)
+		}
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	l, err := dialLink(ctx, p.env.cfg, c.endpoint, c.frameMax, p.stream, p.cfg, p.flight.settle)
+	l, err := dialLink(ctx, p.env.cfg, c.endpoint, leader, c.frameMax, p.stream, p.cfg, p.flight.settle)
 	if err != nil {
 		return nil, err
 	}

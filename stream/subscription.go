@@ -3,9 +3,6 @@ package stream
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
-	"net"
-	"strconv"
 	"sync"
 	"time"
 
@@ -163,98 +160,4 @@ func (s *subscription) taken(ctx context.Context, chunk received) (received, err
 		_ = s.post(ctx, &wire.Credit{SubscriptionID: subscriptionID, Credit: int16(credit)})
 	}
 	return chunk, nil
-}
-
-// dialFor connects to the node that choose picks among those that have the
-// stream, given the address of the first connection. That serves for finding
-// out, and stays if it happens to lead to the right node.
-func (e *Env) dialFor(ctx context.Context, stream, label string, h hooks, choose func(l location, connected string) node) (*conn, error) {
-	c, err := dialAny(ctx, e.cfg, e.endpoints, label, h)
-	if err != nil {
-		return nil, err
-	}
-	nodes, err := c.locate(ctx, stream)
-	if err != nil {
-		c.abort()
-		return nil, err
-	}
-	node := choose(nodes, c.advertised)
-	if node.address() != c.advertised {
-		c.close()
-		if c, err = dial(ctx, e.cfg, c.endpoint.at(node.host, node.port), label, h); err != nil {
-			return nil, err
-		}
-	}
-	c.leads = node == nodes.leader
-	return c, nil
-}
-
-// node is a broker's advertised address.
-type node struct {
-	host string
-	port int
-}
-
-func (n node) address() string { return net.JoinHostPort(n.host, strconv.Itoa(n.port)) }
-
-// location is where a stream lives.
-type location struct {
-	leader   node
-	replicas []node
-}
-
-// forReading prefers a replica, to leave the leader to the producers, and
-// among the replicas the one that is connected already.
-func (l location) forReading(connected string) node {
-	if len(l.replicas) == 0 {
-		return l.leader
-	}
-	for _, r := range l.replicas {
-		if r.address() == connected {
-			return r
-		}
-	}
-	return l.replicas[rand.IntN(len(l.replicas))]
-}
-
-// forStoring is the leader, which knows the stream's extent exactly.
-func (l location) forStoring(string) node { return l.leader }
-
-// locate asks where a stream lives.
-func (c *conn) locate(ctx context.Context, stream string) (location, error) {
-	var resp wire.MetadataResponse
-	err := c.call(ctx, func(id uint32) wire.Frame {
-		return &wire.Metadata{Correlation: id, Streams: []string{stream}}
-	}, &resp)
-	if err != nil {
-		return location{}, err
-	}
-	nodes := map[uint16]node{}
-	for _, b := range resp.Brokers {
-		nodes[b.Reference] = node{b.Host, int(b.Port)}
-	}
-	for _, s := range resp.Streams {
-		if s.Stream != stream {
-			continue
-		}
-		if s.Code != wire.CodeOK {
-			return location{}, codeError(s.Code, stream, c.endpoint.user)
-		}
-		return locationOf(s, nodes)
-	}
-	return location{}, fmt.Errorf("%w: the answer does not mention the stream", ErrProtocol)
-}
-
-func locationOf(s wire.StreamMetadata, nodes map[uint16]node) (location, error) {
-	leader, ok := nodes[s.Leader]
-	if !ok {
-		return location{}, codeError(wire.CodeStreamNotAvailable, s.Stream, "")
-	}
-	l := location{leader: leader}
-	for _, r := range s.Replicas {
-		if n, ok := nodes[r]; ok {
-			l.replicas = append(l.replicas, n)
-		}
-	}
-	return l, nil
 }

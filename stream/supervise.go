@@ -15,9 +15,10 @@ import (
 // workers handle.
 type run struct {
 	c       *Consumer
-	handle  Handler      // nil means that the message's outcome is settled
-	batch   BatchHandler // in place of handle
-	workers int          // that call handle; 0 and 1: none but Run's goroutine
+	h       Handler      // of Run
+	loop    Handler      // in place of h, of All: its panics are the caller's
+	batch   BatchHandler // in place of h; nil from it means that the outcome is settled
+	workers int          // that call h; 0 and 1: none but Run's goroutine
 	log     func(msg string, args ...any)
 	letters *deadLetters
 

@@ -147,7 +147,7 @@ func (w *workers) next(before *job) (j job, ok bool) {
 
 // handle handles one message and, as the policy says, waits for a store.
 func (w *workers) handle(j job) error {
-	if err := w.r.handle(w.ctx, j.d); err != nil {
+	if err := w.r.one(w.ctx, j.d); err != nil {
 		return err
 	}
 	if w.r.progress.finish(j.ticket) && w.r.c.cfg.Name != "" {
