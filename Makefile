@@ -10,12 +10,13 @@ TESTFLAGS   ?=
 OWN_BROKER := env -u RABBITMQ_STREAM_URL -u RABBITMQ_AMQP_URL -u RABBITMQ_MANAGEMENT_URL -u RABBITMQ_STREAM_TLS_URL -u RABBITMQ_CA_FILE
 RABBITMQ   := $(OWN_BROKER) $(GO) run ./tools/rabbitmq
 
-.PHONY: help demo demo-rabbitmq test check
+.PHONY: help demo demo-rabbitmq test soak check
 
 help:
 	@echo 'make demo            publish, consume, stop half-way, go on at the next message: in seconds'
 	@echo 'make demo-rabbitmq   the same on a real RabbitMQ, with a consumer process that is killed'
 	@echo 'make test            all tests, with the race detector, on a real RabbitMQ'
+	@echo 'make soak            200 faults in 10 M messages on a cluster of three: half an hour'
 	@echo 'make check           gofmt, vet, staticcheck, go mod tidy'
 	@echo
 	@echo 'The first demo-rabbitmq or test on a machine downloads a RabbitMQ: a few minutes at most.'
@@ -34,6 +35,11 @@ test:
 	$(RABBITMQ) --dir .rabbitmq/test up && \
 	TIDEMARK_REAL=1 $(OWN_BROKER) $(GO) test -race -count=1 -timeout 20m $(TESTFLAGS) ./... && \
 	cd examples/sqlite && $(OWN_BROKER) $(GO) test -count=1 $(TESTFLAGS) ./...
+
+# The faults tests at full scale: half an hour.
+soak:
+	TIDEMARK_SOAK_FAULTS=200 TIDEMARK_SOAK_MESSAGES=10000000 TIDEMARK_REAL=1 $(OWN_BROKER) $(GO) test -count=1 -timeout 3h -v -run 'RealSoak' $(TESTFLAGS) ./stream; \
+	$(RABBITMQ) --dir .rabbitmq/test-cluster down
 
 check:
 	@unformatted=$$(gofmt -l .); \

@@ -55,6 +55,14 @@ func (d *decoder) block(n int) []Delivery {
 // there are no more.
 func (d *decoder) fill(list []Delivery, n int) []Delivery {
 	for len(list) < n && d.err == nil {
+		if d.left == 0 { // the short way
+			if offset, raw, ok := d.walk.Message(); ok {
+				if offset >= d.from {
+					list = d.add(list, offset, raw)
+				}
+				continue
+			}
+		}
 		offset, raw, ok := d.next()
 		if !ok {
 			break
@@ -69,15 +77,12 @@ func (d *decoder) fill(list []Delivery, n int) []Delivery {
 // next returns the next message as it stands in the chunk.
 func (d *decoder) next() (offset uint64, raw []byte, ok bool) {
 	for d.left == 0 {
-		if offset, raw, ok = d.walk.Message(); ok {
-			return offset, raw, true
-		}
 		var entry wire.Entry
 		if offset, ok = d.walk.Next(&entry); !ok {
 			d.err = d.walk.Err()
 			return 0, nil, false
 		}
-		if !entry.Batch {
+		if !entry.Batch { // of which the walk had a part
 			return offset, entry.Body, true
 		}
 		if d.err = d.open(&entry, offset); d.err != nil {

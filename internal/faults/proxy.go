@@ -3,6 +3,7 @@
 package faults
 
 import (
+	"encoding/binary"
 	"fmt"
 	"io"
 	"net"
@@ -27,6 +28,9 @@ type Proxy struct {
 	gate   chan struct{} // closed while bytes may pass
 	refuse bool
 	closed bool
+	plain  bool // leaves addresses as they are
+	breaks int  // chunks to corrupt
+	loses  int  // stores to swallow
 }
 
 // link is one client's connection with its counterpart at the broker.
@@ -63,10 +67,40 @@ func Start(target string) (*Proxy, error) {
 	return p, nil
 }
 
+// KeepAddresses leaves what the broker advertises as it is: for clients that are
+// told otherwise how to come back.
+func (p *Proxy) KeepAddresses() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.plain = true
+}
+
+// CorruptChunks changes a byte in each of the next n chunks.
+func (p *Proxy) CorruptChunks(n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.breaks = n
+}
+
+// LoseStores swallows the next n stored offsets on their way to the broker.
+func (p *Proxy) LoseStores(n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.loses = n
+}
+
+// Pending returns how many of these chunks and stores have not come by yet.
+func (p *Proxy) Pending() (chunks, stores int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.breaks, p.loses
+}
+
 // Addr is where clients connect.
 func (p *Proxy) Addr() string { return p.ln.Addr().String() }
 
-func (p *Proxy) ownPort() int { return p.ln.Addr().(*net.TCPAddr).Port }
+// Port is the port of Addr.
+func (p *Proxy) Port() int { return p.ln.Addr().(*net.TCPAddr).Port }
 
 // Drop resets every connection and returns how many there were.
 func (p *Proxy) Drop() int {
@@ -129,7 +163,7 @@ func (p *Proxy) accept() {
 		}
 		if l := p.connect(client); l != nil {
 			p.wg.Add(2)
-			go p.forward(l, func() error { return p.copyGated(l.broker, l.client) })
+			go p.forward(l, func() error { return p.toBroker(l.broker, l.client) })
 			go p.forward(l, func() error { return p.rewrite(l.client, l.broker) })
 		}
 	}
@@ -169,20 +203,38 @@ func (p *Proxy) pass() {
 	<-gate
 }
 
-func (p *Proxy) copyGated(to io.Writer, from io.Reader) error {
-	buf := make([]byte, 64<<10)
+// toBroker forwards the client's frames, without the stores that are to be lost.
+func (p *Proxy) toBroker(to io.Writer, from io.Reader) error {
+	frames := wire.NewFrameReader(from, 0)
+	var out []byte
 	for {
-		n, err := from.Read(buf)
-		p.pass()
-		if n > 0 {
-			if _, err := to.Write(buf[:n]); err != nil {
-				return err
-			}
-		}
+		body, err := frames.Next()
 		if err != nil {
 			return err
 		}
+		p.pass()
+		if p.swallows(body) {
+			continue
+		}
+		out = appendFrame(out[:0], body)
+		if _, err := to.Write(out); err != nil {
+			return err
+		}
 	}
+}
+
+func (p *Proxy) swallows(body []byte) bool {
+	key, _, _, err := wire.SplitHead(body)
+	if err != nil || key != wire.KeyStoreOffset {
+		return false
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.loses == 0 {
+		return false
+	}
+	p.loses--
+	return true
 }
 
 // rewrite forwards the broker's frames, with the addresses in them changed.
@@ -211,36 +263,44 @@ func (p *Proxy) rewritten(out, body []byte) ([]byte, error) {
 	}
 	p.mu.Lock()
 	p.seen[key]++
+	plain := p.plain
+	if key == wire.KeyDeliver && p.breaks > 0 {
+		p.breaks--
+		body[len(body)-1] ^= 0xff
+	}
 	p.mu.Unlock()
-	switch key {
-	case wire.KeyOpen.Response():
+	switch {
+	case plain:
+	case key == wire.KeyOpen.Response():
 		var f wire.OpenResponse
 		if err := wire.Decode(fields, &f); err != nil {
 			return nil, err
 		}
 		p.rewriteOpen(&f)
 		return wire.Append(out, &f)
-	case wire.KeyMetadata.Response():
+	case key == wire.KeyMetadata.Response():
 		var f wire.MetadataResponse
 		if err := wire.Decode(fields, &f); err != nil {
 			return nil, err
 		}
 		for i := range f.Brokers {
 			if int(f.Brokers[i].Port) == p.port {
-				f.Brokers[i].Port = uint32(p.ownPort())
+				f.Brokers[i].Port = uint32(p.Port())
 			}
 		}
 		return wire.Append(out, &f)
 	}
-	n := len(body)
-	out = append(out, byte(n>>24), byte(n>>16), byte(n>>8), byte(n))
-	return append(out, body...), nil
+	return appendFrame(out, body), nil
+}
+
+func appendFrame(out, body []byte) []byte {
+	return append(binary.BigEndian.AppendUint32(out, uint32(len(body))), body...)
 }
 
 func (p *Proxy) rewriteOpen(f *wire.OpenResponse) {
 	for i := range f.Properties {
 		if f.Properties[i].Key == "advertised_port" {
-			f.Properties[i].Value = strconv.Itoa(p.ownPort())
+			f.Properties[i].Value = strconv.Itoa(p.Port())
 		}
 	}
 }
