@@ -10,10 +10,17 @@ import (
 // its own. Adding never blocks, so that a slow callback holds up no confirm.
 type callbacks struct {
 	mu      sync.Mutex
-	queue   []func()
+	queue   []callback
 	closing bool
 	wake    chan struct{}
 	ended   chan struct{}
+}
+
+// callback is f, or done with an outcome.
+type callback struct {
+	f    func()
+	done func(error)
+	err  error
 }
 
 func startCallbacks() *callbacks {
@@ -22,11 +29,18 @@ func startCallbacks() *callbacks {
 	return c
 }
 
-func (c *callbacks) add(f func()) {
+func (c *callbacks) add(f func()) { c.push(callback{f: f}) }
+
+func (c *callbacks) outcome(done func(error), err error) { c.push(callback{done: done, err: err}) }
+
+func (c *callbacks) push(f callback) {
 	c.mu.Lock()
 	c.queue = append(c.queue, f)
+	first := len(c.queue) == 1
 	c.mu.Unlock()
-	c.poke()
+	if first {
+		c.poke()
+	}
 }
 
 func (c *callbacks) poke() {
@@ -58,13 +72,19 @@ func (c *callbacks) close(ctx context.Context) error {
 
 func (c *callbacks) run() {
 	defer close(c.ended)
+	var batch []callback
 	for {
 		c.mu.Lock()
-		batch, closing := c.queue, c.closing
-		c.queue = nil
+		clear(batch)
+		spare, closing := batch[:0], c.closing
+		batch, c.queue = c.queue, spare
 		c.mu.Unlock()
-		for _, f := range batch {
-			f()
+		for _, b := range batch {
+			if b.f != nil {
+				b.f()
+			} else {
+				b.done(b.err)
+			}
 		}
 		if len(batch) > 0 {
 			continue

@@ -56,6 +56,9 @@ var (
 	// ErrRefused means that the broker refused a published message: it is
 	// not in the stream.
 	ErrRefused = errors.New("message refused by the broker")
+	// ErrNameInUse means that another producer publishes to the stream under the
+	// same name: the broker takes the messages of the one for repeats of the other's.
+	ErrNameInUse = errors.New("producer name in use")
 	// ErrMessageTooLarge is returned for a message that does not fit into one
 	// frame as negotiated with the broker (1 MiB unless configured).
 	ErrMessageTooLarge = errors.New("message too large")
@@ -153,7 +156,7 @@ func isFatal(err error) bool {
 	}
 	for _, target := range []error{
 		ErrInvalidConfig, ErrTLS, ErrAuthentication, ErrVirtualHost, ErrAccessRefused,
-		ErrStreamNotFound, ErrStreamDeleted, ErrStreamRecreated, ErrStreamMismatch, ErrMalformed, ErrClosed, ErrOffsetStore,
+		ErrStreamNotFound, ErrStreamDeleted, ErrStreamRecreated, ErrStreamMismatch, ErrMalformed, ErrClosed, ErrOffsetStore, ErrNameInUse,
 	} {
 		if errors.Is(err, target) {
 			return true

@@ -16,10 +16,15 @@ func (l ledger) add(t *testing.T, f *inflight, id uint64, body string) uint64 {
 	if id == 0 {
 		id = f.last() + 1
 	}
-	if err := f.add(id, []byte(body), func(err error) { l[id] = append(l[id], err) }); err != nil {
+	if _, err := f.add(slot{id: id, body: []byte(body), done: func(err error) { l[id] = append(l[id], err) }}); err != nil {
 		t.Fatal(err)
 	}
 	return id
+}
+
+// testInflight has room for everything; a slot's done gets its outcome.
+func testInflight() *inflight {
+	return newInflight(math.MaxInt, math.MaxInt, func(s *slot, err error) { s.done(err) })
 }
 
 func ids(slots []*slot) (out []uint64) {
@@ -30,30 +35,30 @@ func ids(slots []*slot) (out []uint64) {
 }
 
 func TestInflightIDs(t *testing.T) {
-	f, l := newInflight(), ledger{}
+	f, l := testInflight(), ledger{}
 	f.raise(10)
 	f.raise(5) // never back
-	if err := f.add(0, nil, func(error) {}); err != nil || f.last() != 11 {
+	if _, err := f.add(slot{done: func(error) {}}); err != nil || f.last() != 11 {
 		t.Errorf("after 10 comes %d: %v", f.last(), err)
 	}
 	l.add(t, f, 20, "")
 	for _, id := range []uint64{20, 19, 1} {
-		if err := f.add(id, nil, nil); !errors.Is(err, ErrInvalidMessage) {
+		if _, err := f.add(slot{id: id}); !errors.Is(err, ErrInvalidMessage) {
 			t.Errorf("id %d after 20: %v", id, err)
 		}
 	}
-	if err := f.add(0, nil, func(error) {}); err != nil || f.last() != 21 {
+	if _, err := f.add(slot{done: func(error) {}}); err != nil || f.last() != 21 {
 		t.Errorf("after 20 comes %d: %v", f.last(), err)
 	}
 	f.close(ErrClosed)
 	f.close(ErrStreamDeleted)
-	if err := f.add(0, nil, nil); !errors.Is(err, ErrClosed) || !errors.Is(f.refusal(), ErrClosed) {
+	if _, err := f.add(slot{}); !errors.Is(err, ErrClosed) || !errors.Is(f.refusal(), ErrClosed) {
 		t.Errorf("after close: %v, refusal %v", err, f.refusal())
 	}
 }
 
 func TestInflightTake(t *testing.T) {
-	f, l := newInflight(), ledger{}
+	f, l := testInflight(), ledger{}
 	for range 5 {
 		l.add(t, f, 0, "12345678")
 	}
@@ -73,8 +78,8 @@ func TestInflightTake(t *testing.T) {
 	if f.sent() != 5 {
 		t.Errorf("%d are sent", f.sent())
 	}
-	f.settle(2, nil)
-	f.settle(3, nil)
+	f.settle(nil, 2)
+	f.settle(nil, 3)
 	f.resend()
 	if f.sent() != 0 {
 		t.Errorf("%d are sent on the new connection", f.sent())
@@ -85,7 +90,7 @@ func TestInflightTake(t *testing.T) {
 }
 
 func TestInflightSettleOnce(t *testing.T) {
-	f, l := newInflight(), ledger{}
+	f, l := testInflight(), ledger{}
 	for range 4 {
 		l.add(t, f, 0, "x")
 	}
@@ -95,7 +100,7 @@ func TestInflightSettleOnce(t *testing.T) {
 		err error
 		did bool
 	}{{3, nil, true}, {3, refused, false}, {99, nil, false}, {0, nil, false}, {1, refused, true}} {
-		if did := f.settle(s.id, s.err); did != s.did {
+		if did := f.settle(s.err, s.id) == 1; did != s.did {
 			t.Errorf("settling %d: %v, want %v", s.id, did, s.did)
 		}
 	}
@@ -109,19 +114,19 @@ func TestInflightSettleOnce(t *testing.T) {
 }
 
 func TestInflightReached(t *testing.T) {
-	f, l := newInflight(), ledger{}
+	f, l := testInflight(), ledger{}
 	if ok, _ := f.reached(math.MaxUint64); !ok {
 		t.Error("nothing was accepted, and something is waited for")
 	}
 	for range 3 {
 		l.add(t, f, 0, "")
 	}
-	f.settle(2, nil)
+	f.settle(nil, 2)
 	ok, moved := f.reached(1)
 	if ok {
 		t.Error("1 has no outcome")
 	}
-	f.settle(1, nil)
+	f.settle(nil, 1)
 	select {
 	case <-moved:
 	default:
@@ -137,25 +142,79 @@ func TestInflightReached(t *testing.T) {
 // TestInflightOutcomeBeforeReached: who is told that everything has its
 // outcome must not be able to end what the outcome is given to.
 func TestInflightOutcomeBeforeReached(t *testing.T) {
-	f := newInflight()
+	f := testInflight()
 	_, _ = f.reached(1)
 	told := false
 	asking := make(chan (<-chan struct{}), 1)
-	if err := f.add(0, nil, func(error) {
+	if _, err := f.add(slot{done: func(error) {
 		select {
 		case <-<-asking:
 			t.Error("Flush was let go before the message had its outcome")
 		default:
 		}
 		told = true
-	}); err != nil {
+	}}); err != nil {
 		t.Fatal(err)
 	}
 	_, moved := f.reached(1)
 	asking <- moved
-	f.settle(1, nil)
+	f.settle(nil, 1)
 	if !told {
 		t.Error("no outcome")
+	}
+}
+
+func TestInflightBounds(t *testing.T) {
+	f := newInflight(3, 100, func(*slot, error) {})
+	add := func(n int) <-chan struct{} {
+		t.Helper()
+		wait, err := f.add(slot{body: make([]byte, n)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return wait
+	}
+	if add(1000) != nil {
+		t.Error("a message larger than the bound does not go alone")
+	}
+	wait := add(0)
+	if wait == nil {
+		t.Fatal("another one went with it")
+	}
+	f.settle(nil, 1)
+	select {
+	case <-wait:
+	default:
+		t.Error("who waits for room is not told of it")
+	}
+	if add(60) != nil || add(40) != nil || add(1) == nil {
+		t.Error("100 bytes do not fit, or 101 do")
+	}
+	f.settle(nil, 2)
+	if add(0) != nil || add(0) != nil || add(0) == nil {
+		t.Error("three messages do not fit, or four do")
+	}
+	wait = add(0)
+	f.close(ErrClosed)
+	<-wait
+	if _, err := f.add(slot{}); !errors.Is(err, ErrClosed) {
+		t.Error(err)
+	}
+}
+
+// TestInflightFilters: messages with and without a filter value never go
+// together.
+func TestInflightFilters(t *testing.T) {
+	f := testInflight()
+	for _, filter := range []string{"", "", "a", "b", "", "c"} {
+		if _, err := f.add(slot{filter: filter, done: func(error) {}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, want := range [][]uint64{{1, 2}, {3, 4}, {5}, {6}, nil} {
+		if got := ids(f.take(9, math.MaxInt)); !slices.Equal(got, want) {
+			t.Errorf("%v, want %v", got, want)
+		}
 	}
 }
 
@@ -165,7 +224,7 @@ func FuzzInflight(f *testing.F) {
 	f.Add([]byte{0, 0, 0, 1, 2, 3, 2, 1, 4, 1, 0, 1, 2, 2, 5})
 	f.Add([]byte{0, 1, 4, 1, 2, 5, 5, 0, 1})
 	f.Fuzz(func(t *testing.T, steps []byte) {
-		fl, l := newInflight(), ledger{}
+		fl, l := testInflight(), ledger{}
 		var open []uint64 // in the order of ids
 		sent := map[uint64]bool{}
 		for i, step := range steps {
@@ -187,13 +246,13 @@ func FuzzInflight(f *testing.F) {
 			case 2:
 				if len(open) > 0 {
 					id := open[arg%len(open)]
-					if !fl.settle(id, nil) || fl.settle(id, nil) {
+					if fl.settle(nil, id) != 1 || fl.settle(nil, id) != 0 {
 						t.Fatalf("step %d: %d was not settled once", i, id)
 					}
 					open = slices.DeleteFunc(open, func(o uint64) bool { return o == id })
 				}
 			case 3:
-				fl.settle(uint64(arg)+1000, nil)
+				fl.settle(nil, uint64(arg)+1000)
 			case 4:
 				fl.resend()
 				sent = map[uint64]bool{}

@@ -30,6 +30,15 @@ type Message struct {
 	// start at 1.
 	PublishingID uint64
 
+	// Key is what a super stream's producer chooses the partition by. On a plain
+	// stream it does nothing, and is not sent.
+	Key string
+	// FilterValue lets consumers that ask for it skip chunks without it
+	// (RabbitMQ 3.13 or newer), 255 bytes at most. Default "": none. Where messages
+	// with one follow messages without, or the other way round, the producer waits
+	// for the confirmation of those before. Not with ProducerConfig.SubEntries.
+	FilterValue string
+
 	raw []byte // the message as it is sent, in place of all but PublishingID
 }
 

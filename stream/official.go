@@ -55,9 +55,13 @@ type link struct {
 
 	env      *official.Environment
 	producer *official.Producer
-	settle   func(id uint64, err error) bool
+	filtered *official.Producer // for messages with a filter value; the sender's
+	opts     *official.ProducerOptions
+	stream   string
+	flight   *inflight
 
 	batches chan []*slot
+	spare   chan []*slot // memory of batches, to be used again
 	lost    chan struct{}
 	once    sync.Once
 	mu      sync.Mutex
@@ -66,12 +70,12 @@ type link struct {
 }
 
 // dialLink makes a link through the node at e, under ctx and linkTimeout.
-func dialLink(ctx context.Context, cfg Config, e endpoint, leader node, frameMax int, stream string, p ProducerConfig, settle func(uint64, error) bool) (*link, error) {
+func dialLink(ctx context.Context, cfg Config, e endpoint, leader node, frameMax int, stream string, p ProducerConfig, flight *inflight) (*link, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, linkTimeout, fmt.Errorf("%w: no producer at %s within %v", ErrUnreachable, e.address(), linkTimeout))
 	defer cancel()
 	l := &link{
-		address: e.address(), frameMax: frameMax, settle: settle,
-		batches: make(chan []*slot), lost: make(chan struct{}),
+		address: e.address(), frameMax: frameMax, stream: stream, flight: flight,
+		batches: make(chan []*slot), spare: make(chan []*slot, 2), lost: make(chan struct{}),
 	}
 	err := within(ctx, func() error { return l.open(cfg, e, leader, stream, p) }, l.discard)
 	if err != nil {
@@ -133,12 +137,15 @@ func (l *link) open(cfg Config, e endpoint, leader node, stream string, p Produc
 		l.discard()
 		return officialError(err, e)
 	}
-	opts := official.NewProducerOptions().
+	l.opts = official.NewProducerOptions().
 		SetProducerName(p.Name).
 		SetClientProvidedName("tidemark-producer").
 		SetConfirmationTimeOut(never).
 		SetQueueSize(p.MaxInFlight + 2*batchMessages) // its own limit must never wait: ours does
-	if l.producer, err = env.NewProducer(stream, opts); err != nil {
+	if p.SubEntries > 1 {
+		l.opts.SetSubEntrySize(p.SubEntries).SetCompression(compressionOf(p.Compression))
+	}
+	if l.producer, err = env.NewProducer(stream, l.opts); err != nil {
 		l.discard()
 		return officialError(err, e)
 	}
@@ -189,37 +196,126 @@ func environmentOptions(cfg Config, e endpoint) *official.EnvironmentOptions {
 // escapeUser escapes every byte that could mean something in a URI.
 func escapeUser(s string) string { return strings.ReplaceAll(url.QueryEscape(s), "+", "%20") }
 
+// compressionOf returns the official client's name for a compression.
+func compressionOf(c Compression) official.Compression {
+	switch none := (official.Compression{}); c {
+	case CompressionGzip:
+		return none.Gzip()
+	case CompressionSnappy:
+		return none.Snappy()
+	case CompressionLZ4:
+		return none.Lz4()
+	case CompressionZstd:
+		return none.Zstd()
+	default:
+		return none.None()
+	}
+}
+
 // send hands batches to the official client, in which it may get stuck.
 func (l *link) send() {
 	defer l.wg.Done()
+	var msgs []message.StreamMessage
 	for {
 		select {
 		case <-l.lost:
 			return
 		case batch := <-l.batches:
-			msgs := make([]message.StreamMessage, len(batch))
-			for i, s := range batch {
-				msgs[i] = &encoded{id: int64(s.id), body: s.body}
+			msgs = msgs[:0]
+			for _, s := range batch {
+				msgs = append(msgs, s)
 			}
-			err := recovered(func() error { return l.producer.BatchSend(msgs) })
+			err := recovered(func() error {
+				p, err := l.producerFor(batch[0])
+				if err != nil {
+					return err
+				}
+				return p.BatchSend(msgs)
+			})
 			// FrameTooLarge reports each message by itself as well.
 			if err != nil && !errors.Is(err, official.FrameTooLarge) {
 				l.lose(fmt.Errorf("%w: sending to %s: %v", ErrUnreachable, l.address, err))
 				return
 			}
+			l.reuse(batch)
 		}
 	}
+}
+
+// room returns an empty batch.
+func (l *link) room() []*slot {
+	select {
+	case batch := <-l.spare:
+		return batch
+	default:
+		return make([]*slot, 0, batchMessages)
+	}
+}
+
+func (l *link) reuse(batch []*slot) {
+	clear(batch)
+	select {
+	case l.spare <- batch[:0]:
+	default:
+	}
+}
+
+// producerFor returns the producer for messages like s. A producer that knows
+// filter values writes garbage for messages without one, so that these have
+// another; it shares the first one's name, for the broker one and the same.
+func (l *link) producerFor(s *slot) (*official.Producer, error) {
+	if s.filter == "" {
+		return l.producer, nil
+	}
+	if l.filtered == nil {
+		opts := *l.opts
+		opts.SetFilter(official.NewProducerFilter(func(m message.StreamMessage) string { return m.(*slot).filter }))
+		p, err := l.env.NewProducer(l.stream, &opts)
+		if err != nil {
+			return nil, err
+		}
+		l.filtered = p
+		confirms, closed := p.NotifyPublishConfirmation(), p.NotifyClose()
+		l.wg.Add(2) // its own is not done yet
+		go l.drain(confirms)
+		go l.watch(closed)
+	}
+	return l.filtered, nil
 }
 
 // drain takes every confirm at once: while one waits, the official client
 // reads nothing from the connection.
 func (l *link) drain(confirms official.ChannelPublishConfirm) {
 	defer l.wg.Done()
+	var ids []uint64
 	for list := range confirms {
-		for _, s := range list {
-			l.outcome(s)
+		for len(list) > 0 {
+			code := codeOf(list[0])
+			n := 0
+			for ids = ids[:0]; n < len(list) && codeOf(list[n]) == code; n++ {
+				ids = append(ids, idOfStatus(list[n]))
+			}
+			l.settle(code, ids)
+			list = list[n:]
 		}
 	}
+}
+
+// idOfStatus is the id of a message: the official client gives those of sub-batches
+// other ones.
+func idOfStatus(c *official.ConfirmationStatus) uint64 {
+	if s, ok := c.GetMessage().(*slot); ok {
+		return s.id
+	}
+	return uint64(c.GetPublishingId())
+}
+
+// codeOf is 0 for a confirmed message.
+func codeOf(s *official.ConfirmationStatus) uint16 {
+	if s.IsConfirmed() {
+		return 0
+	}
+	return s.GetErrorCode()
 }
 
 // The codes that the official client makes up itself: a message timed out, or
@@ -231,25 +327,21 @@ const (
 	codeFrameTooLong = 14
 )
 
-func (l *link) outcome(s *official.ConfirmationStatus) {
-	if s == nil {
-		return
-	}
-	id := uint64(s.GetPublishingId())
-	switch code := s.GetErrorCode(); {
-	case s.IsConfirmed():
-		l.confirms.Add(1)
-		l.settle(id, nil)
+func (l *link) settle(code uint16, ids []uint64) {
+	switch {
+	case code == 0:
+		l.confirms.Add(uint64(len(ids)))
+		l.flight.settle(nil, ids...)
 	case code == codeTimeout || code == codeClosed:
 	case code == codeNoPublisher:
 		l.lose(fmt.Errorf("%w: %s does not know the producer any more", ErrUnreachable, l.address))
 	case code == codeFrameTooLong:
-		l.settle(id, fmt.Errorf("%w: it does not fit into a frame of %d bytes", ErrMessageTooLarge, l.frameMax))
+		l.flight.settle(fmt.Errorf("%w: it does not fit into a frame of %d bytes", ErrMessageTooLarge, l.frameMax), ids...)
 	case l.reason() != nil:
 		// The message may have been sent again on the next link by now.
 	default:
 		l.confirms.Add(1)
-		l.settle(id, fmt.Errorf("%w: code %d", ErrRefused, code))
+		l.flight.settle(fmt.Errorf("%w: code %d", ErrRefused, code), ids...)
 	}
 }
 
@@ -288,8 +380,10 @@ func (l *link) close() {
 // discard closes whatever there is of the official client, blocking.
 func (l *link) discard() {
 	_ = recovered(func() error {
-		if l.producer != nil {
-			_ = l.producer.Close()
+		for _, p := range []*official.Producer{l.producer, l.filtered} {
+			if p != nil {
+				_ = p.Close()
+			}
 		}
 		if l.env != nil {
 			_ = l.env.Close()
@@ -344,23 +438,17 @@ type scrubbed struct {
 func (s *scrubbed) Error() string        { return s.text }
 func (s *scrubbed) Is(target error) bool { return errors.Is(s.cause, target) }
 
-// encoded is a message in the form in which the official client takes it, its
-// bytes being ready.
-type encoded struct {
-	id   int64
-	body []byte
-}
+// A slot is a message as the official client takes it, its bytes being ready.
+var _ message.StreamMessage = (*slot)(nil)
 
-var _ message.StreamMessage = (*encoded)(nil)
-
-func (m *encoded) MarshalBinary() ([]byte, error)                { return m.body, nil }
-func (m *encoded) UnmarshalBinary([]byte) error                  { return errors.ErrUnsupported }
-func (m *encoded) SetPublishingId(id int64)                      { m.id = id }
-func (m *encoded) GetPublishingId() int64                        { return m.id }
-func (m *encoded) HasPublishingId() bool                         { return true }
-func (m *encoded) GetData() [][]byte                             { return nil }
-func (m *encoded) GetMessageProperties() *amqp.MessageProperties { return nil }
-func (m *encoded) GetMessageAnnotations() amqp.Annotations       { return nil }
-func (m *encoded) GetApplicationProperties() map[string]any      { return nil }
-func (m *encoded) GetMessageHeader() *amqp.MessageHeader         { return nil }
-func (m *encoded) GetAMQPValue() any                             { return nil }
+func (s *slot) MarshalBinary() ([]byte, error)                { return s.body, nil }
+func (s *slot) UnmarshalBinary([]byte) error                  { return errors.ErrUnsupported }
+func (s *slot) SetPublishingId(int64)                         {}
+func (s *slot) GetPublishingId() int64                        { return int64(s.id) }
+func (s *slot) HasPublishingId() bool                         { return true }
+func (s *slot) GetData() [][]byte                             { return nil }
+func (s *slot) GetMessageProperties() *amqp.MessageProperties { return nil }
+func (s *slot) GetMessageAnnotations() amqp.Annotations       { return nil }
+func (s *slot) GetApplicationProperties() map[string]any      { return nil }
+func (s *slot) GetMessageHeader() *amqp.MessageHeader         { return nil }
+func (s *slot) GetAMQPValue() any                             { return nil }

@@ -148,19 +148,31 @@ func TestWithin(t *testing.T) {
 }
 
 func TestLinkOutcomes(t *testing.T) {
-	got := map[uint64]error{}
-	l := &link{lost: make(chan struct{}), settle: func(id uint64, err error) bool { got[id] = err; return true }}
-	l.outcome(nil)
-	l.lose(errTest)
-	l.lose(ErrClosed) // the first reason stays
-	wantErr(t, l.reason(), errTest)
-	if len(got) != 0 || l.confirms.Load() != 0 {
-		t.Errorf("outcomes out of nothing: %v", got)
+	l := ledger{}
+	f := testInflight()
+	for range 6 {
+		l.add(t, f, 0, "x")
 	}
+	k := &link{lost: make(chan struct{}), flight: f}
+	k.settle(0, []uint64{1, 2, 99})
+	k.settle(codeTimeout, []uint64{3})
+	k.settle(codeClosed, []uint64{3})
+	k.settle(codeFrameTooLong, []uint64{3})
+	k.settle(17, []uint64{4})
+	k.settle(codeNoPublisher, []uint64{5})
+	k.settle(17, []uint64{6}) // it may be on its way on the next link
+	wantErr(t, k.reason(), ErrUnreachable)
+	k.lose(ErrClosed) // the first reason stays
+	wantErr(t, k.reason(), ErrUnreachable)
+	if len(l) != 4 || l[1][0] != nil || l[2][0] != nil || k.confirms.Load() != 4 {
+		t.Errorf("outcomes %v, %d confirms", l, k.confirms.Load())
+	}
+	wantErr(t, l[3][0], ErrMessageTooLarge)
+	wantErr(t, l[4][0], ErrRefused)
 }
 
-func TestEncodedMessage(t *testing.T) {
-	m := &encoded{id: 7, body: []byte("ready")}
+func TestSlotIsAMessage(t *testing.T) {
+	m := &slot{id: 7, body: []byte("ready")}
 	if b, err := m.MarshalBinary(); string(b) != "ready" || err != nil {
 		t.Errorf("%q, %v", b, err)
 	}

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/tidemark-go/tidemark/internal/wire"
 )
 
 // ProducerConfig says how messages are published. The zero value is a
@@ -23,13 +25,44 @@ type ProducerConfig struct {
 	// PublishAsync and Publish wait while there are so many. Default 10,000,
 	// at most 900,000.
 	MaxInFlight int
+	// MaxInFlightBytes is how many bytes these may have, encoded; a larger message
+	// goes alone. Default 64 MiB.
+	MaxInFlightBytes int
+	// SubEntries publishes up to that many messages as one sub-batch, which is one
+	// entry of the stream's log and is compressed as a whole: as many as are
+	// waiting, and as fit into a frame before they are compressed. The broker
+	// confirms or refuses a sub-batch as a whole. It does not go with Name: the broker
+	// knows a sub-batch by a single publishing id, and the official client numbers
+	// them anew on each connection, so that what is sent again is not recognised.
+	// Default 0: no sub-batches; at most 10,000.
+	SubEntries int
+	// Compression is that of the sub-batches. Default: none. Needs SubEntries.
+	Compression Compression
+	// CreationTime sets Properties.CreationTime to the time of the call for messages
+	// that have none. Default false.
+	CreationTime bool
 	// ConfirmTimeout is how long the broker may confirm nothing of what was
 	// sent before the connection counts as stuck and is replaced. Default 30 s.
 	ConfirmTimeout time.Duration
 }
 
+// Compression is how a sub-batch is compressed.
+type Compression uint8
+
+// The compressions that RabbitMQ's clients have in common.
+const (
+	CompressionNone   = Compression(wire.CompressionNone)
+	CompressionGzip   = Compression(wire.CompressionGzip)
+	CompressionSnappy = Compression(wire.CompressionSnappy)
+	CompressionLZ4    = Compression(wire.CompressionLZ4)
+	CompressionZstd   = Compression(wire.CompressionZstd)
+)
+
 const (
 	maxMaxInFlight = 900_000
+	maxSubEntries  = 10_000
+
+	defaultMaxInFlightBytes = 64 << 20
 	// batchMessages is how many messages go into one frame at the most.
 	batchMessages = 1000
 	// messageOverhead is what a message adds to its body in a Publish frame:
@@ -43,12 +76,25 @@ func (c ProducerConfig) withDefaults() (ProducerConfig, error) {
 	if c.MaxInFlight == 0 {
 		c.MaxInFlight = 10_000
 	}
+	if c.MaxInFlightBytes == 0 {
+		c.MaxInFlightBytes = defaultMaxInFlightBytes
+	}
 	if c.ConfirmTimeout == 0 {
 		c.ConfirmTimeout = 30 * time.Second
 	}
 	switch {
 	case c.MaxInFlight < 1 || c.MaxInFlight > maxMaxInFlight:
 		return c, fmt.Errorf("%w: MaxInFlight is %d; it must be from 1 to %d, or 0 for 10000", ErrInvalidConfig, c.MaxInFlight, maxMaxInFlight)
+	case c.MaxInFlightBytes < 0:
+		return c, fmt.Errorf("%w: MaxInFlightBytes is %d; it must be positive, or 0 for 64 MiB", ErrInvalidConfig, c.MaxInFlightBytes)
+	case c.SubEntries < 0 || c.SubEntries > maxSubEntries:
+		return c, fmt.Errorf("%w: SubEntries is %d; it must be from 0 to %d", ErrInvalidConfig, c.SubEntries, maxSubEntries)
+	case c.SubEntries > 1 && c.Name != "":
+		return c, fmt.Errorf("%w: SubEntries and Name do not go together, as sub-batches that are sent again would not be recognised: leave one of them out", ErrInvalidConfig)
+	case c.Compression > CompressionZstd:
+		return c, fmt.Errorf("%w: Compression %d is not one of the five there are", ErrInvalidConfig, c.Compression)
+	case c.Compression != CompressionNone && c.SubEntries < 2:
+		return c, fmt.Errorf("%w: Compression is for sub-batches: set SubEntries to 2 or more, such as 100", ErrInvalidConfig)
 	case c.ConfirmTimeout < 0:
 		return c, fmt.Errorf("%w: ConfirmTimeout %v must not be negative", ErrInvalidConfig, c.ConfirmTimeout)
 	}
@@ -68,11 +114,11 @@ type Producer struct {
 	stream string
 	cfg    ProducerConfig
 
-	flight   *inflight
-	room     chan struct{} // holds a token per message without outcome
-	wake     chan struct{} // wakes the sender
-	frameMax atomic.Int64  // of the current connection
-	calls    *callbacks
+	flight    *inflight
+	wake      chan struct{} // wakes the sender
+	frameMax  atomic.Int64  // of the current connection
+	connected bool          // once at least; the sender's, and NewProducer's before
+	calls     *callbacks
 
 	life   context.Context
 	cancel context.CancelFunc
@@ -101,9 +147,10 @@ func (e *Env) NewProducer(ctx context.Context, stream string, cfg ProducerConfig
 	life, cancel := context.WithCancel(context.Background())
 	p := &Producer{
 		env: e, stream: stream, cfg: cfg,
-		flight: newInflight(), room: make(chan struct{}, cfg.MaxInFlight), wake: make(chan struct{}, 1),
+		wake: make(chan struct{}, 1),
 		life: life, cancel: cancel, ended: make(chan struct{}), closed: make(chan struct{}),
 	}
+	p.flight = newInflight(cfg.MaxInFlight, cfg.MaxInFlightBytes, p.outcome)
 	dialing, done := e.under(ctx)
 	l, err := p.connect(dialing)
 	done()
@@ -131,6 +178,11 @@ func (e *Env) adopt(p *Producer) error {
 	if e.closed {
 		return fmt.Errorf("%w: the Env is closed", ErrClosed)
 	}
+	for other := range e.producers {
+		if p.cfg.Name != "" && other.cfg.Name == p.cfg.Name && other.stream == p.stream {
+			return fmt.Errorf("%w: another producer of this Env has it: the broker would drop the messages of one as the other's repeats", ErrNameInUse)
+		}
+	}
 	e.producers[p] = struct{}{}
 	return nil
 }
@@ -153,7 +205,7 @@ func (p *Producer) Publish(ctx context.Context, msgs ...Message) error {
 	w := &waiter{left: int64(len(msgs)) + 1, done: make(chan struct{})}
 	accepted, err := 0, error(nil)
 	for i := range msgs {
-		if err = p.accept(ctx, &msgs[i], w.settle); err != nil {
+		if err = p.accept(ctx, &msgs[i], slot{waits: w}); err != nil {
 			break
 		}
 		accepted++
@@ -167,52 +219,105 @@ func (p *Producer) Publish(ctx context.Context, msgs ...Message) error {
 
 // PublishAsync accepts a message and returns; done gets its outcome: nil for
 // confirmed, else an error as for Publish. It waits for room under ctx while
-// MaxInFlight messages are on their way. Either done is called exactly once,
-// or an error is returned. done may be nil: see Flush.
+// MaxInFlight messages, or MaxInFlightBytes, are on their way. With a ctx that
+// has ended already nothing is accepted. Either done is called exactly once, or
+// an error is returned. done may be nil: see Flush.
 //
 // Callbacks run one after the other, in the order of the outcomes, on a
 // goroutine of the producer. They may publish again. One that blocks holds up
-// the callbacks behind it, and nobody else.
+// the callbacks behind it, which are kept, and nobody else.
 func (p *Producer) PublishAsync(ctx context.Context, m Message, done func(error)) error {
-	settle := func(error) {}
-	if done != nil {
-		settle = func(err error) {
-			p.calls.add(func() { done(opErr("publish to stream", p.stream, p.cfg.Name, err)) })
-		}
-	}
-	return opErr("publish to stream", p.stream, p.cfg.Name, p.accept(ctx, &m, settle))
+	return opErr("publish to stream", p.stream, p.cfg.Name, p.accept(ctx, &m, slot{done: done}))
 }
 
-// accept gives a message its slot; settle is called with its outcome unless an
-// error is returned.
-func (p *Producer) accept(ctx context.Context, m *Message, settle func(error)) error {
-	if m.PublishingID > math.MaxInt64 {
-		return fmt.Errorf("%w: publishing id %d is beyond the largest possible one, %d", ErrInvalidMessage, m.PublishingID, int64(math.MaxInt64))
+// outcome tells who published a message.
+func (p *Producer) outcome(s *slot, err error) {
+	if s.waits != nil {
+		s.waits.settle(err)
+	} else if s.done != nil {
+		p.calls.outcome(s.done, opErr("publish to stream", p.stream, p.cfg.Name, err))
 	}
-	body, err := m.encode()
-	if err != nil {
-		return err
-	}
-	if limit := int(p.frameMax.Load()); limit > 0 && len(body)+messageOverhead+frameOverhead > limit {
-		return fmt.Errorf("%w: %d bytes encoded; at most %d fit into a frame of this broker (stream.frame_max)", ErrMessageTooLarge, len(body), limit-messageOverhead-frameOverhead)
+}
+
+// accept gives a message its slot; s has who is told of its outcome.
+func (p *Producer) accept(ctx context.Context, m *Message, s slot) (err error) {
+	if s.id = m.PublishingID; s.id > math.MaxInt64 {
+		return fmt.Errorf("%w: publishing id %d is beyond the largest possible one, %d", ErrInvalidMessage, s.id, int64(math.MaxInt64))
 	}
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	select {
-	case p.room <- struct{}{}:
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-p.ended:
-		return p.flight.refusal()
+	if s.filter = m.FilterValue; s.filter != "" {
+		if err := p.checkFilter(s.filter); err != nil {
+			return err
+		}
 	}
-	release := func() { <-p.room }
-	if err := p.flight.add(m.PublishingID, body, func(err error) { release(); settle(err) }); err != nil {
-		release()
+	if s.body, err = p.encode(m); err != nil {
 		return err
 	}
-	p.poke()
+	if limit := p.largest(); limit > 0 && s.size() > limit {
+		return fmt.Errorf("%w: %d bytes encoded; at most %d fit into a frame of this broker (stream.frame_max)", ErrMessageTooLarge, len(s.body), limit-s.size()+len(s.body))
+	}
+	for {
+		wait, err := p.flight.add(s)
+		if err != nil {
+			return err
+		}
+		if wait == nil {
+			p.poke()
+			return nil
+		}
+		select {
+		case <-wait:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+func (p *Producer) checkFilter(value string) error {
+	if p.cfg.SubEntries > 1 {
+		return fmt.Errorf("%w: a FilterValue does not go with SubEntries: the broker filters chunks by single messages", ErrInvalidMessage)
+	}
+	if len(value) > maxName {
+		return fmt.Errorf("%w: the FilterValue has %d bytes; at most %d are kept", ErrInvalidMessage, len(value), maxName)
+	}
 	return nil
+}
+
+// encode returns the message as it is sent.
+func (p *Producer) encode(m *Message) ([]byte, error) {
+	if p.cfg.CreationTime && m.raw == nil && (m.Properties == nil || m.Properties.CreationTime.IsZero()) {
+		stamped, props := *m, Properties{}
+		if m.Properties != nil {
+			props = *m.Properties
+		}
+		props.CreationTime = time.Now()
+		stamped.Properties = &props
+		m = &stamped
+	}
+	if m.raw == nil && m.plain() {
+		return p.flight.encodePlain(m.Body), nil
+	}
+	return m.encode()
+}
+
+// largest is what the messages of a frame may have, 0 for any size.
+func (p *Producer) largest() int {
+	limit := int(p.frameMax.Load())
+	if limit == 0 {
+		return 0
+	}
+	return roomIn(limit, p.cfg.SubEntries)
+}
+
+// roomIn returns the room for messages in a frame. What does not become smaller
+// by compression becomes a little larger.
+func roomIn(frameMax, subEntries int) int {
+	if subEntries > 1 {
+		return frameMax - frameOverhead - frameMax/64 - 1024
+	}
+	return frameMax - frameOverhead
 }
 
 func (p *Producer) poke() {

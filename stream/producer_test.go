@@ -14,9 +14,17 @@ func TestProducerConfig(t *testing.T) {
 		cfg  ProducerConfig
 		want ProducerConfig // zero: refused
 	}{
-		{ProducerConfig{}, ProducerConfig{"", 10_000, 30 * time.Second}},
-		{ProducerConfig{"p", 1, time.Second}, ProducerConfig{"p", 1, time.Second}},
-		{ProducerConfig{MaxInFlight: 900_000}, ProducerConfig{"", 900_000, 30 * time.Second}},
+		{ProducerConfig{}, ProducerConfig{MaxInFlight: 10_000, MaxInFlightBytes: 64 << 20, ConfirmTimeout: 30 * time.Second}},
+		{ProducerConfig{Name: "p", MaxInFlight: 1, MaxInFlightBytes: 1, ConfirmTimeout: time.Second},
+			ProducerConfig{Name: "p", MaxInFlight: 1, MaxInFlightBytes: 1, ConfirmTimeout: time.Second}},
+		{ProducerConfig{MaxInFlight: 900_000, SubEntries: 2, Compression: CompressionZstd},
+			ProducerConfig{MaxInFlight: 900_000, MaxInFlightBytes: 64 << 20, ConfirmTimeout: 30 * time.Second, SubEntries: 2, Compression: CompressionZstd}},
+		{ProducerConfig{MaxInFlightBytes: -1}, ProducerConfig{}},
+		{ProducerConfig{SubEntries: -1}, ProducerConfig{}},
+		{ProducerConfig{Name: "p", SubEntries: 100}, ProducerConfig{}},
+		{ProducerConfig{SubEntries: 10_001}, ProducerConfig{}},
+		{ProducerConfig{Compression: CompressionGzip}, ProducerConfig{}},
+		{ProducerConfig{SubEntries: 100, Compression: 5}, ProducerConfig{}},
 		{ProducerConfig{MaxInFlight: 900_001}, ProducerConfig{}},
 		{ProducerConfig{MaxInFlight: -1}, ProducerConfig{}},
 		{ProducerConfig{ConfirmTimeout: -1}, ProducerConfig{}},
@@ -33,10 +41,9 @@ func TestProducerConfig(t *testing.T) {
 
 // offline is a producer without a connection: what it accepts stays with it.
 func offline(room int) *Producer {
-	return &Producer{
-		stream: "s", flight: newInflight(), room: make(chan struct{}, room), wake: make(chan struct{}, 1),
-		ended: make(chan struct{}), closed: make(chan struct{}),
-	}
+	p := &Producer{stream: "s", wake: make(chan struct{}, 1), ended: make(chan struct{}), closed: make(chan struct{})}
+	p.flight = newInflight(room, 1000, p.outcome)
+	return p
 }
 
 func TestPublishWaitsForEveryOutcome(t *testing.T) {
@@ -45,20 +52,20 @@ func TestPublishWaitsForEveryOutcome(t *testing.T) {
 		got := make(chan error, 1)
 		go func() { got <- p.Publish(t.Context(), Message{}, Message{}, Message{}) }()
 		synctest.Wait()
-		p.flight.settle(3, nil)
-		p.flight.settle(1, ErrRefused)
+		p.flight.settle(nil, 3)
+		p.flight.settle(ErrRefused, 1)
 		synctest.Wait()
 		select {
 		case err := <-got:
 			t.Fatalf("returned with a message on its way: %v", err)
 		default:
 		}
-		p.flight.settle(2, nil)
+		p.flight.settle(nil, 2)
 		if err := <-got; !errors.Is(err, ErrRefused) {
 			t.Errorf("one was refused, and Publish returned %v", err)
 		}
-		if len(p.room) != 0 {
-			t.Errorf("%d slots are not given back", len(p.room))
+		if p.flight.open != 0 {
+			t.Errorf("%d slots are not given back", p.flight.open)
 		}
 	})
 }
@@ -82,8 +89,8 @@ func TestPublishContext(t *testing.T) {
 		if err := p.Publish(ctx, Message{}); !errors.Is(err, errTest) || errors.Is(err, ErrUnconfirmed) {
 			t.Errorf("nothing was accepted, and Publish returned %v", err)
 		}
-		if n := p.flight.settleAll(nil); n != 2 || len(p.room) != 0 {
-			t.Errorf("%d were accepted, %d slots are taken", n, len(p.room))
+		if n := p.flight.settleAll(nil); n != 2 || p.flight.open != 0 {
+			t.Errorf("%d were accepted, %d slots are taken", n, p.flight.open)
 		}
 	})
 }
@@ -108,14 +115,13 @@ func TestPublishStopsAtABadMessage(t *testing.T) {
 			t.Error("done was called and an error returned")
 		}
 	}
-	if p.flight.last() != 0 || len(p.room) != 0 {
-		t.Errorf("%d were accepted, %d slots are taken", p.flight.last(), len(p.room))
+	if p.flight.last() != 0 || p.flight.open != 0 {
+		t.Errorf("%d were accepted, %d slots are taken", p.flight.last(), p.flight.open)
 	}
 }
 
 func TestPublishAfterClose(t *testing.T) {
 	p := offline(1)
-	p.room <- struct{}{} // full
 	p.flight.close(ErrStreamDeleted)
 	close(p.ended)
 	wantErr(t, p.Publish(t.Context(), Message{}), ErrStreamDeleted)

@@ -83,17 +83,33 @@ func (p *Producer) pump(l *link) error {
 	defer watch.Stop()
 	quiet := newWatchdog(5) // the first look may come right after the batch
 	var batch []*slot
+	sending := false // with filter values
 	for {
 		var feed chan<- []*slot
+		var before <-chan struct{}
 		if len(batch) == 0 {
-			batch = p.flight.take(batchMessages, l.frameMax-frameOverhead)
+			batch = p.flight.takeInto(l.room(), max(batchMessages, p.cfg.SubEntries), roomIn(l.frameMax, p.cfg.SubEntries))
+			if len(batch) == 0 {
+				l.reuse(batch)
+			}
 		}
 		if len(batch) > 0 {
 			feed = l.batches
+			if filtered := batch[0].filter != ""; filtered != sending {
+				// Messages with a filter value go through a producer of their own:
+				// for the order, those before them have to be in the stream.
+				var ok bool
+				if ok, before = p.flight.reached(batch[0].id - 1); ok {
+					sending = filtered
+				} else {
+					feed = nil
+				}
+			}
 		}
 		select {
 		case feed <- batch:
 			batch = nil
+		case <-before:
 		case <-p.wake:
 		case <-l.lost:
 			return l.reason()
@@ -144,10 +160,15 @@ func (p *Producer) connect(ctx context.Context) (*link, error) {
 	if err != nil {
 		return nil, err
 	}
-	l, err := dialLink(ctx, p.env.cfg, c.endpoint, leader, c.frameMax, p.stream, p.cfg, p.flight.settle)
+	l, err := dialLink(ctx, p.env.cfg, c.endpoint, leader, c.frameMax, p.stream, p.cfg, p.flight)
 	if err != nil {
 		return nil, err
 	}
+	if known := p.flight.last(); p.connected && p.cfg.Name != "" && l.lastID > known {
+		l.close()
+		return nil, fmt.Errorf("%w: the broker has the publishing id %d under it, and this producer has come to %d", ErrNameInUse, l.lastID, known)
+	}
+	p.connected = true
 	p.flight.raise(l.lastID)
 	p.frameMax.Store(int64(l.frameMax))
 	return l, nil
