@@ -77,7 +77,9 @@ func (f *inflight) add(s slot) (wait <-chan struct{}, err error) {
 // keep gives a slot its place in memory.
 func (f *inflight) keep(s slot) *slot {
 	if len(s.body) > slabBody {
-		return &s
+		p := new(slot) // &s would move every s to the heap
+		*p = s
+		return p
 	}
 	if len(f.slab) == 0 {
 		f.slab = make([]slot, slabSlots)
