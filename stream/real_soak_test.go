@@ -282,13 +282,15 @@ func (s *soak) finish() {
 	s.progress(s.faults)
 }
 
+type fault struct {
+	name string
+	do   func()
+}
+
 // breakSomething breaks what the seed says, and returns when the broker is whole
 // again; the consumer may not be yet.
 func (s *soak) breakSomething() {
-	kinds := []struct {
-		name string
-		do   func()
-	}{
+	s.oneOf([]fault{
 		{"drop", func() { s.each(func(p *faults.Proxy) { p.Drop() }) }},
 		{"drop", func() { s.each(func(p *faults.Proxy) { p.Drop() }) }},
 		{"silence", s.silence},
@@ -298,7 +300,10 @@ func (s *soak) breakSomething() {
 		{"node killed", func() { s.restart(s.b.Kill, false) }},
 		{"leader restarted", func() { s.restart(s.b.Stop, true) }},
 		{"leader moved", s.moveLeader},
-	}
+	})
+}
+
+func (s *soak) oneOf(kinds []fault) {
 	k := kinds[s.rand.IntN(len(kinds))]
 	s.kinds[k.name]++
 	k.do()

@@ -28,9 +28,10 @@ type Proxy struct {
 	gate   chan struct{} // closed while bytes may pass
 	refuse bool
 	closed bool
-	plain  bool // leaves addresses as they are
-	breaks int  // chunks to corrupt
-	loses  int  // stores to swallow
+	plain  bool          // leaves addresses as they are
+	breaks int           // chunks to corrupt
+	loses  int           // stores to swallow
+	held   chan struct{} // closed while confirms may pass; nil: they may
 }
 
 // link is one client's connection with its counterpart at the broker.
@@ -87,6 +88,34 @@ func (p *Proxy) LoseStores(n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.loses = n
+}
+
+// HoldConfirms keeps confirms back, and whatever the broker sends behind them on
+// the same connection, until it is called with false.
+func (p *Proxy) HoldConfirms(on bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.held != nil {
+		close(p.held)
+		p.held = nil
+	}
+	if on {
+		p.held = make(chan struct{})
+	}
+}
+
+// awaitConfirms waits while confirms are held.
+func (p *Proxy) awaitConfirms(body []byte) {
+	key, _, _, err := wire.SplitHead(body)
+	if err != nil || key != wire.KeyPublishConfirm {
+		return
+	}
+	p.mu.Lock()
+	held := p.held
+	p.mu.Unlock()
+	if held != nil {
+		<-held
+	}
 }
 
 // Pending returns how many of these chunks and stores have not come by yet.
@@ -149,6 +178,7 @@ func (p *Proxy) Close() {
 	p.closed = true
 	p.mu.Unlock()
 	p.Silence(false)
+	p.HoldConfirms(false)
 	_ = p.ln.Close()
 	p.Drop()
 	p.wg.Wait()
@@ -247,6 +277,7 @@ func (p *Proxy) rewrite(to io.Writer, from io.Reader) error {
 			return err
 		}
 		p.pass()
+		p.awaitConfirms(body)
 		if out, err = p.rewritten(out[:0], body); err != nil {
 			return err
 		}

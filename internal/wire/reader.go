@@ -81,7 +81,12 @@ func (f *FrameReader) body(size int) ([]byte, error) {
 
 // give reads a frame into memory of its own.
 func (f *FrameReader) give(size int) ([]byte, error) {
-	frame := f.alloc(min(size, ownAtOnce))
+	var frame []byte
+	if size <= ownAtOnce {
+		frame = f.alloc(size)
+	} else { // it grows as its bytes come, which alloc's memory is not made for
+		frame = make([]byte, ownAtOnce)
+	}
 	n := copy(frame, f.buf[f.start:f.end])
 	f.start += n
 	for n < size {
