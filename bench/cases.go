@@ -55,6 +55,14 @@ var allCases = []benchCase{
 		implTidemark: publishBatchTidemark, implOfficial: publishBatchOfficial, implSocket: publishSocket(1000, 10)}},
 	{"publish-one", "publish one, wait for its confirm, publish the next", contentNone, upTo(2_000, 100_000_000), map[string]runner{
 		implTidemark: publishOneTidemark, implOfficial: publishOneOfficial, implSocket: publishSocket(1, 1)}},
+	{"publish-zstd", "publish in sub-batches of 100 messages, compressed with zstd", contentNone, upTo(300_000, 100_000_000), map[string]runner{
+		implTidemark: publishZstdTidemark, implOfficial: publishZstdOfficial, implSocket: publishZstdSocket}},
+	{"publish-many", "eight producers in one process, an eighth of the messages each", contentNone, upTo(300_000, 100_000_000), map[string]runner{
+		implTidemark: publishManyTidemark, implOfficial: publishManyOfficial, implSocket: publishManySocket}},
+	{"publish-latency", "from publishing a message to its confirm, one at a time", contentNone, upTo(2_000, 100_000_000), map[string]runner{
+		implTidemark: latencyTidemark(oneByOne), implOfficial: latencyOfficial(oneByOne), implSocket: latencySocket(oneByOne)}},
+	{"publish-latency-10k", "the same with 10,000 messages a second, of which each counts from when it was due", contentNone, upTo(20_000, 100_000_000), map[string]runner{
+		implTidemark: latencyTidemark(paced), implOfficial: latencyOfficial(paced), implSocket: latencySocket(paced)}},
 	{"reconnect", "connection reset, to the next message handled", contentNone, fixed(50), map[string]runner{
 		implTidemark: reconnectTidemark, implOfficial: reconnectOfficial, implSocket: reconnectSocket}},
 	{"memory", "a handler that takes 1 ms, for 3 seconds: the most memory held", contentPlain, upTo(2_000_000, 400_000_000), map[string]runner{

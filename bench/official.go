@@ -97,16 +97,30 @@ func consumeOneOfficial(ctx context.Context, env *official.Environment, j job, h
 
 // producerOfficial runs f with a producer, whose confirms confirmed counts
 // down to 0, at which all is closed.
-func producerOfficial(j job, m *meter, f func(p *official.Producer, confirmed <-chan int) error) (err error) {
+func producerOfficial(j job, m *meter, f func(p *official.Producer, confirmed <-chan int) error) error {
+	return producerOfficialWith(j, m, nil, f)
+}
+
+func producerOfficialWith(j job, m *meter, o *official.ProducerOptions, f func(p *official.Producer, confirmed <-chan int) error) (err error) {
 	env, err := environment(j.URI)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, env.Close()) }()
-	p, err := env.NewProducer(j.Stream, nil)
+	p, err := env.NewProducer(j.Stream, o)
 	if err != nil {
 		return err
 	}
+	confirmed := confirmsOf(p)
+	m.begin()
+	if err = f(p, confirmed); err == nil {
+		m.end(j.N)
+	}
+	return errors.Join(err, p.Close())
+}
+
+// confirmsOf counts a producer's confirms, until it is closed.
+func confirmsOf(p *official.Producer) <-chan int {
 	confirms := p.NotifyPublishConfirmation()
 	confirmed := make(chan int, 1000)
 	go func() { // ends when the producer is closed
@@ -121,11 +135,7 @@ func producerOfficial(j job, m *meter, f func(p *official.Producer, confirmed <-
 			confirmed <- n
 		}
 	}()
-	m.begin()
-	if err = f(p, confirmed); err == nil {
-		m.end(j.N)
-	}
-	return errors.Join(err, p.Close())
+	return confirmed
 }
 
 // await reads until n messages are confirmed.

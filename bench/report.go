@@ -47,10 +47,10 @@ func writeTable(w io.Writer, results []result) error {
 			return fmt.Sprintf("%d\t%s\t±%.0f%%\t%.1f\t%.0f\t±%.0f%%\t%.3f\t%s\t%s", r.N, thousands(r.Rate), 100*rate.spread(),
 				r.MB, r.CPU, 100*cpu.spread(), r.Allocs, times(r.RatioOfficial), times(r.RatioSocket))
 		})
-	section("case\tsize\timpl\ttimes\tmedian ms\tworst ms\tx official\tx socket",
+	section("case\tsize\timpl\ttimes\tmedian ms\tp99 ms\tworst ms\tx official\tx socket",
 		func(r result) bool { return r.Latency > 0 },
 		func(r result) string {
-			return fmt.Sprintf("%d\t%.1f\t%.1f\t%s\t%s", r.N*r.Runs, r.Latency, r.LatencyMax, times(r.RatioOfficial), times(r.RatioSocket))
+			return fmt.Sprintf("%d\t%.2f\t%.2f\t%.2f\t%s\t%s", r.N*r.Runs, r.Latency, r.LatencyP99, r.LatencyMax, times(r.RatioOfficial), times(r.RatioSocket))
 		})
 	section("case\tsize\timpl\thandled\tRSS MiB\theap MiB",
 		func(r result) bool { return r.RSS > 0 },

@@ -19,6 +19,16 @@ func statOf(values []float64) stat {
 	return stat{mid, v[0], v[len(v)-1]}
 }
 
+// percentile returns the value below or at which that part of the values lie.
+func percentile(values []float64, part float64) float64 {
+	if len(values) == 0 {
+		return 0
+	}
+	v := slices.Clone(values)
+	slices.Sort(v)
+	return v[min(int(part*float64(len(v))), len(v)-1)]
+}
+
 // spread is how far the extremes are from the median, the farther one, as a
 // part of it.
 func (s stat) spread() float64 {
@@ -72,6 +82,7 @@ type result struct {
 	RatioSocket   float64 `json:"ratio_socket"`
 
 	Latency    float64 `json:"latency_ms,omitempty"` // median
+	LatencyP99 float64 `json:"latency_ms_p99,omitempty"`
 	LatencyMax float64 `json:"latency_ms_max,omitempty"`
 	RSS        float64 `json:"rss_mib,omitempty"`
 	Heap       float64 `json:"heap_mib,omitempty"`
@@ -99,6 +110,7 @@ func summarize(samples []sample) result {
 	r.CPU, r.CPUMin, r.CPUMax = cpu.median, cpu.min, cpu.max
 	r.Allocs = statOf(allocs).median
 	r.Latency, r.LatencyMax = latency.median, latency.max
+	r.LatencyP99 = percentile(latencies, 0.99)
 	r.RSS, r.Heap = statOf(rss).max, statOf(heap).max
 	return r
 }

@@ -111,13 +111,17 @@ func cancelled(ctx context.Context, err error) error {
 }
 
 // producerTidemark runs f with a producer, between the meter's begin and end.
-func producerTidemark(ctx context.Context, j job, m *meter, f func(*stream.Producer) error) (err error) {
+func producerTidemark(ctx context.Context, j job, m *meter, f func(*stream.Producer) error) error {
+	return producerTidemarkWith(ctx, j, m, stream.ProducerConfig{}, f)
+}
+
+func producerTidemarkWith(ctx context.Context, j job, m *meter, cfg stream.ProducerConfig, f func(*stream.Producer) error) (err error) {
 	env, err := stream.Connect(ctx, stream.Config{URIs: []string{j.URI}})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, env.Close()) }()
-	p, err := env.NewProducer(ctx, j.Stream, stream.ProducerConfig{})
+	p, err := env.NewProducer(ctx, j.Stream, cfg)
 	if err != nil {
 		return err
 	}

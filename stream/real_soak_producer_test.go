@@ -36,9 +36,13 @@ func (p *producers) each() int { return p.total / soakProducers }
 
 // publish publishes the numbers of one producer.
 func (p *producers) publish(ctx context.Context, which int) error {
-	producer, err := p.env.NewProducer(ctx, p.stream, ProducerConfig{Name: p.names[which], ConfirmTimeout: 2 * time.Second})
-	if err != nil {
-		return err
+	var producer *Producer
+	for producer == nil { // it may be made in the middle of a fault
+		var err error
+		producer, err = p.env.NewProducer(ctx, p.stream, ProducerConfig{Name: p.names[which], ConfirmTimeout: 2 * time.Second})
+		if err != nil && !SafeToRetry(err) {
+			return err
+		}
 	}
 	for n := range p.each() {
 		for int64(n) >= p.allowed.Load() {

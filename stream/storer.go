@@ -83,13 +83,15 @@ const storeRetry = time.Second
 // storeIfDue ignores errors: those of a connection end the session, which
 // stores again on the next one, and an OffsetStore is tried again.
 func (s *storer) storeIfDue(ctx context.Context, timer *time.Timer) {
+	s.sending.Lock() // first: what is due may be stored meanwhile
 	due, at := s.progress.due()
 	if due {
-		err := s.store(ctx, false)
+		err := s.storeLocked(ctx, false)
 		if _, at = s.progress.due(); err != nil {
 			at = time.Now().Add(storeRetry)
 		}
 	}
+	s.sending.Unlock()
 	if !at.IsZero() {
 		timer.Reset(time.Until(at))
 	}
