@@ -35,6 +35,8 @@ type Env struct {
 	// dialing is held, under a context, while the admin connection is made.
 	dialing chan struct{}
 	admin   atomic.Pointer[conn]
+
+	stores storeConns
 }
 
 // Connect connects to one of the nodes in cfg.URIs, logs in and returns when

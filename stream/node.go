@@ -6,42 +6,52 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"strconv"
 
 	"github.com/tidemark-go/tidemark/internal/wire"
 )
 
-// dialFor connects to the first node that can be reached of those that order
-// names among the ones that have the stream, given the address of the first
+// reach connects to a node that has the stream and has use work with it. Where
+// a node cannot be reached or use finds that it does not serve, the next one is
+// tried, in the order that order gives, knowing the address of the first
 // connection. That serves for finding out, and stays if it happens to lead to
-// the right node.
-func (e *Env) dialFor(ctx context.Context, stream, label string, h hooks, order func(l location, connected string) []node) (*conn, error) {
-	c, err := dialAny(ctx, e.cfg, e.endpoints, label, h)
+// the first choice. hook is called before each connection; one that use has
+// succeeded with is use's.
+func (e *Env) reach(ctx context.Context, stream, label string, order func(l location, connected string) []node, hook func() hooks, use func(*conn) error) error {
+	c, err := dialAny(ctx, e.cfg, e.endpoints, label, hook())
 	if err != nil {
-		return nil, err
+		return err
 	}
 	where, err := c.locate(ctx, stream)
 	if err != nil {
 		c.abort()
-		return nil, err
+		return err
+	}
+	login, nodes := c.endpoint, order(where, c.advertised)
+	if nodes[0].address() != c.advertised {
+		c.close()
+		c = nil
 	}
 	var errs []error
-	for _, n := range order(where, c.advertised) {
-		to := c
-		if n.address() != c.advertised {
-			if to, err = e.dialNode(ctx, c.endpoint, n, label, h); err != nil {
-				if errs = append(errs, err); isFatal(err) || ctx.Err() != nil {
-					break
-				}
-				continue
-			}
-			c.close()
+	for _, n := range nodes {
+		if c == nil {
+			c, err = e.dialNode(ctx, login, n, label, hook())
 		}
-		to.leads = n == where.leader
-		return to, nil
+		if err == nil {
+			c.leads = n == where.leader
+			if err = use(c); err == nil {
+				return nil
+			}
+			c.abort()
+		}
+		errs = append(errs, fmt.Errorf("%s: %w", n.address(), err))
+		if c = nil; isFatal(err) || ctx.Err() != nil {
+			return err
+		}
+		err = nil
 	}
-	c.close()
-	return nil, errors.Join(errs...)
+	return errors.Join(errs...)
 }
 
 // resolveTries is how often a load balancer is asked for a certain node. With
@@ -110,7 +120,10 @@ func (l location) forReading(connected string) []node {
 			list = append(list, r)
 		}
 	}
-	return append(list, l.leader)
+	if !slices.Contains(list, l.leader) {
+		list = append(list, l.leader)
+	}
+	return list
 }
 
 // forStoring is the leader, which knows the stream's extent exactly.

@@ -6,9 +6,11 @@ import (
 	"net"
 	"slices"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"testing"
 
+	"github.com/tidemark-go/tidemark/internal/wire"
 	"github.com/tidemark-go/tidemark/streamtest"
 )
 
@@ -109,22 +111,42 @@ func TestForReading(t *testing.T) {
 	}
 }
 
-// TestReplicaThatIsDown: a replica that cannot be reached costs a consumer no
-// more than the attempt; the leader serves it as well.
-func TestReplicaThatIsDown(t *testing.T) {
+// TestReplicaThatIsOfNoUse: a replica that cannot be reached, or does not serve
+// the stream, costs a consumer no more than the attempt; the next one is asked.
+// What no node could mend is not asked again, and the error names all of them.
+func TestReplicaThatIsOfNoUse(t *testing.T) {
 	noLeaks(t)
 	b := streamtest.NewBroker(t)
 	env := connect(t, b.URI())
 	name := newStream(t, env)
-	down := node{"127.0.0.1", closedPort(t)}
-	c, err := env.dialFor(t.Context(), name, "test", hooks{}, func(l location, _ string) []node { return []node{down, l.leader} })
-	if err != nil || !c.leads {
-		t.Fatalf("with a leader that can be reached: %v", err)
+	down, serving := node{"127.0.0.1", closedPort(t)}, node{"127.0.0.1", portOf(t, b)} // the broker is localhost to itself
+	try := func(use func(*conn) error, nodes ...node) error {
+		return env.reach(t.Context(), name, "test", func(l location, _ string) []node { return append(nodes, l.leader) },
+			func() hooks { return hooks{} }, use)
 	}
-	c.close()
-	_, err = env.dialFor(t.Context(), name, "test", hooks{}, func(location, string) []node { return []node{down, down} })
-	if !errors.Is(err, ErrUnreachable) {
-		t.Errorf("with none: %v", err)
+	var tried []bool // whether each node that was reached leads
+	err := try(func(c *conn) error {
+		if tried = append(tried, c.leads); !c.leads {
+			return codeError(wire.CodeStreamNotAvailable, name, "")
+		}
+		c.close()
+		return nil
+	}, down, serving)
+	if err != nil || !slices.Equal(tried, []bool{false, true}) {
+		t.Errorf("reached %v: %v", tried, err)
+	}
+	err = try(func(*conn) error { return ErrStreamUnavailable }, down, serving)
+	wantErr(t, err, ErrUnreachable, ErrStreamUnavailable)
+	for _, n := range []node{down, serving} {
+		if !strings.Contains(err.Error(), n.address()) {
+			t.Errorf("the error does not name %s: %v", n.address(), err)
+		}
+	}
+	tried = nil
+	err = try(func(c *conn) error { tried = append(tried, c.leads); return ErrAccessRefused }, serving)
+	wantErr(t, err, ErrAccessRefused)
+	if len(tried) != 1 {
+		t.Errorf("a refusal was asked for again: %v", tried)
 	}
 }
 

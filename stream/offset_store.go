@@ -55,7 +55,7 @@ func (r *run) storeFor(ctx context.Context, s *subscription) (offsets, func(), e
 	if r.c.cfg.OffsetStore != nil {
 		return &savingStore{r: r, session: s}, func() {}, nil
 	}
-	link, err := r.c.env.storeLinkFor(ctx, s, r.c.cfg.Name, r.c.cfg.Store)
+	link, err := r.c.env.storeLinkFor(ctx, s, r.c.cfg.Store)
 	if err != nil {
 		return nil, nil, err
 	}

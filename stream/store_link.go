@@ -11,21 +11,27 @@ import "context"
 // read yet: hundreds, when messages are handled quickly. A connection on which
 // nothing is unread is ended in order, and every store that was written
 // arrives.
+//
+// It is shared by all such sessions of the Env that read from the same node: it
+// carries nothing but stores and what is read back of them.
 type storeLink struct {
 	*conn
 	session *subscription
+	shared  *storeConn // nil: conn is the session's
 }
 
 // storeLinkFor returns the link for a policy, connecting if need be.
-func (e *Env) storeLinkFor(ctx context.Context, s *subscription, name string, p StorePolicy) (*storeLink, error) {
+func (e *Env) storeLinkFor(ctx context.Context, s *subscription, p StorePolicy) (*storeLink, error) {
 	if p.Every == 0 {
-		return &storeLink{s.conn, s}, nil
+		return &storeLink{conn: s.conn, session: s}, nil
 	}
-	c, err := dial(ctx, e.cfg, s.endpoint, "tidemark-store-"+name, hooks{moved: s.left})
+	shared, err := e.stores.join(ctx, s, func(h hooks) (*conn, error) {
+		return dial(ctx, e.cfg, s.endpoint, "tidemark-store", h)
+	})
 	if err != nil {
 		return nil, err
 	}
-	return &storeLink{c, s}, nil
+	return &storeLink{shared.conn, s, shared}, nil
 }
 
 // storeOffset stores nothing once the stream is gone: what is buffered is still
@@ -42,10 +48,11 @@ func (l *storeLink) storeOffset(ctx context.Context, consumer, stream string, of
 	return err
 }
 
-// close ends a connection of the link's own.
+// close lets go of a connection that is not the session's. The last to do so
+// ends it.
 func (l *storeLink) close() {
 	switch {
-	case l.conn == l.session.conn:
+	case l.shared == nil, !l.shared.of.leave(l.shared, l.session):
 	case l.session.alive():
 		l.conn.close()
 	default:

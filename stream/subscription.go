@@ -41,29 +41,34 @@ type received struct {
 // subscribe connects to a node that has the stream and asks for its chunks
 // from where next says; next may use the connection to find out.
 func (e *Env) subscribe(ctx context.Context, stream, name string, buffered int, next func(context.Context, *conn) (position, error)) (*subscription, error) {
-	s := &subscription{
-		stream: stream, chunks: make(chan received, maxChunks), moved: make(chan struct{}),
-		flow: flow{limit: buffered, granted: firstCredit},
-		ring: ring{size: buffered},
-	}
 	label := "tidemark-consumer"
 	if name != "" {
 		label += "-" + name
 	}
-	c, err := e.dialFor(ctx, stream, label, hooks{deliver: s.accept, moved: s.left, buffer: s.ring.get, tick: s.ring.trim}, location.forReading)
+	var s *subscription
+	err := e.reach(ctx, stream, label, location.forReading, func() hooks {
+		s = newSubscription(stream, buffered)
+		return hooks{deliver: s.accept, moved: s.left, buffer: s.ring.get, tick: s.ring.trim}
+	}, func(c *conn) error {
+		s.conn = c
+		p, err := next(ctx, c)
+		if err != nil {
+			return err
+		}
+		return s.start(ctx, name, p)
+	})
 	if err != nil {
-		return nil, err
-	}
-	s.conn = c
-	p, err := next(ctx, c)
-	if err == nil {
-		err = s.start(ctx, name, p)
-	}
-	if err != nil {
-		c.abort()
 		return nil, err
 	}
 	return s, nil
+}
+
+func newSubscription(stream string, buffered int) *subscription {
+	return &subscription{
+		stream: stream, chunks: make(chan received, maxChunks), moved: make(chan struct{}),
+		flow: flow{limit: buffered, granted: firstCredit},
+		ring: ring{size: buffered},
+	}
 }
 
 func (s *subscription) start(ctx context.Context, name string, p position) error {

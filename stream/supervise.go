@@ -336,19 +336,20 @@ func (r *run) storeApart(ctx context.Context, mark uint64) error {
 	if r.c.cfg.OffsetStore != nil { // it does not need the broker
 		return (&savingStore{r: r}).storeOffset(ctx, r.c.cfg.Name, r.c.stream, mark)
 	}
-	c, err := r.c.env.dialFor(ctx, r.c.stream, "tidemark-consumer-"+r.c.cfg.Name, hooks{}, location.forStoring)
-	if err != nil {
+	return r.c.env.reach(ctx, r.c.stream, "tidemark-consumer-"+r.c.cfg.Name, location.forStoring, func() hooks { return hooks{} }, func(c *conn) error {
+		// In a new stream of the same name the mark would skip messages.
+		err := r.checkRecreated(ctx, c)
+		if err == nil {
+			err = c.storeOffset(ctx, r.c.cfg.Name, r.c.stream, mark)
+		}
+		if err == nil {
+			err = c.verifyOffset(ctx, r.c.cfg.Name, r.c.stream, mark)
+		}
+		if err == nil {
+			c.close()
+		}
 		return err
-	}
-	defer c.close()
-	// In a new stream of the same name the mark would skip messages.
-	if err := r.checkRecreated(ctx, c); err != nil {
-		return err
-	}
-	if err := c.storeOffset(ctx, r.c.cfg.Name, r.c.stream, mark); err != nil {
-		return err
-	}
-	return c.verifyOffset(ctx, r.c.cfg.Name, r.c.stream, mark)
+	})
 }
 
 // sleep waits for d, or less if ctx ends.
