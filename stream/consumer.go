@@ -50,12 +50,13 @@ type ConsumerConfig struct {
 	// block; a panic ends the run. Needs Workers. Default nil: no order.
 	KeyOf func(*Delivery) string
 
-	// MaxBuffered is how many bytes of chunks may wait for the handler: it
-	// bounds what a slow one makes the process hold. The broker sends whole
-	// chunks, so that the largest two may always be there, and where large ones
-	// follow small ones up to 32 for once. What is compressed counts as it
-	// comes. Beside these there is what the handler has, which for one at a time
-	// is 64 messages, and with Workers again as much. Default 8 MiB, at most 1 GiB.
+	// MaxBuffered is how many bytes of chunks may be on their way, wait, or be in
+	// hand: it bounds what a slow handler makes the process hold. The broker sends
+	// whole chunks, which it makes of what comes at a time, of tens of MiB where
+	// large messages come fast: one that is larger is held alone. Where large ones
+	// follow small ones there may be up to 32, for once. What is compressed
+	// counts as it comes. Beside these there are copies of up to 64 messages that
+	// are being handled, and with Workers again as much. Default 8 MiB, at most 1 GiB.
 	MaxBuffered int
 
 	// BatchSize is how many messages RunBatch hands over at the most. Default

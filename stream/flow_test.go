@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// TestFlow: whatever the sizes, the broker never runs dry while there is
-// room, what waits stays near the limit, and there are never too many chunks.
+// TestFlow: whatever the sizes, the broker never runs dry for good, what is held
+// stays near the limit, and there are never too many chunks.
 func TestFlow(t *testing.T) {
 	const limit = 4 << 20
 	for name, size := range map[string]func() int{
@@ -18,29 +18,33 @@ func TestFlow(t *testing.T) {
 		"nothing": func() int { return 0 },
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := flow{limit: limit, granted: 1}
+			f := flow{limit: limit, granted: 1}
 			var queue []int
-			largest := 0
+			largest, hand := 0, false
 			for range 10_000 {
-				if w.granted+w.waiting == 0 {
-					t.Fatal("nothing is under way")
-				}
-				if w.granted > 0 && (len(queue) == 0 || rand.IntN(2) == 0) {
+				switch {
+				case hand && rand.IntN(2) == 0:
+					f.done()
+					hand = false
+				case !hand && len(queue) > 0 && rand.IntN(2) == 0:
+					f.taken(queue[0])
+					queue, hand = queue[1:], true
+				case f.granted > 0:
 					n := size()
 					largest = max(largest, n)
-					if !w.arrived(n) {
+					if !f.arrived(n) {
 						t.Fatal("there was credit")
 					}
 					queue = append(queue, n)
-				} else {
-					w.taken(queue[0])
-					queue = queue[1:]
 				}
-				if w.size > max(limit+largest, 2*largest) && name != "any" {
-					t.Fatalf("%d bytes wait in %d chunks", w.size, w.waiting)
+				if f.granted+f.waiting == 0 && !hand {
+					t.Fatal("nothing is under way, and nothing will ask for more")
 				}
-				if w.waiting+w.granted > maxChunks {
-					t.Fatalf("%d chunks wait, %d are to come", w.waiting, w.granted)
+				if name != "any" && f.size > limit+largest {
+					t.Fatalf("%d bytes wait in %d chunks", f.size, f.waiting)
+				}
+				if f.waiting+f.granted > maxChunks {
+					t.Fatalf("%d chunks wait, %d are to come", f.waiting, f.granted)
 				}
 			}
 		})
@@ -49,43 +53,62 @@ func TestFlow(t *testing.T) {
 
 // TestFlowSlowHandler: as chunks come and none is taken, credit ends.
 func TestFlowSlowHandler(t *testing.T) {
-	w := flow{limit: 1 << 20, granted: 1}
-	w.arrived(100_000)
-	w.taken(100_000)
+	f := flow{limit: 1 << 20, granted: 1}
+	f.arrived(100_000)
+	f.taken(100_000)
 	n := 0
-	for w.arrived(100_000) {
+	for f.arrived(100_000) {
 		n++
 	}
-	if n != 10 {
-		t.Errorf("%d chunks of 100,000 bytes in a limit of 1 MiB", n)
+	if n != 9 {
+		t.Errorf("%d chunks of 100,000 bytes beside the one in hand, with a limit of 1 MiB", n)
 	}
-	if w.arrived(1) {
+	if f.arrived(1) {
 		t.Error("a chunk without credit was accepted")
 	}
-	if credit := w.taken(100_000); credit == 0 {
+	if credit := f.done() + f.taken(100_000); credit == 0 {
 		t.Error("no credit when there is room and nothing to come")
 	}
 }
 
-// TestFlowGrowingChunks: large chunks after small ones cost at most maxChunks
-// of them, once.
+// TestFlowLargerThanLimit: a chunk that is larger than all there may be is held
+// alone, and the next one comes once it is done.
+func TestFlowLargerThanLimit(t *testing.T) {
+	f := flow{limit: 1 << 20, granted: 1}
+	f.arrived(40 << 20)
+	if credit := f.taken(40 << 20); credit != 0 {
+		t.Errorf("credit of %d beside 40 MiB", credit)
+	}
+	if credit := f.done(); credit != 1 {
+		t.Errorf("credit of %d afterwards", credit)
+	}
+	f.arrived(1000) // a small one comes, and more of it may
+	if credit := f.taken(1000); credit != 1 {
+		t.Errorf("credit of %d beside 1000 bytes", credit)
+	}
+}
+
+// TestFlowGrowingChunks: large chunks after small ones cost at most maxChunks of
+// them, once.
 func TestFlowGrowingChunks(t *testing.T) {
-	w := flow{limit: 1 << 20, granted: 1}
+	f := flow{limit: 1 << 20, granted: 1}
 	for range 100 {
-		w.arrived(100)
-		w.taken(100)
+		f.arrived(100)
+		f.taken(100)
+		f.done()
 	}
 	n := 0
-	for w.arrived(1 << 20) {
+	for f.arrived(1 << 20) {
 		n++
 	}
 	if n > maxChunks {
 		t.Errorf("%d large chunks", n)
 	}
 	for range n {
-		w.taken(1 << 20)
+		f.taken(1 << 20)
+		f.done()
 	}
-	if got := w.granted; got != minChunks {
-		t.Errorf("credit for %d more chunks of the limit's size, want %d", got, minChunks)
+	if got := f.granted; got != 1 {
+		t.Errorf("credit for %d more chunks of the limit's size, want 1", got)
 	}
 }

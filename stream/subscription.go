@@ -160,9 +160,23 @@ func (s *subscription) taken(ctx context.Context, chunk received) (received, err
 	s.mu.Lock()
 	credit := s.flow.taken(len(chunk.buffer))
 	s.mu.Unlock()
+	s.give(ctx, credit)
+	return chunk, nil
+}
+
+// done gives a chunk that was received back.
+func (s *subscription) done(ctx context.Context, chunk received) {
+	s.ring.put(chunk.buffer)
+	s.mu.Lock()
+	credit := s.flow.done()
+	s.mu.Unlock()
+	s.give(ctx, credit)
+}
+
+// give sends credit. A lost connection shows at the next receive: what came
+// before is good.
+func (s *subscription) give(ctx context.Context, credit int) {
 	if credit > 0 {
-		// A lost connection shows at the next receive: this chunk is good.
 		_ = s.post(ctx, &wire.Credit{SubscriptionID: subscriptionID, Credit: int16(credit)})
 	}
-	return chunk, nil
 }

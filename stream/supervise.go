@@ -183,7 +183,7 @@ func (r *run) feed(d dispatcher, s *subscription, worked *bool) error {
 				return err
 			}
 		}
-		s.ring.put(received.buffer)
+		s.done(d.context(), received)
 	}
 }
 

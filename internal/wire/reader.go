@@ -91,7 +91,7 @@ func (f *FrameReader) give(size int) ([]byte, error) {
 	f.start += n
 	for n < size {
 		if n == len(frame) {
-			frame = append(frame, make([]byte, min(size-n, n))...)
+			frame = append(make([]byte, 0, min(size, 4*n)), frame...)[:min(size, 4*n)]
 		}
 		m, err := f.r.Read(frame[n:])
 		if n += m; n < size && err != nil {
