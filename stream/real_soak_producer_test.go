@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -124,6 +126,29 @@ func (p *producers) run() {
 		t.Fatalf("a callback got: %v", *err)
 	}
 	p.compare()
+	awaitOfficial(t)
+}
+
+// awaitOfficial waits for the goroutines that the official client has stranded
+// in calls to peers that are gone: they end with its own time-outs, of 10 s.
+func awaitOfficial(t *testing.T) {
+	t.Helper()
+	n, first := 0, ""
+	eventually(t, "the official client's goroutines end", 40*time.Second, func() bool {
+		buf := make([]byte, 1<<20)
+		stacks := strings.Split(string(buf[:runtime.Stack(buf, true)]), "\n\n")
+		left := 0
+		for _, s := range stacks {
+			if strings.Contains(s, "rabbitmq-stream-go-client") {
+				if left++; first == "" {
+					first = s
+				}
+			}
+		}
+		n = max(n, left)
+		return left == 0
+	})
+	t.Logf("%d calls of the official client were stranded at the end %s", n, first)
 }
 
 // compare reads the stream: each number of each producer once and in order, or

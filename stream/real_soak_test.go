@@ -332,7 +332,19 @@ func (s *soak) restart(stop func(context.Context, string) error, leader bool) {
 		}
 	}
 	must(s.t, stop(s.t.Context(), name))
-	must(s.t, s.b.Start(s.t.Context(), name))
+	s.startAgain(name)
+}
+
+// startAgain starts a node. RabbitMQ gives up now and then when the others have
+// just been restarted themselves and are not ready for it.
+func (s *soak) startAgain(name string) {
+	err := s.b.Start(s.t.Context(), name)
+	for try := 1; err != nil && try < 5; try++ {
+		s.t.Logf("starting %s again: %.200v", name, err)
+		pause(2 * time.Second)
+		err = s.b.Start(s.t.Context(), name)
+	}
+	must(s.t, err)
 }
 
 func (s *soak) moveLeader() {
