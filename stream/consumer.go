@@ -55,7 +55,7 @@ type ConsumerConfig struct {
 	// whole chunks, which it makes of what comes at a time, of tens of MiB where
 	// large messages come fast: one that is larger is held alone. Where large ones
 	// follow small ones there may be up to 32, for once. What is compressed
-	// counts as it comes. Beside these there are copies of up to 64 messages that
+	// counts as it comes. Beside these there are copies of up to 256 messages that
 	// are being handled, and with Workers again as much. Default 8 MiB, at most 1 GiB.
 	MaxBuffered int
 

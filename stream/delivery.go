@@ -7,7 +7,7 @@ import (
 )
 
 // Delivery is a message as a consumer gets it. It may be kept after the handler
-// has returned; it then keeps up to 63 others in memory, or those of its
+// has returned; it then keeps up to 255 others in memory, or those of its
 // sub-batch. Changing its Body changes nothing else.
 // Its methods decode the message's other sections when they are asked for;
 // they are not safe for concurrent use on one Delivery.

@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -129,6 +130,9 @@ const soakKeys = 64
 // of its key.
 func (s *soak) begun(d *Delivery, key int) int {
 	n := soakNumberOf(d)
+	if !bytes.Equal(d.Body, soakBody(n)) {
+		s.t.Errorf("offset %d has a damaged body: %x", d.Offset, d.Body)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if n < 0 || n >= s.total || s.done[n] {
