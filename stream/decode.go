@@ -47,8 +47,8 @@ func decode(stream string, chunk *wire.Chunk, from uint64) *decoder {
 // block returns the next messages, at most n. There are none at the end of the
 // chunk, and behind what cannot be decoded, which err tells.
 func (d *decoder) block(n int) []Delivery {
-	// The count is the sender's word: it sizes no more than a block.
-	return d.fill(make([]Delivery, 0, min(n, d.left+d.walk.Records())), n)
+	// The count is the sender's word: it sizes little before it is seen to be true.
+	return d.fill(make([]Delivery, 0, min(n, maxRoom, d.left+d.walk.Records())), n)
 }
 
 // fill appends messages to a list, fresh behind its end, until it has n or
@@ -105,6 +105,7 @@ const (
 	// bytes are copied out of a chunk. Both are sizes that the runtime allocates
 	// without waste, and below those that it keeps apart.
 	blockSize = 256
+	maxRoom   = 4 * blockSize
 	copySize  = 28 << 10
 )
 
