@@ -202,9 +202,8 @@ func TestHeartbeats(t *testing.T) {
 	c.expect(wire.KeyTune)
 	c.send(&wire.Tune{Heartbeat: 3600}, &wire.Open{Correlation: c.next(), VHost: "/"})
 	c.expect(wire.KeyOpen.Response())
-	b.AdvanceHeartbeats(1800e9) // the first comes though something was sent just now
-	b.AdvanceHeartbeats(3600e9)
-	for range 2 {
+	for _, step := range []time.Duration{1800e9, 3600e9} { // the first comes though something was sent just now
+		b.AdvanceHeartbeats(step)
 		if frame, err := c.frames.Next(); err != nil || len(frame) != 4 || frame[1] != 0x17 {
 			t.Fatalf("%x, %v", frame, err)
 		}

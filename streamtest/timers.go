@@ -59,15 +59,23 @@ func (c *conn) keepTime() (wait time.Duration, ok bool) {
 		if c.phase < phaseReady {
 			return 0, false // RabbitMQ's process dies of a beat before Open
 		}
-		if !t.sent || !t.beaten {
+		if c.beatsUntil(now) {
 			c.send(&wire.Heartbeat{})
-		}
-		t.sent, t.beaten = false, true
-		for !now.Before(t.nextBeat) {
-			t.nextBeat = t.nextBeat.Add(t.heartbeat / 2)
 		}
 	}
 	return min(wait, t.nextBeat.Sub(now), t.nextCheck.Sub(now)), true
+}
+
+// beatsUntil passes all beats that are due and tells whether at one of them a heartbeat is: where nothing was sent
+// since the beat before. A heartbeat is itself something sent, so on a quiet connection they come at every other beat.
+func (c *conn) beatsUntil(now time.Time) (due bool) {
+	t := &c.timers
+	for !now.Before(t.nextBeat) {
+		due = due || !t.sent || !t.beaten
+		t.sent, t.beaten = false, true
+		t.nextBeat = t.nextBeat.Add(t.heartbeat / 2)
+	}
+	return due
 }
 
 // alive counts the checks that saw nothing new; two in a row end the connection.
