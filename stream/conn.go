@@ -28,8 +28,9 @@ type hooks struct {
 	// deliver gets a Deliver frame, and the buffer that it is in, which is its to
 	// keep if it comes from the next hook. An error ends the connection.
 	deliver func(d wire.Deliver, buffer []byte) error
-	// buffer returns n bytes of anything for a Deliver frame; nil: new ones.
-	buffer func(n int) []byte
+	// buffer returns n bytes of anything for a Deliver frame of a subscription;
+	// nil: new ones.
+	buffer func(id uint8, n int) []byte
 	// tick is called twice in a heartbeat; nil: not.
 	tick func()
 	// moved gets the name of a stream that was deleted or has moved.
@@ -46,7 +47,6 @@ type conn struct {
 	frameMax   int    // largest frame in bytes with its size prefix; 0: any
 	heartbeat  time.Duration
 	hooks      hooks
-	leads      bool // this node leads the stream that the connection was made for
 
 	nc     net.Conn
 	frames *wire.FrameReader

@@ -190,7 +190,7 @@ func TestHooks(t *testing.T) {
 	var once sync.Once
 	dialed(t, e, hooks{
 		moved:  func(stream string) { moved <- stream },
-		buffer: func(n int) []byte { return make([]byte, n) },
+		buffer: func(_ uint8, n int) []byte { return make([]byte, n) },
 		deliver: func(d wire.Deliver, _ []byte) error {
 			chunk, err := wire.ParseChunk(d.Chunk)
 			switch {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -13,8 +14,10 @@ import (
 
 // Env is the entry to a broker or cluster: administration, producers and
 // consumers start here. It is safe for concurrent use and meant to live as
-// long as the program. It keeps one connection of its own for administration
-// and makes a new one when that is lost.
+// long as the program. It keeps one connection for administration and makes a
+// new one when that is lost. Its consumers share connections, at most as many to
+// each node as the program has cores (GOMAXPROCS) while that gives each of up to
+// 256 consumers a place; a producer has one of its own.
 type Env struct {
 	cfg       Config
 	endpoints []endpoint
@@ -36,7 +39,8 @@ type Env struct {
 	dialing chan struct{}
 	admin   atomic.Pointer[conn]
 
-	stores storeConns
+	readers *pool // on which chunks come
+	stores  *pool // on which StorePolicy.Every stores, one to a node
 }
 
 // Connect connects to one of the nodes in cfg.URIs, logs in and returns when
@@ -55,6 +59,7 @@ func Connect(ctx context.Context, cfg Config) (*Env, error) {
 		cfg: cfg, endpoints: endpoints, recreatedWait: recreatedWait, life: life, end: end,
 		done: make(chan struct{}), dialing: make(chan struct{}, 1),
 		producers: map[*Producer]struct{}{},
+		readers:   newPool(runtime.GOMAXPROCS(0)), stores: newPool(1),
 	}
 	if _, err := e.adminConn(ctx); err != nil {
 		end(ErrClosed)

@@ -12,44 +12,32 @@ import (
 	"github.com/tidemark-go/tidemark/internal/wire"
 )
 
-// reach connects to a node that has the stream and has use work with it. Where
-// a node cannot be reached or use finds that it does not serve, the next one is
-// tried, in the order that order gives, knowing the address of the first
-// connection. That serves for finding out, and stays if it happens to lead to
-// the first choice. hook is called before each connection; one that use has
-// succeeded with is use's.
-func (e *Env) reach(ctx context.Context, stream, label string, order func(l location, connected string) []node, hook func() hooks, use func(*conn) error) error {
-	c, err := dialAny(ctx, e.cfg, e.endpoints, label, hook())
-	if err != nil {
+// whereabouts is where a stream lives, and the connection that has told so.
+type whereabouts struct {
+	location
+	told *conn
+}
+
+// find asks on the admin connection where a stream lives.
+func (e *Env) find(ctx context.Context, stream string) (w whereabouts, err error) {
+	err = e.onAdmin(ctx, func(ctx context.Context, c *conn) (err error) {
+		w.told = c
+		w.location, err = c.locate(ctx, stream)
 		return err
-	}
-	where, err := c.locate(ctx, stream)
-	if err != nil {
-		c.abort()
-		return err
-	}
-	login, nodes := c.endpoint, order(where, c.advertised)
-	if nodes[0].address() != c.advertised {
-		c.close()
-		c = nil
-	}
+	})
+	return w, err
+}
+
+// firstOf tries one node after the other until use works with one, or fails for
+// a reason that no other node could mend.
+func firstOf(ctx context.Context, nodes []node, use func(node) error) error {
 	var errs []error
 	for _, n := range nodes {
-		if c == nil {
-			c, err = e.dialNode(ctx, login, n, label, hook())
-		}
-		if err == nil {
-			c.leads = n == where.leader
-			if err = use(c); err == nil {
-				return nil
-			}
-			c.abort()
-		}
-		errs = append(errs, fmt.Errorf("%s: %w", n.address(), err))
-		if c = nil; isFatal(err) || ctx.Err() != nil {
+		err := use(n)
+		if err == nil || isFatal(err) || ctx.Err() != nil {
 			return err
 		}
-		err = nil
+		errs = append(errs, fmt.Errorf("%s: %w", n.address(), err))
 	}
 	return errors.Join(errs...)
 }
@@ -58,11 +46,19 @@ func (e *Env) reach(ctx context.Context, stream, label string, order func(l loca
 // three nodes behind one that picks them at random, one in 3000 times is in vain.
 const resolveTries = 20
 
-// dialNode connects to a node by the address that it advertises, or by the one
-// that Config.Resolve makes of it: what answers there must be that node.
-func (e *Env) dialNode(ctx context.Context, login endpoint, n node, label string, h hooks) (*conn, error) {
+// dialNode connects to a node, with the login that told has: by the address at
+// which told has reached it, if it did, by the one that it advertises, or by the
+// one that Config.Resolve makes of that. What answers there must be that node.
+func (e *Env) dialNode(ctx context.Context, told *conn, n node, label string, h hooks) (*conn, error) {
+	if told.advertised == n.address() {
+		c, err := dial(ctx, e.cfg, told.endpoint, label, h)
+		if err != nil || c.advertised == n.address() {
+			return c, err
+		}
+		c.close() // there is a load balancer
+	}
 	if e.cfg.Resolve == nil {
-		return dial(ctx, e.cfg, login.at(n.host, n.port), label, h)
+		return dial(ctx, e.cfg, told.endpoint.at(n.host, n.port), label, h)
 	}
 	var last *conn
 	for range resolveTries {
@@ -70,7 +66,7 @@ func (e *Env) dialNode(ctx context.Context, login endpoint, n node, label string
 		if err != nil {
 			return nil, err
 		}
-		c, err := dial(ctx, e.cfg, login.at(to.host, to.port), label, h)
+		c, err := dial(ctx, e.cfg, told.endpoint.at(to.host, to.port), label, h)
 		if err != nil {
 			return nil, err
 		}
@@ -109,25 +105,18 @@ type location struct {
 	replicas []node
 }
 
-// forReading prefers replicas, to leave the leader to the producers, and among
-// them the one that is connected already.
-func (l location) forReading(connected string) []node {
+// forReading are the nodes to read from in the order to try: the replicas at
+// random, to leave the leader to the producers.
+func (l location) forReading() []node {
 	var list []node
 	for _, i := range rand.Perm(len(l.replicas)) {
-		if r := l.replicas[i]; r.address() == connected {
-			list = append([]node{r}, list...)
-		} else {
-			list = append(list, r)
-		}
+		list = append(list, l.replicas[i])
 	}
 	if !slices.Contains(list, l.leader) {
 		list = append(list, l.leader)
 	}
 	return list
 }
-
-// forStoring is the leader, which knows the stream's extent exactly.
-func (l location) forStoring(string) []node { return []node{l.leader} }
 
 // locate asks where a stream lives.
 func (c *conn) locate(ctx context.Context, stream string) (location, error) {

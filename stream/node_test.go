@@ -10,7 +10,6 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/tidemark-go/tidemark/internal/wire"
 	"github.com/tidemark-go/tidemark/streamtest"
 )
 
@@ -80,84 +79,93 @@ func TestResolveThroughALoadBalancer(t *testing.T) {
 	}
 	env.cfg = cfg
 	wanted := node{"a.invalid", 5552}
-	c, err := env.dialNode(t.Context(), endpoints[0], wanted, "test", hooks{})
+	told := &conn{endpoint: endpoints[0], advertised: "c.invalid:5552"} // by which nothing is known of a
+	c, err := env.dialNode(t.Context(), told, wanted, "test", hooks{})
 	if err != nil || c.advertised != wanted.address() || calls.Load() != right {
 		t.Fatalf("after %d calls: %v", calls.Load(), err)
 	}
 	c.close()
 	right = 0
-	if _, err := env.dialNode(t.Context(), endpoints[0], wanted, "test", hooks{}); !errors.Is(err, ErrUnreachable) {
+	if _, err := env.dialNode(t.Context(), told, wanted, "test", hooks{}); !errors.Is(err, ErrUnreachable) {
 		t.Errorf("always another node: %v", err)
 	}
 	env.cfg.Resolve = func(string, int) (string, int) { return "", 0 }
-	if _, err := env.dialNode(t.Context(), endpoints[0], wanted, "test", hooks{}); !errors.Is(err, ErrInvalidConfig) {
+	if _, err := env.dialNode(t.Context(), told, wanted, "test", hooks{}); !errors.Is(err, ErrInvalidConfig) {
 		t.Errorf("no host: %v", err)
+	}
+}
+
+// TestDialNodeAsBefore: a node that was reached by an address is reached by it
+// again, whatever it advertises, unless another one answers there now.
+func TestDialNodeAsBefore(t *testing.T) {
+	noLeaks(t)
+	a := streamtest.NewBroker(t, streamtest.WithAdvertised("a.invalid:5552"))
+	other := streamtest.NewBroker(t, streamtest.WithAdvertised("b.invalid:5552"))
+	cfg, endpoints, err := Config{URIs: []string{"rabbitmq-stream://guest:guest@" + a.Addr(), "rabbitmq-stream://guest:guest@" + other.Addr()}}.withDefaults()
+	if err != nil {
+		t.Fatal(err)
+	}
+	env, wanted := &Env{cfg: cfg}, node{"a.invalid", 5552}
+	c, err := env.dialNode(t.Context(), &conn{endpoint: endpoints[0], advertised: wanted.address()}, wanted, "test", hooks{})
+	if err != nil || c.advertised != wanted.address() {
+		t.Fatal(err)
+	}
+	c.close()
+	_, err = env.dialNode(t.Context(), &conn{endpoint: endpoints[1], advertised: wanted.address()}, wanted, "test", hooks{})
+	wantErr(t, err, ErrUnreachable)
+	if !strings.Contains(err.Error(), "a.invalid") {
+		t.Errorf("what it advertises was not tried: %v", err)
 	}
 }
 
 func TestForReading(t *testing.T) {
 	leader, r1, r2 := node{"l", 1}, node{"r1", 1}, node{"r2", 1}
 	l := location{leader, []node{r1, r2}}
-	for range 20 {
-		if got := l.forReading(r2.address()); !slices.Equal(got, []node{r2, r1, leader}) {
-			t.Fatalf("connected to r2: %v", got)
+	first := map[node]int{}
+	for range 100 {
+		got := l.forReading()
+		if len(got) != 3 || got[2] != leader || got[0] == got[1] {
+			t.Fatalf("%v; want both replicas and then the leader", got)
 		}
-		if got := l.forReading(leader.address()); len(got) != 3 || got[2] != leader {
-			t.Fatalf("connected to the leader: %v", got)
-		}
+		first[got[0]]++
 	}
-	if got := (location{leader: leader}).forReading("x"); !slices.Equal(got, []node{leader}) {
+	if first[r1] == 0 || first[r2] == 0 {
+		t.Errorf("not at random: %v", first)
+	}
+	if got := (location{leader: leader}).forReading(); !slices.Equal(got, []node{leader}) {
 		t.Errorf("no replicas: %v", got)
 	}
 }
 
-// TestReplicaThatIsOfNoUse: a replica that cannot be reached, or does not serve
-// the stream, costs a consumer no more than the attempt; the next one is asked.
-// What no node could mend is not asked again, and the error names all of them.
-func TestReplicaThatIsOfNoUse(t *testing.T) {
-	noLeaks(t)
-	b := streamtest.NewBroker(t)
-	env := connect(t, b.URI())
-	name := newStream(t, env)
-	down, serving := node{"127.0.0.1", closedPort(t)}, node{"127.0.0.1", portOf(t, b)} // the broker is localhost to itself
-	try := func(use func(*conn) error, nodes ...node) error {
-		return env.reach(t.Context(), name, "test", func(l location, _ string) []node { return append(nodes, l.leader) },
-			func() hooks { return hooks{} }, use)
+// TestNodeThatIsOfNoUse: a node that cannot be reached, or does not serve the
+// stream, costs no more than the attempt; the next one is asked. What no node
+// could mend is not asked again, and the error names all of them.
+func TestNodeThatIsOfNoUse(t *testing.T) {
+	down, serving, leader := node{"down", 1}, node{"serving", 2}, node{"leader", 3}
+	all := []node{down, serving, leader}
+	var tried []node
+	try := func(errs ...error) error {
+		tried = nil
+		return firstOf(t.Context(), all, func(n node) error {
+			tried = append(tried, n)
+			return errs[len(tried)-1]
+		})
 	}
-	var tried []bool // whether each node that was reached leads
-	err := try(func(c *conn) error {
-		if tried = append(tried, c.leads); !c.leads {
-			return codeError(wire.CodeStreamNotAvailable, name, "")
-		}
-		c.close()
-		return nil
-	}, down, serving)
-	if err != nil || !slices.Equal(tried, []bool{false, true}) {
-		t.Errorf("reached %v: %v", tried, err)
+	if err := try(ErrUnreachable, ErrStreamUnavailable, nil); err != nil || !slices.Equal(tried, all) {
+		t.Errorf("tried %v: %v", tried, err)
 	}
-	err = try(func(*conn) error { return ErrStreamUnavailable }, down, serving)
+	err := try(ErrUnreachable, ErrStreamUnavailable, ErrStreamUnavailable)
 	wantErr(t, err, ErrUnreachable, ErrStreamUnavailable)
-	for _, n := range []node{down, serving} {
+	for _, n := range all {
 		if !strings.Contains(err.Error(), n.address()) {
 			t.Errorf("the error does not name %s: %v", n.address(), err)
 		}
 	}
-	tried = nil
-	err = try(func(c *conn) error { tried = append(tried, c.leads); return ErrAccessRefused }, serving)
-	wantErr(t, err, ErrAccessRefused)
+	wantErr(t, try(ErrAccessRefused), ErrAccessRefused)
 	if len(tried) != 1 {
 		t.Errorf("a refusal was asked for again: %v", tried)
 	}
-}
-
-// closedPort is a port on which nobody listens.
-func closedPort(t *testing.T) int {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	port := ln.Addr().(*net.TCPAddr).Port
-	_ = ln.Close()
-	return port
+	ctx, cancel := context.WithCancel(t.Context())
+	err = firstOf(ctx, all, func(node) error { cancel(); return ctx.Err() })
+	wantErr(t, err, context.Canceled)
 }

@@ -194,20 +194,28 @@ func (p *peer) shake(n int) bool {
 // welcome plays the whole handshake.
 func (p *peer) welcome() bool { return p.shake(len(steps)) }
 
+// firstID is that of the first subscription on a connection.
+const firstID = 1
+
 // chunkFrame is a Deliver frame with messages from the given offset on.
-func chunkFrame(first uint64, bodies ...string) []byte {
+func chunkFrame(first uint64, bodies ...string) []byte { return chunkTo(firstID, first, bodies...) }
+
+// chunkTo is chunkFrame for another subscription.
+func chunkTo(id uint8, first uint64, bodies ...string) []byte {
 	var data []byte
 	for _, body := range bodies {
 		data = wire.AppendEntry(data, appendData(nil, []byte(body)))
 	}
-	return deliverFrame(wire.ChunkHeader{FirstOffset: first, Entries: uint16(len(bodies)), Records: uint32(len(bodies))}, data)
+	return deliverTo(id, wire.ChunkHeader{FirstOffset: first, Entries: uint16(len(bodies)), Records: uint32(len(bodies))}, data)
 }
 
-func deliverFrame(h wire.ChunkHeader, data []byte) []byte {
+func deliverFrame(h wire.ChunkHeader, data []byte) []byte { return deliverTo(firstID, h, data) }
+
+func deliverTo(id uint8, h wire.ChunkHeader, data []byte) []byte {
 	h.Timestamp, h.CRC, h.DataLength = noon.UnixMilli(), wire.Checksum(data), uint32(len(data))
 	head := make([]byte, wire.ChunkHeaderLen)
 	h.Put(head)
-	b := wire.AppendDeliverHead(nil, wire.Version1, subscriptionID, 0, len(head)+len(data))
+	b := wire.AppendDeliverHead(nil, wire.Version1, id, 0, len(head)+len(data))
 	return append(append(b, head...), data...)
 }
 

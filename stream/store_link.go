@@ -17,21 +17,21 @@ import "context"
 type storeLink struct {
 	*conn
 	session *subscription
-	shared  *storeConn // nil: conn is the session's
+	shared  *sharedConn // nil: conn is the session's
 }
 
 // storeLinkFor returns the link for a policy, connecting if need be.
 func (e *Env) storeLinkFor(ctx context.Context, s *subscription, p StorePolicy) (*storeLink, error) {
 	if p.Every == 0 {
-		return &storeLink{conn: s.conn, session: s}, nil
+		return &storeLink{conn: s.conn.conn, session: s}, nil
 	}
-	shared, err := e.stores.join(ctx, s, func(h hooks) (*conn, error) {
-		return dial(ctx, e.cfg, s.endpoint, "tidemark-store", h)
+	c, _, err := e.stores.join(ctx, s.conn.node, s, func(h hooks) (*conn, error) {
+		return dial(ctx, e.cfg, s.conn.endpoint, "tidemark-store", hooks{moved: h.moved})
 	})
 	if err != nil {
 		return nil, err
 	}
-	return &storeLink{shared.conn, s, shared}, nil
+	return &storeLink{c.conn, s, c}, nil
 }
 
 // storeOffset stores nothing once the stream is gone: what is buffered is still
@@ -43,19 +43,15 @@ func (l *storeLink) storeOffset(ctx context.Context, consumer, stream string, of
 	}
 	err := l.conn.storeOffset(ctx, consumer, stream, offset)
 	if !l.alive() {
-		l.session.fail(l.reason())
+		l.session.end(l.reason())
 	}
 	return err
 }
 
-// close lets go of a connection that is not the session's. The last to do so
-// ends it.
+// close lets go of a connection that is not the session's.
 func (l *storeLink) close() {
-	switch {
-	case l.shared == nil, !l.shared.of.leave(l.shared, l.session):
-	case l.session.alive():
-		l.conn.close()
-	default:
-		l.conn.abort() // the peer may be gone: no time for a goodbye
+	if l.shared != nil {
+		// No goodbye where the session was lost: the peer may be gone.
+		l.shared.leave(l.session, func() error { return nil }, l.session.alive())
 	}
 }

@@ -9,27 +9,28 @@ import (
 	"github.com/tidemark-go/tidemark/internal/wire"
 )
 
-const (
-	// firstCredit is the number of chunks asked for before the first one shows
-	// how large they are. With more than one RabbitMQ would, whenever credit has
-	// run out, wait until more than half as much is back.
-	firstCredit = 1
+// firstCredit is the number of chunks asked for before the first one shows how
+// large they are. With more than one RabbitMQ would, whenever credit has run out,
+// wait until more than half as much is back.
+const firstCredit = 1
 
-	subscriptionID = 1
-)
-
-// subscription is one attempt at reading a stream: a connection of its own, on
-// which chunks come in. The next attempt gets a new one.
+// subscription is one attempt at reading a stream, on a connection that others
+// may share. The next attempt is another one. It ends with its connection, when
+// its stream is deleted or moves, when end is called, and with close or abort,
+// which it needs in any case.
 type subscription struct {
-	*conn
 	stream string
+	leads  bool // it reads from the stream's leader
+	conn   *sharedConn
+	id     uint8
 	chunks chan received
-	moved  chan struct{} // closed when the broker says that the stream is gone or has moved
-	once   sync.Once
 
 	ring ring
 	mu   sync.Mutex
 	flow flow
+	err  error         // why it ended
+	over chan struct{} // closed by end
+	left bool          // whatever still comes is dropped
 }
 
 // received is a chunk and the buffer that it is in.
@@ -40,22 +41,29 @@ type received struct {
 
 // subscribe connects to a node that has the stream and asks for its chunks
 // from where next says; next may use the connection to find out.
-func (e *Env) subscribe(ctx context.Context, stream, name string, buffered int, next func(context.Context, *conn) (position, error)) (*subscription, error) {
-	label := "tidemark-consumer"
-	if name != "" {
-		label += "-" + name
+func (e *Env) subscribe(ctx context.Context, stream, name string, buffered int, next func(context.Context, *subscription) (position, error)) (*subscription, error) {
+	where, err := e.find(ctx, stream)
+	if err != nil {
+		return nil, err
 	}
 	var s *subscription
-	err := e.reach(ctx, stream, label, location.forReading, func() hooks {
+	err = firstOf(ctx, where.forReading(), func(n node) (err error) {
 		s = newSubscription(stream, buffered)
-		return hooks{deliver: s.accept, moved: s.left, buffer: s.ring.get, tick: s.ring.trim}
-	}, func(c *conn) error {
-		s.conn = c
-		p, err := next(ctx, c)
+		s.leads = n == where.leader
+		s.conn, s.id, err = e.readers.join(ctx, n, s, func(h hooks) (*conn, error) {
+			return e.dialNode(ctx, where.told, n, "tidemark-consumer", h)
+		})
 		if err != nil {
 			return err
 		}
-		return s.start(ctx, name, p)
+		p, err := next(ctx, s)
+		if err == nil {
+			err = s.start(ctx, name, p)
+		}
+		if err != nil {
+			s.abort()
+		}
+		return err
 	})
 	if err != nil {
 		return nil, err
@@ -65,7 +73,7 @@ func (e *Env) subscribe(ctx context.Context, stream, name string, buffered int, 
 
 func newSubscription(stream string, buffered int) *subscription {
 	return &subscription{
-		stream: stream, chunks: make(chan received, maxChunks), moved: make(chan struct{}),
+		stream: stream, chunks: make(chan received, maxChunks), over: make(chan struct{}),
 		flow: flow{limit: buffered, granted: firstCredit},
 		ring: ring{size: buffered},
 	}
@@ -77,21 +85,21 @@ func (s *subscription) start(ctx context.Context, name string, p position) error
 		props = wire.Properties{{Key: "name", Value: name}}
 	}
 	resp := wire.Response{Key: wire.KeySubscribe}
-	err := s.call(ctx, func(id uint32) wire.Frame {
+	err := s.conn.call(ctx, func(id uint32) wire.Frame {
 		return &wire.Subscribe{
-			Correlation: id, SubscriptionID: subscriptionID, Stream: s.stream,
+			Correlation: id, SubscriptionID: s.id, Stream: s.stream,
 			Spec: p.spec, Credit: firstCredit, Properties: props,
 		}
 	}, &resp)
 	if err != nil {
 		return err
 	}
-	return codeError(resp.Code, s.stream, s.endpoint.user)
+	return codeError(resp.Code, s.stream, s.conn.endpoint.user)
 }
 
-// accept is the connection's deliver hook. The queue has room for every chunk
-// that credit was given for, so that it never blocks. It must not use s.conn: a
-// broken peer may deliver before there is one.
+// accept is called by the connection's reader. The queue has room for every
+// chunk that credit was given for, so that it never blocks. It must not use
+// s.conn: a broken peer may deliver before there is one.
 func (s *subscription) accept(d wire.Deliver, buffer []byte) error {
 	chunk, err := wire.ParseChunk(d.Chunk)
 	if err == nil {
@@ -101,30 +109,72 @@ func (s *subscription) accept(d wire.Deliver, buffer []byte) error {
 		return err
 	}
 	s.mu.Lock()
-	asked := s.flow.arrived(len(buffer))
-	s.mu.Unlock()
-	if !asked {
+	defer s.mu.Unlock()
+	switch {
+	case s.left:
+	case s.flow.arrived(len(buffer)):
+		s.chunks <- received{chunk, buffer}
+	default:
 		return fmt.Errorf("%w: more chunks than there was credit for", wire.ErrMalformed)
 	}
-	s.chunks <- received{chunk, buffer}
 	return nil
 }
 
-func (s *subscription) left(stream string) {
-	if stream == s.stream {
-		s.once.Do(func() { close(s.moved) })
+// end ends the subscription and leaves the connection to the others; the first
+// reason stays. What has arrived is still handed out.
+func (s *subscription) end(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err == nil {
+		s.err = err
+		close(s.over)
 	}
 }
+
+// reason returns why the subscription ended, nil while it has not.
+func (s *subscription) reason() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err != nil {
+		return s.err
+	}
+	return s.conn.reason()
+}
+
+func (s *subscription) alive() bool { return s.reason() == nil }
 
 // gone reports whether the stream was deleted or has moved. There may be a new
 // one under its name, in which an offset of the old one means something else.
 func (s *subscription) gone() bool {
-	select {
-	case <-s.moved:
-		return true
-	default:
-		return false
-	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err == errMoved
+}
+
+// close ends the subscription in order and leaves the connection. It takes two
+// seconds at most.
+func (s *subscription) close() { s.leave(true) }
+
+// abort is close without a goodbye where nobody else needs the connection. After
+// close it does nothing.
+func (s *subscription) abort() { s.leave(false) }
+
+func (s *subscription) leave(polite bool) {
+	s.mu.Lock()
+	s.left = true
+	s.mu.Unlock()
+	s.conn.leave(s, s.unsubscribe, polite)
+}
+
+// unsubscribe returns when the broker sends nothing more.
+func (s *subscription) unsubscribe() error {
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	resp := wire.Response{Key: wire.KeyUnsubscribe}
+	// The answer may also be that there is no such subscription.
+	return s.conn.call(ctx, func(id uint32) wire.Frame {
+		return &wire.Unsubscribe{Correlation: id, SubscriptionID: s.id}
+	}, &resp)
 }
 
 // receive waits for the next chunk and gives the credit for another one, or
@@ -139,9 +189,9 @@ func (s *subscription) receive(ctx context.Context, due <-chan time.Time) (recei
 	select {
 	case chunk := <-s.chunks:
 		return s.taken(ctx, chunk)
-	case <-s.moved:
-		return received{}, errMoved
-	case <-s.closed:
+	case <-s.over:
+		return received{}, s.reason()
+	case <-s.conn.closed:
 		return received{}, s.reason()
 	case <-due:
 		return received{}, errDue
@@ -177,6 +227,6 @@ func (s *subscription) done(ctx context.Context, chunk received) {
 // before is good.
 func (s *subscription) give(ctx context.Context, credit int) {
 	if credit > 0 {
-		_ = s.post(ctx, &wire.Credit{SubscriptionID: subscriptionID, Credit: int16(credit)})
+		_ = s.conn.post(ctx, &wire.Credit{SubscriptionID: s.id, Credit: int16(credit)})
 	}
 }

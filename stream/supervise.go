@@ -137,7 +137,7 @@ func (r *run) session(ctx context.Context, s *subscription) (o outcome) {
 	if errors.Is(o.err, ErrStreamRecreated) {
 		return o
 	}
-	if !s.alive() || s.gone() {
+	if !s.alive() {
 		return o
 	}
 	if named && !r.c.cfg.Store.Manual {
@@ -203,7 +203,7 @@ func (r *run) take(d dispatcher, s *subscription, chunk *wire.Chunk) error {
 // bad on the broker, and would be so on every attempt.
 func (r *run) undecodable(s *subscription, chunk *wire.Chunk, err error) error {
 	last := chunk.FirstOffset + uint64(chunk.Records) - 1
-	return fmt.Errorf("%w: the chunk with the offsets %d to %d, from %s, cannot be decoded (%v): to go on behind it, store offset %d with Env.StoreOffset", ErrMalformed, chunk.FirstOffset, last, s.endpoint.address(), err, last)
+	return fmt.Errorf("%w: the chunk with the offsets %d to %d, from %s, cannot be decoded (%v): to go on behind it, store offset %d with Env.StoreOffset", ErrMalformed, chunk.FirstOffset, last, s.conn.endpoint.address(), err, last)
 }
 
 // reached makes the next session begin after a handled message, which came in
@@ -225,11 +225,17 @@ func (r *run) checkRetention(now Stats) {
 }
 
 // position says where the coming session begins, asking the broker if need be.
-func (r *run) position(ctx context.Context, c *conn) (position, error) {
+func (r *run) position(ctx context.Context, s *subscription) (position, error) {
+	c := s.conn.conn
 	if r.hasNext {
 		r.next = r.again
-		if err := r.checkRecreated(ctx, c); err != nil || !r.resumes {
-			return r.next, err
+		if s.leads {
+			if err := r.checkRecreated(ctx, c); err != nil {
+				return r.next, err
+			}
+		}
+		if !r.resumes {
+			return r.next, nil
 		}
 		now, err := c.stats(ctx, r.c.stream)
 		if err == nil {
@@ -282,10 +288,10 @@ const (
 )
 
 // checkRecreated compares the stream's extent with what was seen of it. Only
-// the leader knows it, and one that has just started may not know it yet, so it
-// is asked for a while before the stream counts as another one.
+// the leader, to which c is, knows it, and one that has just started may not know
+// it yet, so it is asked for a while before the stream counts as another one.
 func (r *run) checkRecreated(ctx context.Context, c *conn) error {
-	if !r.hasSeenChunk || !c.leads {
+	if !r.hasSeenChunk {
 		return nil
 	}
 	for range recreatedTries {
@@ -336,20 +342,23 @@ func (r *run) storeApart(ctx context.Context, mark uint64) error {
 	if r.c.cfg.OffsetStore != nil { // it does not need the broker
 		return (&savingStore{r: r}).storeOffset(ctx, r.c.cfg.Name, r.c.stream, mark)
 	}
-	return r.c.env.reach(ctx, r.c.stream, "tidemark-consumer-"+r.c.cfg.Name, location.forStoring, func() hooks { return hooks{} }, func(c *conn) error {
-		// In a new stream of the same name the mark would skip messages.
-		err := r.checkRecreated(ctx, c)
-		if err == nil {
-			err = c.storeOffset(ctx, r.c.cfg.Name, r.c.stream, mark)
-		}
-		if err == nil {
-			err = c.verifyOffset(ctx, r.c.cfg.Name, r.c.stream, mark)
-		}
-		if err == nil {
-			c.close()
-		}
+	where, err := r.c.env.find(ctx, r.c.stream)
+	if err != nil {
 		return err
-	})
+	}
+	c, err := r.c.env.dialNode(ctx, where.told, where.leader, "tidemark-store", hooks{})
+	if err != nil {
+		return err
+	}
+	defer c.close()
+	// In a new stream of the same name the mark would skip messages.
+	if err := r.checkRecreated(ctx, c); err != nil {
+		return err
+	}
+	if err := c.storeOffset(ctx, r.c.cfg.Name, r.c.stream, mark); err != nil {
+		return err
+	}
+	return c.verifyOffset(ctx, r.c.cfg.Name, r.c.stream, mark)
 }
 
 // sleep waits for d, or less if ctx ends.

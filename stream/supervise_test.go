@@ -297,8 +297,8 @@ func TestRunSurvivesAnEarlyDeliver(t *testing.T) {
 	b.committed = 0
 	var once sync.Once
 	b.onCommand = func(p *peer, key wire.Key, _ []byte) bool {
-		if key == wire.KeyMetadata {
-			once.Do(func() { p.write([]byte{0, 0, 0, 6, 0, 8, 0, 1, subscriptionID, 0x50}) })
+		if key == wire.KeyStreamStats {
+			once.Do(func() { p.write([]byte{0, 0, 0, 6, 0, 8, 0, 1, firstID, 0x50}) })
 		}
 		return false
 	}

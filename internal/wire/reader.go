@@ -26,7 +26,7 @@ type FrameReader struct {
 	start, end int
 	max        uint32
 	given      Key // frames with this key are given away; 0: none
-	alloc      func(n int) []byte
+	alloc      func(id byte, n int) []byte
 }
 
 // NewFrameReader returns a reader whose frames may have up to max bytes (without their size prefix);
@@ -39,8 +39,10 @@ func NewFrameReader(r io.Reader, max uint32) *FrameReader {
 func (f *FrameReader) SetMax(max uint32) { f.max = max }
 
 // Give makes frames with this key come in memory of their own, which alloc returns and the caller may
-// keep; it may have been used before. Large ones are read into it without a copy.
-func (f *FrameReader) Give(key Key, alloc func(n int) []byte) { f.given, f.alloc = key, alloc }
+// keep; it may have been used before. id is the first byte after the frame's head, by which Deliver says for
+// which subscription it is; a frame that has none is not given away. Large frames are read into the memory
+// without a copy.
+func (f *FrameReader) Give(key Key, alloc func(id byte, n int) []byte) { f.given, f.alloc = key, alloc }
 
 // Buffered returns how many bytes were read from the connection and not handed out yet.
 func (f *FrameReader) Buffered() int { return f.end - f.start }
@@ -64,8 +66,8 @@ func (f *FrameReader) Next() ([]byte, error) {
 }
 
 func (f *FrameReader) body(size int) ([]byte, error) {
-	if f.given != 0 && size >= HeadLen {
-		if err := f.fill(HeadLen); err != nil {
+	if f.given != 0 && size > HeadLen {
+		if err := f.fill(HeadLen + 1); err != nil {
 			return nil, err
 		}
 		if Key(binary.BigEndian.Uint16(f.buf[f.start:])) == f.given {
@@ -83,7 +85,7 @@ func (f *FrameReader) body(size int) ([]byte, error) {
 func (f *FrameReader) give(size int) ([]byte, error) {
 	var frame []byte
 	if size <= ownAtOnce {
-		frame = f.alloc(size)
+		frame = f.alloc(f.buf[f.start+HeadLen], size)
 	} else { // it grows as its bytes come, which alloc's memory is not made for
 		frame = make([]byte, ownAtOnce)
 	}

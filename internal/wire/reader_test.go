@@ -63,7 +63,7 @@ func TestFrameReaderLimits(t *testing.T) {
 func TestFrameReaderGives(t *testing.T) {
 	given := func(n int) string { return "\x00\x08" + string(bytes.Repeat([]byte("g"), n)) }
 	other := "\x00\x09other"
-	bodies := []string{given(2), other, given(3 * firstBuffer), other, given(2*ownAtOnce + 1), "\x00", given(2)}
+	bodies := []string{given(3), other, given(3 * firstBuffer), other, given(2*ownAtOnce + 1), "\x00", given(3)}
 	var stream []byte
 	for _, body := range bodies {
 		stream = append(stream, frameOf(body)...)
@@ -74,7 +74,12 @@ func TestFrameReaderGives(t *testing.T) {
 		"data at EOF": iotest.DataErrReader(bytes.NewReader(stream)),
 	} {
 		f := NewFrameReader(r, 0)
-		f.Give(KeyDeliver, func(n int) []byte { return make([]byte, n) })
+		f.Give(KeyDeliver, func(id byte, n int) []byte {
+			if id != 'g' {
+				t.Errorf("memory is asked for with the byte %q", id)
+			}
+			return make([]byte, n)
+		})
 		var kept [][]byte
 		for i, body := range bodies {
 			frame, err := f.Next()
@@ -100,7 +105,7 @@ func TestFrameReaderGives(t *testing.T) {
 // come, little is allocated.
 func TestFrameReaderGivesHostile(t *testing.T) {
 	f := NewFrameReader(bytes.NewReader([]byte{0x7f, 0xff, 0xff, 0xff, 0, 8, 0, 1, 'x'}), 0)
-	f.Give(KeyDeliver, func(n int) []byte { return make([]byte, n) })
+	f.Give(KeyDeliver, func(_ byte, n int) []byte { return make([]byte, n) })
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	if _, err := f.Next(); !errors.Is(err, io.ErrUnexpectedEOF) {
@@ -111,7 +116,7 @@ func TestFrameReaderGivesHostile(t *testing.T) {
 		t.Errorf("%d bytes were allocated", n)
 	}
 	f = NewFrameReader(bytes.NewReader([]byte{0, 0, 0, 9, 0, 8}), 0)
-	f.Give(KeyDeliver, func(n int) []byte { return make([]byte, n) })
+	f.Give(KeyDeliver, func(_ byte, n int) []byte { return make([]byte, n) })
 	if _, err := f.Next(); !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("half a head: %v", err)
 	}

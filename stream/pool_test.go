@@ -1,0 +1,325 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/tidemark-go/tidemark/internal/wire"
+	"github.com/tidemark-go/tidemark/streamtest"
+)
+
+// connectionsOf counts the connections with a client's name.
+func connectionsOf(b *streamtest.Broker, name string) (n int) {
+	for _, c := range b.Connections() {
+		if c.ClientName == name {
+			n++
+		}
+	}
+	return n
+}
+
+// storeConnections are those that carry nothing but stores, readConnections
+// those on which chunks come.
+func storeConnections(b *streamtest.Broker) int { return connectionsOf(b, "tidemark-store") }
+func readConnections(b *streamtest.Broker) int  { return connectionsOf(b, "tidemark-consumer") }
+
+// Twelve consumers of two streams read on three connections. Some leave in the
+// middle, which the others do not notice; after a drop, and after a chunk that
+// is corrupt, all go on at the next message, on three connections again.
+func TestConsumersShareConnections(t *testing.T) {
+	const consumers, most, third = 12, 3, 100
+	b, env, one := faulty(t, third)
+	other := newStream(t, env)
+	publish(t, env, other, 0, third)
+	env.readers = newPool(most)
+	writer := connect(t, b.URI())
+	stops := make([]func() error, consumers)
+	seen := make([]*collector, consumers)
+	of := func(i int) string { return []string{one, other}[i%2] }
+	for i := range consumers {
+		seen[i] = newCollector(t, 3*third)
+		stops[i], _ = runConsumer(t, env, of(i), ConsumerConfig{Name: fmt.Sprintf("c%d", i)}, seen[i].handle)
+	}
+	all := func(first, end int) {
+		t.Helper()
+		for i, c := range seen {
+			if stops[i] != nil {
+				c.want(first, end)
+			}
+		}
+		if n := readConnections(b); n != most {
+			t.Errorf("%d connections for reading, want %d", n, most)
+		}
+	}
+	all(0, third)
+	for i := range 6 { // from every connection
+		_ = stops[i]()
+		if got, ok := b.Offset(of(i), fmt.Sprintf("c%d", i)); !ok || got != third-1 {
+			t.Errorf("consumer %d stored %d, %v; want %d", i, got, ok, third-1)
+		}
+		stops[i] = nil
+	}
+	b.CorruptChunks(one, 1)
+	for _, stream := range []string{one, other} {
+		publish(t, writer, stream, third, 2*third)
+	}
+	all(third, 2*third)
+	b.DropConnections(streamtest.CutRST)
+	for _, stream := range []string{one, other} {
+		publish(t, writer, stream, 2*third, 3*third)
+	}
+	all(2*third, 3*third)
+	for _, stop := range stops[6:] {
+		_ = stop()
+	}
+	must(t, b.Await(soon(t), func() bool { return readConnections(b) == 0 }))
+}
+
+// A stream that moves ends the subscriptions that read it, and nobody else's.
+func TestMovedOnASharedConnection(t *testing.T) {
+	b, env, stays := faulty(t, 10)
+	moves := newStream(t, env)
+	publish(t, env, moves, 0, 10)
+	env.readers = newPool(1)
+	var again atomic.Int64
+	env.states = startStates(Config{Logger: env.cfg.Logger, OnState: func(c StateChange) {
+		if c.State == StateReconnecting {
+			again.Add(1)
+			if c.Stream != moves {
+				t.Errorf("%q reconnects: %v", c.Stream, c.Err)
+			}
+		}
+	}})
+	a, z := newCollector(t, 20), newCollector(t, 20)
+	stopA, _ := runConsumer(t, env, stays, ConsumerConfig{}, a.handle)
+	stopZ, _ := runConsumer(t, env, moves, ConsumerConfig{}, z.handle)
+	a.want(0, 10)
+	z.want(0, 10)
+	b.MoveLeader(moves)
+	publish(t, env, stays, 10, 20)
+	publish(t, env, moves, 10, 20)
+	a.want(10, 20)
+	z.want(10, 20)
+	_, _ = stopA(), stopZ()
+	must(t, env.Close())
+	if again.Load() == 0 {
+		t.Error("the stream did not move")
+	}
+}
+
+// A handler that stands still holds up nobody on its connection.
+func TestSlowHandlerOnASharedConnection(t *testing.T) {
+	const n = 50_000
+	_, env, stream := faulty(t, n)
+	env.readers = newPool(1)
+	block := make(chan struct{})
+	started := make(chan struct{})
+	stopSlow, _ := runConsumer(t, env, stream, ConsumerConfig{MaxBuffered: 1}, func(d *Delivery) {
+		if d.Offset == 0 {
+			close(started)
+		}
+		<-block
+	})
+	recv(t, started, "the slow one's first message")
+	fast := newCollector(t, n)
+	stopFast, _ := runConsumer(t, env, stream, ConsumerConfig{}, fast.handle)
+	fast.want(0, n)
+	_ = stopFast()
+	close(block)
+	_ = stopSlow()
+}
+
+// Connections are made up to the limit, then shared evenly, and the ids of one
+// are used again only when all others were.
+func TestPoolChooses(t *testing.T) {
+	p, n := newPool(2), node{"h", 1}
+	up := func(hooks) (*conn, error) { return &conn{}, nil }
+	var users []*subscription
+	sit := func() (*sharedConn, uint8) {
+		t.Helper()
+		s := &subscription{}
+		c, id, err := p.join(t.Context(), n, s, up)
+		if err != nil || c.ids[id].Load() != s {
+			t.Fatal(err)
+		}
+		users = append(users, s)
+		return c, id
+	}
+	a, _ := sit()
+	b, _ := sit()
+	if a == b {
+		t.Error("the second does not have a connection of its own")
+	}
+	for range 2*maxIDs - 2 {
+		sit()
+	}
+	if len(a.users) != maxIDs || len(b.users) != maxIDs || len(p.open[n]) != 2 {
+		t.Errorf("%d and %d users on %d connections", len(a.users), len(b.users), len(p.open[n]))
+	}
+	if c, _ := sit(); c == a || c == b {
+		t.Error("there was room on a full connection")
+	} else if last, _ := c.drop(users[2*maxIDs], false, true); !last || len(p.open[n]) != 2 {
+		t.Errorf("left alone: last %v, and %d connections", last, len(p.open[n]))
+	}
+	// Of those that leave, one was not answered: its id stays taken.
+	leave := func(s *subscription, answered bool) uint8 {
+		id := a.users[s]
+		if last, stays := a.drop(s, false, answered); last || !stays {
+			t.Fatalf("last %v, stays %v", last, stays)
+		}
+		a.drop(s, true, answered)
+		return id
+	}
+	var ofA []*subscription
+	for s := range a.users {
+		ofA = append(ofA, s)
+	}
+	lost, freed := leave(ofA[0], false), leave(ofA[1], true)
+	if a.ids[lost].Load() == nil || a.ids[freed].Load() != nil {
+		t.Error("the wrong ids are free")
+	}
+	if c, id := sit(); c != a || id != freed {
+		t.Errorf("got id %d; want %d", id, freed)
+	}
+	if c, _ := sit(); c == a || c == b {
+		t.Error("an id that is not free was used")
+	}
+}
+
+// A chunk for nobody ends the connection; one that comes while a subscription
+// ends is dropped, and the others of its connection go on.
+func TestChunksForNobody(t *testing.T) {
+	noLeaks(t)
+	b := startScripted(t)
+	b.committed = 2
+	var subscribed atomic.Int64
+	leaving := make(chan struct{})
+	b.onCommand = func(p *peer, key wire.Key, fields []byte) bool {
+		if key != wire.KeyUnsubscribe {
+			return false
+		}
+		var f wire.Unsubscribe
+		p.decode(fields, &f)
+		p.write(chunkTo(f.SubscriptionID, 1, "late"))
+		p.write(chunkTo(f.SubscriptionID, 2, "later")) // more than there is credit for
+		p.send(&wire.Response{Key: key, Correlation: f.Correlation, Code: wire.CodeOK})
+		close(leaving)
+		return true
+	}
+	b.onSubscribe = func(p *peer, nth int, _ wire.OffsetSpec) {
+		subscribed.Add(1)
+		switch id := uint8(firstID + nth); nth {
+		case 0, 1:
+			p.write(chunkTo(id, 0, "a"))
+			if nth == 0 {
+				<-leaving
+				p.write(chunkTo(id, 1, "b"))
+				p.write(chunkTo(77, 2, "for nobody"))
+			}
+		default:
+			p.write(chunkTo(firstID, 2, "c"))
+		}
+	}
+	env := b.env(t)
+	env.readers = newPool(1)
+	stays, leaves := newCollector(t, 10), make(chan uint64, 10)
+	stop, _ := runConsumer(t, env, testStream, ConsumerConfig{}, stays.handle)
+	if got := recv(t, stays.bodies, "the first"); got != "a" {
+		t.Fatal(got)
+	}
+	stop2, _ := runConsumer(t, env, testStream, ConsumerConfig{}, func(d *Delivery) { leaves <- d.Offset })
+	recv(t, leaves, "the second's first")
+	_ = stop2()
+	for _, want := range []string{"b", "c"} {
+		if got := recv(t, stays.bodies, want); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+	_ = stop()
+	if len(leaves) > 0 {
+		t.Error("something was handled after the end")
+	}
+	if n := subscribed.Load(); n != 3 {
+		t.Errorf("subscribed %d times; the chunk for nobody should have ended the connection once", n)
+	}
+}
+
+// Thirty consumers that store each offset do it on one connection. When it
+// drops they share the next one; each that ends leaves it to the others, and the
+// last one closes it. No message is handled twice, and every offset is stored.
+func TestStoresShareAConnection(t *testing.T) {
+	const consumers, half = 30, 20
+	b, env, stream := faulty(t, half)
+	writer := connect(t, b.URI())
+	var all sync.WaitGroup
+	stops := make([]func() error, consumers)
+	seen := make([]*collector, consumers)
+	for i := range consumers {
+		seen[i] = newCollector(t, 2*half)
+		all.Go(func() {
+			cfg := ConsumerConfig{Name: fmt.Sprintf("c%d", i), Store: StorePolicy{Every: 1}}
+			stops[i], _ = runConsumer(t, env, stream, cfg, seen[i].handle)
+		})
+	}
+	all.Wait()
+	for _, c := range seen {
+		c.want(0, half)
+	}
+	if n := storeConnections(b); n != 1 {
+		t.Errorf("%d connections for stores, want 1", n)
+	}
+	b.DropConnections(streamtest.CutRST)
+	publish(t, writer, stream, half, 2*half)
+	for _, c := range seen {
+		c.want(half, 2*half)
+	}
+	for i, stop := range stops {
+		if i == consumers-1 {
+			must(t, b.Await(soon(t), func() bool { return storeConnections(b) == 1 }))
+		}
+		_ = stop()
+		if got, ok := b.Offset(stream, fmt.Sprintf("c%d", i)); !ok || got != 2*half-1 {
+			t.Errorf("consumer %d stored %d, %v; want %d", i, got, ok, 2*half-1)
+		}
+	}
+	must(t, b.Await(soon(t), func() bool { return storeConnections(b) == 0 }))
+}
+
+// A subscription whose dialing is cancelled leaves it to one that waits for it.
+func TestDialledByAnother(t *testing.T) {
+	p, n := newPool(1), node{"h", 1}
+	ctx, cancel := context.WithCancel(t.Context())
+	dialing := make(chan struct{})
+	ended := make(chan error, 1)
+	go func() {
+		_, _, err := p.join(ctx, n, &subscription{}, func(hooks) (*conn, error) {
+			close(dialing)
+			<-ctx.Done()
+			return nil, ctx.Err()
+		})
+		ended <- err
+	}()
+	<-dialing
+	got := make(chan error, 1)
+	boom := errors.New("boom")
+	go func() {
+		_, _, err := p.join(t.Context(), n, &subscription{}, func(hooks) (*conn, error) { return nil, boom })
+		got <- err
+	}()
+	eventually(t, "the second waits", 10*time.Second, func() bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return len(p.open[n]) == 1 && len(p.open[n][0].users) == 2
+	})
+	cancel()
+	wantErr(t, recv(t, ended, "the first"), context.Canceled)
+	wantErr(t, recv(t, got, "the second"), boom)
+	if len(p.open) != 0 {
+		t.Errorf("%d connections are left", len(p.open))
+	}
+}
