@@ -22,8 +22,6 @@ type progress struct {
 
 	reached atomic.Uint64 // one above the offset of the lane's last message; 0: none
 	idle    atomic.Bool   // the storer sleeps until it is woken
-	count   int           // of the lane's messages that are not stored, at the most; its own
-	told    int           // how many of these the tracker knows of; the lane's own
 }
 
 func newProgress(p StorePolicy) *progress {
@@ -41,23 +39,14 @@ func (p *progress) handle(offset uint64) (wait bool) {
 	p.reached.Store(offset + 1)
 	// The storer sets idle and then looks at reached once more, and here it is
 	// the other way round: one of them sees the other.
-	if p.count++; p.idle.Load() {
-		p.wake(offset)
-		p.count, p.told = 1, 1 // all before is stored
-	} else if p.count >= autoCount {
-		p.wake(offset)
-		p.count, p.told = 0, 0
+	if p.idle.Load() {
+		p.mu.Lock()
+		p.idle.Store(false)
+		p.fold()
+		p.mu.Unlock()
+		p.kickStorer()
 	}
 	return false
-}
-
-// wake has the storer look at what the lane has handled.
-func (p *progress) wake(offset uint64) {
-	p.mu.Lock()
-	p.idle.Store(false)
-	p.t.advance(offset, p.count-p.told, time.Now())
-	p.mu.Unlock()
-	p.kickStorer()
 }
 
 func (p *progress) kickStorer() {
@@ -73,7 +62,7 @@ func (p *progress) kickStorer() {
 // fold brings the tracker up to the lane. p.mu is held.
 func (p *progress) fold() {
 	if next := p.reached.Load(); next != 0 && (!p.t.has || p.t.mark != next-1) {
-		p.t.advance(next-1, 1, time.Now()) // or more of them: the lane knows how many
+		p.t.advance(next-1, 1, time.Now()) // or more of them, which nobody asks for
 	}
 }
 
