@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/tidemark-go/tidemark/internal/wire"
 	"github.com/tidemark-go/tidemark/streamtest"
 )
 
@@ -90,9 +91,10 @@ func (j job) measure(stdout io.Writer) error {
 
 // meter takes the time, CPU time and allocations from begin to end.
 type meter struct {
-	job    job
-	sample sample
-	err    error
+	job         job
+	sample      sample
+	err         error
+	untilStored bool // it ends with stored
 
 	once    sync.Once
 	mu      sync.Mutex
@@ -201,10 +203,41 @@ func (c *counter) edge() {
 	}
 	c.m.mu.Lock()
 	defer c.m.mu.Unlock()
-	if c.m.running--; c.m.running == 0 {
+	if c.m.running--; c.m.running == 0 && !c.m.untilStored {
 		c.m.end(c.total)
 	}
 	c.done()
+}
+
+// storedPoll is how often the broker is asked how far it is.
+const storedPoll = 5 * time.Millisecond
+
+// stored ends a measurement with untilStored, once the broker gives the offset of
+// the last message to who asks on another connection. What was sent only, the
+// broker may not have read for seconds.
+func (m *meter) stored(ctx context.Context) error {
+	c, err := dialRaw(m.job.URI)
+	if err != nil {
+		return err
+	}
+	defer c.close()
+	tick := time.NewTicker(storedPoll)
+	defer tick.Stop()
+	for {
+		var o wire.QueryOffsetResponse
+		if err := c.call(&wire.QueryOffset{Reference: m.job.Name, Stream: m.job.Stream}, &o); err != nil {
+			return err
+		}
+		if o.Code == wire.CodeOK && o.Offset == uint64(m.job.N-1) {
+			m.end(m.job.N)
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("the broker has offset %d stored (%v), and %d was the last: %w", o.Offset, o.Code, m.job.N-1, context.Cause(ctx))
+		}
+	}
 }
 
 const (

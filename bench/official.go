@@ -31,6 +31,7 @@ func consumeOfficial(how mode) runner {
 			return err
 		}
 		defer func() { err = errors.Join(err, env.Close()) }()
+		m.untilStored = how == storeEach
 		return together(m.counters(how.consumers(), j.N), func(c *counter) error {
 			return consumeOneOfficial(ctx, env, j, how, c)
 		})
@@ -53,6 +54,9 @@ func consumeOneOfficial(ctx context.Context, env *official.Environment, j job, h
 	switch how {
 	case storeEach:
 		handle = func(cc official.ConsumerContext, _ *amqp.Message) {
+			if c.n == c.want {
+				return
+			}
 			if err := cc.Consumer.StoreCustomOffset(cc.Consumer.GetOffset()); err != nil {
 				failed.Store(&err)
 				enough()
@@ -75,13 +79,16 @@ func consumeOneOfficial(ctx context.Context, env *official.Environment, j job, h
 			time.Sleep(slowHandler)
 		}
 	}
-	consume := func(ctx context.Context) error {
+	consume := func(until context.Context) error {
 		consumer, err := env.NewConsumer(j.Stream, handle, o)
 		if err != nil {
 			return err
 		}
-		<-ctx.Done()
-		return consumer.Close()
+		<-until.Done()
+		if how == storeEach && failed.Load() == nil { // before Close, with which the broker drops what it has not read
+			err = c.m.stored(ctx)
+		}
+		return errors.Join(err, consumer.Close())
 	}
 	var err error
 	if how == slow {

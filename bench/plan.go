@@ -84,7 +84,7 @@ func (p *plan) fill(ctx context.Context, stderr io.Writer) error {
 	need := map[string]*group{}
 	var order []string
 	for _, g := range p.groups {
-		if g.content == contentNone {
+		if g.content.own() {
 			continue
 		}
 		name := p.streamOf(g)
@@ -101,19 +101,27 @@ func (p *plan) fill(ctx context.Context, stderr io.Writer) error {
 			return err
 		}
 		p.progress(stderr, fmt.Sprintf("filling a stream with %d messages of %d bytes, %s", g.n, g.size, g.content))
-		if err := p.with(func(c *raw) error {
-			if err := p.create(c, name); err != nil {
-				return err
-			}
-			if err := c.declare(name); err != nil {
-				return err
-			}
-			return c.fill(g.content, g.n, g.size)
-		}); err != nil {
-			return fmt.Errorf("fill a stream: %w", err)
+		if err := p.make(name, g); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// make makes a stream for a group, with its messages.
+func (p *plan) make(name string, g *group) error {
+	return p.with(func(c *raw) error {
+		err := p.create(c, name)
+		if err == nil && g.content != contentNone {
+			if err = c.declare(name); err == nil {
+				err = c.fill(g.content, g.n, g.size)
+			}
+		}
+		if err != nil {
+			return fmt.Errorf("fill a stream: %w", err)
+		}
+		return nil
+	})
 }
 
 func (p *plan) streamOf(g *group) string {
@@ -147,9 +155,9 @@ func (p *plan) one(ctx context.Context, g *group, impl string, stderr io.Writer)
 	if g.name == "reconnect" && impl == implOfficial {
 		j.N = min(j.N, officialResets)
 	}
-	if g.content == contentNone {
+	if g.content.own() {
 		j.Stream = p.id + "-" + rand.Text()[:8]
-		if err := p.with(func(c *raw) error { return p.create(c, j.Stream) }); err != nil {
+		if err := p.make(j.Stream, g); err != nil {
 			return s, err
 		}
 		defer func() { err = errors.Join(err, p.cleanUpOne(j.Stream)) }()

@@ -19,6 +19,7 @@ const socketCredit = 10
 // consumeSocket reads from a bare connection: the least there is to do.
 func consumeSocket(how mode) runner {
 	return func(ctx context.Context, j job, m *meter) error {
+		m.untilStored = how == storeEach
 		return together(m.counters(how.consumers(), j.N), func(c *counter) error {
 			conn, err := dialRaw(j.URI)
 			if err != nil {
@@ -47,7 +48,10 @@ func consumeSocket(how mode) runner {
 					return nil
 				})
 			}
-			return r.read()
+			if err := r.read(); err != nil || how != storeEach {
+				return err
+			}
+			return m.stored(ctx)
 		})
 	}
 }

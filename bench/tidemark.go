@@ -18,6 +18,7 @@ func consumeTidemark(how mode) runner {
 			return err
 		}
 		defer func() { err = errors.Join(err, env.Close()) }()
+		m.untilStored = how == storeEach
 		return together(m.counters(how.consumers(), j.N), func(c *counter) error {
 			return consumeOne(ctx, env, j, how, c)
 		})
@@ -71,7 +72,11 @@ func consumeOne(ctx context.Context, env *stream.Env, j job, how mode, c *counte
 		}
 		return slowly(run, c, func(ctx context.Context) error { return cancelled(ctx, consumer.Run(ctx, handle)) })
 	}
-	return cancelled(run, consumer.Run(run, handle))
+	err = cancelled(run, consumer.Run(run, handle))
+	if err == nil && how == storeEach {
+		err = c.m.stored(ctx)
+	}
+	return err
 }
 
 // consumeInParallel counts under a lock, which is a part of what it costs to be

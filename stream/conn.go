@@ -176,15 +176,48 @@ func (c *conn) forget(id uint32) {
 
 // send returns when the socket has taken the frame.
 func (c *conn) send(ctx context.Context, f wire.Frame) error {
-	done, b, err := c.direct(ctx, f)
+	b, err := encode(f)
 	if err != nil {
-		return fmt.Errorf("%w: %v", ErrInvalidConfig, err)
+		return err
 	}
-	if done {
-		return nil
+	return c.put(ctx, b, true)
+}
+
+// post is send without waiting for the socket.
+func (c *conn) post(ctx context.Context, f wire.Frame) error {
+	b, err := encode(f)
+	if err != nil {
+		return err
 	}
-	o := outgoing{b, make(chan struct{})}
-	if err := c.enqueue(ctx, o); err != nil {
+	return c.put(ctx, b, false)
+}
+
+func encode(f wire.Frame) ([]byte, error) {
+	b, err := wire.Append(nil, f)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %v", ErrInvalidConfig, err)
+	}
+	return b, nil
+}
+
+// put writes a frame at once if the socket takes it, and else by way of the
+// writer, for which await has it wait. The frame is the caller's again.
+func (c *conn) put(ctx context.Context, frame []byte, await bool) error {
+	begun := false
+	if ctx.Err() == nil && c.alive() {
+		var done bool
+		if done, begun = c.now.try(frame); done {
+			return nil
+		}
+	}
+	var o outgoing // with nothing in it for the rest of one that is begun
+	if !begun {
+		o.frame = append([]byte(nil), frame...)
+	}
+	if await {
+		o.written = make(chan struct{})
+	}
+	if err := c.enqueue(ctx, o); err != nil || !await {
 		return err
 	}
 	select {
@@ -195,18 +228,6 @@ func (c *conn) send(ctx context.Context, f wire.Frame) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-}
-
-// post is send without waiting for the socket.
-func (c *conn) post(ctx context.Context, f wire.Frame) error {
-	done, b, err := c.direct(ctx, f)
-	if err != nil {
-		return fmt.Errorf("%w: %v", ErrInvalidConfig, err)
-	}
-	if done {
-		return nil
-	}
-	return c.enqueue(ctx, outgoing{frame: b})
 }
 
 func (c *conn) enqueue(ctx context.Context, o outgoing) error {
@@ -224,7 +245,7 @@ func (c *conn) enqueue(ctx context.Context, o outgoing) error {
 }
 
 // write is the writer: the only one to write to the socket but for what it takes
-// at once (see direct). A write that the peer does not take within two
+// at once (see put). A write that the peer does not take within two
 // heartbeats ends the connection.
 func (c *conn) write() {
 	defer c.wg.Done()

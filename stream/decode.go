@@ -100,6 +100,9 @@ func (d *decoder) next() (offset uint64, raw []byte, ok bool) {
 	return offset, raw, true
 }
 
+// unread reports whether there are messages left, as far as the chunk says.
+func (d *decoder) unread() bool { return d.left+d.walk.Records() > 0 && d.err == nil }
+
 const (
 	// blockSize is how many messages are decoded at a time, and copySize how many
 	// bytes are copied out of a chunk. Both are sizes that the runtime allocates

@@ -56,14 +56,15 @@ func (s *serial) take(chunk *wire.Chunk, d *decoder) error {
 		if len(list) == 0 {
 			return nil
 		}
-		if err := s.handle(idOf(chunk), list); err != nil {
+		if err := s.handle(idOf(chunk), list, d.unread()); err != nil {
 			return err
 		}
 	}
 }
 
-// handle handles messages of one chunk, one after the other.
-func (s *serial) handle(id chunkID, list []Delivery) error {
+// handle handles messages of one chunk, one after the other. more says that there
+// are others behind them.
+func (s *serial) handle(id chunkID, list []Delivery, more bool) error {
 	done := 0
 	defer func() { // a handler's Goexit, or the panic of a loop's body, included
 		if done > 0 {
@@ -71,12 +72,12 @@ func (s *serial) handle(id chunkID, list []Delivery) error {
 		}
 	}()
 	for done < len(list) {
-		failed, err := s.some(list, &done)
+		failed, err := s.some(list, &done, more)
 		if failed {
 			d := &list[done]
 			if err = s.r.settleOne(s.ctx, err, d); err == nil {
 				done++
-				err = s.handled(d.Offset)
+				err = s.handled(d.Offset, false)
 			}
 		}
 		if err != nil {
@@ -89,7 +90,7 @@ func (s *serial) handle(id chunkID, list []Delivery) error {
 // some handles list from done on until the handler fails or the session has to
 // end. The protection from panics is there once for all of them: for each, it
 // and what it goes through cost as much as decoding.
-func (s *serial) some(list []Delivery, done *int) (failed bool, err error) {
+func (s *serial) some(list []Delivery, done *int, more bool) (failed bool, err error) {
 	if s.r.h != nil {
 		defer func() {
 			if v := recover(); v != nil {
@@ -111,7 +112,7 @@ func (s *serial) some(list []Delivery, done *int) (failed bool, err error) {
 		}
 		*done = i + 1
 		if named {
-			if err := s.handled(list[i].Offset); err != nil {
+			if err := s.handled(list[i].Offset, more || i+1 < len(list)); err != nil {
 				return false, err
 			}
 		}
@@ -119,10 +120,11 @@ func (s *serial) some(list []Delivery, done *int) (failed bool, err error) {
 	return false, nil
 }
 
-// handled moves the mark, and stores it if the policy says so.
-func (s *serial) handled(offset uint64) error {
+// handled moves the mark, and stores it if the policy says so. more says that
+// the next message is at hand.
+func (s *serial) handled(offset uint64, more bool) error {
 	if s.r.c.cfg.Name != "" && s.r.progress.handle(offset) {
-		return s.r.storer.storeNow(s.ctx)
+		return s.r.storer.storeNow(s.ctx, more)
 	}
 	return nil
 }

@@ -23,6 +23,7 @@ type Env struct {
 	endpoints []endpoint
 
 	recreatedWait time.Duration // shorter in tests
+	storeRenewal  time.Duration // shorter in tests
 	states        *states
 
 	// life ends with Close; what the Env owns lives under it.
@@ -56,7 +57,7 @@ func Connect(ctx context.Context, cfg Config) (*Env, error) {
 	}
 	life, end := context.WithCancelCause(context.Background())
 	e := &Env{
-		cfg: cfg, endpoints: endpoints, recreatedWait: recreatedWait, life: life, end: end,
+		cfg: cfg, endpoints: endpoints, recreatedWait: recreatedWait, storeRenewal: storeRenewal, life: life, end: end,
 		done: make(chan struct{}), dialing: make(chan struct{}, 1),
 		producers: map[*Producer]struct{}{},
 		readers:   newPool(runtime.GOMAXPROCS(0)), stores: newPool(1),

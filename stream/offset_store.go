@@ -55,7 +55,7 @@ func (r *run) storeFor(ctx context.Context, s *subscription) (offsets, func(), e
 	if r.c.cfg.OffsetStore != nil {
 		return &savingStore{r: r, session: s}, func() {}, nil
 	}
-	link, err := r.c.env.storeLinkFor(ctx, s, r.c.cfg.Store)
+	link, err := r.c.env.storeLinkFor(ctx, s, r.c.cfg.Name, r.c.cfg.Store)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -68,11 +68,12 @@ type savingStore struct {
 	session *subscription // nil once the run has none
 }
 
-func (s *savingStore) storeOffset(ctx context.Context, consumer, stream string, offset uint64) error {
+func (s *savingStore) store(ctx context.Context, offset uint64, _ bool) error {
 	if s.session != nil && s.session.gone() {
 		return errMoved // see storeLink
 	}
-	err := s.r.c.cfg.OffsetStore.Save(ctx, consumer, stream, offset)
+	c := s.r.c
+	err := c.cfg.OffsetStore.Save(ctx, c.cfg.Name, c.stream, offset)
 	if err != nil {
 		s.r.log("the offset was not saved", "offset", offset, "error", err)
 		return fmt.Errorf("%w: save offset %d: %w", ErrOffsetStore, offset, err)
@@ -80,5 +81,5 @@ func (s *savingStore) storeOffset(ctx context.Context, consumer, stream string, 
 	return nil
 }
 
-// verifyOffset has nothing to ask: Save returns when the offset is safe.
-func (s *savingStore) verifyOffset(context.Context, string, string, uint64) error { return nil }
+// verify has nothing to ask: Save returns when the offset is safe.
+func (s *savingStore) verify(context.Context, uint64) error { return nil }

@@ -79,7 +79,7 @@ func (p *progress) handleAll(offset uint64, n int) (wait bool) {
 func (p *progress) advance(offset uint64, n int) (before, now int64) {
 	var at time.Time
 	if before = p.t.unstored(); before == 0 {
-		at = time.Now() // the clock costs as much as all the rest
+		at = p.now()
 	}
 	p.t.advance(offset, n, at)
 	return before, before + int64(n)
@@ -171,7 +171,16 @@ func (p *progress) take() (s snapshot, handled bool) {
 func (p *progress) stored(s snapshot) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.t.storedAt(s, time.Now())
+	p.t.storedAt(s, p.now())
+}
+
+// now is the time, where the policy looks at it: the clock costs as much as all
+// the rest.
+func (p *progress) now() time.Time {
+	if !p.policy.timed() {
+		return time.Time{}
+	}
+	return time.Now()
 }
 
 func (p *progress) forgetStore() {

@@ -1,6 +1,12 @@
 package stream
 
-import "context"
+import (
+	"context"
+	"encoding/binary"
+	"time"
+
+	"github.com/tidemark-go/tidemark/internal/wire"
+)
 
 // storeLink is where a session's storer stores: the connection that delivers,
 // or one beside it.
@@ -10,48 +16,111 @@ import "context"
 // system resets the connection, and the broker drops the stores that it has not
 // read yet: hundreds, when messages are handled quickly. A connection on which
 // nothing is unread is ended in order, and every store that was written
-// arrives.
+// arrives. It is shared by all such sessions of the Env that read from the same
+// node.
 //
-// It is shared by all such sessions of the Env that read from the same node: it
-// carries nothing but stores and what is read back of them.
+// On it each session has a subscription that is given no credit and so never
+// gets anything: without one RabbitMQ 4.0 to 4.3 checks the permission for each
+// store, and reads 40,000 a second in place of 400,000
+// (handle_frame_post_auth, store_offset in rabbit_stream_reader.erl).
 type storeLink struct {
 	*conn
 	session *subscription
+	name    string
+	frame   []byte      // of a store, at whose end the offset stands
 	shared  *sharedConn // nil: conn is the session's
+	id      uint8       // of the subscription on shared
+	since   time.Time   // when that was made
+	renewal time.Duration
+	last    time.Time // when the last offset was stored
 }
 
 // storeLinkFor returns the link for a policy, connecting if need be.
-func (e *Env) storeLinkFor(ctx context.Context, s *subscription, p StorePolicy) (*storeLink, error) {
-	if p.Every == 0 {
-		return &storeLink{conn: s.conn.conn, session: s}, nil
+func (e *Env) storeLinkFor(ctx context.Context, s *subscription, name string, p StorePolicy) (*storeLink, error) {
+	frame, err := encode(&wire.StoreOffset{Reference: name, Stream: s.stream})
+	if err != nil {
+		return nil, err
 	}
-	c, _, err := e.stores.join(ctx, s.conn.node, s, func(h hooks) (*conn, error) {
+	l := &storeLink{session: s, name: name, frame: frame, renewal: e.storeRenewal}
+	if p.Every == 0 {
+		l.conn = s.conn.conn
+		return l, nil
+	}
+	l.shared, l.id, err = e.stores.join(ctx, s.conn.node, s, func(h hooks) (*conn, error) {
 		return dial(ctx, e.cfg, s.conn.endpoint, "tidemark-store", hooks{moved: h.moved})
 	})
 	if err != nil {
 		return nil, err
 	}
-	return &storeLink{c.conn, s, c}, nil
+	l.conn = l.shared.conn
+	if err := l.permit(ctx); err != nil {
+		l.close()
+		return nil, err
+	}
+	return l, nil
 }
 
-// storeOffset stores nothing once the stream is gone: what is buffered is still
+// permit makes the subscription without credit.
+func (l *storeLink) permit(ctx context.Context) error {
+	l.since = time.Now()
+	return l.subscribe(ctx, l.id, l.session.stream, wire.OffsetSpec{Type: wire.OffsetNext}, 0, wire.Properties{{Key: "name", Value: l.name}})
+}
+
+// storeRenewal is how old that subscription gets where offsets are stored. It
+// keeps a file of the stream open on the broker, which retention may have removed.
+const storeRenewal = time.Minute
+
+// together is how soon a store has to follow the one before to be sent with it.
+const together = 50 * time.Microsecond
+
+// store stores nothing once the stream is gone: what is buffered is still
 // handled, and its marks are stored on the next connection if it is the same.
 // A lost link ends the session.
-func (l *storeLink) storeOffset(ctx context.Context, consumer, stream string, offset uint64) error {
+func (l *storeLink) store(ctx context.Context, offset uint64, more bool) error {
 	if l.session.gone() {
 		return errMoved
 	}
-	err := l.conn.storeOffset(ctx, consumer, stream, offset)
+	binary.BigEndian.PutUint64(l.frame[len(l.frame)-8:], offset)
+	err := l.write(ctx, more)
 	if !l.alive() {
 		l.session.end(l.reason())
 	}
 	return err
 }
 
+// write writes the frame. In a burst the kernel sends it together with those that
+// follow: with a packet for each the broker is three times as slow.
+func (l *storeLink) write(ctx context.Context, more bool) error {
+	if l.shared == nil {
+		return l.put(ctx, l.frame, true)
+	}
+	now := time.Now()
+	if now.Sub(l.since) > l.renewal {
+		if err := l.unsubscribe(ctx, l.id); err != nil {
+			return err
+		}
+		if err := l.permit(ctx); err != nil {
+			return err
+		}
+	}
+	burst := more && now.Sub(l.last) < together
+	l.last = now
+	if burst {
+		l.now.keep(true)
+		return l.put(ctx, l.frame, true)
+	}
+	defer l.now.keep(false)
+	return l.put(ctx, l.frame, true)
+}
+
+func (l *storeLink) verify(ctx context.Context, offset uint64) error {
+	return l.verifyOffset(ctx, l.name, l.session.stream, offset)
+}
+
 // close lets go of a connection that is not the session's.
 func (l *storeLink) close() {
 	if l.shared != nil {
 		// No goodbye where the session was lost: the peer may be gone.
-		l.shared.leave(l.session, func() error { return nil }, l.session.alive())
+		l.shared.leave(l.session, func() error { return l.forsake(l.id) }, l.session.alive())
 	}
 }

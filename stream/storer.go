@@ -7,23 +7,25 @@ import (
 	"time"
 )
 
-// offsets is where a storer stores: a connection, or a test's stand-in.
+// offsets is where a storer stores the offsets of its consumer.
 type offsets interface {
-	storeOffset(ctx context.Context, consumer, stream string, offset uint64) error
-	verifyOffset(ctx context.Context, consumer, stream string, offset uint64) error
+	// store returns when an offset is on its way and survives the process. more
+	// says that another message is to be handled at once, with a store after it.
+	store(ctx context.Context, offset uint64, more bool) error
+	// verify returns when an offset that was stored is read back.
+	verify(ctx context.Context, offset uint64) error
 }
 
 // storer sends the stores of one session: its goroutine does, and that of Run
 // where the next handler has to wait for the store anyway. They do it one at a
 // time, so that a lower mark never follows a higher one.
 type storer struct {
-	to           offsets
-	name, stream string
-	progress     *progress
-	requests     chan storeRequest
-	cancel       context.CancelFunc
-	wg           sync.WaitGroup
-	sending      sync.Mutex // held while a mark is stored, and read back
+	to       offsets
+	progress *progress
+	requests chan storeRequest
+	cancel   context.CancelFunc
+	wg       sync.WaitGroup
+	sending  sync.Mutex // held while a mark is stored, and read back
 }
 
 // storeRequest asks for a store now; done gets its outcome and never blocks.
@@ -33,9 +35,9 @@ type storeRequest struct {
 	done   chan error
 }
 
-func startStorer(to offsets, name, stream string, p *progress, requests chan storeRequest) *storer {
+func startStorer(to offsets, p *progress, requests chan storeRequest) *storer {
 	ctx, cancel := context.WithCancel(context.Background())
-	s := &storer{to: to, name: name, stream: stream, progress: p, requests: requests, cancel: cancel}
+	s := &storer{to: to, progress: p, requests: requests, cancel: cancel}
 	p.forgetStore()
 	s.wg.Add(1)
 	go s.run(ctx)
@@ -86,7 +88,7 @@ func (s *storer) storeIfDue(ctx context.Context, timer *time.Timer) {
 	s.sending.Lock() // first: what is due may be stored meanwhile
 	due, at := s.progress.due()
 	if due {
-		err := s.storeLocked(ctx, false)
+		err := s.storeLocked(ctx, false, false)
 		if _, at = s.progress.due(); err != nil {
 			at = time.Now().Add(storeRetry)
 		}
@@ -98,32 +100,33 @@ func (s *storer) storeIfDue(ctx context.Context, timer *time.Timer) {
 }
 
 // storeNow stores from the goroutine of Run, which saves waking another one and
-// waiting for it. Where a store is under way it waits its turn under ctx.
-func (s *storer) storeNow(ctx context.Context) error {
+// waiting for it. Where a store is under way it waits its turn under ctx. For
+// more see offsets.
+func (s *storer) storeNow(ctx context.Context, more bool) error {
 	if !s.sending.TryLock() {
 		return request(ctx, s.requests, false, nil)
 	}
 	defer s.sending.Unlock()
-	return s.storeLocked(ctx, false)
+	return s.storeLocked(ctx, false, more)
 }
 
 // store sends the mark, and with verify reads it back.
 func (s *storer) store(ctx context.Context, verify bool) error {
 	s.sending.Lock()
 	defer s.sending.Unlock()
-	return s.storeLocked(ctx, verify)
+	return s.storeLocked(ctx, verify, false)
 }
 
-func (s *storer) storeLocked(ctx context.Context, verify bool) error {
+func (s *storer) storeLocked(ctx context.Context, verify, more bool) error {
 	snap, handled := s.progress.take()
 	if !handled {
 		return nil
 	}
-	if err := s.to.storeOffset(ctx, s.name, s.stream, snap.mark); err != nil {
+	if err := s.to.store(ctx, snap.mark, more); err != nil {
 		return err
 	}
 	if verify {
-		if err := s.to.verifyOffset(ctx, s.name, s.stream, snap.mark); err != nil {
+		if err := s.to.verify(ctx, snap.mark); err != nil {
 			return err
 		}
 	}

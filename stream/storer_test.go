@@ -3,7 +3,6 @@ package stream
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"sync"
 	"testing"
@@ -22,7 +21,7 @@ type stores struct {
 	reads func(offset uint64) error       // what reading back returns
 }
 
-func (s *stores) storeOffset(ctx context.Context, consumer, stream string, offset uint64) error {
+func (s *stores) store(ctx context.Context, offset uint64, _ bool) error {
 	if s.block != nil {
 		if err := s.block(ctx); err != nil {
 			return err
@@ -34,14 +33,11 @@ func (s *stores) storeOffset(ctx context.Context, consumer, stream string, offse
 	if s.fails != nil {
 		return s.fails
 	}
-	if consumer != "billing" || stream != "orders" {
-		return fmt.Errorf("stored as %q on %q", consumer, stream)
-	}
 	s.sent, s.at = append(s.sent, offset), append(s.at, time.Now())
 	return nil
 }
 
-func (s *stores) verifyOffset(_ context.Context, _, _ string, offset uint64) error {
+func (s *stores) verify(_ context.Context, offset uint64) error {
 	if s.reads != nil {
 		return s.reads(offset)
 	}
@@ -64,7 +60,7 @@ type bench struct {
 
 func startBench(p StorePolicy, s *stores) *bench {
 	b := &bench{stores: s, progress: newProgress(p), requests: make(chan storeRequest)}
-	b.storer = startStorer(s, "billing", "orders", b.progress, b.requests)
+	b.storer = startStorer(s, b.progress, b.requests)
 	return b
 }
 
@@ -231,7 +227,7 @@ func TestStorerNextSessionStoresAgain(t *testing.T) {
 			time.Sleep(time.Minute)
 			b.want(t, "first session", 7)
 			b.storer.close()
-			next := startStorer(b.stores, "billing", "orders", b.progress, b.requests)
+			next := startStorer(b.stores, b.progress, b.requests)
 			defer next.close()
 			time.Sleep(time.Minute)
 			b.want(t, "second session", 7, 7)
@@ -252,7 +248,7 @@ func TestStorerFailureIsNotStored(t *testing.T) {
 		b.stores.mu.Lock()
 		b.fails = nil
 		b.stores.mu.Unlock()
-		next := startStorer(b.stores, "billing", "orders", b.progress, b.requests)
+		next := startStorer(b.stores, b.progress, b.requests)
 		defer next.close()
 		time.Sleep(time.Second)
 		b.want(t, "on the next connection", 3)

@@ -84,17 +84,34 @@ func (s *subscription) start(ctx context.Context, name string, p position) error
 	if name != "" {
 		props = wire.Properties{{Key: "name", Value: name}}
 	}
+	return s.conn.subscribe(ctx, s.id, s.stream, p.spec, firstCredit, props)
+}
+
+func (c *conn) subscribe(ctx context.Context, sub uint8, stream string, spec wire.OffsetSpec, credit uint16, props wire.Properties) error {
 	resp := wire.Response{Key: wire.KeySubscribe}
-	err := s.conn.call(ctx, func(id uint32) wire.Frame {
-		return &wire.Subscribe{
-			Correlation: id, SubscriptionID: s.id, Stream: s.stream,
-			Spec: p.spec, Credit: firstCredit, Properties: props,
-		}
+	err := c.call(ctx, func(id uint32) wire.Frame {
+		return &wire.Subscribe{Correlation: id, SubscriptionID: sub, Stream: stream, Spec: spec, Credit: credit, Properties: props}
 	}, &resp)
 	if err != nil {
 		return err
 	}
-	return codeError(resp.Code, s.stream, s.conn.endpoint.user)
+	return codeError(resp.Code, stream, c.endpoint.user)
+}
+
+// unsubscribe returns when the broker sends nothing more for a subscription,
+// which may be one that it does not have.
+func (c *conn) unsubscribe(ctx context.Context, sub uint8) error {
+	resp := wire.Response{Key: wire.KeyUnsubscribe}
+	return c.call(ctx, func(id uint32) wire.Frame {
+		return &wire.Unsubscribe{Correlation: id, SubscriptionID: sub}
+	}, &resp)
+}
+
+// forsake is unsubscribe at the end of a session, which does not wait for long.
+func (c *conn) forsake(sub uint8) error {
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	return c.unsubscribe(ctx, sub)
 }
 
 // accept is called by the connection's reader. The queue has room for every
@@ -163,18 +180,7 @@ func (s *subscription) leave(polite bool) {
 	s.mu.Lock()
 	s.left = true
 	s.mu.Unlock()
-	s.conn.leave(s, s.unsubscribe, polite)
-}
-
-// unsubscribe returns when the broker sends nothing more.
-func (s *subscription) unsubscribe() error {
-	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
-	defer cancel()
-	resp := wire.Response{Key: wire.KeyUnsubscribe}
-	// The answer may also be that there is no such subscription.
-	return s.conn.call(ctx, func(id uint32) wire.Frame {
-		return &wire.Unsubscribe{Correlation: id, SubscriptionID: s.id}
-	}, &resp)
+	s.conn.leave(s, func() error { return s.conn.forsake(s.id) }, polite)
 }
 
 // receive waits for the next chunk and gives the credit for another one, or

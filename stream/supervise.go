@@ -130,7 +130,7 @@ func (r *run) session(ctx context.Context, s *subscription) (o outcome) {
 			return o
 		}
 		defer done()
-		r.storer = startStorer(to, r.c.cfg.Name, r.c.stream, r.progress, r.requests)
+		r.storer = startStorer(to, r.progress, r.requests)
 		defer r.storer.close()
 	}
 	o.err = r.deliver(ctx, s, &o.worked)
@@ -340,7 +340,7 @@ func (r *run) finish(cause error) error {
 // storeApart stores the mark without a session.
 func (r *run) storeApart(ctx context.Context, mark uint64) error {
 	if r.c.cfg.OffsetStore != nil { // it does not need the broker
-		return (&savingStore{r: r}).storeOffset(ctx, r.c.cfg.Name, r.c.stream, mark)
+		return (&savingStore{r: r}).store(ctx, mark, false)
 	}
 	where, err := r.c.env.find(ctx, r.c.stream)
 	if err != nil {

@@ -1,13 +1,10 @@
 package stream
 
 import (
-	"context"
 	"net"
 	"sync"
 	"sync/atomic"
 	"syscall"
-
-	"github.com/tidemark-go/tidemark/internal/wire"
 )
 
 // direct writes a frame from the goroutine that has it, where the socket takes
@@ -23,6 +20,9 @@ type direct struct {
 	attempt func(fd uintptr) bool
 	frame   []byte // of the attempt
 	taken   int    // by the attempt
+
+	hold sync.Mutex // guards held
+	held bool       // the kernel keeps what is written, see keep
 }
 
 // init prepares for writing to nc.
@@ -36,9 +36,9 @@ func (d *direct) init(nc net.Conn) {
 	}
 }
 
-// try writes f if that can be done at once. Where only a part of it was taken,
-// the frame counts as queued, and an empty one has to be sent after it.
-func (d *direct) try(f wire.Frame) (done, begun bool) {
+// try writes a frame if that can be done at once. Where only a part of it was
+// taken, the frame counts as queued, and an empty one has to be sent after it.
+func (d *direct) try(frame []byte) (done, begun bool) {
 	if d.socket == nil || d.queued.Load() > 0 || !d.mu.TryLock() {
 		return false, false
 	}
@@ -46,30 +46,29 @@ func (d *direct) try(f wire.Frame) (done, begun bool) {
 	if d.queued.Load() > 0 || len(d.rest) > 0 {
 		return false, false
 	}
-	b, err := wire.Append(d.frame[:0], f)
-	if err != nil {
-		return false, false // the other way says so
-	}
-	d.frame, d.taken = b, 0
-	if err := d.socket.Write(d.attempt); err != nil || d.taken == 0 {
+	d.frame, d.taken = frame, 0
+	err := d.socket.Write(d.attempt)
+	d.frame = nil
+	if err != nil || d.taken == 0 {
 		return false, false // as when the last deadline has passed
 	}
-	if d.taken == len(b) {
+	if d.taken == len(frame) {
 		return true, false
 	}
-	d.rest = append([]byte(nil), b[d.taken:]...)
+	d.rest = append([]byte(nil), frame[d.taken:]...)
 	return false, true
 }
 
-// direct sends f at once if that is possible. Otherwise it returns what has to
-// be sent over the writer for it: f, or the rest of it.
-func (c *conn) direct(ctx context.Context, f wire.Frame) (done bool, b []byte, err error) {
-	begun := false
-	if ctx.Err() == nil && c.alive() {
-		done, begun = c.now.try(f)
+// keep has the kernel keep what is written, in order to send it together, or
+// send it now and from now on. What is kept is sent after 200 ms in any case, and
+// when the process ends, however it does (tcp(7), TCP_CORK; elsewhere than on
+// Linux nothing is kept).
+func (d *direct) keep(on bool) {
+	d.hold.Lock()
+	defer d.hold.Unlock()
+	if d.socket == nil || on == d.held {
+		return
 	}
-	if !done && !begun {
-		b, err = wire.Append(nil, f)
-	}
-	return done, b, err
+	d.held = on
+	_ = d.socket.Control(func(fd uintptr) { setCork(fd, on) }) // a closed socket keeps nothing
 }
