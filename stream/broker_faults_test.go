@@ -105,11 +105,21 @@ func TestUnstorableMarkIsReported(t *testing.T) {
 // A corrupt chunk is never delivered but fetched again.
 func TestCorruptChunkIsFetchedAgain(t *testing.T) {
 	b, env, stream := faulty(t, 500)
+	var told atomic.Int64
+	env.states = startStates(Config{Logger: env.cfg.Logger, OnState: func(c StateChange) {
+		if errors.Is(c.Err, ErrCorruptChunk) {
+			told.Add(1)
+		}
+	}})
 	b.CorruptChunks(stream, 3)
 	c := newCollector(t, 500)
 	stop, _ := runConsumer(t, env, stream, ConsumerConfig{Name: "c"}, c.handle)
 	c.want(0, 500)
 	_ = stop()
+	must(t, env.Close())
+	if env.CorruptChunks() != 3 || told.Load() != 3 {
+		t.Errorf("%d corrupt chunks were counted, and %d told; want 3", env.CorruptChunks(), told.Load())
+	}
 }
 
 // Frames cut off, garbage between frames, a new leader, a stream that is

@@ -150,7 +150,9 @@ func (e *Env) NewConsumer(stream string, cfg ConsumerConfig) (*Consumer, error) 
 //
 // A lost connection, a broker that restarts or is away for however long, a
 // leader that moves: Run connects again by itself and goes on at the first
-// message not handled. Nothing is handled twice within one run.
+// message not handled. Nothing is handled twice within one run. If the stream is
+// deleted and created again meanwhile, it starts over in the new one, as Start
+// says where nothing is stored; see [StateStreamRecreated].
 //
 // Before it returns, the last mark is stored and read back, which takes
 // [CloseTimeout] at most; if that fails the error wraps [ErrNotStored] as well.
@@ -158,7 +160,7 @@ func (e *Env) NewConsumer(stream string, cfg ConsumerConfig) (*Consumer, error) 
 //
 // Run never returns nil. The error wraps the context's error after a
 // cancellation, [ErrClosed] after Env.Close, a [*HandlerError], [ErrRunning],
-// or one of [ErrStreamNotFound], [ErrStreamDeleted], [ErrStreamRecreated],
+// or one of [ErrStreamNotFound], [ErrStreamDeleted],
 // [ErrMalformed], [ErrAuthentication], [ErrVirtualHost], [ErrAccessRefused], [ErrTLS].
 func (c *Consumer) Run(ctx context.Context, h Handler) error {
 	return c.consume(ctx, func(r *run) { r.h, r.workers = h, c.cfg.Workers })

@@ -40,6 +40,8 @@ type Env struct {
 	dialing chan struct{}
 	admin   atomic.Pointer[conn]
 
+	corrupt atomic.Uint64 // chunks
+
 	readers *pool // on which chunks come
 	stores  *pool // on which StorePolicy.Every stores, one to a node
 }
@@ -102,6 +104,11 @@ func (e *Env) Close() error {
 	}
 	return opErr("close", "", "", errors.Join(err, e.states.close()))
 }
+
+// CorruptChunks returns how many chunks did not match their checksum since the
+// Env was made. None was delivered: the connection was dropped and the chunk
+// fetched again. See [ErrCorruptChunk].
+func (e *Env) CorruptChunks() uint64 { return e.corrupt.Load() }
 
 func closeAll(producers []*Producer) error {
 	ctx, cancel := context.WithTimeout(context.Background(), CloseTimeout)

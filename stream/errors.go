@@ -18,6 +18,9 @@ var (
 	// ErrProtocol is returned for a peer that does not speak the stream
 	// protocol, or breaks it.
 	ErrProtocol = errors.New("not the stream protocol")
+	// ErrCorruptChunk is why a consumer connects again, in StateChange.Err, when
+	// a chunk did not match its checksum. It is not delivered but fetched again.
+	ErrCorruptChunk = errors.New("corrupt chunk")
 	// ErrTLS is returned when the TLS handshake fails: a plain port (together
 	// with ErrUnreachable, as it may be a broker that is not up yet), a
 	// certificate that is not trusted or is for another name.
@@ -34,8 +37,9 @@ var (
 	ErrStreamNotFound = errors.New("stream not found")
 	// ErrStreamDeleted is returned when the stream was deleted while in use.
 	ErrStreamDeleted = errors.New("stream deleted while in use")
-	// ErrStreamRecreated is returned by a consumer whose stream was deleted
-	// and created again under it: its position belongs to the old stream.
+	// ErrStreamRecreated is in StateChange.Err when a consumer's stream was
+	// deleted and created again under it, and beside ErrNotStored when that
+	// has happened by the end of its run: the mark belongs to the old stream.
 	ErrStreamRecreated = errors.New("stream deleted and created again")
 	// ErrStreamMismatch is returned by DeclareStream for a stream that exists
 	// with other arguments, or a name that the broker does not accept.

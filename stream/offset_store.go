@@ -25,8 +25,9 @@ type OffsetStore interface {
 	// has handled itself after a reconnect. An error ends the run.
 	Load(ctx context.Context, consumer, stream string) (offset uint64, ok bool, err error)
 	// Save records the offset of the last handled message and returns when it is
-	// safe. Calls for one run come one after the other, with offsets that never
-	// fall but may repeat, on a goroutine of the run. ctx ends with the
+	// safe. Calls for one run come one after the other, with offsets that may
+	// repeat but never fall, unless the stream was created again (see
+	// [StateStreamRecreated]), on a goroutine of the run. ctx ends with the
 	// connection or the caller, at the latest after CloseTimeout when a run
 	// ends. An error is logged and Save called again a second later; with
 	// StorePolicy.Every, in Commit and at the end of a run it is returned.

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"net"
 	"net/url"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -240,49 +242,114 @@ func testStreamDeletedInUse(t *testing.T, b broker) {
 	}
 }
 
-// A stream deleted and created again under a consumer ends its run, whether the
-// new one is shorter than the position or has grown beyond it.
+// A stream deleted and created again under a consumer, whether the new one is
+// shorter than the position or has grown beyond it: the run starts over in it, and
+// says so. Nothing of the old stream's place is left.
 func TestStreamRecreated(t *testing.T) { onBrokers(t, testStreamRecreated) }
 
 func testStreamRecreated(t *testing.T, b broker) {
-	direct := connect(t, b.StreamURL())
-	for name, refill := range map[string]int{"empty": 0, "shorter": 20, "longer": 300} {
+	named := ConsumerConfig{Name: "billing"}
+	parallel, elsewhere := named, named
+	parallel.Workers = 4
+	elsewhere.OffsetStore = &memoryStore{}
+	for name, test := range map[string]struct {
+		cfg    ConsumerConfig
+		batch  bool
+		refill int // of the new stream, before the old one's end is noticed
+	}{
+		"empty":        {cfg: named},
+		"shorter":      {cfg: named, refill: 20},
+		"longer":       {cfg: named, refill: 300},
+		"workers":      {cfg: parallel, refill: 300},
+		"batches":      {cfg: named, batch: true, refill: 300},
+		"offset store": {cfg: elsewhere, refill: 300},
+		"no name":      {refill: 20},
+	} {
 		t.Run(name, func(t *testing.T) {
+			direct := connect(t, b.StreamURL())
 			proxy, uri := throughProxy(t, b)
-			env := connect(t, uri)
+			recreated := make(chan error, 10)
+			env, err := Connect(t.Context(), Config{URIs: []string{uri}, OnState: func(c StateChange) {
+				if c.State == StateStreamRecreated {
+					recreated <- c.Err
+				}
+			}})
+			must(t, err)
+			defer func() { must(t, env.Close()) }()
 			stream := newStream(t, direct)
 			publish(t, direct, stream, 0, 100)
-			c, _ := env.NewConsumer(stream, ConsumerConfig{Name: "c"})
-			err := within5s(t, ErrStreamRecreated, func(ctx context.Context) error {
-				return c.Run(ctx, func(ctx context.Context, d *Delivery) error {
-					if d.Offset > 99 {
-						t.Errorf("offset %d of the new stream was handled as if it were the old one", d.Offset)
-					}
-					if d.Offset != 99 {
-						return nil
-					}
+			c, err := env.NewConsumer(stream, test.cfg)
+			must(t, err)
+			replace := func(ctx context.Context) error {
+				if test.cfg.Name != "" {
 					// A store on its way while the stream is deleted and created
 					// again arrives in the new one: nobody can tell. Not here.
 					must(t, c.Commit(ctx))
-					must(t, direct.DeleteStream(ctx, stream))
-					must(t, direct.DeclareStream(ctx, stream, StreamConfig{}))
-					publish(t, direct, stream, 500, 500+refill)
-					// Neither is there an answer to a store that was sent
-					// before the broker has told of the deletion.
-					eventually(t, "the broker tells", 5*time.Second, func() bool { return proxy.Seen(wire.KeyMetadataUpdate) > 0 })
-					_, err := direct.Stats(ctx, stream)
-					return err
-				})
-			})
-			if !strings.Contains(err.Error(), "new run") {
-				t.Errorf("%v does not say what to do", err)
+				}
+				must(t, direct.DeleteStream(ctx, stream))
+				must(t, direct.DeclareStream(ctx, stream, StreamConfig{}))
+				publish(t, direct, stream, 500, 500+test.refill)
+				// Neither is there an answer to a store that was sent
+				// before the broker has told of the deletion.
+				eventually(t, "the broker tells", 5*time.Second, func() bool { return proxy.Seen(wire.KeyMetadataUpdate) > 0 })
+				_, err := direct.Stats(ctx, stream)
+				return err
 			}
-			// The next run begins as Start says: nothing of the old stream is left.
-			publish(t, env, stream, 500+refill, 600+refill)
-			bodies, first := readN(t, env, stream, ConsumerConfig{Name: "c"}, 100+refill)
-			wantNumbers(t, bodies, 500, 600+refill)
-			if first != 0 {
-				t.Errorf("first offset is %d", first)
+			end := 600 + test.refill
+			var mu sync.Mutex
+			var bodies []string
+			var last uint64
+			ctx, enough := context.WithTimeout(t.Context(), 30*time.Second)
+			defer enough()
+			handle := func(ctx context.Context, d *Delivery) error {
+				if len(d.Body) < 3 {
+					if d.Offset == 99 {
+						return replace(ctx)
+					}
+					return nil
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				bodies, last = append(bodies, string(d.Body)), max(last, d.Offset)
+				if len(bodies) == end-500 {
+					enough()
+				}
+				return nil
+			}
+			done := make(chan error, 1)
+			go func() {
+				if test.batch {
+					done <- c.RunBatch(ctx, func(ctx context.Context, batch []Delivery) error {
+						for i := range batch {
+							if err := handle(ctx, &batch[i]); err != nil {
+								return err
+							}
+						}
+						return nil
+					})
+					return
+				}
+				done <- c.Run(ctx, handle)
+			}()
+			wantErr(t, recv(t, recreated, "the change of state"), ErrStreamRecreated)
+			publish(t, direct, stream, 500+test.refill, end)
+			err = recv(t, done, "the end of the run")
+			if !errors.Is(err, context.Canceled) || errors.Is(err, ErrNotStored) {
+				t.Errorf("the run ended with %v", err)
+			}
+			slices.Sort(bodies) // workers have no order
+			wantNumbers(t, bodies, 500, end)
+			if store, ok := test.cfg.OffsetStore.(*memoryStore); ok {
+				if !store.at(last) {
+					t.Errorf("offset %d is saved, want %d", store.offset, last)
+				}
+			} else if test.cfg.Name != "" {
+				if got, err := direct.QueryOffset(t.Context(), "billing", stream); err != nil || got != last {
+					t.Errorf("offset %d is stored (%v), want %d", got, err, last)
+				}
+			}
+			if len(recreated) > 0 {
+				t.Errorf("it was recreated once more: %v", <-recreated)
 			}
 		})
 	}

@@ -25,7 +25,8 @@ import (
 // The soak: while a named producer publishes numbers to a stream of three
 // replicas, and a consumer whose connections go through proxies handles them,
 // something breaks again and again, and a watcher with a connection of its own
-// compares the stored offset with what is handled. The scale is that of
+// compares the stored offset with what is handled. Bystanders read on the same
+// connections. The scale is that of
 // `make test`; TIDEMARK_SOAK_FAULTS=200 TIDEMARK_SOAK_MESSAGES=10000000 is that
 // of `make soak`. TIDEMARK_SOAK_SEED repeats a run's choice of faults.
 
@@ -218,6 +219,36 @@ func (s *soak) watch(ctx context.Context) {
 	}
 }
 
+// bystanders is how many there are: with the consumer, more than there are
+// connections to a node.
+const bystanders = 3
+
+// standBy reads the stream beside the consumer, and checks that the numbers come
+// one after the other.
+func (s *soak) standBy(ctx context.Context) error {
+	c, err := s.env.NewConsumer(s.stream, ConsumerConfig{})
+	if err != nil {
+		return err
+	}
+	ctx, enough := context.WithCancelCause(ctx)
+	defer enough(nil)
+	all := errors.New("all of them came")
+	next := 0
+	err = c.Run(ctx, func(_ context.Context, d *Delivery) error {
+		if n := soakNumberOf(d); n != next {
+			return fmt.Errorf("a bystander got %d, and %d was to come", n, next)
+		}
+		if next++; next == s.total {
+			enough(all)
+		}
+		return nil
+	})
+	if errors.Is(err, all) {
+		return nil
+	}
+	return err
+}
+
 // run runs consume, which handles messages until ctx ends, and breaks things
 // meanwhile.
 func (s *soak) run(consume func(ctx context.Context) error) {
@@ -229,12 +260,22 @@ func (s *soak) run(consume func(ctx context.Context) error) {
 	wg.Go(func() { consumed <- consume(ctx) })
 	wg.Go(func() { published <- s.publish(ctx) })
 	wg.Go(func() { s.watch(ctx) })
+	stood, standing := make(chan error, bystanders), bystanders
+	for range bystanders {
+		wg.Go(func() { stood <- s.standBy(ctx) })
+	}
 	reach := func(n int) {
 		eventually(t, fmt.Sprintf("%d messages are handled", n), 3*time.Minute, func() bool {
 			select {
 			case err := <-consumed:
 				cancel()
 				t.Fatalf("consuming ended at %d: %v", s.handled.Load(), err)
+			case err := <-stood:
+				if err != nil {
+					cancel()
+					t.Fatal(err)
+				}
+				standing--
 			default:
 			}
 			return s.handled.Load() >= int64(n) || t.Failed()
@@ -254,6 +295,14 @@ func (s *soak) run(consume func(ctx context.Context) error) {
 	s.calm()
 	s.allowed.Store(int64(s.total))
 	reach(s.total)
+	for ; standing > 0; standing-- {
+		select {
+		case err := <-stood:
+			must(t, err)
+		case <-time.After(3 * time.Minute):
+			t.Fatal("a bystander has not come to the end")
+		}
+	}
 	cancel()
 	wg.Wait()
 	if err := <-consumed; !errors.Is(err, context.Canceled) || errors.Is(err, ErrNotStored) {
@@ -369,6 +418,18 @@ func (s *soak) calm() {
 func TestRealSoak(t *testing.T) {
 	s := newSoak(t)
 	c, err := s.env.NewConsumer(s.stream, ConsumerConfig{Name: soakName})
+	must(t, err)
+	s.run(func(ctx context.Context) error {
+		return c.Run(ctx, func(_ context.Context, d *Delivery) error {
+			s.ended(s.begun(d, 0))
+			return nil
+		})
+	})
+}
+
+func TestRealSoakStoreEach(t *testing.T) {
+	s := newSoak(t)
+	c, err := s.env.NewConsumer(s.stream, ConsumerConfig{Name: soakName, Store: StorePolicy{Every: 1}})
 	must(t, err)
 	s.run(func(ctx context.Context) error {
 		return c.Run(ctx, func(_ context.Context, d *Delivery) error {

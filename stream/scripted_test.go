@@ -24,12 +24,13 @@ type scripted struct {
 
 	subscriptions int
 	endpoint      endpoint
+	recreated     chan error // what StateStreamRecreated said, of any env
 }
 
 const testStream = "orders"
 
 func startScripted(t testing.TB) *scripted {
-	b := &scripted{committed: -1, stored: map[string]uint64{}}
+	b := &scripted{committed: -1, stored: map[string]uint64{}, recreated: make(chan error, 10)}
 	b.endpoint = listen(t, b.serve)
 	return b
 }
@@ -39,6 +40,11 @@ func (b *scripted) env(t testing.TB) *Env {
 	t.Helper()
 	cfg := testConfig()
 	cfg.URIs = []string{b.endpoint.uri()}
+	cfg.OnState = func(c StateChange) {
+		if c.State == StateStreamRecreated {
+			b.recreated <- c.Err
+		}
+	}
 	e, err := Connect(soon(t), cfg)
 	if err != nil {
 		t.Fatal(err)

@@ -20,6 +20,10 @@ const (
 	// StateMessagesLost: retention has removed Lost messages that the consumer
 	// had not read. It goes on at the first that is left.
 	StateMessagesLost
+	// StateStreamRecreated: the stream was deleted and created again. The
+	// consumer starts over in the new one, as its Start says where nothing is
+	// stored. Err says how that was noticed.
+	StateStreamRecreated
 )
 
 // String names the state.
@@ -33,6 +37,8 @@ func (s State) String() string {
 		return "closed"
 	case StateMessagesLost:
 		return "messages lost"
+	case StateStreamRecreated:
+		return "stream recreated"
 	}
 	return "unknown"
 }
@@ -63,7 +69,7 @@ type StateChange struct {
 	Role   Role
 	Stream string
 	Name   string // the consumer's or producer's, if it has one
-	Err    error  // with StateReconnecting and StateClosed
+	Err    error  // with StateReconnecting, StateClosed and StateStreamRecreated
 	// Attempt is, with StateReconnecting, the number of the attempt that
 	// follows, counted from 1 since a connection was of use.
 	Attempt int
@@ -101,6 +107,8 @@ func (s *states) change(c StateChange) {
 		log.Log(context.Background(), level, "connected")
 	case StateReconnecting:
 		log.Warn("connection lost or not made; connecting again", "error", c.Err, "attempt", c.Attempt)
+	case StateStreamRecreated:
+		log.Warn("the stream was deleted and created again; starting over in the new one", "error", c.Err)
 	case StateMessagesLost:
 		log.Error("retention has removed messages before they were read; going on at the first that is left", "lost", c.Lost)
 	}

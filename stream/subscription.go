@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/tidemark-go/tidemark/internal/wire"
@@ -24,6 +25,8 @@ type subscription struct {
 	conn   *sharedConn
 	id     uint8
 	chunks chan received
+
+	corrupt *atomic.Uint64 // counts the Env's corrupt chunks
 
 	ring ring
 	mu   sync.Mutex
@@ -48,7 +51,7 @@ func (e *Env) subscribe(ctx context.Context, stream, name string, buffered int, 
 	}
 	var s *subscription
 	err = firstOf(ctx, where.forReading(), func(n node) (err error) {
-		s = newSubscription(stream, buffered)
+		s = newSubscription(stream, buffered, &e.corrupt)
 		s.leads = n == where.leader
 		s.conn, s.id, err = e.readers.join(ctx, n, s, func(h hooks) (*conn, error) {
 			return e.dialNode(ctx, where.told, n, "tidemark-consumer", h)
@@ -71,9 +74,9 @@ func (e *Env) subscribe(ctx context.Context, stream, name string, buffered int, 
 	return s, nil
 }
 
-func newSubscription(stream string, buffered int) *subscription {
+func newSubscription(stream string, buffered int, corrupt *atomic.Uint64) *subscription {
 	return &subscription{
-		stream: stream, chunks: make(chan received, maxChunks), over: make(chan struct{}),
+		stream: stream, corrupt: corrupt, chunks: make(chan received, maxChunks), over: make(chan struct{}),
 		flow: flow{limit: buffered, granted: firstCredit},
 		ring: ring{size: buffered},
 	}
@@ -120,7 +123,9 @@ func (c *conn) forsake(sub uint8) error {
 func (s *subscription) accept(d wire.Deliver, buffer []byte) error {
 	chunk, err := wire.ParseChunk(d.Chunk)
 	if err == nil {
-		err = chunk.Check()
+		if err = chunk.Check(); err != nil {
+			s.corrupt.Add(1)
+		}
 	}
 	if err != nil {
 		return err

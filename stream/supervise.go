@@ -23,11 +23,18 @@ type run struct {
 	letters *deadLetters
 
 	start    Start // resolved when the run began
+	anew     bool  // the stream was created again: what is stored is of the old one
 	progress *progress
 	requests chan storeRequest
 	storer   *storer // of the session, if the consumer has a name
 	ended    chan struct{}
 
+	connected bool // at least once
+	place
+}
+
+// place is how far a run is in its stream.
+type place struct {
 	// next is where the coming session begins; known once hasNext is set.
 	next    position
 	hasNext bool
@@ -38,9 +45,8 @@ type run struct {
 	seenChunk    uint64
 	hasSeenChunk bool
 	// id is that of the newest chunk with handled messages, for the same.
-	id        chunkID
-	hasID     bool
-	connected bool // at least once
+	id    chunkID
+	hasID bool
 	// resumes is set where next follows a message that was handled, and
 	// lostBelow is what retention has been reported to have removed.
 	resumes   bool
@@ -83,6 +89,9 @@ func (r *run) supervise(ctx context.Context) error {
 			return r.finish(err)
 		case ctx.Err() != nil:
 			return r.finish(context.Cause(ctx))
+		case errors.Is(err, ErrStreamRecreated):
+			r.startOver(err)
+			continue
 		case errors.Is(err, ErrStreamNotFound) && r.connected:
 			return fmt.Errorf("%w; its messages and stored offsets are gone: create it again with Env.DeclareStream and start a new run", ErrStreamDeleted)
 		case isFatal(err):
@@ -90,6 +99,12 @@ func (r *run) supervise(ctx context.Context) error {
 		}
 		r.state(StateChange{State: StateReconnecting, Err: err, Attempt: attempt + 2})
 	}
+}
+
+// startOver forgets the stream that is gone, and its mark with it.
+func (r *run) startOver(err error) {
+	r.place, r.anew, r.progress = place{}, true, newProgress(r.c.cfg.Store)
+	r.state(StateChange{State: StateStreamRecreated, Err: err})
 }
 
 // closed reports the end of the run.
@@ -174,7 +189,7 @@ func (r *run) feed(d dispatcher, s *subscription, worked *bool) error {
 		}
 		chunk := received.Chunk
 		if r.hasID && r.id.contradicts(&chunk, s.leads) {
-			return fmt.Errorf("%w: the messages at offset %d are not those that were read; a new run begins as Start says", ErrStreamRecreated, chunk.FirstOffset)
+			return fmt.Errorf("%w: the messages at offset %d are not those that were read", ErrStreamRecreated, chunk.FirstOffset)
 		}
 		r.seenChunk, r.hasSeenChunk = max(r.seenChunk, chunk.FirstOffset), true
 		if r.next.wants(&chunk) {
@@ -264,7 +279,7 @@ func (r *run) position(ctx context.Context, s *subscription) (position, error) {
 }
 
 func (r *run) firstPosition(ctx context.Context, c *conn, now Stats) (first, again position, err error) {
-	if r.c.cfg.Name != "" && r.start.useStored() {
+	if r.c.cfg.Name != "" && r.start.useStored() && !r.anew {
 		stored, err := r.loadOffset(ctx, c)
 		switch {
 		case err == nil && stored+1 == 0:
@@ -306,7 +321,7 @@ func (r *run) checkRecreated(ctx context.Context, c *conn) error {
 			return err
 		}
 	}
-	return fmt.Errorf("%w: it ends before offset %d, which was read from it; a new run begins as Start says", ErrStreamRecreated, r.seenChunk)
+	return fmt.Errorf("%w: it ends before offset %d, which was read from it", ErrStreamRecreated, r.seenChunk)
 }
 
 // storeLast stores the mark at the end of a session and reads it back. The

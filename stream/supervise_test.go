@@ -149,7 +149,9 @@ func TestRunMovedStreamStoresNothing(t *testing.T) {
 		return nil
 	})
 	r.want(t, 100, 101)
-	wantErr(t, r.end(t), ErrStreamRecreated)
+	wantErr(t, recv(t, b.recreated, "the change"), ErrStreamRecreated)
+	r.stop(errTest)
+	wantErr(t, r.end(t), errTest)
 	if got, ok := b.storedOffset("billing"); ok {
 		t.Errorf("offset %d is stored in the new stream, whose messages up to it the next run would skip", got)
 	}
@@ -195,7 +197,10 @@ func TestRunNoticesARecreatedStreamBeforeTheFirstMessage(t *testing.T) {
 			recv(t, subscribed, "the subscription")
 			b.recreate()
 			b.drop()
-			wantErr(t, r.end(t), ErrStreamRecreated)
+			wantErr(t, recv(t, b.recreated, "the change"), ErrStreamRecreated)
+			recv(t, subscribed, "the subscription to the new stream")
+			r.stop(errTest)
+			wantErr(t, r.end(t), errTest)
 		})
 	}
 }
