@@ -30,8 +30,8 @@ type Config struct {
 	// Resolve makes, of the address that a node of the cluster advertises, the
 	// one at which to reach it, where that is another one: behind a load balancer
 	// or a proxy, or in a container. It is called before each connection to a node
-	// that the broker has named, possibly on several goroutines at a time, and must
-	// not block. What answers must be the node that was asked for; a load balancer
+	// that the broker has named, unless one of URIs has led to it, possibly on
+	// several goroutines at a time, and must not block. What answers must be the node that was asked for; a load balancer
 	// is tried 20 times until it is. With TLS the certificate has to be for
 	// the resolved host, or for TLS.ServerName. Default nil: as advertised.
 	Resolve func(host string, port int) (string, int)

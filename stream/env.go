@@ -15,9 +15,9 @@ import (
 // Env is the entry to a broker or cluster: administration, producers and
 // consumers start here. It is safe for concurrent use and meant to live as
 // long as the program. It keeps one connection for administration and makes a
-// new one when that is lost. Its consumers share connections, at most as many to
-// each node as the program has cores (GOMAXPROCS) while that gives each of up to
-// 256 consumers a place; a producer has one of its own.
+// new one when that is lost. Its consumers share connections: as many to each
+// node as the program has cores (GOMAXPROCS), with up to 256 consumers on each,
+// and more only where these are full. A producer has a connection of its own.
 type Env struct {
 	cfg       Config
 	endpoints []endpoint

@@ -18,11 +18,19 @@ type whereabouts struct {
 	told *conn
 }
 
-// find asks on the admin connection where a stream lives.
+// find asks on the admin connection where a stream lives. One that does not
+// answer in the time in which a new one could is given up: whoever asks has lost
+// a connection already, and should not wait for the heartbeats of this one too.
 func (e *Env) find(ctx context.Context, stream string) (w whereabouts, err error) {
-	err = e.onAdmin(ctx, func(ctx context.Context, c *conn) (err error) {
-		w.told = c
-		w.location, err = c.locate(ctx, stream)
+	err = e.onAdmin(ctx, func(ctx context.Context, c *conn) error {
+		limit := e.cfg.DialTimeout
+		soon, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("%w: %s did not answer within %v", ErrUnreachable, c.endpoint.address(), limit))
+		defer cancel()
+		where, err := c.locate(soon, stream)
+		if soon.Err() != nil && ctx.Err() == nil {
+			c.fail(context.Cause(soon))
+		}
+		w = whereabouts{where, c}
 		return err
 	})
 	return w, err

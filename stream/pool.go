@@ -38,8 +38,8 @@ type sharedConn struct {
 
 	users  map[*subscription]uint8 // with their ids; under of.mu
 	lastID uint8                   // under of.mu
-	// ids are whom chunks are for. A subscription keeps its id until the broker
-	// has answered that it has ended: what comes before that is still for it.
+	// ids are whom chunks are for. An id is taken until the broker has answered
+	// that its subscription has ended: what comes before that is still for it.
 	ids [maxIDs]atomic.Pointer[subscription]
 }
 
@@ -151,8 +151,8 @@ func (p *pool) remove(c *sharedConn) {
 }
 
 // leave ends s's use of the connection. Where there are others, goodbye first has
-// the broker send s nothing more; s keeps its id for good if it fails. The last
-// user closes the connection, politely if the peer is to be told.
+// the broker send s nothing more; if it fails, s's id stays taken for good. The
+// last user closes the connection, politely if the peer is to be told.
 func (c *sharedConn) leave(s *subscription, goodbye func() error, polite bool) {
 	last, stays := c.drop(s, false, false)
 	if stays {
@@ -182,6 +182,8 @@ func (c *sharedConn) drop(s *subscription, force, freeID bool) (last, stays bool
 	delete(c.users, s)
 	if freeID {
 		c.ids[id].Store(nil)
+	} else {
+		c.ids[id].Store(&subscription{left: true, corrupt: s.corrupt}) // without its memory
 	}
 	if last = len(c.users) == 0; last {
 		c.of.remove(c)

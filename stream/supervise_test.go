@@ -294,6 +294,37 @@ func TestRunKeepsTheHandlersError(t *testing.T) {
 	}
 }
 
+// TestRunReconnectsPastASilentAdmin: a lost connection is made again though the
+// administrative one, which is asked for the stream's place, is silent. Its
+// heartbeats would tell after a minute and a half.
+func TestRunReconnectsPastASilentAdmin(t *testing.T) {
+	noLeaks(t)
+	b := startScripted(t)
+	b.committed = 0
+	var silent, reader atomic.Pointer[peer]
+	b.onCommand = func(p *peer, key wire.Key, _ []byte) bool {
+		if key != wire.KeyMetadata {
+			return false
+		}
+		return !silent.CompareAndSwap(nil, p) && silent.Load() == p // answers once
+	}
+	b.onSubscribe = func(p *peer, nth int, _ wire.OffsetSpec) {
+		reader.Store(p)
+		p.write(chunkFrame(uint64(nth), "a"))
+	}
+	env := b.env(t)
+	env.cfg.DialTimeout = 200 * time.Millisecond
+	got := make(chan uint64, 10)
+	stop, _ := runConsumer(t, env, testStream, ConsumerConfig{}, func(d *Delivery) { got <- d.Offset })
+	recv(t, got, "the first message")
+	b.set(func() { b.committed = 1 })
+	_ = reader.Load().nc.Close()
+	if offset := recv(t, got, "the second message"); offset != 1 {
+		t.Errorf("handled %d, want 1", offset)
+	}
+	_ = stop()
+}
+
 // TestRunSurvivesAnEarlyDeliver: a broken peer delivers before anybody has
 // subscribed, and something that is no chunk.
 func TestRunSurvivesAnEarlyDeliver(t *testing.T) {
