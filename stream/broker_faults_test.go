@@ -86,6 +86,23 @@ func TestLostStoreIsRepeated(t *testing.T) {
 	}
 }
 
+// A store that is lost while nothing follows it is noticed and repeated, without
+// Commit and before the end.
+func TestLostStoreIsRepeatedWhenQuiet(t *testing.T) {
+	for name, policy := range map[string]StorePolicy{"default": {}, "every": {Every: 1}} {
+		t.Run(name, func(t *testing.T) {
+			b, env, stream := faulty(t, 0)
+			handled := make(chan uint64, 10)
+			stop, _ := runConsumer(t, env, stream, ConsumerConfig{Name: "c", Store: policy}, func(d *Delivery) { handled <- d.Offset })
+			b.LoseStores(1)
+			publish(t, env, stream, 0, 1)
+			recv(t, handled, "the message")
+			must(t, b.Await(soon(t), func() bool { got, ok := b.Offset(stream, "c"); return ok && got == 0 }))
+			_ = stop()
+		})
+	}
+}
+
 // A broker that loses every store is reported, not swallowed.
 func TestUnstorableMarkIsReported(t *testing.T) {
 	b, env, stream := faulty(t, 5)

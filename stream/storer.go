@@ -26,6 +26,13 @@ type storer struct {
 	cancel   context.CancelFunc
 	wg       sync.WaitGroup
 	sending  sync.Mutex // held while a mark is stored, and read back
+
+	// Under sending, for quiet: how many stores were sent, how many they were at
+	// the last look, the last one, and whether it was read back.
+	sent, seen int
+	last       uint64
+	verified   bool
+	log        func(msg string, args ...any)
 }
 
 // storeRequest asks for a store now; done gets its outcome and never blocks.
@@ -35,9 +42,9 @@ type storeRequest struct {
 	done   chan error
 }
 
-func startStorer(to offsets, p *progress, requests chan storeRequest) *storer {
+func startStorer(to offsets, p *progress, requests chan storeRequest, log func(string, ...any)) *storer {
 	ctx, cancel := context.WithCancel(context.Background())
-	s := &storer{to: to, progress: p, requests: requests, cancel: cancel}
+	s := &storer{to: to, progress: p, requests: requests, cancel: cancel, log: log}
 	p.forgetStore()
 	s.wg.Add(1)
 	go s.run(ctx)
@@ -54,6 +61,8 @@ func (s *storer) run(ctx context.Context) {
 	defer s.wg.Done()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	look := time.NewTicker(quietAfter)
+	defer look.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -64,7 +73,31 @@ func (s *storer) run(ctx context.Context) {
 			s.storeIfDue(ctx, timer)
 		case <-timer.C:
 			s.storeIfDue(ctx, timer)
+		case <-look.C:
+			s.quiet(ctx)
 		}
+	}
+}
+
+// quietAfter is how long after a store that none has followed it is read back.
+// Within a burst the next store makes up for one that is lost.
+const quietAfter = time.Second
+
+// quiet reads the last store back, which repeats one that was lost, if there
+// was none since the last look. What remains lost is reported, and stored at the
+// end of the run or with the next message.
+func (s *storer) quiet(ctx context.Context) {
+	if !s.sending.TryLock() {
+		return
+	}
+	defer s.sending.Unlock()
+	since := s.sent - s.seen
+	if s.seen = s.sent; since > 0 || s.verified || s.sent == 0 {
+		return
+	}
+	s.verified = true // or not to be repaired from here
+	if err := s.to.verify(ctx, s.last); err != nil && ctx.Err() == nil {
+		s.log("the stored offset was not read back", "offset", s.last, "error", err)
 	}
 }
 
@@ -125,10 +158,13 @@ func (s *storer) storeLocked(ctx context.Context, verify, more bool) error {
 	if err := s.to.store(ctx, snap.mark, more); err != nil {
 		return err
 	}
+	s.sent++
+	s.last, s.verified = snap.mark, false
 	if verify {
 		if err := s.to.verify(ctx, snap.mark); err != nil {
 			return err
 		}
+		s.verified = true
 	}
 	s.progress.stored(snap)
 	return nil

@@ -60,7 +60,7 @@ type bench struct {
 
 func startBench(p StorePolicy, s *stores) *bench {
 	b := &bench{stores: s, progress: newProgress(p), requests: make(chan storeRequest)}
-	b.storer = startStorer(s, b.progress, b.requests)
+	b.storer = startStorer(s, b.progress, b.requests, func(string, ...any) {})
 	return b
 }
 
@@ -120,6 +120,44 @@ func TestStorerFastBurst(t *testing.T) {
 		time.Sleep(autoInterval)
 		b.want(t, "a moment later", 0, 100_000)
 	})
+}
+
+// The last store before a pause is read back, once, and none within a burst.
+func TestStorerReadsBackWhenQuiet(t *testing.T) {
+	for _, policy := range []StorePolicy{{}, {Every: 1}, {Interval: 10 * time.Millisecond}} {
+		synctest.Test(t, func(t *testing.T) {
+			var mu sync.Mutex
+			var read []uint64
+			list := func() []uint64 {
+				synctest.Wait()
+				mu.Lock()
+				defer mu.Unlock()
+				return slices.Clone(read)
+			}
+			b := startBench(policy, &stores{reads: func(offset uint64) error {
+				mu.Lock()
+				defer mu.Unlock()
+				read = append(read, offset)
+				return nil
+			}})
+			defer b.storer.close()
+			for i := range uint64(100) {
+				if b.handle(i) {
+					if err := b.storer.storeNow(t.Context(), false); err != nil {
+						t.Fatal(err)
+					}
+				}
+				time.Sleep(50 * time.Millisecond)
+			}
+			if got := list(); len(got) > 0 {
+				t.Errorf("%+v: read back %v within the burst", policy, got)
+			}
+			time.Sleep(time.Hour)
+			if got := list(); !slices.Equal(got, []uint64{99}) {
+				t.Errorf("%+v: read back %v, want the last one", policy, got)
+			}
+		})
+	}
 }
 
 // TestStorerMissesNoWakeUp: whatever is handled while a store is under way is
@@ -227,7 +265,7 @@ func TestStorerNextSessionStoresAgain(t *testing.T) {
 			time.Sleep(time.Minute)
 			b.want(t, "first session", 7)
 			b.storer.close()
-			next := startStorer(b.stores, b.progress, b.requests)
+			next := startStorer(b.stores, b.progress, b.requests, func(string, ...any) {})
 			defer next.close()
 			time.Sleep(time.Minute)
 			b.want(t, "second session", 7, 7)
@@ -248,7 +286,7 @@ func TestStorerFailureIsNotStored(t *testing.T) {
 		b.stores.mu.Lock()
 		b.fails = nil
 		b.stores.mu.Unlock()
-		next := startStorer(b.stores, b.progress, b.requests)
+		next := startStorer(b.stores, b.progress, b.requests, func(string, ...any) {})
 		defer next.close()
 		time.Sleep(time.Second)
 		b.want(t, "on the next connection", 3)

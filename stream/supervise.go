@@ -145,7 +145,7 @@ func (r *run) session(ctx context.Context, s *subscription) (o outcome) {
 			return o
 		}
 		defer done()
-		r.storer = startStorer(to, r.progress, r.requests)
+		r.storer = startStorer(to, r.progress, r.requests, r.log)
 		defer r.storer.close()
 	}
 	o.err = r.deliver(ctx, s, &o.worked)
