@@ -168,7 +168,8 @@ func (c *conn) queryOffset(ctx context.Context, consumer, stream string) (uint64
 // broker gives it back on being asked, since it never answers the store
 // itself. A lower offset than the one stored rewinds the consumer: its next
 // run begins after it. A consumer that is running goes on where it is, and its
-// next store overwrites this one.
+// next store overwrites this one, as does the reading back of one that it sent
+// in the two seconds before.
 func (e *Env) StoreOffset(ctx context.Context, consumer, stream string, offset uint64) error {
 	const op = "store offset on stream"
 	err := checkName(consumer)
