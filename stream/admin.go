@@ -197,10 +197,15 @@ const (
 	verifyPause = 50 * time.Millisecond
 )
 
-// verifyOffset reads the offset back. On the connection that stored it, the
-// first answer is the new one unless the broker dropped the store silently
-// (no permission, no leader): it is stored again once before giving up.
+// verifyOffset reads back an offset that was stored on this connection.
 func (c *conn) verifyOffset(ctx context.Context, consumer, stream string, offset uint64) error {
+	return c.readBack(ctx, consumer, stream, offset, func() error { return c.storeOffset(ctx, consumer, stream, offset) })
+}
+
+// readBack is verifyOffset with a way to store it again. The first answer is the
+// new offset unless the broker dropped the store silently (no permission, no
+// leader) or it was lost: it is stored again once before giving up.
+func (c *conn) readBack(ctx context.Context, consumer, stream string, offset uint64, again func() error) error {
 	var got uint64
 	var err error
 	for try := range verifyTries {
@@ -211,7 +216,7 @@ func (c *conn) verifyOffset(ctx context.Context, consumer, stream string, offset
 			return err
 		}
 		if try == verifyTries/2 {
-			if err := c.storeOffset(ctx, consumer, stream, offset); err != nil {
+			if err := again(); err != nil {
 				return err
 			}
 		}

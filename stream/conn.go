@@ -340,8 +340,6 @@ func (c *conn) readError(err error) error {
 	switch {
 	case errors.Is(err, io.EOF):
 		return fmt.Errorf("%w: %s closed the connection", ErrUnreachable, c.endpoint.address())
-	case errors.Is(err, wire.ErrCRC):
-		return fmt.Errorf("%w: %w: from %s: %v", ErrProtocol, ErrCorruptChunk, c.endpoint.address(), err)
 	case errors.Is(err, wire.ErrMalformed), errors.Is(err, wire.ErrFrameTooLarge):
 		return fmt.Errorf("%w: from %s: %v", ErrProtocol, c.endpoint.address(), err)
 	case errors.Is(err, ErrUnreachable):

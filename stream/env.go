@@ -22,9 +22,8 @@ type Env struct {
 	cfg       Config
 	endpoints []endpoint
 
-	recreatedWait time.Duration // shorter in tests
-	storeRenewal  time.Duration // shorter in tests
-	states        *states
+	storeRenewal time.Duration // shorter in tests
+	states       *states
 
 	// life ends with Close; what the Env owns lives under it.
 	life context.Context
@@ -59,11 +58,11 @@ func Connect(ctx context.Context, cfg Config) (*Env, error) {
 	}
 	life, end := context.WithCancelCause(context.Background())
 	e := &Env{
-		cfg: cfg, endpoints: endpoints, recreatedWait: recreatedWait, storeRenewal: storeRenewal, life: life, end: end,
+		cfg: cfg, endpoints: endpoints, storeRenewal: storeRenewal, life: life, end: end,
 		done: make(chan struct{}), dialing: make(chan struct{}, 1),
 		producers: map[*Producer]struct{}{},
-		readers:   newPool(runtime.GOMAXPROCS(0)), stores: newPool(1),
 	}
+	e.readers, e.stores = newPool(runtime.GOMAXPROCS(0), e.answers), newPool(1, e.answers)
 	if _, err := e.adminConn(ctx); err != nil {
 		end(ErrClosed)
 		return nil, opErr("connect", "", "", err)
@@ -106,8 +105,7 @@ func (e *Env) Close() error {
 }
 
 // CorruptChunks returns how many chunks did not match their checksum since the
-// Env was made. None was delivered: the connection was dropped and the chunk
-// fetched again. See [ErrCorruptChunk].
+// Env was made. None was delivered; each was fetched again. See [ErrCorruptChunk].
 func (e *Env) CorruptChunks() uint64 { return e.corrupt.Load() }
 
 func closeAll(producers []*Producer) error {

@@ -18,22 +18,41 @@ type whereabouts struct {
 	told *conn
 }
 
-// find asks on the admin connection where a stream lives. One that does not
-// answer in the time in which a new one could is given up: whoever asks has lost
-// a connection already, and should not wait for the heartbeats of this one too.
+// find asks where a stream lives: on the admin connection, or, if that does not
+// answer in the time in which a new one could, on one made for it. Whoever asks
+// has lost a connection already, and should not wait for the heartbeats of another
+// one too.
 func (e *Env) find(ctx context.Context, stream string) (w whereabouts, err error) {
-	err = e.onAdmin(ctx, func(ctx context.Context, c *conn) error {
-		limit := e.cfg.DialTimeout
-		soon, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("%w: %s did not answer within %v", ErrUnreachable, c.endpoint.address(), limit))
+	err = e.onAdmin(ctx, func(ctx context.Context, c *conn) (err error) {
+		soon, cancel := context.WithTimeoutCause(ctx, e.cfg.DialTimeout, errSilent)
 		defer cancel()
-		where, err := c.locate(soon, stream)
-		if soon.Err() != nil && ctx.Err() == nil {
-			c.fail(context.Cause(soon))
-		}
-		w = whereabouts{where, c}
+		w.told = c
+		w.location, err = c.locate(soon, stream)
 		return err
 	})
+	if !errors.Is(err, errSilent) || ctx.Err() != nil {
+		return w, err
+	}
+	c, err := dialAny(ctx, e.cfg, e.endpoints, "tidemark-admin", hooks{})
+	if err != nil {
+		return w, err
+	}
+	defer c.close()
+	w.told = c
+	w.location, err = c.locate(ctx, stream)
 	return w, err
+}
+
+// errSilent is how a call ends that was not answered while a connection could
+// have been made.
+var errSilent = fmt.Errorf("%w: no answer in the time of Config.DialTimeout", ErrUnreachable)
+
+// answers returns an error if the peer does not answer in the time in which a new
+// connection could be made.
+func (e *Env) answers(ctx context.Context, c *conn) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, e.cfg.DialTimeout, errSilent)
+	defer cancel()
+	return c.call(ctx, func(id uint32) wire.Frame { return &wire.Metadata{Correlation: id} }, &wire.MetadataResponse{})
 }
 
 // firstOf tries one node after the other until use works with one, or fails for

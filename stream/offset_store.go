@@ -51,10 +51,11 @@ func (r *run) loadOffset(ctx context.Context, c *conn) (offset uint64, err error
 	return offset, nil
 }
 
-// storeFor returns where a session stores.
-func (r *run) storeFor(ctx context.Context, s *subscription) (offsets, func(), error) {
+// storeFor returns where a session stores, and what to call at its end, which says
+// whether the broker is still there.
+func (r *run) storeFor(ctx context.Context, s *subscription) (to offsets, done func(there bool), err error) {
 	if r.c.cfg.OffsetStore != nil {
-		return &savingStore{r: r, session: s}, func() {}, nil
+		return &savingStore{r: r, session: s}, func(bool) {}, nil
 	}
 	link, err := r.c.env.storeLinkFor(ctx, s, r.c.cfg.Name, r.c.cfg.Store)
 	if err != nil {

@@ -153,24 +153,24 @@ func TestPositionIgnoresTrackingChunks(t *testing.T) {
 }
 
 func TestChunkContradicts(t *testing.T) {
-	seen := chunkID{first: 100, timestamp: 5, epoch: 1}
+	const ms = int64(1_000_000)
+	skew := clockSkew.Milliseconds()
+	seen := chunkID{first: 100, timestamp: ms, epoch: 1}
 	for name, test := range map[string]struct {
-		chunk           wire.ChunkHeader
-		leader, replica bool // what leader and replica make of it
+		chunk wire.ChunkHeader
+		want  bool
 	}{
-		"the same":             {wire.ChunkHeader{FirstOffset: 100, Records: 10, Timestamp: 5, Epoch: 1}, false, false},
-		"another time":         {wire.ChunkHeader{FirstOffset: 100, Records: 10, Timestamp: 6, Epoch: 1}, true, true},
-		"another epoch":        {wire.ChunkHeader{FirstOffset: 100, Records: 10, Timestamp: 5, Epoch: 2}, true, true},
-		"around it":            {wire.ChunkHeader{FirstOffset: 95, Records: 10}, true, true},
-		"before it":            {wire.ChunkHeader{FirstOffset: 90, Records: 10}, true, false},
-		"behind, by retention": {wire.ChunkHeader{FirstOffset: 200, Records: 10}, false, false},
+		"the same":               {wire.ChunkHeader{FirstOffset: 100, Records: 10, Timestamp: ms, Epoch: 1}, false},
+		"another time":           {wire.ChunkHeader{FirstOffset: 100, Records: 10, Timestamp: ms + 1, Epoch: 1}, true},
+		"another epoch":          {wire.ChunkHeader{FirstOffset: 100, Records: 10, Timestamp: ms, Epoch: 2}, true},
+		"around it":              {wire.ChunkHeader{FirstOffset: 95, Records: 10, Timestamp: ms - 1}, true},
+		"before it":              {wire.ChunkHeader{FirstOffset: 90, Records: 10, Timestamp: ms - 1}, false},
+		"before it, clocks":      {wire.ChunkHeader{FirstOffset: 90, Records: 10, Timestamp: ms + skew}, false},
+		"before it, and younger": {wire.ChunkHeader{FirstOffset: 90, Records: 10, Timestamp: ms + skew + 1}, true},
+		"behind, by retention":   {wire.ChunkHeader{FirstOffset: 200, Records: 10, Timestamp: ms + 1}, false},
 	} {
-		chunk := wire.Chunk{ChunkHeader: test.chunk}
-		if got := seen.contradicts(&chunk, true); got != test.leader {
-			t.Errorf("%s, from the leader: %v", name, got)
-		}
-		if got := seen.contradicts(&chunk, false); got != test.replica {
-			t.Errorf("%s, from a replica: %v", name, got)
+		if got := seen.contradicts(&wire.Chunk{ChunkHeader: test.chunk}); got != test.want {
+			t.Errorf("%s: %v", name, got)
 		}
 	}
 }

@@ -54,6 +54,9 @@ func (p StorePolicy) due(t *tracker, now time.Time) (bool, time.Time) {
 	if p.Manual || t.unstored() == 0 {
 		return false, time.Time{}
 	}
+	if t.lost {
+		return true, time.Time{}
+	}
 	var at time.Time
 	switch {
 	case p.auto():

@@ -2,6 +2,7 @@ package stream
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -15,12 +16,17 @@ import (
 // join the one with the fewest users.
 type pool struct {
 	most int // connections to a node, and more only where these are full
+	// answers returns an error if a connection does not answer, as one whose end
+	// nobody has noticed yet; nil: they do.
+	answers func(context.Context, *conn) error
 
 	mu   sync.Mutex
 	open map[node][]*sharedConn
 }
 
-func newPool(most int) *pool { return &pool{most: most, open: map[node][]*sharedConn{}} }
+func newPool(most int, answers func(context.Context, *conn) error) *pool {
+	return &pool{most: most, answers: answers, open: map[node][]*sharedConn{}}
+}
 
 // maxIDs is how many subscriptions the protocol has room for on a connection.
 const maxIDs = 256
@@ -30,11 +36,12 @@ const maxIDs = 256
 // one to leave closes it.
 type sharedConn struct {
 	*conn
-	of    *pool
-	node  node
-	ready chan struct{} // closed once there is a conn or an err
-	err   error
-	again bool // the one that dialed was cancelled: another one has to
+	of     *pool
+	node   node
+	ready  chan struct{} // closed once there is a conn or a failure
+	failed error
+	again  bool        // the one that dialed was cancelled: another one has to
+	silent atomic.Bool // it did not answer a newcomer
 
 	users  map[*subscription]uint8 // with their ids; under of.mu
 	lastID uint8                   // under of.mu
@@ -49,7 +56,7 @@ func (p *pool) join(ctx context.Context, n node, s *subscription, dial func(hook
 	for {
 		c, id, first := p.enter(n, s)
 		if first {
-			return c, id, p.dialed(ctx, c, dial)
+			return c, id, p.connect(ctx, c, dial)
 		}
 		select {
 		case <-c.ready:
@@ -57,8 +64,19 @@ func (p *pool) join(ctx context.Context, n node, s *subscription, dial func(hook
 			c.leave(s, func() error { return nil }, false) // alone: the others went meanwhile
 			return nil, 0, context.Cause(ctx)
 		}
-		if c.err == nil || !c.again {
-			return c, id, c.err
+		switch {
+		case c.failed != nil && c.again:
+			continue
+		case c.failed != nil:
+			return nil, 0, c.failed
+		}
+		if p.answers == nil || p.answers(ctx, c.conn) == nil {
+			return c, id, nil
+		}
+		c.silent.Store(true)
+		c.leave(s, func() error { return nil }, false)
+		if ctx.Err() != nil {
+			return nil, 0, context.Cause(ctx)
 		}
 	}
 }
@@ -114,27 +132,33 @@ func (c *sharedConn) freeID() (id uint8, ok bool) {
 func (c *sharedConn) lost() bool {
 	select {
 	case <-c.ready:
-		return c.err != nil || !c.alive()
+		return c.failed != nil || !c.alive() || c.silent.Load()
 	default:
 		return false // being dialed
 	}
 }
 
-// dialed dials for all that wait. Those find err set if it failed, and are
-// users no more.
-func (p *pool) dialed(ctx context.Context, c *sharedConn, dial func(hooks) (*conn, error)) error {
-	nc, err := dial(hooks{deliver: c.deliver, buffer: c.buffer, tick: c.tick, moved: c.moved})
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	c.conn, c.err = nc, err
-	if err != nil {
-		c.again = ctx.Err() != nil
-		clear(c.users)
-		p.remove(c)
-	}
-	close(c.ready)
+// connect dials for all that wait. Those find failed set if it did not work, and
+// are users no more.
+func (p *pool) connect(ctx context.Context, c *sharedConn, dial func(hooks) (*conn, error)) (err error) {
+	var nc *conn
+	err = errDialing // stays with a panic of Config.Resolve
+	defer func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		c.conn, c.failed = nc, err
+		if err != nil {
+			c.again = ctx.Err() != nil || errors.Is(err, context.DeadlineExceeded) || err == errDialing
+			clear(c.users)
+			p.remove(c)
+		}
+		close(c.ready)
+	}()
+	nc, err = dial(hooks{deliver: c.deliver, buffer: c.buffer, tick: c.tick, moved: c.moved})
 	return err
 }
+
+var errDialing = errors.New("dialing did not come to its end")
 
 // remove takes a connection out of the pool. p.mu is held.
 func (p *pool) remove(c *sharedConn) {

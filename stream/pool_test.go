@@ -36,7 +36,7 @@ func TestConsumersShareConnections(t *testing.T) {
 	b, env, one := faulty(t, third)
 	other := newStream(t, env)
 	publish(t, env, other, 0, third)
-	env.readers = newPool(most)
+	env.readers = newPool(most, env.answers)
 	writer := connect(t, b.URI())
 	stops := make([]func() error, consumers)
 	seen := make([]*collector, consumers)
@@ -85,7 +85,7 @@ func TestMovedOnASharedConnection(t *testing.T) {
 	b, env, stays := faulty(t, 10)
 	moves := newStream(t, env)
 	publish(t, env, moves, 0, 10)
-	env.readers = newPool(1)
+	env.readers = newPool(1, env.answers)
 	var again atomic.Int64
 	env.states = startStates(Config{Logger: env.cfg.Logger, OnState: func(c StateChange) {
 		if c.State == StateReconnecting {
@@ -116,7 +116,7 @@ func TestMovedOnASharedConnection(t *testing.T) {
 func TestSlowHandlerOnASharedConnection(t *testing.T) {
 	const n = 50_000
 	_, env, stream := faulty(t, n)
-	env.readers = newPool(1)
+	env.readers = newPool(1, env.answers)
 	block := make(chan struct{})
 	started := make(chan struct{})
 	stopSlow, _ := runConsumer(t, env, stream, ConsumerConfig{MaxBuffered: 1}, func(d *Delivery) {
@@ -137,7 +137,7 @@ func TestSlowHandlerOnASharedConnection(t *testing.T) {
 // Connections are made up to the limit, then shared evenly, and the ids of one
 // are used again only when all others were.
 func TestPoolChooses(t *testing.T) {
-	p, n := newPool(2), node{"h", 1}
+	p, n := newPool(2, nil), node{"h", 1}
 	up := func(hooks) (*conn, error) { return &conn{}, nil }
 	var users []*subscription
 	sit := func() (*sharedConn, uint8) {
@@ -226,7 +226,7 @@ func TestChunksForNobody(t *testing.T) {
 		}
 	}
 	env := b.env(t)
-	env.readers = newPool(1)
+	env.readers = newPool(1, env.answers)
 	stays, leaves := newCollector(t, 10), make(chan uint64, 10)
 	stop, _ := runConsumer(t, env, testStream, ConsumerConfig{}, stays.handle)
 	if got := recv(t, stays.bodies, "the first"); got != "a" {
@@ -292,7 +292,7 @@ func TestStoresShareAConnection(t *testing.T) {
 
 // A subscription whose dialing is cancelled leaves it to one that waits for it.
 func TestDialledByAnother(t *testing.T) {
-	p, n := newPool(1), node{"h", 1}
+	p, n := newPool(1, nil), node{"h", 1}
 	ctx, cancel := context.WithCancel(t.Context())
 	dialing := make(chan struct{})
 	ended := make(chan error, 1)
@@ -321,5 +321,185 @@ func TestDialledByAnother(t *testing.T) {
 	wantErr(t, recv(t, got, "the second"), boom)
 	if len(p.open) != 0 {
 		t.Errorf("%d connections are left", len(p.open))
+	}
+}
+
+// A chunk that is corrupt for good is the trouble of who reads it, not of the
+// others on the connection.
+func TestCorruptChunkOnASharedConnection(t *testing.T) {
+	b, env, bad := faulty(t, 10)
+	good := newStream(t, env)
+	publish(t, env, good, 0, 10)
+	env.readers = newPool(1, env.answers)
+	env.cfg.Backoff = Backoff{Min: time.Millisecond, Max: time.Millisecond}
+	var again atomic.Int64
+	env.states = startStates(Config{Logger: env.cfg.Logger, OnState: func(c StateChange) {
+		if c.State == StateReconnecting && c.Stream == good {
+			again.Add(1)
+		}
+	}})
+	c := newCollector(t, 20)
+	stopGood, _ := runConsumer(t, env, good, ConsumerConfig{}, c.handle)
+	c.want(0, 10)
+	b.CorruptChunks(bad, streamtest.Forever)
+	stopBad, _ := runConsumer(t, env, bad, ConsumerConfig{}, func(d *Delivery) { t.Errorf("handled offset %d", d.Offset) })
+	eventually(t, "it is tried again and again", patience, func() bool { return env.CorruptChunks() > 5 })
+	publish(t, env, good, 10, 20)
+	c.want(10, 20)
+	_, _ = stopGood(), stopBad()
+	if n := again.Load(); n > 0 {
+		t.Errorf("the consumer of the other stream connected again %d times", n)
+	}
+}
+
+// Who comes to a connection whose peer is silent, which nobody has noticed yet,
+// makes another one.
+func TestJoinASilentConnection(t *testing.T) {
+	noLeaks(t)
+	b := startScripted(t)
+	b.committed = 0
+	var silent, reader atomic.Pointer[peer]
+	b.onCommand = func(p *peer, _ wire.Key, _ []byte) bool { return silent.Load() == p }
+	b.onSubscribe = func(p *peer, _ int, _ wire.OffsetSpec) {
+		reader.Store(p)
+		p.write(chunkFrame(0, "a"))
+	}
+	env := b.env(t)
+	env.cfg.DialTimeout = 200 * time.Millisecond
+	env.readers = newPool(1, env.answers)
+	got := make(chan uint64, 10)
+	stop, _ := runConsumer(t, env, testStream, ConsumerConfig{}, func(d *Delivery) { got <- d.Offset })
+	recv(t, got, "the message")
+	silent.Store(reader.Load())
+	stop2, _ := runConsumer(t, env, testStream, ConsumerConfig{}, func(d *Delivery) { got <- d.Offset })
+	recv(t, got, "the message, again")
+	_, _ = stop(), stop2()
+}
+
+// A slow call of somebody else's on the administrative connection survives a
+// lookup that does not wait for it.
+func TestFindBesideASlowCall(t *testing.T) {
+	noLeaks(t)
+	b := startScripted(t)
+	found := make(chan struct{})
+	creating := make(chan struct{})
+	b.onCommand = func(p *peer, key wire.Key, fields []byte) bool {
+		if key != wire.KeyCreate {
+			return false
+		}
+		close(creating)
+		<-found // commands are handled one after the other
+		id, _ := wire.Correlation(fields)
+		p.send(&wire.Response{Key: key, Correlation: id, Code: wire.CodeOK})
+		return true
+	}
+	env := b.env(t)
+	env.cfg.DialTimeout = 200 * time.Millisecond
+	declared := make(chan error, 1)
+	go func() { declared <- env.DeclareStream(t.Context(), "slow", StreamConfig{}) }()
+	recv(t, creating, "the slow call")
+	_, err := env.find(soon(t), testStream)
+	must(t, err)
+	close(found)
+	must(t, recv(t, declared, "its end"))
+}
+
+type panickingStore struct{ memoryStore }
+
+func (*panickingStore) Load(context.Context, string, string) (uint64, bool, error) { panic("load") }
+
+// A panic of the user's code, which is the caller's to recover from, leaves no
+// connection behind and nobody waiting.
+func TestPanicsWhileConnecting(t *testing.T) {
+	b, env, stream := faulty(t, 3)
+	c, err := env.NewConsumer(stream, ConsumerConfig{Name: "c", OffsetStore: &panickingStore{}})
+	must(t, err)
+	panicked := func(f func()) {
+		t.Helper()
+		defer func() {
+			if recover() == nil {
+				t.Error("no panic")
+			}
+		}()
+		f()
+	}
+	panicked(func() { _ = c.Run(t.Context(), func(context.Context, *Delivery) error { return nil }) })
+	must(t, b.Await(soon(t), func() bool { return readConnections(b) == 0 }))
+
+	p, n := newPool(1, nil), node{"h", 1}
+	panicked(func() {
+		_, _, _ = p.join(t.Context(), n, &subscription{}, func(hooks) (*conn, error) { panic("resolve") })
+	})
+	_, _, err = p.join(t.Context(), n, &subscription{}, func(hooks) (*conn, error) { return nil, errTest })
+	wantErr(t, err, errTest)
+}
+
+// Consumers of every kind come and go on two connections that drop again and
+// again: nothing is handled twice, no stored offset is ahead of what is handled,
+// and in the end nothing is left in the pools.
+func TestPoolUnderStress(t *testing.T) {
+	const total, consumers, rounds = 2000, 12, 5
+	b, env, stream := faulty(t, total)
+	env.readers = newPool(2, env.answers)
+	var all sync.WaitGroup
+	for i := range consumers {
+		all.Go(func() {
+			for round := range rounds {
+				cfg := ConsumerConfig{Name: fmt.Sprintf("c%d-%d", i, round), Workers: i % 5}
+				if i%2 == 0 {
+					cfg.Store.Every = 1
+				}
+				handleSome(t, b, env, stream, cfg, 1+(i*977+round*331)%total)
+			}
+		})
+	}
+	done := make(chan struct{})
+	go func() { all.Wait(); close(done) }()
+	for tick := time.NewTicker(100 * time.Millisecond); ; {
+		select {
+		case <-tick.C:
+			b.DropConnections(streamtest.CutRST)
+			continue
+		case <-done:
+			tick.Stop()
+		}
+		break
+	}
+	for _, p := range []*pool{env.readers, env.stores} {
+		if len(p.open) > 0 {
+			t.Errorf("%d nodes are left in a pool", len(p.open))
+		}
+	}
+}
+
+// handleSome runs a consumer until it has handled so many messages, and checks
+// what is stored.
+func handleSome(t *testing.T, b *streamtest.Broker, env *Env, stream string, cfg ConsumerConfig, n int) {
+	c, err := env.NewConsumer(stream, cfg)
+	must(t, err)
+	ctx, enough := context.WithTimeout(t.Context(), time.Minute)
+	defer enough()
+	var mu sync.Mutex
+	seen := map[uint64]bool{}
+	err = c.Run(ctx, func(_ context.Context, d *Delivery) error {
+		mu.Lock()
+		defer mu.Unlock()
+		if seen[d.Offset] {
+			t.Errorf("%s: offset %d was handled twice", cfg.Name, d.Offset)
+		}
+		if seen[d.Offset] = true; len(seen) >= n {
+			enough()
+		}
+		return nil
+	})
+	if !errors.Is(err, context.Canceled) || errors.Is(err, ErrNotStored) {
+		t.Errorf("%s: %v", cfg.Name, err)
+	}
+	handled := uint64(0)
+	for seen[handled] {
+		handled++
+	}
+	if got, ok := b.Offset(stream, cfg.Name); ok != (handled > 0) || ok && got+1 != handled {
+		t.Errorf("%s: offset %d is stored (%v), and what is below %d is handled", cfg.Name, got, ok, handled)
 	}
 }

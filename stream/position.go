@@ -1,6 +1,10 @@
 package stream
 
-import "github.com/tidemark-go/tidemark/internal/wire"
+import (
+	"time"
+
+	"github.com/tidemark-go/tidemark/internal/wire"
+)
 
 // position is where a subscription begins. The broker begins with a whole
 // chunk, so what lies before the position is dropped here.
@@ -17,11 +21,10 @@ func fromOffset(offset uint64) position {
 	return position{spec: wire.OffsetSpec{Type: wire.OffsetAt, Value: offset}, from: offset}
 }
 
-// within makes the subscription begin with the chunk that starts at first, of
-// which the position is a part or which it follows, so that the chunk comes
-// again and can be recognised.
-func (p position) within(first uint64) position {
-	p.spec.Value = first
+// within makes the subscription begin with the chunk that an offset is in, which
+// the position is in too or follows, so that the chunk can be recognised.
+func (p position) within(offset uint64) position {
+	p.spec.Value = offset
 	return p
 }
 
@@ -67,15 +70,20 @@ type chunkID struct {
 
 func idOf(c *wire.Chunk) chunkID { return chunkID{c.FirstOffset, c.Timestamp, c.Epoch} }
 
-// contradicts reports whether a chunk cannot be of the stream that the chunk
-// id was seen in. leader says that it comes from the leader, which sends none
-// that are wholly before the one that was asked for.
-func (id chunkID) contradicts(c *wire.Chunk, leader bool) bool {
+// clockSkew is how far the clocks of a cluster's nodes may be apart.
+const clockSkew = 5 * time.Second
+
+// contradicts reports whether a chunk cannot be of the stream that the chunk id
+// was seen in: it is another one at the same place, one that reaches into that
+// place, or an earlier one that is younger. It goes by what is in the stream alone:
+// where a stream ends says nothing, as a replica may be behind, and a new leader
+// may not know for a while what is committed.
+func (id chunkID) contradicts(c *wire.Chunk) bool {
 	switch end := c.FirstOffset + uint64(c.Records); {
 	case c.FirstOffset == id.first:
 		return idOf(c) != id
 	case c.FirstOffset < id.first:
-		return leader || end > id.first
+		return end > id.first || c.Timestamp > id.timestamp+clockSkew.Milliseconds()
 	}
 	return false // retention may have taken the chunk
 }

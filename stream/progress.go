@@ -7,7 +7,7 @@ import (
 )
 
 // progress is a tracker that those who handle messages and the storer share
-// for the length of a run.
+// for the length of a run, or until its stream is created again.
 //
 // Run's goroutine, handling one message after the other, has a lane of its own:
 // it says in reached how far it is, which costs a third of taking the lock, and
@@ -22,6 +22,7 @@ type progress struct {
 
 	reached atomic.Uint64 // one above the offset of the lane's last message; 0: none
 	idle    atomic.Bool   // the storer sleeps until it is woken
+	onHold  atomic.Bool   // nothing is to be stored, see hold
 }
 
 func newProgress(p StorePolicy) *progress {
@@ -50,9 +51,12 @@ func (p *progress) handle(offset uint64) (wait bool) {
 }
 
 func (p *progress) kickStorer() {
-	if p.policy.Manual {
-		return
+	if !p.policy.Manual {
+		p.kickNow()
 	}
+}
+
+func (p *progress) kickNow() {
 	select {
 	case p.kick <- struct{}{}:
 	default:
@@ -144,11 +148,28 @@ func (p *progress) restart() (last inHand, moved bool) {
 	return last, moved
 }
 
+// hold has nothing stored until release: the stream of a new session may be
+// another one, to which the mark means nothing.
+func (p *progress) hold() { p.onHold.Store(true) }
+
+func (p *progress) held() bool { return p.onHold.Load() }
+
+// release ends hold. It is called with each chunk.
+func (p *progress) release() {
+	if p.onHold.Load() {
+		p.onHold.Store(false)
+		p.kickNow()
+	}
+}
+
 // due reports whether the mark is to be stored now, and otherwise when to ask
 // again; zero: when there is a kick.
 func (p *progress) due() (bool, time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.held() {
+		return false, time.Time{}
+	}
 	p.fold()
 	if p.t.unstored() == 0 {
 		p.idle.Store(true)

@@ -268,7 +268,7 @@ func testStreamRecreated(t *testing.T, b broker) {
 		t.Run(name, func(t *testing.T) {
 			direct := connect(t, b.StreamURL())
 			proxy, uri := throughProxy(t, b)
-			recreated := make(chan error, 10)
+			recreated, replaced := make(chan error, 10), make(chan struct{})
 			env, err := Connect(t.Context(), Config{URIs: []string{uri}, OnState: func(c StateChange) {
 				if c.State == StateStreamRecreated {
 					recreated <- c.Err
@@ -293,6 +293,7 @@ func testStreamRecreated(t *testing.T, b broker) {
 				// before the broker has told of the deletion.
 				eventually(t, "the broker tells", 5*time.Second, func() bool { return proxy.Seen(wire.KeyMetadataUpdate) > 0 })
 				_, err := direct.Stats(ctx, stream)
+				close(replaced)
 				return err
 			}
 			end := 600 + test.refill
@@ -331,7 +332,10 @@ func testStreamRecreated(t *testing.T, b broker) {
 				}
 				done <- c.Run(ctx, handle)
 			}()
-			wantErr(t, recv(t, recreated, "the change of state"), ErrStreamRecreated)
+			recv(t, replaced, "the new stream")
+			if test.refill > 0 { // else there is nothing yet to tell them apart
+				wantErr(t, recv(t, recreated, "the change of state"), ErrStreamRecreated)
+			}
 			publish(t, direct, stream, 500+test.refill, end)
 			err = recv(t, done, "the end of the run")
 			if !errors.Is(err, context.Canceled) || errors.Is(err, ErrNotStored) {
@@ -347,6 +351,9 @@ func testStreamRecreated(t *testing.T, b broker) {
 				if got, err := direct.QueryOffset(t.Context(), "billing", stream); err != nil || got != last {
 					t.Errorf("offset %d is stored (%v), want %d", got, err, last)
 				}
+			}
+			if test.refill == 0 {
+				wantErr(t, recv(t, recreated, "the change of state"), ErrStreamRecreated)
 			}
 			if len(recreated) > 0 {
 				t.Errorf("it was recreated once more: %v", <-recreated)

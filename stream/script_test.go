@@ -202,17 +202,29 @@ func chunkFrame(first uint64, bodies ...string) []byte { return chunkTo(firstID,
 
 // chunkTo is chunkFrame for another subscription.
 func chunkTo(id uint8, first uint64, bodies ...string) []byte {
+	return chunkAt(noon, id, first, bodies...)
+}
+
+// laterChunk is chunkFrame of a stream that was created again an hour later.
+func laterChunk(first uint64, bodies ...string) []byte {
+	return chunkAt(noon.Add(time.Hour), firstID, first, bodies...)
+}
+
+func chunkAt(at time.Time, id uint8, first uint64, bodies ...string) []byte {
 	var data []byte
 	for _, body := range bodies {
 		data = wire.AppendEntry(data, appendData(nil, []byte(body)))
 	}
-	return deliverTo(id, wire.ChunkHeader{FirstOffset: first, Entries: uint16(len(bodies)), Records: uint32(len(bodies))}, data)
+	return deliverTo(id, wire.ChunkHeader{FirstOffset: first, Entries: uint16(len(bodies)), Records: uint32(len(bodies)), Timestamp: at.UnixMilli()}, data)
 }
 
 func deliverFrame(h wire.ChunkHeader, data []byte) []byte { return deliverTo(firstID, h, data) }
 
 func deliverTo(id uint8, h wire.ChunkHeader, data []byte) []byte {
-	h.Timestamp, h.CRC, h.DataLength = noon.UnixMilli(), wire.Checksum(data), uint32(len(data))
+	h.CRC, h.DataLength = wire.Checksum(data), uint32(len(data))
+	if h.Timestamp == 0 {
+		h.Timestamp = noon.UnixMilli()
+	}
 	head := make([]byte, wire.ChunkHeaderLen)
 	h.Put(head)
 	b := wire.AppendDeliverHead(nil, wire.Version1, id, 0, len(head)+len(data))

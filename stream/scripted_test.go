@@ -3,7 +3,6 @@ package stream
 import (
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/tidemark-go/tidemark/internal/wire"
 )
@@ -49,7 +48,6 @@ func (b *scripted) env(t testing.TB) *Env {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e.recreatedWait = 100 * time.Millisecond
 	t.Cleanup(func() { _ = e.Close() })
 	return e
 }
@@ -140,6 +138,8 @@ func (b *scripted) answer(p *peer, key wire.Key, fields []byte) {
 		var f wire.StoreOffset
 		p.decode(fields, &f)
 		b.set(func() { b.stored[f.Reference] = f.Offset; b.history = append(b.history, f.Offset) })
+	case wire.KeyUnsubscribe:
+		p.send(&wire.Response{Key: key, Correlation: id, Code: wire.CodeOK})
 	case wire.KeyClose:
 		p.send(&wire.Response{Key: key, Correlation: id, Code: wire.CodeOK})
 		_ = p.nc.Close()

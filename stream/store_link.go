@@ -3,6 +3,7 @@ package stream
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"time"
 
 	"github.com/tidemark-go/tidemark/internal/wire"
@@ -46,60 +47,89 @@ func (e *Env) storeLinkFor(ctx context.Context, s *subscription, name string, p 
 		l.conn = s.conn.conn
 		return l, nil
 	}
-	l.shared, l.id, err = e.stores.join(ctx, s.conn.node, s, func(h hooks) (*conn, error) {
-		return dial(ctx, e.cfg, s.conn.endpoint, "tidemark-store", hooks{moved: h.moved})
+	l.shared, l.id, err = e.stores.join(ctx, s.node, s, func(h hooks) (*conn, error) {
+		return e.dialNode(ctx, s.conn.conn, s.node, "tidemark-store", hooks{moved: h.moved})
 	})
 	if err != nil {
 		return nil, err
 	}
 	l.conn = l.shared.conn
 	if err := l.permit(ctx); err != nil {
-		l.close()
+		l.close(false)
 		return nil, err
 	}
 	return l, nil
 }
 
-// permit makes the subscription without credit.
+// permit makes the subscription without credit. If the broker refuses it, as it
+// does while it is busy with an election, stores are slow until the next attempt.
 func (l *storeLink) permit(ctx context.Context) error {
-	l.since = time.Now()
-	return l.subscribe(ctx, l.id, l.session.stream, wire.OffsetSpec{Type: wire.OffsetNext}, 0, wire.Properties{{Key: "name", Value: l.name}})
-}
-
-// storeRenewal is how old that subscription gets where offsets are stored. It
-// keeps a file of the stream open on the broker, which retention may have removed.
-const storeRenewal = time.Minute
-
-// together is how soon a store has to follow the one before to be sent with it.
-const together = 50 * time.Microsecond
-
-// store stores nothing once the stream is gone: what is buffered is still
-// handled, and its marks are stored on the next connection if it is the same.
-// A lost link ends the session.
-func (l *storeLink) store(ctx context.Context, offset uint64, more bool) error {
-	if l.session.gone() {
-		return errMoved
-	}
-	binary.BigEndian.PutUint64(l.frame[len(l.frame)-8:], offset)
-	err := l.write(ctx, more)
-	if !l.alive() {
-		l.session.end(l.reason())
+	l.now.keep(false)
+	resp := wire.Response{Key: wire.KeySubscribe}
+	err := l.call(ctx, func(id uint32) wire.Frame {
+		return &wire.Subscribe{
+			Correlation: id, SubscriptionID: l.id, Stream: l.session.stream,
+			Spec: wire.OffsetSpec{Type: wire.OffsetNext}, Properties: wire.Properties{{Key: "name", Value: l.name}},
+		}
+	}, &resp)
+	if l.since = time.Now(); resp.Code != wire.CodeOK {
+		l.since = l.since.Add(permitRetry - l.renewal)
 	}
 	return err
 }
 
-// write writes the frame. In a burst the kernel sends it together with those that
+const (
+	// storeRenewal is how old that subscription gets where offsets are stored. It
+	// keeps a file of the stream open on the broker, which retention may have
+	// removed.
+	storeRenewal = time.Minute
+	// permitRetry is when one that was refused is asked for again.
+	permitRetry = time.Second
+	// together is how soon a store has to follow the one before to be sent with it.
+	together = 50 * time.Microsecond
+)
+
+// store stores nothing once the stream is gone: what is buffered is still
+// handled, and its marks are stored on the next connection if it is the same.
+func (l *storeLink) store(ctx context.Context, offset uint64, more bool) error {
+	return l.attempt(ctx, func() error {
+		binary.BigEndian.PutUint64(l.frame[len(l.frame)-8:], offset)
+		return l.send(ctx, more)
+	})
+}
+
+func (l *storeLink) verify(ctx context.Context, offset uint64) error {
+	l.now.keep(false)
+	return l.attempt(ctx, func() error {
+		return l.readBack(ctx, l.name, l.session.stream, offset, func() error { return l.store(ctx, offset, false) })
+	})
+}
+
+// attempt does something on the link. If that fails for the link's sake, the
+// session ends: the next one has another link.
+func (l *storeLink) attempt(ctx context.Context, do func() error) error {
+	if l.session.gone() {
+		return errMoved
+	}
+	err := do()
+	switch {
+	case !l.alive():
+		l.session.end(l.reason())
+	case err != nil && ctx.Err() == nil && errors.Is(err, ErrUnreachable):
+		l.session.end(err)
+	}
+	return err
+}
+
+// send writes the frame. In a burst the kernel sends it together with those that
 // follow: with a packet for each the broker is three times as slow.
-func (l *storeLink) write(ctx context.Context, more bool) error {
+func (l *storeLink) send(ctx context.Context, more bool) error {
 	if l.shared == nil {
 		return l.put(ctx, l.frame, true)
 	}
 	now := time.Now()
 	if now.Sub(l.since) > l.renewal {
-		if err := l.unsubscribe(ctx, l.id); err != nil {
-			return err
-		}
-		if err := l.permit(ctx); err != nil {
+		if err := l.renew(ctx); err != nil {
 			return err
 		}
 	}
@@ -113,14 +143,19 @@ func (l *storeLink) write(ctx context.Context, more bool) error {
 	return l.put(ctx, l.frame, true)
 }
 
-func (l *storeLink) verify(ctx context.Context, offset uint64) error {
-	return l.verifyOffset(ctx, l.name, l.session.stream, offset)
+func (l *storeLink) renew(ctx context.Context) error {
+	l.now.keep(false)
+	if err := l.unsubscribe(ctx, l.id); err != nil {
+		return err
+	}
+	return l.permit(ctx)
 }
 
-// close lets go of a connection that is not the session's.
-func (l *storeLink) close() {
+// close lets go of a connection that is not the session's. there says that the
+// broker is still there to say goodbye to.
+func (l *storeLink) close(there bool) {
 	if l.shared != nil {
-		// No goodbye where the session was lost: the peer may be gone.
-		l.shared.leave(l.session, func() error { return l.forsake(l.id) }, l.session.alive())
+		l.now.keep(false)
+		l.shared.leave(l.session, func() error { return l.forsake(l.id) }, there)
 	}
 }

@@ -32,6 +32,7 @@ type storer struct {
 	sent, seen int
 	last       uint64
 	verified   bool
+	stored     chan struct{} // something is to be read back
 	log        func(msg string, args ...any)
 }
 
@@ -44,7 +45,7 @@ type storeRequest struct {
 
 func startStorer(to offsets, p *progress, requests chan storeRequest, log func(string, ...any)) *storer {
 	ctx, cancel := context.WithCancel(context.Background())
-	s := &storer{to: to, progress: p, requests: requests, cancel: cancel, log: log}
+	s := &storer{to: to, progress: p, requests: requests, cancel: cancel, verified: true, stored: make(chan struct{}, 1), log: log}
 	p.forgetStore()
 	s.wg.Add(1)
 	go s.run(ctx)
@@ -62,19 +63,28 @@ func (s *storer) run(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	look := time.NewTicker(quietAfter)
+	look.Stop() // until something is stored
 	defer look.Stop()
 	for {
+		requests := s.requests
+		if s.progress.held() {
+			requests = nil // they wait until it is released, which kicks
+		}
 		select {
 		case <-ctx.Done():
 			return
-		case r := <-s.requests:
+		case r := <-requests:
 			r.done <- s.serve(ctx, r)
 		case <-s.progress.kick:
 			s.storeIfDue(ctx, timer)
 		case <-timer.C:
 			s.storeIfDue(ctx, timer)
+		case <-s.stored:
+			look.Reset(quietAfter)
 		case <-look.C:
-			s.quiet(ctx)
+			if s.quiet(ctx) {
+				look.Stop()
+			}
 		}
 	}
 }
@@ -83,22 +93,26 @@ func (s *storer) run(ctx context.Context) {
 // Within a burst the next store makes up for one that is lost.
 const quietAfter = time.Second
 
-// quiet reads the last store back, which repeats one that was lost, if there
-// was none since the last look. What remains lost is reported, and stored at the
-// end of the run or with the next message.
-func (s *storer) quiet(ctx context.Context) {
+// quiet reads the last store back if there was none since the last look, which
+// repeats one that was lost. done says that there is nothing to look after. What
+// remains lost is reported, and stored with the next message or at the end.
+func (s *storer) quiet(ctx context.Context) (done bool) {
 	if !s.sending.TryLock() {
-		return
+		return false
 	}
 	defer s.sending.Unlock()
 	since := s.sent - s.seen
-	if s.seen = s.sent; since > 0 || s.verified || s.sent == 0 {
-		return
+	if s.seen = s.sent; since > 0 {
+		return false
 	}
-	s.verified = true // or not to be repaired from here
-	if err := s.to.verify(ctx, s.last); err != nil && ctx.Err() == nil {
-		s.log("the stored offset was not read back", "offset", s.last, "error", err)
+	if !s.verified {
+		err := s.to.verify(ctx, s.last)
+		if err != nil && ctx.Err() == nil {
+			s.log("the stored offset was not read back", "offset", s.last, "error", err)
+		}
+		s.verified = true // or not to be mended from here
 	}
+	return true
 }
 
 // serve stores for a caller, under its context and the storer's: close does not
@@ -159,12 +173,17 @@ func (s *storer) storeLocked(ctx context.Context, verify, more bool) error {
 		return err
 	}
 	s.sent++
-	s.last, s.verified = snap.mark, false
+	if s.last = snap.mark; s.verified {
+		s.verified = false
+		select {
+		case s.stored <- struct{}{}:
+		default:
+		}
+	}
 	if verify {
 		if err := s.to.verify(ctx, snap.mark); err != nil {
 			return err
 		}
-		s.verified = true
 	}
 	s.progress.stored(snap)
 	return nil

@@ -258,10 +258,16 @@ func TestStorerRequestBeforeTheFirstMessage(t *testing.T) {
 // TestStorerNextSessionStoresAgain: what was sent on a lost connection may be
 // lost, and so it is sent again on the next, without another message.
 func TestStorerNextSessionStoresAgain(t *testing.T) {
-	for _, policy := range []StorePolicy{{}, {Interval: time.Second}} {
+	for _, policy := range []StorePolicy{{}, {Interval: time.Second}, {Every: 1}, {Every: 3}} {
 		synctest.Test(t, func(t *testing.T) {
 			b := startBench(policy, &stores{})
-			b.handle(7)
+			for i := range uint64(max(policy.Every, 1)) {
+				if b.handle(i + 8 - uint64(max(policy.Every, 1))) {
+					if err := b.storer.storeNow(t.Context(), false); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
 			time.Sleep(time.Minute)
 			b.want(t, "first session", 7)
 			b.storer.close()

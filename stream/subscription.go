@@ -21,7 +21,7 @@ const firstCredit = 1
 // which it needs in any case.
 type subscription struct {
 	stream string
-	leads  bool // it reads from the stream's leader
+	node   node
 	conn   *sharedConn
 	id     uint8
 	chunks chan received
@@ -51,21 +51,20 @@ func (e *Env) subscribe(ctx context.Context, stream, name string, buffered int, 
 	}
 	var s *subscription
 	err = firstOf(ctx, where.forReading(), func(n node) (err error) {
-		s = newSubscription(stream, buffered, &e.corrupt)
-		s.leads = n == where.leader
-		s.conn, s.id, err = e.readers.join(ctx, n, s, func(h hooks) (*conn, error) {
-			return e.dialNode(ctx, where.told, n, "tidemark-consumer", h)
-		})
-		if err != nil {
+		if s, err = e.open(ctx, where, n, stream, buffered); err != nil {
 			return err
 		}
+		begun := false
+		defer func() { // a panic of an OffsetStore included
+			if !begun {
+				s.abort()
+			}
+		}()
 		p, err := next(ctx, s)
 		if err == nil {
 			err = s.start(ctx, name, p)
 		}
-		if err != nil {
-			s.abort()
-		}
+		begun = err == nil
 		return err
 	})
 	if err != nil {
@@ -74,9 +73,19 @@ func (e *Env) subscribe(ctx context.Context, stream, name string, buffered int, 
 	return s, nil
 }
 
-func newSubscription(stream string, buffered int, corrupt *atomic.Uint64) *subscription {
+// open returns a subscription that has a connection to a node, and has not begun.
+func (e *Env) open(ctx context.Context, where whereabouts, n node, stream string, buffered int) (*subscription, error) {
+	s := newSubscription(stream, n, buffered, &e.corrupt)
+	conn, id, err := e.readers.join(ctx, n, s, func(h hooks) (*conn, error) {
+		return e.dialNode(ctx, where.told, n, "tidemark-consumer", h)
+	})
+	s.conn, s.id = conn, id
+	return s, err
+}
+
+func newSubscription(stream string, n node, buffered int, corrupt *atomic.Uint64) *subscription {
 	return &subscription{
-		stream: stream, corrupt: corrupt, chunks: make(chan received, maxChunks), over: make(chan struct{}),
+		stream: stream, node: n, corrupt: corrupt, chunks: make(chan received, maxChunks), over: make(chan struct{}),
 		flow: flow{limit: buffered, granted: firstCredit},
 		ring: ring{size: buffered},
 	}
@@ -89,6 +98,39 @@ func (s *subscription) start(ctx context.Context, name string, p position) error
 	}
 	return s.conn.subscribe(ctx, s.id, s.stream, p.spec, firstCredit, props)
 }
+
+// peek returns the head of the first chunk that the broker has for spec, before
+// the subscription begins; ok is false if none comes soon.
+func (s *subscription) peek(ctx context.Context, spec wire.OffsetSpec) (chunk wire.Chunk, ok bool, err error) {
+	if err := s.conn.subscribe(ctx, s.id, s.stream, spec, firstCredit, nil); err != nil {
+		return chunk, false, err
+	}
+	soon, cancel := context.WithTimeout(ctx, peekTime)
+	defer cancel()
+	var got received
+	select {
+	case got = <-s.chunks:
+		ok = true
+	case <-s.over:
+		return chunk, false, s.reason()
+	case <-soon.Done(): // the next call sees whether it is ctx
+	}
+	if err := s.conn.unsubscribe(ctx, s.id); err != nil {
+		return chunk, false, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !ok && len(s.chunks) > 0 { // it came at the last moment
+		got, ok = <-s.chunks, true
+	}
+	s.ring.put(got.buffer)
+	s.flow = flow{limit: s.flow.limit, granted: firstCredit}
+	chunk.ChunkHeader = got.ChunkHeader
+	return chunk, ok, nil
+}
+
+// peekTime is how long a chunk that is there may take.
+const peekTime = time.Second
 
 func (c *conn) subscribe(ctx context.Context, sub uint8, stream string, spec wire.OffsetSpec, credit uint16, props wire.Properties) error {
 	resp := wire.Response{Key: wire.KeySubscribe}
@@ -117,23 +159,24 @@ func (c *conn) forsake(sub uint8) error {
 	return c.unsubscribe(ctx, sub)
 }
 
-// accept is called by the connection's reader. The queue has room for every
+// accept is called by the connection's reader. A chunk that does not match its
+// checksum ends the subscription, with nothing handed out behind it. The queue has room for every
 // chunk that credit was given for, so that it never blocks. It must not use
 // s.conn: a broken peer may deliver before there is one.
 func (s *subscription) accept(d wire.Deliver, buffer []byte) error {
 	chunk, err := wire.ParseChunk(d.Chunk)
-	if err == nil {
-		if err = chunk.Check(); err != nil {
-			s.corrupt.Add(1)
-		}
-	}
 	if err != nil {
 		return err
 	}
+	bad := chunk.Check()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
 	case s.left:
+	case bad != nil:
+		s.corrupt.Add(1)
+		s.endLocked(fmt.Errorf("%w: %w: from %s: %v", ErrProtocol, ErrCorruptChunk, s.node.address(), bad))
+		s.left = true
 	case s.flow.arrived(len(buffer)):
 		s.chunks <- received{chunk, buffer}
 	default:
@@ -147,6 +190,10 @@ func (s *subscription) accept(d wire.Deliver, buffer []byte) error {
 func (s *subscription) end(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.endLocked(err)
+}
+
+func (s *subscription) endLocked(err error) {
 	if s.err == nil {
 		s.err = err
 		close(s.over)

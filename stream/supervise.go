@@ -40,13 +40,12 @@ type place struct {
 	hasNext bool
 	// again replaces next after a session in which nothing was handled.
 	again position
-	// seenChunk is the first offset of the newest chunk seen, for noticing
-	// that the stream was deleted and created again.
-	seenChunk    uint64
-	hasSeenChunk bool
-	// id is that of the newest chunk with handled messages, for the same.
-	id    chunkID
-	hasID bool
+	// id is that of the chunk that the place is in or behind, and oldest that of
+	// the first one received: chunks that contradict them are of another stream,
+	// as when it was deleted and created again.
+	id, oldest       chunkID
+	hasID, hasOldest bool
+	newest           uint64 // first offset of the newest chunk received
 	// resumes is set where next follows a message that was handled, and
 	// lostBelow is what retention has been reported to have removed.
 	resumes   bool
@@ -68,6 +67,7 @@ func newRun(c *Consumer) *run {
 
 // supervise keeps a session going until ctx ends or trying again is useless.
 func (r *run) supervise(ctx context.Context) error {
+	var missing time.Time // since when the stream is
 	for attempt := 0; ; attempt++ {
 		if err := sleep(ctx, r.c.env.cfg.Backoff.pause(attempt, rand.Float64)); err != nil {
 			return r.finish(err)
@@ -75,7 +75,7 @@ func (r *run) supervise(ctx context.Context) error {
 		s, err := r.c.env.subscribe(ctx, r.c.stream, r.c.cfg.Name, r.c.cfg.MaxBuffered, r.position)
 		if err == nil {
 			r.state(StateChange{State: StateConnected, again: r.connected})
-			r.connected = true
+			r.connected, missing = true, time.Time{}
 			o := r.session(ctx, s)
 			if err = o.err; o.inOrder {
 				return err
@@ -92,6 +92,10 @@ func (r *run) supervise(ctx context.Context) error {
 		case errors.Is(err, ErrStreamRecreated):
 			r.startOver(err)
 			continue
+		case errors.Is(err, ErrStreamNotFound) && r.connected && (missing.IsZero() || time.Since(missing) < recreationTime):
+			if missing.IsZero() {
+				missing = time.Now()
+			}
 		case errors.Is(err, ErrStreamNotFound) && r.connected:
 			return fmt.Errorf("%w; its messages and stored offsets are gone: create it again with Env.DeclareStream and start a new run", ErrStreamDeleted)
 		case isFatal(err):
@@ -100,6 +104,10 @@ func (r *run) supervise(ctx context.Context) error {
 		r.state(StateChange{State: StateReconnecting, Err: err, Attempt: attempt + 2})
 	}
 }
+
+// recreationTime is how long a stream that was deleted may be missing until it is
+// created again.
+const recreationTime = time.Second
 
 // startOver forgets the stream that is gone, and its mark with it.
 func (r *run) startOver(err error) {
@@ -144,15 +152,15 @@ func (r *run) session(ctx context.Context, s *subscription) (o outcome) {
 			o.err = err
 			return o
 		}
-		defer done()
+		defer func() { done(o.inOrder) }()
+		if r.hasID {
+			r.progress.hold() // until the stream is recognised
+		}
 		r.storer = startStorer(to, r.progress, r.requests, r.log)
 		defer r.storer.close()
 	}
 	o.err = r.deliver(ctx, s, &o.worked)
-	if errors.Is(o.err, ErrStreamRecreated) {
-		return o
-	}
-	if !s.alive() {
+	if errors.Is(o.err, ErrStreamRecreated) || !s.alive() || r.progress.held() {
 		return o
 	}
 	if named && !r.c.cfg.Store.Manual {
@@ -188,10 +196,10 @@ func (r *run) feed(d dispatcher, s *subscription, worked *bool) error {
 			return err
 		}
 		chunk := received.Chunk
-		if r.hasID && r.id.contradicts(&chunk, s.leads) {
-			return fmt.Errorf("%w: the messages at offset %d are not those that were read", ErrStreamRecreated, chunk.FirstOffset)
+		if err := r.recognise(&chunk); err != nil {
+			return err
 		}
-		r.seenChunk, r.hasSeenChunk = max(r.seenChunk, chunk.FirstOffset), true
+		r.progress.release()
 		if r.next.wants(&chunk) {
 			*worked = true
 			if err := r.take(d, s, &chunk); err != nil {
@@ -221,6 +229,24 @@ func (r *run) undecodable(s *subscription, chunk *wire.Chunk, err error) error {
 	return fmt.Errorf("%w: the chunk with the offsets %d to %d, from %s, cannot be decoded (%v): to go on behind it, store offset %d with Env.StoreOffset", ErrMalformed, chunk.FirstOffset, last, s.conn.endpoint.address(), err, last)
 }
 
+// recognise returns an error for a chunk of another stream than the one that the
+// run has read.
+func (p *place) recognise(chunk *wire.Chunk) error {
+	if p.hasID && p.id.contradicts(chunk) || p.hasOldest && p.oldest.contradicts(chunk) {
+		return fmt.Errorf("%w: the messages at offset %d are not those that were read", ErrStreamRecreated, chunk.FirstOffset)
+	}
+	p.newest = max(p.newest, chunk.FirstOffset)
+	if p.hasOldest {
+		return nil
+	}
+	p.oldest, p.hasOldest = idOf(chunk), true
+	if chunk.FirstOffset < p.next.from || p.next.hasAfterChunk {
+		p.id, p.hasID = p.oldest, true
+		p.again = p.next.within(chunk.FirstOffset)
+	}
+	return nil
+}
+
 // reached makes the next session begin after a handled message, which came in
 // the chunk id.
 func (r *run) reached(offset uint64, id chunkID) {
@@ -242,40 +268,26 @@ func (r *run) checkRetention(now Stats) {
 // position says where the coming session begins, asking the broker if need be.
 func (r *run) position(ctx context.Context, s *subscription) (position, error) {
 	c := s.conn.conn
-	if r.hasNext {
-		r.next = r.again
-		if s.leads {
-			if err := r.checkRecreated(ctx, c); err != nil {
-				return r.next, err
-			}
+	if !r.hasNext {
+		if err := r.letters.check(ctx, c); err != nil {
+			return position{}, err
 		}
-		if !r.resumes {
-			return r.next, nil
-		}
-		now, err := c.stats(ctx, r.c.stream)
-		if err == nil {
-			r.checkRetention(now)
-		}
-		return r.next, err
-	}
-	if err := r.letters.check(ctx, c); err != nil {
-		return position{}, err
 	}
 	now, err := c.stats(ctx, r.c.stream)
-	if err != nil {
-		return position{}, err
+	switch {
+	case err != nil:
+	case r.hasNext:
+		r.next = r.again
+		err = r.checkRecreated(ctx, s, now)
+	default:
+		if r.next, r.again, err = r.firstPosition(ctx, c, now); err == nil {
+			r.hasNext = true
+		}
 	}
-	p, again, err := r.firstPosition(ctx, c, now)
-	if err != nil {
-		return p, err
+	if err == nil {
+		r.checkRetention(now)
 	}
-	r.next, r.again, r.hasNext = p, again, true
-	r.checkRetention(now)
-	// What the stream has below the position stands for having read it.
-	if below := max(again.from, again.afterChunk); below > 0 && !now.Empty {
-		r.seenChunk, r.hasSeenChunk = min(below, now.CommittedChunk), true
-	}
-	return p, nil
+	return r.next, err
 }
 
 func (r *run) firstPosition(ctx context.Context, c *conn, now Stats) (first, again position, err error) {
@@ -286,7 +298,8 @@ func (r *run) firstPosition(ctx context.Context, c *conn, now Stats) (first, aga
 			return first, again, fmt.Errorf("%w: the offset stored for %q is the largest number there is; store a real one with Env.StoreOffset", ErrInvalidConfig, r.c.cfg.Name)
 		case err == nil:
 			r.resumes = true
-			return fromOffset(stored + 1), fromOffset(stored + 1), nil
+			next := fromOffset(stored + 1).within(stored)
+			return next, next, nil
 		case !errors.Is(err, ErrNoOffset):
 			return first, again, err
 		}
@@ -295,33 +308,22 @@ func (r *run) firstPosition(ctx context.Context, c *conn, now Stats) (first, aga
 	return first, again, nil
 }
 
-// recreatedTries is how often a leader is asked whether the stream really ends
-// before what was read of it, and recreatedWait how long that takes in all.
-const (
-	recreatedTries = 10
-	recreatedWait  = 2 * time.Second
-)
-
-// checkRecreated compares the stream's extent with what was seen of it. Only
-// the leader, to which c is, knows it, and one that has just started may not know
-// it yet, so it is asked for a while before the stream counts as another one.
-func (r *run) checkRecreated(ctx context.Context, c *conn) error {
-	if !r.hasSeenChunk {
-		return nil
+// checkRecreated looks whether a stream that ends before what was read of it is
+// another one. A node that is behind ends there too, so it goes by the chunks that
+// it has.
+func (r *run) checkRecreated(ctx context.Context, s *subscription, now Stats) error {
+	if !r.hasOldest || now.Empty || now.CommittedChunk >= r.newest {
+		return nil // or the first chunk that comes will tell
 	}
-	for range recreatedTries {
-		now, err := c.stats(ctx, r.c.stream)
-		if err != nil {
-			return err
-		}
-		if !now.Empty && now.CommittedChunk >= r.seenChunk {
-			return nil
-		}
-		if err := sleep(ctx, r.c.env.recreatedWait/recreatedTries); err != nil {
-			return err
-		}
+	spec := wire.OffsetSpec{Type: wire.OffsetFirst}
+	if r.oldest.first <= now.CommittedChunk {
+		spec = wire.OffsetSpec{Type: wire.OffsetAt, Value: r.oldest.first}
 	}
-	return fmt.Errorf("%w: it ends before offset %d, which was read from it", ErrStreamRecreated, r.seenChunk)
+	chunk, ok, err := s.peek(ctx, spec)
+	if err == nil && ok && r.oldest.contradicts(&chunk) {
+		err = fmt.Errorf("%w: it ends before offset %d, which was read from it, and its messages at offset %d are others", ErrStreamRecreated, r.newest, chunk.FirstOffset)
+	}
+	return err
 }
 
 // storeLast stores the mark at the end of a session and reads it back. The
@@ -361,19 +363,25 @@ func (r *run) storeApart(ctx context.Context, mark uint64) error {
 	if err != nil {
 		return err
 	}
-	c, err := r.c.env.dialNode(ctx, where.told, where.leader, "tidemark-store", hooks{})
+	s, err := r.c.env.open(ctx, where, where.leader, r.c.stream, r.c.cfg.MaxBuffered)
 	if err != nil {
 		return err
 	}
-	defer c.close()
+	defer s.close()
 	// In a new stream of the same name the mark would skip messages.
-	if err := r.checkRecreated(ctx, c); err != nil {
+	chunk, ok, err := s.peek(ctx, wire.OffsetSpec{Type: wire.OffsetAt, Value: r.id.first})
+	switch {
+	case err != nil:
+		return err
+	case !ok:
+		return fmt.Errorf("%w: its leader does not have the messages that were read", ErrStreamUnavailable)
+	case r.id.contradicts(&chunk):
+		return fmt.Errorf("%w: the messages at offset %d are not those that were read", ErrStreamRecreated, chunk.FirstOffset)
+	}
+	if err := s.conn.storeOffset(ctx, r.c.cfg.Name, r.c.stream, mark); err != nil {
 		return err
 	}
-	if err := c.storeOffset(ctx, r.c.cfg.Name, r.c.stream, mark); err != nil {
-		return err
-	}
-	return c.verifyOffset(ctx, r.c.cfg.Name, r.c.stream, mark)
+	return s.conn.verifyOffset(ctx, r.c.cfg.Name, r.c.stream, mark)
 }
 
 // sleep waits for d, or less if ctx ends.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/tidemark-go/tidemark/internal/wire"
+	"github.com/tidemark-go/tidemark/streamtest"
 )
 
 // running is a consumer at work.
@@ -124,10 +125,12 @@ func TestRunMovedStreamStoresNothing(t *testing.T) {
 	var swallow atomic.Bool
 	var reader atomic.Pointer[peer]
 	b.onSubscribe = func(p *peer, nth int, _ wire.OffsetSpec) {
-		if nth == 0 {
-			reader.Store(p)
-			p.write(chunkFrame(100, "a", "b", "c"))
+		if nth > 0 {
+			p.write(laterChunk(0, "z"))
+			return
 		}
+		reader.Store(p)
+		p.write(chunkFrame(100, "a", "b", "c"))
 	}
 	b.onCommand = func(p *peer, key wire.Key, fields []byte) bool {
 		if key == wire.KeyQueryOffset && swallow.Load() {
@@ -150,57 +153,205 @@ func TestRunMovedStreamStoresNothing(t *testing.T) {
 	})
 	r.want(t, 100, 101)
 	wantErr(t, recv(t, b.recreated, "the change"), ErrStreamRecreated)
+	r.want(t, 102, 0) // what was there already is handled too
 	r.stop(errTest)
 	wantErr(t, r.end(t), errTest)
-	if got, ok := b.storedOffset("billing"); ok {
-		t.Errorf("offset %d is stored in the new stream, whose messages up to it the next run would skip", got)
+	if !slices.Equal(b.history, []uint64{100, 0}) && !slices.Equal(b.history, []uint64{100, 0, 0}) {
+		t.Errorf("stored %v; of the old stream only 100 may be", b.history)
 	}
 }
 
 // TestRunEndedBeforeReconnecting: the mark belongs to a stream that may be
 // gone by the time the run's last connection stores it.
 func TestRunEndedBeforeReconnecting(t *testing.T) {
-	noLeaks(t)
-	b := startScripted(t)
-	b.committed = 100
-	b.onSubscribe = deliverAt(map[uint64][]string{100: {"a", "b"}})
-	r := b.run(t, ConsumerConfig{Name: "billing", Store: StorePolicy{Interval: time.Hour}}, func(r *running, d *Delivery) error {
-		if d.Offset == 101 { // with 100 as the mark
-			b.drop()
-			b.recreate()
-			for r.Commit(context.Background()) == nil {
-				// the loss is not noticed yet
+	for name, test := range map[string]struct {
+		again func(p *peer) // what there is at the place
+		want  error
+	}{
+		"grown":   {func(p *peer) { p.write(laterChunk(100, "x", "y")) }, ErrStreamRecreated},
+		"shorter": {func(*peer) {}, ErrStreamUnavailable},
+	} {
+		t.Run(name, func(t *testing.T) {
+			noLeaks(t)
+			b := startScripted(t)
+			b.committed = 100
+			b.onSubscribe = func(p *peer, nth int, _ wire.OffsetSpec) {
+				if nth > 0 {
+					test.again(p)
+					return
+				}
+				p.write(chunkFrame(100, "a", "b"))
 			}
-			b.recreate()
-			r.stop(errTest)
-		}
-		return nil
-	})
-	r.want(t, 100, 101)
-	wantErr(t, r.end(t), errTest, ErrNotStored, ErrStreamRecreated)
-	if got, ok := b.storedOffset("billing"); ok {
-		t.Errorf("offset %d of the old stream is stored in the new one", got)
+			r := b.run(t, ConsumerConfig{Name: "billing", Store: StorePolicy{Interval: time.Hour}}, func(r *running, d *Delivery) error {
+				if d.Offset == 101 { // with 100 as the mark
+					b.drop()
+					b.recreate()
+					for r.Commit(context.Background()) == nil {
+						// the loss is not noticed yet
+					}
+					b.recreate()
+					r.stop(errTest)
+				}
+				return nil
+			})
+			r.want(t, 100, 101)
+			wantErr(t, r.end(t), errTest, ErrNotStored, test.want)
+			if got, ok := b.storedOffset("billing"); ok {
+				t.Errorf("offset %d of the old stream is stored in the new one", got)
+			}
+		})
 	}
 }
 
 // TestRunNoticesARecreatedStreamBeforeTheFirstMessage: a consumer that waits
 // at the end of a stream would wait for ever in a new, shorter one.
 func TestRunNoticesARecreatedStreamBeforeTheFirstMessage(t *testing.T) {
-	for name, start := range map[string]Start{"stored": {}, "next": Next(), "at": At(90), "last": Last()} {
+	for name, start := range map[string]Start{"stored": {}, "next": Next()} {
 		t.Run(name, func(t *testing.T) {
 			noLeaks(t)
 			b := startScripted(t)
 			b.committed, b.stored["billing"] = 100, 104
-			subscribed := make(chan struct{}, 10)
-			b.onSubscribe = func(*peer, int, wire.OffsetSpec) { subscribed <- struct{}{} }
+			b.onSubscribe = func(p *peer, nth int, _ wire.OffsetSpec) {
+				if nth == 0 {
+					p.write(chunkFrame(100, "a", "b", "c", "d", "e"))
+					b.recreate()
+					b.drop()
+					return
+				}
+				p.write(laterChunk(0, "z"))
+			}
 			r := b.run(t, ConsumerConfig{Name: "billing", Start: start}, nil)
-			recv(t, subscribed, "the subscription")
-			b.recreate()
-			b.drop()
 			wantErr(t, recv(t, b.recreated, "the change"), ErrStreamRecreated)
-			recv(t, subscribed, "the subscription to the new stream")
+			if name == "stored" {
+				r.want(t, 0) // Next is behind it
+			}
 			r.stop(errTest)
 			wantErr(t, r.end(t), errTest)
+		})
+	}
+}
+
+// TestRunStoresNothingBeforeItRecognises: the first thing that a session does is
+// not to store the mark: the stream may be another one.
+func TestRunStoresNothingBeforeItRecognises(t *testing.T) {
+	noLeaks(t)
+	b := startScripted(t)
+	b.committed = 100
+	var anew atomic.Bool
+	looked := make(chan struct{})
+	b.onSubscribe = func(p *peer, _ int, spec wire.OffsetSpec) {
+		switch {
+		case !anew.Load():
+			p.write(chunkFrame(100, "a", "b"))
+		case spec.Type == wire.OffsetAt: // where it left off
+			<-looked
+			p.write(laterChunk(100, "x", "y"))
+		default:
+			p.write(laterChunk(0, "z"))
+		}
+	}
+	r := b.run(t, ConsumerConfig{Name: "billing"}, func(_ *running, d *Delivery) error {
+		if string(d.Body) == "z" {
+			return errTest
+		}
+		return nil
+	})
+	r.want(t, 100, 101)
+	must(t, r.Commit(soon(t)))
+	anew.Store(true)
+	b.set(func() { b.committed, b.stored, b.history = 500, map[string]uint64{}, nil })
+	b.drop()
+	eventually(t, "it has subscribed again", patience, func() bool {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		return b.subscriptions >= 2
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	wantErr(t, r.Commit(ctx), context.DeadlineExceeded) // it waits, as while connecting
+	close(looked)
+	wantErr(t, recv(t, b.recreated, "the change"), ErrStreamRecreated)
+	wantErr(t, r.end(t), errTest)
+	if len(b.history) > 0 {
+		t.Errorf("stored %v in the new stream, whose messages up to it the next run would skip", b.history)
+	}
+}
+
+// TestRunStreamMissingForAMoment: a stream that is created again soon enough is
+// not a deleted one.
+func TestRunStreamMissingForAMoment(t *testing.T) {
+	b, env, stream := faulty(t, 3)
+	got := make(chan string, 10)
+	stop, _ := runConsumer(t, env, stream, ConsumerConfig{Name: "c"}, func(d *Delivery) { got <- string(d.Body) })
+	for range 3 {
+		recv(t, got, "a message")
+	}
+	asked := b.Received(streamtest.Metadata)
+	must(t, env.DeleteStream(t.Context(), stream))
+	must(t, b.Await(soon(t), func() bool { return b.Received(streamtest.Metadata) > asked }))
+	must(t, env.DeclareStream(t.Context(), stream, StreamConfig{}))
+	publish(t, env, stream, 7, 9)
+	for i := 7; i < 9; i++ {
+		if body := recv(t, got, "a message of the new stream"); body != string(number(i)) {
+			t.Errorf("got %s, want %d", body, i)
+		}
+	}
+	wantErr(t, stop(), context.Canceled)
+}
+
+// TestRunNodeThatIsBehind: a stream that ends before what was read of it is still
+// the same: a replica may be behind, and a new leader not know yet what is
+// committed. Nothing is read again, and nothing stored before it is known.
+func TestRunNodeThatIsBehind(t *testing.T) {
+	for name, committed := range map[string]int64{"behind": 50, "knows nothing": -1} {
+		t.Run(name, func(t *testing.T) {
+			noLeaks(t)
+			b := startScripted(t)
+			b.committed = 100
+			var reader atomic.Pointer[peer]
+			goOn := make(chan struct{})
+			b.onSubscribe = func(p *peer, nth int, spec wire.OffsetSpec) {
+				switch {
+				case nth == 0:
+					reader.Store(p)
+					p.write(chunkFrame(100, "a", "b"))
+				case spec.Type == wire.OffsetFirst: // it looks
+					p.write(chunkFrame(0, "old"))
+				case spec.Value != 100:
+					t.Errorf("subscribed at %v", spec)
+				default:
+					<-goOn
+					b.set(func() { b.committed = 102 })
+					p.write(chunkFrame(50, "c")) // it was behind, and catches up
+					p.write(chunkFrame(100, "a", "b"))
+					p.write(chunkFrame(102, "d"))
+				}
+			}
+			r := b.run(t, ConsumerConfig{Name: "billing"}, nil)
+			r.want(t, 100, 101)
+			must(t, r.Commit(soon(t)))
+			b.set(func() { b.committed, b.history = committed, nil })
+			_ = reader.Load().nc.Close()
+			eventually(t, "it has subscribed again", patience, func() bool {
+				b.mu.Lock()
+				defer b.mu.Unlock()
+				return b.subscriptions >= 2
+			})
+			b.set(func() {
+				if len(b.history) > 0 {
+					t.Errorf("stored %v before the stream was recognised", b.history)
+				}
+			})
+			close(goOn)
+			r.want(t, 102)
+			r.stop(errTest)
+			wantErr(t, r.end(t), errTest)
+			if len(b.recreated) > 0 || len(r.handled) > 0 {
+				t.Errorf("it started over: %v", <-b.recreated)
+			}
+			if got, _ := b.storedOffset("billing"); got != 102 {
+				t.Errorf("stored %d, want 102", got)
+			}
 		})
 	}
 }

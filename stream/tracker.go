@@ -12,6 +12,7 @@ type tracker struct {
 	stored    int64 // messages handled when the mark was last stored
 	since     time.Time
 	lastStore time.Time
+	lost      bool // what was stored may be lost, so that the mark is to be stored again
 }
 
 // handle moves the mark to a message whose handler returned nil. now counts only
@@ -44,13 +45,13 @@ func (t *tracker) snapshot() snapshot { return snapshot{t.mark, t.handled} }
 // storedAt records a store of s. Messages may have been handled since.
 func (t *tracker) storedAt(s snapshot, now time.Time) {
 	t.stored = max(t.stored, s.handled)
-	t.since, t.lastStore = now, now
+	t.since, t.lastStore, t.lost = now, now, false
 }
 
 // forgetStore makes the mark count as not stored, as on a new connection: what
 // was sent on the old one may be lost.
 func (t *tracker) forgetStore(now time.Time) {
-	if t.has && t.unstored() == 0 {
+	if t.lost = t.has; t.has && t.unstored() == 0 {
 		t.stored, t.since = t.handled-1, now
 	}
 }
