@@ -38,7 +38,8 @@ type Config struct {
 
 	// DialTimeout bounds one attempt to connect, the login included. Default
 	// 4.5 s. Below 3.5 s a refused login looks like a silent broker, since the
-	// broker delays that answer by 3 s.
+	// broker delays that answer by 3 s. A connection that is there already is
+	// passed over if it takes longer to answer.
 	DialTimeout time.Duration
 
 	// Heartbeat is the interval at which both sides show that they are alive.
@@ -50,8 +51,8 @@ type Config struct {
 	Backoff Backoff
 
 	// OnState is told what becomes of consumers and producers: connected,
-	// reconnecting, closed, or that retention has overtaken a consumer. The
-	// changes come one after the other, in the order in which they happened, on
+	// reconnecting, closed, that retention has overtaken a consumer or its stream
+	// was created again. The changes come one after the other, in the order in which they happened, on
 	// a goroutine of the Env that does nothing else: a slow callback holds up
 	// the changes behind it, which are kept, and nobody else. Env.Close waits
 	// for it, for [CloseTimeout] at most, so it must not be called from it. A

@@ -35,7 +35,8 @@ var (
 	ErrAccessRefused = errors.New("access refused")
 	// ErrStreamNotFound is returned when the stream does not exist.
 	ErrStreamNotFound = errors.New("stream not found")
-	// ErrStreamDeleted is returned when the stream was deleted while in use.
+	// ErrStreamDeleted is returned when the stream was deleted while in use, by a
+	// consumer if it was not created again within a second.
 	ErrStreamDeleted = errors.New("stream deleted while in use")
 	// ErrStreamRecreated is in StateChange.Err when a consumer's stream was
 	// deleted and created again under it, and beside ErrNotStored when that

@@ -26,11 +26,14 @@ type OffsetStore interface {
 	Load(ctx context.Context, consumer, stream string) (offset uint64, ok bool, err error)
 	// Save records the offset of the last handled message and returns when it is
 	// safe. Calls for one run come one after the other, with offsets that may
-	// repeat but never fall, unless the stream was created again (see
-	// [StateStreamRecreated]), on a goroutine of the run. ctx ends with the
-	// connection or the caller, at the latest after CloseTimeout when a run
-	// ends. An error is logged and Save called again a second later; with
-	// StorePolicy.Every, in Commit and at the end of a run it is returned.
+	// repeat but never fall, on a goroutine of the run. If the stream was created
+	// again (see [StateStreamRecreated]) they begin anew; until then the offset of
+	// the old stream stays here, for the next run to begin at if this one ends.
+	//
+	// ctx ends with the connection or the caller, at the latest after
+	// CloseTimeout when a run ends. An error is logged and Save called again a
+	// second later; with StorePolicy.Every, in Commit and at the end of a run it
+	// is returned.
 	Save(ctx context.Context, consumer, stream string, offset uint64) error
 }
 
