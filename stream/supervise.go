@@ -76,11 +76,12 @@ func (r *run) supervise(ctx context.Context) error {
 		if err == nil {
 			r.state(StateChange{State: StateConnected, again: r.connected})
 			r.connected, missing = true, time.Time{}
+			begun := time.Now()
 			o := r.session(ctx, s)
 			if err = o.err; o.inOrder {
 				return err
 			}
-			if o.worked {
+			if o.worked || time.Since(begun) > r.c.env.cfg.Backoff.Max {
 				attempt = -1 // the next one comes at once
 			}
 		}
@@ -139,7 +140,7 @@ func (r *run) stopped(err error) bool {
 type outcome struct {
 	err     error
 	inOrder bool // by the handler or ctx, with the mark stored as far as possible
-	worked  bool // something was delivered
+	worked  bool // something new was delivered
 }
 
 // session handles what one subscription delivers.
@@ -201,7 +202,7 @@ func (r *run) feed(d dispatcher, s *subscription, worked *bool) error {
 		}
 		r.progress.release()
 		if r.next.wants(&chunk) {
-			*worked = true
+			*worked = *worked || chunk.FirstOffset+uint64(chunk.Records) > r.next.from
 			if err := r.take(d, s, &chunk); err != nil {
 				return err
 			}

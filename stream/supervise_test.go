@@ -231,6 +231,40 @@ func TestRunNoticesARecreatedStreamBeforeTheFirstMessage(t *testing.T) {
 	}
 }
 
+// TestRunPacesACorruptChunk: a chunk that is corrupt for good is asked for with
+// growing pauses, though the one before it comes each time, for the stream to be
+// recognised.
+func TestRunPacesACorruptChunk(t *testing.T) {
+	noLeaks(t)
+	b := startScripted(t)
+	b.committed = 1
+	corrupt := chunkFrame(1, "b")
+	corrupt[len(corrupt)-1] ^= 1
+	b.onSubscribe = func(p *peer, _ int, _ wire.OffsetSpec) {
+		p.write(chunkFrame(0, "a"))
+		p.write(corrupt)
+	}
+	env := b.env(t)
+	attempts := make(chan int, 100)
+	must(t, env.states.close())
+	env.states = startStates(Config{Logger: env.cfg.Logger, OnState: func(c StateChange) {
+		if c.State == StateReconnecting {
+			attempts <- c.Attempt
+		}
+	}})
+	got := make(chan uint64, 10)
+	stop, _ := runConsumer(t, env, testStream, ConsumerConfig{}, func(d *Delivery) { got <- d.Offset })
+	for want := range 5 {
+		if n := recv(t, attempts, "an attempt"); n != want+1 {
+			t.Errorf("attempt %d, want %d", n, want+1)
+		}
+	}
+	_ = stop()
+	if len(got) != 1 {
+		t.Errorf("%d messages were handled, want 1", len(got))
+	}
+}
+
 // TestRunStoresNothingBeforeItRecognises: the first thing that a session does is
 // not to store the mark: the stream may be another one.
 func TestRunStoresNothingBeforeItRecognises(t *testing.T) {
