@@ -340,8 +340,8 @@ func (r *run) storeLast() error {
 	return err
 }
 
-// finish ends a run that has no session. Where the mark may not be stored, one
-// more connection is tried for it, under CloseTimeout.
+// finish ends a run that has no session. Where the mark may not be stored, other
+// connections are tried for it, under CloseTimeout.
 func (r *run) finish(cause error) error {
 	snap, handled := r.progress.take()
 	if !handled || r.c.cfg.Name == "" || r.c.cfg.Store.Manual {
@@ -349,10 +349,28 @@ func (r *run) finish(cause error) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), CloseTimeout)
 	defer cancel()
-	if err := r.storeApart(ctx, snap.mark); err != nil {
+	if err := r.storeAtLast(ctx, snap.mark); err != nil {
 		cause = errors.Join(cause, fmt.Errorf("%w: the messages up to offset %d were handled, but: %w", ErrNotStored, snap.mark, err))
 	}
 	return cause
+}
+
+// storeAtLast stores the mark until it is stored, trying again cannot help, or
+// ctx ends, and then returns what stood in the way.
+func (r *run) storeAtLast(ctx context.Context, mark uint64) error {
+	var before error
+	for attempt := 1; ; attempt++ {
+		err := r.storeApart(ctx, mark)
+		if err == nil || isFatal(err) || errors.Is(err, ErrNotStored) {
+			return err
+		}
+		if before == nil || ctx.Err() == nil {
+			before = err
+		}
+		if sleep(ctx, r.c.env.cfg.Backoff.pause(attempt, rand.Float64)) != nil {
+			return before
+		}
+	}
 }
 
 // storeApart stores the mark without a session.
