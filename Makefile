@@ -34,7 +34,7 @@ test:
 	trap 'down' EXIT; trap 'exit 130' INT TERM; \
 	$(RABBITMQ) --dir .rabbitmq/test up && \
 	TIDEMARK_REAL=1 $(OWN_BROKER) $(GO) test -race -count=1 -timeout 20m $(TESTFLAGS) ./... && \
-	cd examples/sqlite && $(OWN_BROKER) $(GO) test -count=1 $(TESTFLAGS) ./...
+	(cd examples/sqlite && $(OWN_BROKER) $(GO) test -count=1 $(TESTFLAGS) ./...) # its own shell: the trap runs here
 
 # The faults tests at full scale: an hour.
 soak:
