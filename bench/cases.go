@@ -45,7 +45,7 @@ var allCases = []benchCase{
 		implTidemark: consumeTidemark(anonymous), implOfficial: consumeOfficial(anonymous), implSocket: consumeSocket(anonymous)}},
 	{"consume-tracked", "read with a name, offsets stored as each library does by default", contentPlain, upTo(2_000_000, 400_000_000), map[string]runner{
 		implTidemark: consumeTidemark(tracked), implOfficial: consumeOfficial(tracked), implSocket: consumeSocket(anonymous)}},
-	{"consume-store-each", "store the offset of every message, until the broker has the last", contentOwn, upTo(200_000, 200_000_000), map[string]runner{
+	{"consume-store-each", "store the offset of every message, until the broker has the last", contentOwn, upTo(1_000_000, 200_000_000), map[string]runner{
 		implTidemark: consumeTidemark(storeEach), implOfficial: consumeOfficial(storeEach), implSocket: consumeSocket(storeEach)}},
 	{"consume-workers", "read with 4 workers (the others have none: as consume)", contentPlain, upTo(2_000_000, 400_000_000), map[string]runner{
 		implTidemark: consumeTidemark(inParallel), implOfficial: consumeOfficial(anonymous), implSocket: consumeSocket(anonymous)}},
