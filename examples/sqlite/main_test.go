@@ -50,33 +50,28 @@ func numbers(t *testing.T) (b *streamtest.Broker, file string) {
 	return b, filepath.Join(t.TempDir(), "total #1.db")
 }
 
+// added returns how many numbers are in the database, and their sum.
+func added(t *testing.T, file string) (n, sum int64) {
+	t.Helper()
+	l, err := openLedger(t.Context(), file, "ledger")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.db.Close()
+	n, sum, err = l.total(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n, sum
+}
+
 // wantTotal checks that every number was added once.
 func wantTotal(t *testing.T, file string) {
 	t.Helper()
-	l, err := openLedger(t.Context(), file, "ledger")
-	if err != nil {
-		t.Fatal(err)
+	n, sum := added(t, file)
+	if want := int64(total) * (total - 1) / 2; n != total || sum != want {
+		t.Errorf("%d numbers add up to %d, want %d and %d", n, sum, total, want)
 	}
-	defer l.db.Close()
-	n, sum, err := l.total(t.Context())
-	if want := int64(total) * (total - 1) / 2; err != nil || n != total || sum != want {
-		t.Errorf("%d numbers add up to %d (%v), want %d and %d", n, sum, err, total, want)
-	}
-}
-
-// added returns how many numbers are in the database.
-func added(t *testing.T, file string) int64 {
-	t.Helper()
-	l, err := openLedger(t.Context(), file, "ledger")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.db.Close()
-	n, _, err := l.total(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return n
 }
 
 // TestKilled kills the process again and again, at moments that it does not
@@ -86,7 +81,7 @@ func added(t *testing.T, file string) int64 {
 func TestKilled(t *testing.T) {
 	b, file := numbers(t)
 	kills := 0
-	for done := int64(0); done < total; done = added(t, file) {
+	for done := int64(0); done < total; done, _ = added(t, file) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		c := exec.CommandContext(ctx, os.Args[0], "-uri", b.URI(), "-db", file)
 		c.Env, c.Stderr = append(os.Environ(), "LEDGER_PROCESS=1"), os.Stderr
