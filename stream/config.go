@@ -39,7 +39,7 @@ type Config struct {
 	// DialTimeout bounds one attempt to connect, the login included. Default
 	// 4.5 s. Below 3.5 s a refused login looks like a silent broker, since the
 	// broker delays that answer by 3 s. A connection that is there already is
-	// passed over if it takes longer to answer.
+	// passed over if it takes longer to answer, or 5 s.
 	DialTimeout time.Duration
 
 	// Heartbeat is the interval at which both sides show that they are alive.

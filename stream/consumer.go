@@ -152,7 +152,7 @@ func (e *Env) NewConsumer(stream string, cfg ConsumerConfig) (*Consumer, error) 
 // leader that moves: Run connects again by itself and goes on at the first
 // message not handled. Nothing is handled twice within one run. If the stream is
 // deleted and created again meanwhile, it starts over in the new one, as Start
-// says where nothing is stored; see [StateStreamRecreated].
+// says where nothing is stored, see [StateStreamRecreated].
 //
 // Before it returns, the last mark is stored and read back, which takes
 // [CloseTimeout] at most; if that fails the error wraps [ErrNotStored] as well.
@@ -160,8 +160,11 @@ func (e *Env) NewConsumer(stream string, cfg ConsumerConfig) (*Consumer, error) 
 //
 // Run never returns nil. The error wraps the context's error after a
 // cancellation, [ErrClosed] after Env.Close, a [*HandlerError], [ErrRunning],
-// or one of [ErrStreamNotFound], [ErrStreamDeleted],
-// [ErrMalformed], [ErrAuthentication], [ErrVirtualHost], [ErrAccessRefused], [ErrTLS].
+// or one of [ErrStreamNotFound], [ErrStreamDeleted], [ErrMalformed], [ErrOffsetStore],
+// [ErrAuthentication], [ErrVirtualHost], [ErrAccessRefused], [ErrTLS], and
+// [ErrInvalidConfig] for what Config.Resolve returned or an offset that cannot be
+// one. [ErrStreamRecreated] comes with ErrNotStored where the stream that was read
+// is gone.
 func (c *Consumer) Run(ctx context.Context, h Handler) error {
 	return c.consume(ctx, func(r *run) { r.h, r.workers = h, c.cfg.Workers })
 }

@@ -17,7 +17,8 @@ import (
 // long as the program. It keeps one connection for administration and makes a
 // new one when that is lost. Its consumers share connections: as many to each
 // node as the program has cores (GOMAXPROCS), with up to 256 consumers on each,
-// and more only where these are full. A producer has a connection of its own.
+// and more only where these are full. Those with StorePolicy.Every share one
+// more to each node for their stores. A producer has a connection of its own.
 type Env struct {
 	cfg       Config
 	endpoints []endpoint

@@ -24,7 +24,7 @@ type whereabouts struct {
 // one too.
 func (e *Env) find(ctx context.Context, stream string) (w whereabouts, err error) {
 	err = e.onAdmin(ctx, func(ctx context.Context, c *conn) (err error) {
-		soon, cancel := context.WithTimeoutCause(ctx, e.cfg.DialTimeout, errSilent)
+		soon, cancel := e.patience(ctx)
 		defer cancel()
 		w.told = c
 		w.location, err = c.locate(soon, stream)
@@ -43,14 +43,18 @@ func (e *Env) find(ctx context.Context, stream string) (w whereabouts, err error
 	return w, err
 }
 
-// errSilent is how a call ends that was not answered while a connection could
-// have been made.
-var errSilent = fmt.Errorf("%w: no answer in the time of Config.DialTimeout", ErrUnreachable)
+// patience bounds the wait for a connection that may be silent by the time in
+// which a new one could be made.
+func (e *Env) patience(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, min(e.cfg.DialTimeout, rpcTimeout/2), errSilent)
+}
 
-// answers returns an error if the peer does not answer in the time in which a new
-// connection could be made.
+// errSilent is how a call ends that was not answered within patience.
+var errSilent = fmt.Errorf("%w: no answer in the time in which a connection could be made", ErrUnreachable)
+
+// answers returns an error if the peer does not answer within patience.
 func (e *Env) answers(ctx context.Context, c *conn) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, e.cfg.DialTimeout, errSilent)
+	ctx, cancel := e.patience(ctx)
 	defer cancel()
 	return c.call(ctx, func(id uint32) wire.Frame { return &wire.Metadata{Correlation: id} }, &wire.MetadataResponse{})
 }

@@ -38,7 +38,8 @@ func Last() Start { return explicit(Start{kind: startLast}) }
 
 // Next starts after the messages that are in the stream when [Consumer.Run]
 // begins: only what is published from then on is delivered, also when the
-// connection drops before the first of them arrives.
+// connection drops before the first of them arrives. All of a stream that is
+// created again meanwhile is.
 func Next() Start { return explicit(Start{kind: startNext}) }
 
 // At starts at the message with this offset, the first of a stream being 0.
@@ -109,6 +110,16 @@ func (s Start) validate() error {
 		return fmt.Errorf("%w: Since needs a time; use First for the beginning of the stream", ErrInvalidConfig)
 	}
 	return nil
+}
+
+// inNewStream is where to start in a stream that was created under the run. All
+// of it was published after the run began: none of it is what Next leaves out or
+// Last has passed.
+func (s Start) inNewStream() Start {
+	if s.kind == startNext || s.kind == startLast {
+		s.kind = startFirst
+	}
+	return s
 }
 
 // resolve fixes relative times at now.

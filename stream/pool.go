@@ -73,9 +73,12 @@ func (p *pool) join(ctx context.Context, n node, s *subscription, dial func(hook
 		if p.answers == nil || p.answers(ctx, c.conn) == nil {
 			return c, id, nil
 		}
-		c.silent.Store(true)
+		cancelled := ctx.Err() != nil
+		if !cancelled {
+			c.silent.Store(true)
+		}
 		c.leave(s, func() error { return nil }, false)
-		if ctx.Err() != nil {
+		if cancelled {
 			return nil, 0, context.Cause(ctx)
 		}
 	}
@@ -207,7 +210,7 @@ func (c *sharedConn) drop(s *subscription, force, freeID bool) (last, stays bool
 	if freeID {
 		c.ids[id].Store(nil)
 	} else {
-		c.ids[id].Store(&subscription{left: true, corrupt: s.corrupt}) // without its memory
+		c.ids[id].Store(&subscription{left: true}) // without its memory
 	}
 	if last = len(c.users) == 0; last {
 		c.of.remove(c)

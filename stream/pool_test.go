@@ -376,6 +376,46 @@ func TestJoinASilentConnection(t *testing.T) {
 	_, _ = stop(), stop2()
 }
 
+// Who gives up waiting for a connection's answer says nothing about it.
+func TestJoinCancelled(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	asked := false
+	p := newPool(1, func(ctx context.Context, _ *conn) error {
+		if asked {
+			return nil
+		}
+		asked = true
+		cancel()
+		return context.Cause(ctx)
+	})
+	n, dials := node{"h", 1}, 0
+	dial := func(hooks) (*conn, error) { dials++; return &conn{}, nil }
+	join := func(ctx context.Context) error {
+		_, _, err := p.join(ctx, n, &subscription{}, dial)
+		return err
+	}
+	must(t, join(t.Context()))
+	wantErr(t, join(ctx), context.Canceled)
+	must(t, join(t.Context()))
+	if dials != 1 {
+		t.Errorf("%d connections, want 1", dials)
+	}
+}
+
+// A connection that may be silent is not waited for as long as a call may take.
+func TestPatience(t *testing.T) {
+	for dialTimeout, most := range map[time.Duration]time.Duration{time.Second: time.Second, time.Hour: rpcTimeout / 2} {
+		e := &Env{cfg: Config{DialTimeout: dialTimeout}}
+		ctx, cancel := e.patience(t.Context())
+		defer cancel()
+		at, ok := ctx.Deadline()
+		if left := time.Until(at); !ok || left > most || left < most-time.Second {
+			t.Errorf("%v: %v, want %v", dialTimeout, left, most)
+		}
+	}
+}
+
 // A slow call of somebody else's on the administrative connection survives a
 // lookup that does not wait for it.
 func TestFindBesideASlowCall(t *testing.T) {

@@ -154,7 +154,8 @@ func (p *progress) hold() { p.onHold.Store(true) }
 
 func (p *progress) held() bool { return p.onHold.Load() }
 
-// release ends hold. It is called with each chunk.
+// release ends hold. It is called with each chunk that shows that the stream is
+// the same.
 func (p *progress) release() {
 	if p.onHold.Load() {
 		p.onHold.Store(false)

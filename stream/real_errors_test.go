@@ -242,6 +242,65 @@ func testStreamDeletedInUse(t *testing.T, b broker) {
 	}
 }
 
+// TestStreamRecreatedForNext: whoever waits for what comes next gets all of a
+// stream that was created under it, what showed that it is another one included.
+func TestStreamRecreatedForNext(t *testing.T) { onBrokers(t, testStreamRecreatedForNext) }
+
+func testStreamRecreatedForNext(t *testing.T, b broker) {
+	direct := connect(t, b.StreamURL())
+	states := make(chan StateChange, 100)
+	env, err := Connect(t.Context(), Config{URIs: []string{b.StreamURL()}, OnState: func(c StateChange) { states <- c }})
+	must(t, err)
+	defer func() { must(t, env.Close()) }()
+	stream := newStream(t, direct)
+	publish(t, direct, stream, 0, 3)
+	await := func(want State) {
+		t.Helper()
+		for recv(t, states, want.String()).State != want {
+		}
+	}
+	got := make(chan string, 100)
+	stop, _ := runConsumer(t, env, stream, ConsumerConfig{Start: Next()}, func(d *Delivery) { got <- string(d.Body) })
+	await(StateConnected)
+	publish(t, direct, stream, 3, 4)
+	if body := recv(t, got, "the next message"); body != "3" {
+		t.Errorf("got %q, want what is published from then on", body)
+	}
+	must(t, direct.DeleteStream(t.Context(), stream))
+	must(t, direct.DeclareStream(t.Context(), stream, StreamConfig{}))
+	await(StateConnected) // in the new stream, which has nothing to show that
+	publish(t, direct, stream, 4, 5)
+	await(StateStreamRecreated)
+	await(StateConnected)
+	publish(t, direct, stream, 5, 6)
+	for _, want := range []string{"4", "5"} {
+		if body := recv(t, got, "the new stream's message"); body != want {
+			t.Errorf("got %q, want %q", body, want)
+		}
+	}
+	_ = stop()
+}
+
+// TestStreamRecreatedWithoutDeadLetters: that the dead-letter stream is gone too
+// shows with the first message that is for it, and is not said of another one.
+func TestStreamRecreatedWithoutDeadLetters(t *testing.T) {
+	_, env, stream := faulty(t, 3)
+	letters := newStream(t, env)
+	got := make(chan string, 100)
+	stop, _ := runConsumer(t, env, stream, ConsumerConfig{OnError: ErrorPolicy{DeadLetter: letters}}, func(d *Delivery) { got <- string(d.Body) })
+	for range 3 {
+		recv(t, got, "the messages")
+	}
+	must(t, env.DeleteStream(t.Context(), letters))
+	must(t, env.DeleteStream(t.Context(), stream))
+	must(t, env.DeclareStream(t.Context(), stream, StreamConfig{}))
+	publish(t, env, stream, 7, 8)
+	if body := recv(t, got, "the new stream's message"); body != "7" {
+		t.Errorf("got %q", body)
+	}
+	_ = stop()
+}
+
 // A stream deleted and created again under a consumer, whether the new one is
 // shorter than the position or has grown beyond it: the run starts over in it, and
 // says so. Nothing of the old stream's place is left.

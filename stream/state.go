@@ -22,7 +22,8 @@ const (
 	StateMessagesLost
 	// StateStreamRecreated: the stream was deleted and created again. The
 	// consumer starts over in the new one, as its Start says where nothing is
-	// stored. Err says how that was noticed.
+	// stored; with Next and Last that is at its beginning, since all of it is newer
+	// than the run. Err says how that was noticed.
 	StateStreamRecreated
 )
 

@@ -136,8 +136,13 @@ func (s *storer) storeIfDue(ctx context.Context, timer *time.Timer) {
 	due, at := s.progress.due()
 	if due {
 		err := s.storeLocked(ctx, false, false)
-		if _, at = s.progress.due(); err != nil {
+		switch again, later := s.progress.due(); {
+		case err != nil:
 			at = time.Now().Add(storeRetry)
+		case again:
+			at = time.Now()
+		default:
+			at = later
 		}
 	}
 	s.sending.Unlock()
@@ -184,6 +189,7 @@ func (s *storer) storeLocked(ctx context.Context, verify, more bool) error {
 		if err := s.to.verify(ctx, snap.mark); err != nil {
 			return err
 		}
+		s.verified = true
 	}
 	s.progress.stored(snap)
 	return nil

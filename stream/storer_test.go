@@ -160,6 +160,40 @@ func TestStorerReadsBackWhenQuiet(t *testing.T) {
 	}
 }
 
+// TestStorerDueAgainAtOnce: what is due again by the time a store ends is stored
+// without another message. It needs a clock that moves.
+func TestStorerDueAgainAtOnce(t *testing.T) {
+	b := startBench(StorePolicy{Interval: time.Nanosecond}, &stores{})
+	defer b.storer.close()
+	const last = 300_000
+	for i := range uint64(last + 1) {
+		b.handle(i)
+	}
+	eventually(t, "the last one is stored", patience, func() bool {
+		got := b.list()
+		return len(got) > 0 && got[len(got)-1] == last
+	})
+}
+
+// TestStorerCommitIsNotReadBackAgain: what a Commit has read back may be
+// rewound from then on.
+func TestStorerCommitIsNotReadBackAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		read := 0
+		b := startBench(StorePolicy{Manual: true}, &stores{reads: func(uint64) error { read++; return nil }})
+		defer b.storer.close()
+		b.handle(0)
+		if err := request(t.Context(), b.requests, true, nil); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if read != 1 {
+			t.Errorf("read back %d times, want once", read)
+		}
+	})
+}
+
 // TestStorerMissesNoWakeUp: whatever is handled while a store is under way is
 // stored by a later one, without another message.
 func TestStorerMissesNoWakeUp(t *testing.T) {

@@ -100,7 +100,7 @@ func (r *run) supervise(ctx context.Context) error {
 		case errors.Is(err, ErrStreamNotFound) && r.connected:
 			return fmt.Errorf("%w; its messages and stored offsets are gone: create it again with Env.DeclareStream and start a new run", ErrStreamDeleted)
 		case isFatal(err):
-			return err
+			return r.finish(err)
 		}
 		r.state(StateChange{State: StateReconnecting, Err: err, Attempt: attempt + 2})
 	}
@@ -200,7 +200,9 @@ func (r *run) feed(d dispatcher, s *subscription, worked *bool) error {
 		if err := r.recognise(&chunk); err != nil {
 			return err
 		}
-		r.progress.release()
+		if r.knows(&chunk) {
+			r.progress.release()
+		}
 		if r.next.wants(&chunk) {
 			*worked = *worked || chunk.FirstOffset+uint64(chunk.Records) > r.next.from
 			if err := r.take(d, s, &chunk); err != nil {
@@ -248,6 +250,11 @@ func (p *place) recognise(chunk *wire.Chunk) error {
 	return nil
 }
 
+// knows reports whether a chunk that was recognised shows that the stream is the
+// one that the run has read. An earlier one does not: it may as well be of a new
+// stream that is not as long yet.
+func (p *place) knows(chunk *wire.Chunk) bool { return !p.hasID || chunk.FirstOffset >= p.id.first }
+
 // reached makes the next session begin after a handled message, which came in
 // the chunk id.
 func (r *run) reached(offset uint64, id chunkID) {
@@ -269,7 +276,7 @@ func (r *run) checkRetention(now Stats) {
 // position says where the coming session begins, asking the broker if need be.
 func (r *run) position(ctx context.Context, s *subscription) (position, error) {
 	c := s.conn.conn
-	if !r.hasNext {
+	if !r.hasNext && !r.anew {
 		if err := r.letters.check(ctx, c); err != nil {
 			return position{}, err
 		}
@@ -305,7 +312,11 @@ func (r *run) firstPosition(ctx context.Context, c *conn, now Stats) (first, aga
 			return first, again, err
 		}
 	}
-	first, again = r.start.begin(now)
+	start := r.start
+	if r.anew {
+		start = start.inNewStream()
+	}
+	first, again = start.begin(now)
 	return first, again, nil
 }
 
@@ -364,7 +375,8 @@ func (r *run) storeAtLast(ctx context.Context, mark uint64) error {
 		if err == nil || isFatal(err) || errors.Is(err, ErrNotStored) {
 			return err
 		}
-		if before == nil || ctx.Err() == nil {
+		// A deadline may end a dial a moment before it ends ctx.
+		if before == nil || ctx.Err() == nil && !errors.Is(err, context.DeadlineExceeded) {
 			before = err
 		}
 		if sleep(ctx, r.c.env.cfg.Backoff.pause(attempt, rand.Float64)) != nil {
@@ -392,7 +404,7 @@ func (r *run) storeApart(ctx context.Context, mark uint64) error {
 	switch {
 	case err != nil:
 		return err
-	case !ok:
+	case !ok || chunk.FirstOffset < r.id.first && !r.id.contradicts(&chunk):
 		return fmt.Errorf("%w: its leader does not have the messages that were read", ErrStreamUnavailable)
 	case r.id.contradicts(&chunk):
 		return fmt.Errorf("%w: the messages at offset %d are not those that were read", ErrStreamRecreated, chunk.FirstOffset)

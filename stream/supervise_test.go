@@ -170,6 +170,7 @@ func TestRunEndedBeforeReconnecting(t *testing.T) {
 	}{
 		"grown":   {func(p *peer) { p.write(laterChunk(100, "x", "y")) }, ErrStreamRecreated},
 		"shorter": {func(*peer) {}, ErrStreamUnavailable},
+		"young":   {func(p *peer) { p.write(chunkFrame(0, "x")) }, ErrStreamUnavailable},
 	} {
 		t.Run(name, func(t *testing.T) {
 			noLeaks(t)
@@ -222,11 +223,93 @@ func TestRunNoticesARecreatedStreamBeforeTheFirstMessage(t *testing.T) {
 			}
 			r := b.run(t, ConsumerConfig{Name: "billing", Start: start}, nil)
 			wantErr(t, recv(t, b.recreated, "the change"), ErrStreamRecreated)
-			if name == "stored" {
-				r.want(t, 0) // Next is behind it
-			}
+			r.want(t, 0)
 			r.stop(errTest)
 			wantErr(t, r.end(t), errTest)
+		})
+	}
+}
+
+// TestRunStoresNothingBeforeItKnowsTheStream: what comes first of a new stream
+// may be consistent with the old one, which is no reason to store the old mark.
+func TestRunStoresNothingBeforeItKnowsTheStream(t *testing.T) {
+	noLeaks(t)
+	b := startScripted(t)
+	b.committed = 100
+	began, grow := make(chan struct{}), make(chan struct{})
+	b.onSubscribe = func(p *peer, nth int, _ wire.OffsetSpec) {
+		switch nth {
+		case 0:
+			p.write(chunkFrame(100, "a", "b"))
+		case 1: // from 100, which the new stream does not have yet
+			p.write(chunkFrame(0, "x"))
+			close(began)
+			<-grow
+			p.write(laterChunk(100, "y"))
+		default:
+			p.write(chunkFrame(0, "x"))
+		}
+	}
+	r := b.run(t, ConsumerConfig{Name: "billing", Store: StorePolicy{Manual: true}}, func(r *running, d *Delivery) error {
+		if d.Offset == 101 { // with 100 as the mark
+			b.drop()
+			b.set(func() { b.stored = map[string]uint64{} })
+		}
+		return nil
+	})
+	r.want(t, 100, 101)
+	recv(t, began, "the new stream's first chunk")
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	wantErr(t, r.Commit(ctx), context.DeadlineExceeded)
+	close(grow)
+	wantErr(t, recv(t, b.recreated, "the change"), ErrStreamRecreated)
+	r.want(t, 0)
+	r.stop(errTest)
+	wantErr(t, r.end(t), errTest)
+	if len(b.history) > 0 {
+		t.Errorf("stored %v in the new stream", b.history)
+	}
+}
+
+// TestRunRefusedWhileReconnecting: what ends a run between two connections does
+// not make it forget the mark.
+func TestRunRefusedWhileReconnecting(t *testing.T) {
+	for name, store := range map[string]*memoryStore{"broker": nil, "OffsetStore": {}} {
+		t.Run(name, func(t *testing.T) {
+			noLeaks(t)
+			b := startScripted(t)
+			b.committed = 0
+			b.onSubscribe = deliverAt(map[uint64][]string{0: {"a", "b"}})
+			var refused atomic.Bool
+			b.onCommand = func(p *peer, key wire.Key, fields []byte) bool {
+				if key != wire.KeySubscribe || !refused.Load() {
+					return false
+				}
+				id, _ := wire.Correlation(fields)
+				p.send(&wire.Response{Key: key, Correlation: id, Code: wire.CodeAccessRefused})
+				return true
+			}
+			cfg := ConsumerConfig{Name: "billing", Store: StorePolicy{Interval: time.Hour}}
+			if store != nil {
+				cfg.OffsetStore = store
+			}
+			r := b.run(t, cfg, func(_ *running, d *Delivery) error {
+				if d.Offset == 1 {
+					refused.Store(true)
+					b.drop()
+				}
+				return nil
+			})
+			r.want(t, 0, 1)
+			err := r.end(t)
+			wantErr(t, err, ErrAccessRefused)
+			switch {
+			case store == nil && !errors.Is(err, ErrNotStored):
+				t.Errorf("%v does not say that the mark is not stored", err)
+			case store != nil && (errors.Is(err, ErrNotStored) || !store.at(1)):
+				t.Errorf("the mark is not saved: %v", err)
+			}
 		})
 	}
 }

@@ -15,14 +15,8 @@ type tracker struct {
 	lost      bool // what was stored may be lost, so that the mark is to be stored again
 }
 
-// handle moves the mark to a message whose handler returned nil. now counts only
-// if everything before is stored.
-func (t *tracker) handle(offset uint64, now time.Time) {
-	t.advance(offset, 1, now)
-}
-
-// advance moves the mark over n messages, the last of which is at offset. now
-// is not looked at while something is unstored.
+// advance moves the mark over n handled messages, the last of which is at offset.
+// now is not looked at while something is unstored.
 func (t *tracker) advance(offset uint64, n int, now time.Time) {
 	if t.unstored() == 0 {
 		t.since = now

@@ -15,13 +15,13 @@ func TestTrackerMark(t *testing.T) {
 		t.Error("what was never handled was forgotten")
 	}
 	for i, offset := range []uint64{0, 1, 7} { // offsets have gaps
-		tr.handle(offset, noon)
+		tr.advance(offset, 1, noon)
 		if !tr.has || tr.mark != offset || tr.unstored() != int64(i+1) {
 			t.Errorf("after %d: %+v", offset, tr)
 		}
 	}
 	early := tr.snapshot()
-	tr.handle(9, noon)
+	tr.advance(9, 1, noon)
 	late := tr.snapshot()
 	tr.storedAt(early, noon)
 	if tr.unstored() != 1 {
@@ -56,7 +56,7 @@ func FuzzTracker(f *testing.F) {
 			case 0:
 				offset := uint64(i) * 3
 				handled[offset] = true
-				tr.handle(offset, now)
+				tr.advance(offset, 1, now)
 			case 1:
 				s := tr.snapshot()
 				pending = &s
@@ -102,7 +102,7 @@ func comesDue(t *testing.T, p StorePolicy, tr *tracker, now time.Time) {
 			t.Fatalf("%+v: %d unstored are never due", p, tr.unstored())
 		}
 		for range p.Every {
-			tr.handle(tr.mark+1, now)
+			tr.advance(tr.mark+1, 1, now)
 		}
 		if due, _ := p.due(tr, now); !due {
 			t.Fatalf("%+v: %d unstored are not due", p, tr.unstored())
