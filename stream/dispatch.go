@@ -102,7 +102,7 @@ func (s *serial) some(list []Delivery, done *int, more bool) (failed bool, err e
 	if h == nil {
 		h = s.r.loop
 	}
-	named := s.r.c.cfg.Name != ""
+	named, counted := s.r.c.cfg.Name != "", s.r.c.cfg.Store.Every > 0
 	for i := *done; i < len(list); i++ {
 		if s.ctx.Err() != nil {
 			return false, context.Cause(s.ctx)
@@ -111,7 +111,11 @@ func (s *serial) some(list []Delivery, done *int, more bool) (failed bool, err e
 			return s.r.h != nil, err
 		}
 		*done = i + 1
-		if named {
+		switch {
+		case !named:
+		case !counted:
+			s.r.progress.reach(list[i].Offset + 1)
+		default:
 			if err := s.handled(list[i].Offset, more || i+1 < len(list)); err != nil {
 				return false, err
 			}

@@ -37,17 +37,27 @@ func (p *progress) handle(offset uint64) (wait bool) {
 	if p.policy.Every > 0 {
 		return p.handleAll(offset, 1)
 	}
-	p.reached.Store(offset + 1)
+	p.reach(offset + 1)
+	return false
+}
+
+// reach is handle where the policy does not count, for all messages below next:
+// just short enough to be inlined, since it comes with every message.
+func (p *progress) reach(next uint64) {
+	p.reached.Store(next)
 	// The storer sets idle and then looks at reached once more, and here it is
 	// the other way round: one of them sees the other.
 	if p.idle.Load() {
-		p.mu.Lock()
-		p.idle.Store(false)
-		p.fold()
-		p.mu.Unlock()
-		p.kickStorer()
+		p.wake()
 	}
-	return false
+}
+
+func (p *progress) wake() {
+	p.mu.Lock()
+	p.idle.Store(false)
+	p.fold()
+	p.mu.Unlock()
+	p.kickStorer()
 }
 
 func (p *progress) kickStorer() {
