@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -79,7 +81,10 @@ func (b *local) startEpmd(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, epmdTimeout)
 	defer cancel()
-	for portFree(b.state.EpmdPort) == nil { // until it listens
+	at := net.JoinHostPort("127.0.0.1", strconv.Itoa(b.state.EpmdPort))
+	// Until it listens; portFree would take the port from it for a moment, in
+	// which it may want it, and end.
+	for withConn(ctx, at, func(net.Conn) error { return nil }) != nil {
 		if pid, err := d.pid(); pid == 0 || err != nil {
 			return errors.Join(fmt.Errorf("epmd ended at once:\n%s", tail(d.log, logTail)), err)
 		}
