@@ -2,20 +2,20 @@ package stream
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math"
 	"strconv"
 	"time"
 
+	"github.com/tidemark-go/tidemark/internal/broker"
 	"github.com/tidemark-go/tidemark/internal/wire"
 )
 
 // StreamConfig says how much a stream keeps and where. The zero value is the
-// broker's default: everything is kept, in segments of 500 MB.
+// broker's default: the stream keeps everything, in segments of 500 MB.
 type StreamConfig struct {
-	// MaxBytes bounds the stream's size in bytes: whole segments are removed
-	// from its beginning once it is exceeded. Default 0: no bound.
+	// MaxBytes bounds the stream's size in bytes. Once the stream exceeds it,
+	// the broker removes whole segments from its beginning. Default 0: no bound.
 	MaxBytes int64
 	// MaxAge removes whole segments older than this, with a resolution of
 	// seconds. Default 0: no bound.
@@ -23,11 +23,11 @@ type StreamConfig struct {
 	// SegmentBytes is the size of a segment in bytes, at most 3 GB. Default 0:
 	// the broker's 500 MB.
 	SegmentBytes int64
-	// InitialClusterSize is the number of replicas. Default 0: one on every
-	// node, as far as the broker's configuration says.
+	// InitialClusterSize is the number of replicas. Default 0: the broker's
+	// configuration says, and without one every node has a replica.
 	InitialClusterSize int
 	// LeaderLocator places the leader: "client-local" or "balanced". Default
-	// "": as the broker's configuration says.
+	// "": the broker's configuration says.
 	LeaderLocator string
 }
 
@@ -52,8 +52,8 @@ func (c StreamConfig) arguments() (wire.Properties, error) {
 	return args, nil
 }
 
-// DeclareStream creates the stream. If it is there already with the same
-// arguments, that is nil; with others, [ErrStreamMismatch].
+// DeclareStream creates the stream. It returns nil for a stream that exists with
+// the same arguments, and [ErrStreamMismatch] for one that exists with others.
 func (e *Env) DeclareStream(ctx context.Context, name string, cfg StreamConfig) error {
 	const op = "declare stream"
 	args, err := cfg.arguments()
@@ -63,41 +63,27 @@ func (e *Env) DeclareStream(ctx context.Context, name string, cfg StreamConfig) 
 	if err != nil {
 		return opErr(op, name, "", err)
 	}
-	return e.query(ctx, op, name, "", func(ctx context.Context, c *conn) error {
-		resp := wire.Response{Key: wire.KeyCreate}
-		err := c.call(ctx, func(id uint32) wire.Frame {
-			return &wire.Create{Correlation: id, Stream: name, Arguments: args}
-		}, &resp)
-		if err != nil || resp.Code == wire.CodeStreamAlreadyExists {
-			return err
-		}
-		return codeError(resp.Code, name, c.endpoint.user)
+	return e.ask(ctx, op, name, "", func(ctx context.Context, c *broker.Conn) error {
+		return c.Create(ctx, name, args)
 	})
 }
 
-// DeleteStream deletes the stream with its messages and stored offsets. A
-// stream that does not exist is [ErrStreamNotFound]. If the connection drops
-// before the broker's answer, it is asked again, so that this error can also
-// mean that the first attempt worked.
+// DeleteStream deletes the stream with its messages and stored offsets. For a
+// stream that does not exist it returns [ErrStreamNotFound]. If the connection
+// drops before the broker has answered, DeleteStream asks once more, so this
+// error can also mean that the first attempt worked.
 func (e *Env) DeleteStream(ctx context.Context, name string) error {
-	return e.query(ctx, "delete stream", name, "", func(ctx context.Context, c *conn) error {
-		resp := wire.Response{Key: wire.KeyDelete}
-		err := c.call(ctx, func(id uint32) wire.Frame {
-			return &wire.Delete{Correlation: id, Stream: name}
-		}, &resp)
-		if err != nil {
-			return err
-		}
-		return codeError(resp.Code, name, c.endpoint.user)
+	return e.ask(ctx, "delete stream", name, "", func(ctx context.Context, c *broker.Conn) error {
+		return c.Delete(ctx, name)
 	})
 }
 
-// Stats tells the extent of a stream at one moment. Offsets are those of
-// chunks: the broker counts in batches of messages written together, and some
-// offsets belong to its own tracking entries.
+// Stats is the extent of a stream at one moment. Its offsets are those of
+// chunks: the broker counts in batches of messages that it wrote together, and
+// its own tracking entries take offsets too.
 type Stats struct {
-	// Empty is true for a stream that nothing was ever written to; the
-	// offsets then mean nothing.
+	// Empty is true for a stream to which nothing was ever written. The offsets
+	// then mean nothing.
 	Empty bool
 	// FirstOffset is the first offset that retention has left.
 	FirstOffset uint64
@@ -108,68 +94,39 @@ type Stats struct {
 
 // Stats asks the broker for the extent of a stream.
 func (e *Env) Stats(ctx context.Context, stream string) (Stats, error) {
-	var s Stats
-	err := e.query(ctx, "stats of stream", stream, "", func(ctx context.Context, c *conn) (err error) {
-		s, err = c.stats(ctx, stream)
+	var extent broker.Extent
+	err := e.ask(ctx, "stats of stream", stream, "", func(ctx context.Context, c *broker.Conn) (err error) {
+		extent, err = c.Stats(ctx, stream)
 		return err
 	})
-	return s, err
+	return Stats(extent), err
 }
 
-func (c *conn) stats(ctx context.Context, stream string) (Stats, error) {
-	var resp wire.StreamStatsResponse
-	err := c.call(ctx, func(id uint32) wire.Frame { return &wire.StreamStats{Correlation: id, Stream: stream} }, &resp)
-	if err == nil {
-		err = codeError(resp.Code, stream, c.endpoint.user)
-	}
-	if err != nil {
-		return Stats{}, err
-	}
-	values := map[string]int64{"first_chunk_id": -1, "committed_chunk_id": -1}
-	for _, s := range resp.Stats {
-		values[s.Key] = s.Value
-	}
-	first, committed := values["first_chunk_id"], values["committed_chunk_id"]
-	if first < 0 || committed < 0 {
-		return Stats{Empty: true}, nil
-	}
-	return Stats{FirstOffset: uint64(first), CommittedChunk: uint64(committed)}, nil
-}
-
-// QueryOffset returns the offset stored on the broker under a consumer's name,
-// by whatever client: that of the last handled message, by the convention of
-// this library, of rstream's and of the Java client's examples. Nothing stored
-// is [ErrNoOffset].
+// QueryOffset returns the offset that the broker has stored under a consumer's
+// name, whichever client stored it. By the convention of this library, of rstream
+// and of the Java client's examples, that is the offset of the last handled
+// message. Nothing stored is [ErrNoOffset].
 func (e *Env) QueryOffset(ctx context.Context, consumer, stream string) (uint64, error) {
 	const op = "query offset on stream"
 	if err := checkName(consumer); err != nil {
 		return 0, opErr(op, stream, consumer, err)
 	}
 	var offset uint64
-	err := e.query(ctx, op, stream, consumer, func(ctx context.Context, c *conn) (err error) {
-		offset, err = c.queryOffset(ctx, consumer, stream)
+	err := e.ask(ctx, op, stream, consumer, func(ctx context.Context, c *broker.Conn) (err error) {
+		offset, err = c.QueryOffset(ctx, consumer, stream)
 		return err
 	})
 	return offset, err
 }
 
-func (c *conn) queryOffset(ctx context.Context, consumer, stream string) (uint64, error) {
-	var resp wire.QueryOffsetResponse
-	err := c.call(ctx, func(id uint32) wire.Frame {
-		return &wire.QueryOffset{Correlation: id, Reference: consumer, Stream: stream}
-	}, &resp)
-	if err != nil {
-		return 0, err
-	}
-	return resp.Offset, codeError(resp.Code, stream, c.endpoint.user)
-}
-
-// StoreOffset stores an offset under a consumer's name and returns when the
-// broker gives it back on being asked, since it never answers the store
-// itself. A lower offset than the one stored rewinds the consumer: its next
-// run begins after it. A consumer that is running goes on where it is, and its
-// next store overwrites this one, as does the reading back of one that it sent
-// in the two seconds before.
+// StoreOffset stores an offset under a consumer's name. The broker never answers
+// a store, so StoreOffset asks for the offset and returns when the broker gives
+// it back.
+//
+// An offset below the stored one rewinds the consumer: its next run begins after
+// that offset. A consumer that is running goes on where it is, and its next store
+// overwrites this one. So does its check of a store that it sent in the two
+// seconds before.
 func (e *Env) StoreOffset(ctx context.Context, consumer, stream string, offset uint64) error {
 	const op = "store offset on stream"
 	err := checkName(consumer)
@@ -179,63 +136,19 @@ func (e *Env) StoreOffset(ctx context.Context, consumer, stream string, offset u
 	if err != nil {
 		return opErr(op, stream, consumer, err)
 	}
-	return e.query(ctx, op, stream, consumer, func(ctx context.Context, c *conn) error {
-		if err := c.storeOffset(ctx, consumer, stream, offset); err != nil {
+	return e.ask(ctx, op, stream, consumer, func(ctx context.Context, c *broker.Conn) error {
+		if err := c.StoreOffset(ctx, consumer, stream, offset); err != nil {
 			return err
 		}
-		return c.verifyOffset(ctx, consumer, stream, offset)
+		return c.VerifyOffset(ctx, consumer, stream, offset)
 	})
 }
 
-// storeOffset returns when the socket has taken the store; see verifyOffset.
-func (c *conn) storeOffset(ctx context.Context, consumer, stream string, offset uint64) error {
-	return c.send(ctx, &wire.StoreOffset{Reference: consumer, Stream: stream, Offset: offset})
-}
-
-const (
-	verifyTries = 20
-	verifyPause = 50 * time.Millisecond
-)
-
-// verifyOffset reads back an offset that was stored on this connection.
-func (c *conn) verifyOffset(ctx context.Context, consumer, stream string, offset uint64) error {
-	return c.readBack(ctx, consumer, stream, offset, func() error { return c.storeOffset(ctx, consumer, stream, offset) })
-}
-
-// readBack is verifyOffset with a way to store it again. The first answer is the
-// new offset unless the broker dropped the store silently (no permission, no
-// leader) or it was lost: it is stored again once before giving up.
-func (c *conn) readBack(ctx context.Context, consumer, stream string, offset uint64, again func() error) error {
-	var got uint64
-	var err error
-	for try := range verifyTries {
-		if got, err = c.queryOffset(ctx, consumer, stream); err == nil && got == offset {
-			return nil
-		}
-		if err != nil && !errors.Is(err, ErrNoOffset) && !errors.Is(err, ErrStreamUnavailable) {
-			return err
-		}
-		if try == verifyTries/2 {
-			if err := again(); err != nil {
-				return err
-			}
-		}
-		select {
-		case <-time.After(verifyPause):
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
-	if err == nil {
-		err = fmt.Errorf("the broker has offset %d", got)
-	}
-	return fmt.Errorf("%w: %d was sent, but on being asked: %w; does another consumer use the same name, or does the user lack a permission?", ErrNotStored, offset, err)
-}
-
+// maxName is how many bytes the protocol has room for in a name.
 const maxName = 255
 
 // checkName rejects a consumer or producer name that the broker would drop
-// silently.
+// without a word.
 func checkName(name string) error {
 	if name == "" {
 		return fmt.Errorf("%w: the name is empty", ErrInvalidConfig)

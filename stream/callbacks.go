@@ -6,8 +6,8 @@ import (
 	"sync"
 )
 
-// callbacks runs a producer's callbacks one after the other on a goroutine of
-// its own. Adding never blocks, so that a slow callback holds up no confirm.
+// callbacks runs callbacks one after the other, on a goroutine of its own. Adding
+// one never blocks, so that a slow callback delays no confirm.
 type callbacks struct {
 	mu      sync.Mutex
 	queue   []callback
@@ -16,7 +16,7 @@ type callbacks struct {
 	ended   chan struct{}
 }
 
-// callback is f, or done with an outcome.
+// callback is a call of f, or else a call of done with err.
 type callback struct {
 	f    func()
 	done func(error)
@@ -51,7 +51,7 @@ func (c *callbacks) poke() {
 }
 
 // close runs what is queued and waits for it under ctx. If ctx ends first, a
-// callback is still at work and the rest follows it.
+// callback is still at work, and the others run after it.
 func (c *callbacks) close(ctx context.Context) error {
 	c.mu.Lock()
 	c.closing = true

@@ -1,11 +1,12 @@
 package stream
 
 import (
-	"crypto/tls"
 	"errors"
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/tidemark-go/tidemark/internal/broker"
 )
 
 func TestConfigDefaults(t *testing.T) {
@@ -13,8 +14,8 @@ func TestConfigDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := endpoint{host: "localhost", port: 5552, user: "guest", password: "guest", vhost: "/"}
-	if !slices.Equal(endpoints, []endpoint{want}) {
+	want := broker.Endpoint{Host: "localhost", Port: 5552, User: "guest", Password: "guest", VHost: "/"}
+	if !slices.Equal(endpoints, []broker.Endpoint{want}) {
 		t.Errorf("endpoints %+v", endpoints)
 	}
 	if cfg.Logger == nil || cfg.DialTimeout <= 3*time.Second || cfg.Heartbeat != 10*time.Second ||
@@ -62,36 +63,5 @@ func TestBackoffPause(t *testing.T) {
 	}
 	if d := b.pause(0, most); d != 0 {
 		t.Errorf("the first attempt comes after %v, want at once", d)
-	}
-}
-
-func TestTLSConfigServerName(t *testing.T) {
-	e := endpoint{host: "broker"}
-	if got := (Config{}).tlsConfig(e); got.ServerName != "broker" || got.MinVersion != tls.VersionTLS12 {
-		t.Errorf("default: server name %q, least version %x", got.ServerName, got.MinVersion)
-	}
-	own := &tls.Config{}
-	if got := (Config{TLS: own}).tlsConfig(e); got.ServerName != "broker" || own.ServerName != "" {
-		t.Errorf("own: server name %q, and %q in the caller's", got.ServerName, own.ServerName)
-	}
-	if got := (Config{TLS: &tls.Config{ServerName: "other"}}).tlsConfig(e); got.ServerName != "other" {
-		t.Errorf("named: %q", got.ServerName)
-	}
-}
-
-func TestShuffledKeepsEveryNode(t *testing.T) {
-	in := []endpoint{{host: "a"}, {host: "b"}, {host: "c"}}
-	firsts := map[string]bool{}
-	for range 200 {
-		out := shuffled(in)
-		firsts[out[0].host] = true
-		for _, e := range in {
-			if len(out) != len(in) || !slices.Contains(out, e) {
-				t.Fatalf("%v became %v", in, out)
-			}
-		}
-	}
-	if len(firsts) != len(in) {
-		t.Errorf("in 200 tries only %v came first", firsts)
 	}
 }

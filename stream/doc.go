@@ -2,8 +2,8 @@
 // place.
 //
 // A consumer has a name and a handler. The broker keeps the offset of the last
-// handled message under the name, and the next run, after a crash, a
-// deployment or a lost connection, goes on at the message after it:
+// handled message under the name. After a crash, a deployment or a lost
+// connection, the next run goes on at the message after it:
 //
 //	env, err := stream.Connect(ctx, stream.Config{URIs: []string{uri}})
 //	consumer, err := env.NewConsumer("orders", stream.ConsumerConfig{Name: "billing"})
@@ -19,16 +19,16 @@
 // # Guarantees
 //
 // The stored offset never passes a message whose handler has not returned nil,
-// or whose failure [ErrorPolicy] has not settled. Messages come in order, with
-// Workers in the order of their key, and after a reconnect from the first one
-// not handled; nothing is handled twice within one run. What a lost connection
-// left unconfirmed is published again, and a producer's name lets the broker
-// drop what it has. Every wait ends with its context. What trying again cannot
-// mend ends with an error that says what to do; see [ErrUnreachable] and the
-// sentinels around it.
+// unless [ErrorPolicy] has settled its failure. Messages come in the order of the
+// stream; Workers keep the order of each key. After a reconnect they come from
+// the first message not handled, and one run handles nothing twice. A producer
+// publishes again what a lost connection left unconfirmed, and a producer's name
+// lets the broker drop what it has already. Every wait ends with its context. A
+// failure that trying again cannot mend ends with an error that says what to do;
+// see [ErrUnreachable] and the sentinels around it.
 //
 // # Requirements
 //
-// RabbitMQ 3.13 or newer with the plugin rabbitmq_stream. The addresses that
-// the nodes advertise must be reachable.
+// RabbitMQ 3.13 or newer with the plugin rabbitmq_stream. This process must be
+// able to reach the addresses that the nodes advertise; see Config.Resolve.
 package stream

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"io"
 	"testing"
-
-	"github.com/tidemark-go/tidemark/internal/wire"
 )
 
 func TestOpErrorText(t *testing.T) {
@@ -85,26 +83,6 @@ func TestIsFatal(t *testing.T) {
 	for _, err := range []error{nil, ErrUnreachable, ErrStreamUnavailable, ErrProtocol, errMoved, io.EOF} {
 		if isFatal(err) {
 			t.Errorf("%v is not tried again", err)
-		}
-	}
-}
-
-func TestCodeError(t *testing.T) {
-	for code, want := range map[wire.Code]error{
-		wire.CodeStreamDoesNotExist: ErrStreamNotFound,
-		wire.CodeStreamNotAvailable: ErrStreamUnavailable,
-		wire.CodeAccessRefused:      ErrAccessRefused,
-		wire.CodePreconditionFailed: ErrStreamMismatch,
-		wire.CodeNoOffset:           ErrNoOffset,
-	} {
-		wantErr(t, codeError(code, "s", "u"), want)
-	}
-	if err := codeError(wire.CodeOK, "s", "u"); err != nil {
-		t.Error(err)
-	}
-	for _, code := range []wire.Code{0, wire.CodeInternalError, 999} {
-		if err := codeError(code, "s", "u"); err == nil || isFatal(err) || SafeToRetry(err) {
-			t.Errorf("code %d: %v", code, err)
 		}
 	}
 }

@@ -1,51 +1,54 @@
 package stream
 
 import (
-	"context"
-	"errors"
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
+	"github.com/tidemark-go/tidemark/internal/broker"
+	"github.com/tidemark-go/tidemark/internal/check"
+	"github.com/tidemark-go/tidemark/internal/script"
 )
 
-// patience is how long a test waits for what must come. It only decides how
-// long a failure takes.
-const patience = 10 * time.Second
+// The tests of this package call these helpers on nearly every line.
+const patience = check.Patience
 
-// noLeaks fails the test if it leaves goroutines behind.
-func noLeaks(t testing.TB, ignore ...goleak.Option) {
-	t.Helper()
-	ignore = append(ignore, goleak.IgnoreCurrent())
-	t.Cleanup(func() { goleak.VerifyNone(t, ignore...) })
-}
+var (
+	errTest    = check.ErrTest
+	noon       = script.Noon
+	noLeaks    = check.NoLeaks
+	soon       = check.Soon
+	wantErr    = check.Err
+	must       = check.Nil
+	eventually = check.EventuallyWithin
+)
 
-// soon gives a test a context that ends when waiting any longer is useless.
-func soon(t testing.TB) context.Context {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	t.Cleanup(cancel)
-	return ctx
-}
-
-// recv receives from ch, or fails the test.
 func recv[T any](t testing.TB, ch <-chan T, what string) T {
 	t.Helper()
-	select {
-	case v := <-ch:
-		return v
-	case <-time.After(patience):
-		t.Fatalf("%s did not come within %v", what, patience)
-		panic("unreachable")
-	}
+	return check.Recv(t, ch, what)
 }
 
-// wantErr fails the test unless err wraps all of want.
-func wantErr(t testing.TB, err error, want ...error) {
-	t.Helper()
-	for _, w := range want {
-		if !errors.Is(err, w) {
-			t.Errorf("error is %v, want it to wrap %q", err, w)
-		}
+// testConfig has no patience with a silent peer.
+func testConfig() Config {
+	cfg, _, err := Config{DialTimeout: patience, Backoff: Backoff{Min: time.Millisecond, Max: 5 * time.Millisecond}}.withDefaults()
+	if err != nil {
+		panic(err)
 	}
+	return cfg
+}
+
+// reach replaces the cluster of an Env that has no consumer yet by one with other
+// options.
+func reach(t testing.TB, env *Env, change func(*broker.Options)) {
+	t.Helper()
+	_, endpoints, err := env.cfg.withDefaults()
+	must(t, err)
+	o := env.cfg.brokerOptions()
+	change(&o)
+	env.cluster.Close()
+	env.cluster = broker.NewCluster(o, endpoints)
+}
+
+// readersPerNode limits the connections that an Env reads on.
+func readersPerNode(n int) func(*broker.Options) {
+	return func(o *broker.Options) { o.ReadersPerNode = n }
 }

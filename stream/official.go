@@ -15,6 +15,8 @@ import (
 	"github.com/rabbitmq/rabbitmq-stream-go-client/pkg/logs"
 	"github.com/rabbitmq/rabbitmq-stream-go-client/pkg/message"
 	official "github.com/rabbitmq/rabbitmq-stream-go-client/pkg/stream"
+
+	"github.com/tidemark-go/tidemark/internal/broker"
 )
 
 // This file is the seam to the official client's producer, and the fence
@@ -70,11 +72,11 @@ type link struct {
 }
 
 // dialLink makes a link through the node at e, under ctx and linkTimeout.
-func dialLink(ctx context.Context, cfg Config, e endpoint, leader node, frameMax int, stream string, p ProducerConfig, flight *inflight) (*link, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, linkTimeout, fmt.Errorf("%w: no producer at %s within %v", ErrUnreachable, e.address(), linkTimeout))
+func dialLink(ctx context.Context, cfg Config, e broker.Endpoint, leader broker.Node, frameMax int, stream string, p ProducerConfig, flight *inflight) (*link, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, linkTimeout, fmt.Errorf("%w: no producer at %s within %v", ErrUnreachable, e.Address(), linkTimeout))
 	defer cancel()
 	l := &link{
-		address: e.address(), frameMax: frameMax, stream: stream, flight: flight,
+		address: e.Address(), frameMax: frameMax, stream: stream, flight: flight,
 		batches: make(chan []*slot), spare: make(chan []*slot, 2), lost: make(chan struct{}),
 	}
 	err := within(ctx, func() error { return l.open(cfg, e, leader, stream, p) }, l.discard)
@@ -126,10 +128,10 @@ func recovered(call func() error) (err error) {
 }
 
 // open makes environment and producer, blocking.
-func (l *link) open(cfg Config, e endpoint, leader node, stream string, p ProducerConfig) error {
+func (l *link) open(cfg Config, e broker.Endpoint, leader broker.Node, stream string, p ProducerConfig) error {
 	o := environmentOptions(cfg, e)
 	if cfg.Resolve != nil { // it tries until the leader answers there
-		o.SetAddressResolver(official.AddressResolver{Host: leader.host, Port: leader.port})
+		o.SetAddressResolver(official.AddressResolver{Host: leader.Host, Port: leader.Port})
 	}
 	env, err := official.NewEnvironment(o)
 	l.env = env // even with an error
@@ -169,26 +171,26 @@ func (l *link) open(cfg Config, e endpoint, leader node, stream string, p Produc
 // environmentOptions writes the login the way the official client reads it
 // back: it puts these parts into a URI unescaped, and unescapes the vhost
 // twice.
-func environmentOptions(cfg Config, e endpoint) *official.EnvironmentOptions {
+func environmentOptions(cfg Config, e broker.Endpoint) *official.EnvironmentOptions {
 	o := official.NewEnvironmentOptions().
 		SetReadBuffer(-1).SetWriteBuffer(-1). // the operating system's own sizes
 		SetRequestedHeartbeat(max(cfg.Heartbeat, minOfficialHeartbeat))
-	scheme := schemePlain
-	if e.tls {
-		scheme = schemeTLS
-		o.SetTLSConfig(cfg.tlsConfig(e))
+	scheme := broker.SchemePlain
+	if e.TLS {
+		scheme = broker.SchemeTLS
+		o.SetTLSConfig(cfg.brokerOptions().TLSConfig(e))
 	} else {
 		o.SetTLSConfig(&tls.Config{MinVersion: tls.VersionTLS12})
 	}
-	host := e.host
+	host := e.Host
 	if strings.Contains(host, ":") {
 		host = "[" + strings.ReplaceAll(host, "%", "%25") + "]" // with a zone, as fe80::1%eth0
 	}
 	o.ConnectionParameters = []*official.Broker{{
-		Scheme: scheme, Host: host, Port: fmt.Sprint(e.port),
-		User:     escapeUser(e.user),
-		Password: escapeUser(e.password),
-		Vhost:    url.PathEscape(url.QueryEscape(e.vhost)),
+		Scheme: scheme, Host: host, Port: fmt.Sprint(e.Port),
+		User:     escapeUser(e.User),
+		Password: escapeUser(e.Password),
+		Vhost:    url.PathEscape(url.QueryEscape(e.VHost)),
 	}}
 	return o
 }
@@ -393,7 +395,7 @@ func (l *link) discard() {
 }
 
 // officialError maps the official client's errors to ours.
-func officialError(err error, e endpoint) error {
+func officialError(err error, e broker.Endpoint) error {
 	for _, m := range []struct{ from, to error }{
 		{official.StreamDoesNotExist, ErrStreamNotFound},
 		{official.StreamNotAvailable, ErrStreamUnavailable},
@@ -404,22 +406,22 @@ func officialError(err error, e endpoint) error {
 		{official.VirtualHostAccessFailure, ErrVirtualHost},
 	} {
 		if errors.Is(err, m.from) {
-			return fmt.Errorf("%w at %s", m.to, e.address())
+			return fmt.Errorf("%w at %s", m.to, e.Address())
 		}
 	}
-	return fmt.Errorf("%w: %s: %v", ErrUnreachable, e.address(), err)
+	return fmt.Errorf("%w: %s: %v", ErrUnreachable, e.Address(), err)
 }
 
 // scrub removes the password from an error that the official client may have
 // put it into, in any of the forms in which it was written. The sentinels it
 // wraps stay.
-func scrub(err error, e endpoint) error {
+func scrub(err error, e broker.Endpoint) error {
 	text, clean := err.Error(), err.Error()
-	for _, secret := range []string{e.password, escapeUser(e.password), url.QueryEscape(e.password), url.PathEscape(e.password)} {
+	for _, secret := range []string{e.Password, escapeUser(e.Password), url.QueryEscape(e.Password), url.PathEscape(e.Password)} {
 		// Replacing a very short password would garble the text and hide
 		// nothing; it only ever stands behind a colon.
 		clean = strings.ReplaceAll(clean, ":"+secret, ":***")
-		if len(secret) > 3 && secret != e.user {
+		if len(secret) > 3 && secret != e.User {
 			clean = strings.ReplaceAll(clean, secret, "***")
 		}
 	}

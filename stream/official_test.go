@@ -11,28 +11,29 @@ import (
 	"time"
 
 	official "github.com/rabbitmq/rabbitmq-stream-go-client/pkg/stream"
+	"github.com/tidemark-go/tidemark/internal/broker"
 )
 
 // readBack is how the official client, v1.8.3, takes a broker's URI apart
 // (client.go, connect).
-func readBack(t testing.TB, b *official.Broker) (endpoint, error) {
+func readBack(t testing.TB, b *official.Broker) (broker.Endpoint, error) {
 	t.Helper()
 	u, err := url.Parse(b.GetUri())
 	if err != nil {
-		return endpoint{}, err
+		return broker.Endpoint{}, err
 	}
-	e := endpoint{host: u.Hostname(), user: u.User.Username(), vhost: "/", tls: strings.Contains(u.Scheme, "+tls")}
-	e.password, _ = u.User.Password()
+	e := broker.Endpoint{Host: u.Hostname(), User: u.User.Username(), VHost: "/", TLS: strings.Contains(u.Scheme, "+tls")}
+	e.Password, _ = u.User.Password()
 	if len(u.Path) > 1 {
-		e.vhost, err = url.QueryUnescape(u.Path[1:])
+		e.VHost, err = url.QueryUnescape(u.Path[1:])
 	}
-	if _, err := fmt.Sscan(u.Port(), &e.port); err != nil {
+	if _, err := fmt.Sscan(u.Port(), &e.Port); err != nil {
 		t.Error(err)
 	}
 	return e, err
 }
 
-func checkReadBack(t testing.TB, e endpoint) {
+func checkReadBack(t testing.TB, e broker.Endpoint) {
 	t.Helper()
 	b := environmentOptions(testConfig(), e).ConnectionParameters[0]
 	if got, err := readBack(t, b); err != nil || got != e {
@@ -44,8 +45,8 @@ func TestOfficialReadsTheLogin(t *testing.T) {
 	nasty := []string{"guest", "/", "@", "a/b", "p@ss:w%rd", "a+b c", "über", "%2f", "%252F", "?#[]", "'\"\\", "\x00\x01\n", "..", "a,b;c=d&e", "日本"}
 	for _, s := range nasty {
 		for _, host := range []string{"localhost", "::1", "fe80::1%eth0"} {
-			checkReadBack(t, endpoint{host: host, port: 5552, user: s, password: "x" + s, vhost: s})
-			checkReadBack(t, endpoint{host: host, port: 5551, tls: true, user: "u", password: s, vhost: "/"})
+			checkReadBack(t, broker.Endpoint{Host: host, Port: 5552, User: s, Password: "x" + s, VHost: s})
+			checkReadBack(t, broker.Endpoint{Host: host, Port: 5551, TLS: true, User: "u", Password: s, VHost: "/"})
 		}
 	}
 }
@@ -57,7 +58,7 @@ func FuzzOfficialReadsTheLogin(f *testing.F) {
 		if user == "" || password == "" || vhost == "" {
 			return // parseURI gives none of these
 		}
-		checkReadBack(t, endpoint{host: "h", port: 1, user: user, password: password, vhost: vhost})
+		checkReadBack(t, broker.Endpoint{Host: "h", Port: 1, User: user, Password: password, VHost: vhost})
 	})
 }
 
@@ -67,7 +68,7 @@ func TestOfficialHeartbeat(t *testing.T) {
 	} {
 		cfg := testConfig()
 		cfg.Heartbeat = ours
-		if got := environmentOptions(cfg, endpoint{}).TCPParameters.RequestedHeartbeat; got != want {
+		if got := environmentOptions(cfg, broker.Endpoint{}).TCPParameters.RequestedHeartbeat; got != want {
 			t.Errorf("a heartbeat of %v became %v", ours, got)
 		}
 	}
@@ -75,7 +76,7 @@ func TestOfficialHeartbeat(t *testing.T) {
 
 func TestScrub(t *testing.T) {
 	for _, password := range []string{"hunter2", "p@ss/w:rd", "ab", "a b+c", "über%41", `q"uo\te`, "me", "guest", "longer-than-me"} {
-		e := endpoint{host: "h", port: 5552, user: "me", password: password, vhost: "/"}
+		e := broker.Endpoint{Host: "h", Port: 5552, User: "me", Password: password, VHost: "/"}
 		forms := []string{password, escapeUser(password), url.QueryEscape(password), url.PathEscape(password)}
 		for _, form := range forms {
 			cause := fmt.Errorf("parse \"rabbitmq-stream://me:%s@h:5552/\": %w", form, ErrUnreachable)
@@ -87,17 +88,17 @@ func TestScrub(t *testing.T) {
 		}
 	}
 	plain := errors.New("nothing to hide")
-	if err := scrub(plain, endpoint{user: "guest", password: "guest"}); err != plain {
+	if err := scrub(plain, broker.Endpoint{User: "guest", Password: "guest"}); err != plain {
 		t.Errorf("%v became %v", plain, err)
 	}
 	_, err := url.Parse(strings.Join([]string{"rabbitmq-stream://me:hunter2@h", "port/"}, ":"))
-	if got := scrub(err, endpoint{user: "me", password: "hunter2"}); strings.Contains(got.Error(), "hunter2") {
+	if got := scrub(err, broker.Endpoint{User: "me", Password: "hunter2"}); strings.Contains(got.Error(), "hunter2") {
 		t.Error(got)
 	}
 }
 
 func TestOfficialError(t *testing.T) {
-	e := endpoint{host: "h", port: 1}
+	e := broker.Endpoint{Host: "h", Port: 1}
 	for from, want := range map[error]error{
 		official.StreamDoesNotExist:                 ErrStreamNotFound,
 		official.StreamNotAvailable:                 ErrStreamUnavailable,

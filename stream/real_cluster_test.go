@@ -16,13 +16,9 @@ var cluster = sync.OnceValues(func() (*rabbit.Instance, error) { return settled(
 func leaderOf(t *testing.T, env *Env, b *rabbit.Instance, stream string) (name string) {
 	t.Helper()
 	eventually(t, "the stream has a leader", time.Minute, func() bool {
-		c, err := env.adminConn(t.Context())
-		if err != nil {
-			return false
-		}
-		l, err := c.locate(t.Context(), stream)
+		l, err := env.cluster.Find(t.Context(), stream)
 		for _, n := range b.Nodes() {
-			if err == nil && len(l.replicas) == 2 && n.StreamPort == l.leader.port {
+			if err == nil && len(l.Replicas) == 2 && n.StreamPort == l.Leader.Port {
 				name = n.Name
 			}
 		}

@@ -13,7 +13,7 @@ import (
 
 func TestOffsetZeroIsStored(t *testing.T) { onBrokers(t, testOffsetZeroIsStored) }
 
-func testOffsetZeroIsStored(t *testing.T, b broker) {
+func testOffsetZeroIsStored(t *testing.T, b testBroker) {
 	env := connect(t, b.StreamURL())
 	stream := newStream(t, env)
 	publish(t, env, stream, 0, 5)
@@ -33,7 +33,7 @@ func testOffsetZeroIsStored(t *testing.T, b broker) {
 
 func TestStoreOffsetRewinds(t *testing.T) { onBrokers(t, testStoreOffsetRewinds) }
 
-func testStoreOffsetRewinds(t *testing.T, b broker) {
+func testStoreOffsetRewinds(t *testing.T, b testBroker) {
 	env := connect(t, b.StreamURL())
 	stream := newStream(t, env)
 	publish(t, env, stream, 0, 100)
@@ -47,7 +47,7 @@ func testStoreOffsetRewinds(t *testing.T, b broker) {
 
 func TestDefaultStartApplies(t *testing.T) { onBrokers(t, testDefaultStartApplies) }
 
-func testDefaultStartApplies(t *testing.T, b broker) {
+func testDefaultStartApplies(t *testing.T, b testBroker) {
 	env := connect(t, b.StreamURL())
 	stream := newStream(t, env)
 	publish(t, env, stream, 0, 20)
@@ -67,7 +67,7 @@ func testDefaultStartApplies(t *testing.T, b broker) {
 
 func TestNothingReceivedNothingStored(t *testing.T) { onBrokers(t, testNothingReceivedNothingStored) }
 
-func testNothingReceivedNothingStored(t *testing.T, b broker) {
+func testNothingReceivedNothingStored(t *testing.T, b testBroker) {
 	env := connect(t, b.StreamURL())
 	stream := newStream(t, env)
 	c, err := env.NewConsumer(stream, ConsumerConfig{Name: "c"})
@@ -87,7 +87,7 @@ func testNothingReceivedNothingStored(t *testing.T, b broker) {
 
 func TestStarts(t *testing.T) { onBrokers(t, testStarts) }
 
-func testStarts(t *testing.T, b broker) {
+func testStarts(t *testing.T, b testBroker) {
 	env := connect(t, b.StreamURL())
 	stream := newStream(t, env)
 	publish(t, env, stream, 0, 50)
@@ -166,7 +166,7 @@ func runConsumer(t testing.TB, env *Env, stream string, cfg ConsumerConfig, hand
 
 func TestFanOut(t *testing.T) { onBrokers(t, testFanOut) }
 
-func testFanOut(t *testing.T, b broker) {
+func testFanOut(t *testing.T, b testBroker) {
 	env := connect(t, b.StreamURL())
 	stream := newStream(t, env)
 	var counts [4]atomic.Int64
@@ -182,7 +182,7 @@ func testFanOut(t *testing.T, b broker) {
 
 func TestHandlerErrorEndsTheRun(t *testing.T) { onBrokers(t, testHandlerErrorEndsTheRun) }
 
-func testHandlerErrorEndsTheRun(t *testing.T, b broker) {
+func testHandlerErrorEndsTheRun(t *testing.T, b testBroker) {
 	env := connect(t, b.StreamURL())
 	stream := newStream(t, env)
 	publish(t, env, stream, 0, 20)
@@ -215,7 +215,7 @@ func testHandlerErrorEndsTheRun(t *testing.T, b broker) {
 
 func TestFirstMessageFails(t *testing.T) { onBrokers(t, testFirstMessageFails) }
 
-func testFirstMessageFails(t *testing.T, b broker) {
+func testFirstMessageFails(t *testing.T, b testBroker) {
 	env := connect(t, b.StreamURL())
 	stream := newStream(t, env)
 	publish(t, env, stream, 0, 3)
@@ -232,7 +232,7 @@ func testFirstMessageFails(t *testing.T, b broker) {
 
 func TestCancelWaitsForTheHandler(t *testing.T) { onBrokers(t, testCancelWaitsForTheHandler) }
 
-func testCancelWaitsForTheHandler(t *testing.T, b broker) {
+func testCancelWaitsForTheHandler(t *testing.T, b testBroker) {
 	env := connect(t, b.StreamURL())
 	stream := newStream(t, env)
 	publish(t, env, stream, 0, 20)
@@ -268,7 +268,7 @@ func testCancelWaitsForTheHandler(t *testing.T, b broker) {
 
 func TestStorePolicies(t *testing.T) { onBrokers(t, testStorePolicies) }
 
-func testStorePolicies(t *testing.T, b broker) {
+func testStorePolicies(t *testing.T, b testBroker) {
 	env := connect(t, b.StreamURL())
 	stream := newStream(t, env)
 	publish(t, env, stream, 0, 10)
@@ -332,7 +332,7 @@ func testStorePolicies(t *testing.T, b broker) {
 
 func TestAll(t *testing.T) { onBrokers(t, testAll) }
 
-func testAll(t *testing.T, b broker) {
+func testAll(t *testing.T, b testBroker) {
 	env := connect(t, b.StreamURL())
 	stream := newStream(t, env)
 	publish(t, env, stream, 0, 10)
@@ -369,7 +369,7 @@ func testAll(t *testing.T, b broker) {
 
 func TestRunsOnceAtATime(t *testing.T) { onBrokers(t, testRunsOnceAtATime) }
 
-func testRunsOnceAtATime(t *testing.T, b broker) {
+func testRunsOnceAtATime(t *testing.T, b testBroker) {
 	env := connect(t, b.StreamURL())
 	stream := newStream(t, env)
 	publish(t, env, stream, 0, 1)
@@ -391,7 +391,7 @@ func testRunsOnceAtATime(t *testing.T, b broker) {
 // An offset that another client has stored is found, and the other way round.
 func TestOffsetsAreShared(t *testing.T) { onBrokers(t, testOffsetsAreShared) }
 
-func testOffsetsAreShared(t *testing.T, b broker) {
+func testOffsetsAreShared(t *testing.T, b testBroker) {
 	env := connect(t, b.StreamURL())
 	stream := newStream(t, env)
 	publish(t, env, stream, 0, 10)

@@ -162,7 +162,7 @@ func TestRealAnyPassword(t *testing.T) {
 
 func TestStreamMissing(t *testing.T) { onBrokers(t, testStreamMissing) }
 
-func testStreamMissing(t *testing.T, b broker) {
+func testStreamMissing(t *testing.T, b testBroker) {
 	env := connect(t, b.StreamURL())
 	const missing = "no such stream"
 	c, err := env.NewConsumer(missing, ConsumerConfig{Name: "c"})
@@ -188,7 +188,7 @@ func testStreamMissing(t *testing.T, b broker) {
 
 func TestDeclare(t *testing.T) { onBrokers(t, testDeclare) }
 
-func testDeclare(t *testing.T, b broker) {
+func testDeclare(t *testing.T, b testBroker) {
 	env := connect(t, b.StreamURL())
 	stream := newStream(t, env)
 	if err := env.DeclareStream(t.Context(), stream, StreamConfig{}); err != nil {
@@ -211,7 +211,7 @@ func testDeclare(t *testing.T, b broker) {
 // A stream deleted while it is in use ends consumer and producer.
 func TestStreamDeletedInUse(t *testing.T) { onBrokers(t, testStreamDeletedInUse) }
 
-func testStreamDeletedInUse(t *testing.T, b broker) {
+func testStreamDeletedInUse(t *testing.T, b testBroker) {
 	env := connect(t, b.StreamURL())
 	stream := newStream(t, env)
 	publish(t, env, stream, 0, 10)
@@ -246,7 +246,7 @@ func testStreamDeletedInUse(t *testing.T, b broker) {
 // stream that was created under it, what showed that it is another one included.
 func TestStreamRecreatedForNext(t *testing.T) { onBrokers(t, testStreamRecreatedForNext) }
 
-func testStreamRecreatedForNext(t *testing.T, b broker) {
+func testStreamRecreatedForNext(t *testing.T, b testBroker) {
 	direct := connect(t, b.StreamURL())
 	states := make(chan StateChange, 100)
 	env, err := Connect(t.Context(), Config{URIs: []string{b.StreamURL()}, OnState: func(c StateChange) { states <- c }})
@@ -306,7 +306,7 @@ func TestStreamRecreatedWithoutDeadLetters(t *testing.T) {
 // says so. Nothing of the old stream's place is left.
 func TestStreamRecreated(t *testing.T) { onBrokers(t, testStreamRecreated) }
 
-func testStreamRecreated(t *testing.T, b broker) {
+func testStreamRecreated(t *testing.T, b testBroker) {
 	named := ConsumerConfig{Name: "billing"}
 	parallel, elsewhere := named, named
 	parallel.Workers = 4

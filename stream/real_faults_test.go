@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tidemark-go/tidemark/internal/broker"
 	"github.com/tidemark-go/tidemark/internal/wire"
 )
 
@@ -159,7 +160,7 @@ func readAll(t *testing.T, env *Env, stream string) []string {
 
 func TestTwentyKills(t *testing.T) { onBrokers(t, testTwentyKills) }
 
-func testTwentyKills(t *testing.T, b broker) {
+func testTwentyKills(t *testing.T, b testBroker) {
 	for name, producer := range map[string]string{"unnamed": "", "named": "numbers"} {
 		t.Run(name, func(t *testing.T) {
 			proxy, uri := throughProxy(t, b)
@@ -182,7 +183,7 @@ func testTwentyKills(t *testing.T, b broker) {
 // behind the proxy, so that there always is a next message.
 func TestReconnectTime(t *testing.T) { onBrokers(t, testReconnectTime) }
 
-func testReconnectTime(t *testing.T, b broker) {
+func testReconnectTime(t *testing.T, b testBroker) {
 	proxy, uri := throughProxy(t, b)
 	direct, env := connect(t, b.StreamURL()), connect(t, uri)
 	stream := newStream(t, direct)
@@ -221,7 +222,7 @@ func testReconnectTime(t *testing.T, b broker) {
 // first message has come.
 func TestNextSurvivesADrop(t *testing.T) { onBrokers(t, testNextSurvivesADrop) }
 
-func testNextSurvivesADrop(t *testing.T, b broker) {
+func testNextSurvivesADrop(t *testing.T, b testBroker) {
 	proxy, uri := throughProxy(t, b)
 	direct, env := connect(t, b.StreamURL()), connect(t, uri)
 	for name, old := range map[string]int{"empty": 0, "1000 old messages": 1000} {
@@ -250,14 +251,16 @@ func testNextSurvivesADrop(t *testing.T, b broker) {
 // A peer that is connected and silent is noticed, and left for another one.
 func TestSilentPeer(t *testing.T) { onBrokers(t, testSilentPeer) }
 
-func testSilentPeer(t *testing.T, b broker) {
+func testSilentPeer(t *testing.T, b testBroker) {
 	proxy, uri := throughProxy(t, b)
 	env := connect(t, uri)
 	j := startJourney(t, env, "numbers", 20_000)
 	j.reach(5000)
+	var admin *broker.Conn
+	must(t, env.cluster.Ask(t.Context(), func(_ context.Context, c *broker.Conn) error { admin = c; return nil }))
 	proxy.Silence(true)
 	begin := time.Now()
-	eventually(t, "the silent connections are given up", 20*time.Second, func() bool { return env.admin.Load() == nil || !env.admin.Load().alive() })
+	eventually(t, "the silent connections are given up", 20*time.Second, func() bool { return !admin.Alive() })
 	t.Logf("noticed after %v with a heartbeat of 3 s", time.Since(begin))
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
@@ -314,13 +317,6 @@ func checkCallsWhileAway(t *testing.T, env *Env, j *journey, other *Producer) {
 	begin := time.Now()
 	if _, err := env.QueryOffset(t.Context(), "c", j.stream); !errors.Is(err, ErrUnreachable) || !SafeToRetry(err) || time.Since(begin) > time.Second {
 		t.Errorf("QueryOffset while the broker is away: %v after %v", err, time.Since(begin))
-	}
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
 	}
 }
 

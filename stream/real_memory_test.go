@@ -74,7 +74,7 @@ func TestChildSlow(t *testing.T) {
 // read all of it.
 func TestSlowHandlerMemory(t *testing.T) { onBrokers(t, testSlowHandlerMemory) }
 
-func testSlowHandlerMemory(t *testing.T, b broker) {
+func testSlowHandlerMemory(t *testing.T, b testBroker) {
 	const total, size = 2500, 100_000 // 250 MB
 	env := connect(t, b.StreamURL())
 	stream := newStream(t, env)

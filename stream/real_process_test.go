@@ -61,7 +61,7 @@ func killAfter(t *testing.T, uri, stream string, k int) (begun []int) {
 
 func TestSIGKILL(t *testing.T) { onBrokers(t, testSIGKILL) }
 
-func testSIGKILL(t *testing.T, b broker) {
+func testSIGKILL(t *testing.T, b testBroker) {
 	env := connect(t, b.StreamURL())
 	for _, k := range []int{0, 1, 57, 100, 199} {
 		t.Run(fmt.Sprint(k), func(t *testing.T) {
@@ -88,7 +88,7 @@ func testSIGKILL(t *testing.T, b broker) {
 // The same process killed over and over: nothing is missing over all runs.
 func TestSIGKILLAgainAndAgain(t *testing.T) { onBrokers(t, testSIGKILLAgainAndAgain) }
 
-func testSIGKILLAgainAndAgain(t *testing.T, b broker) {
+func testSIGKILLAgainAndAgain(t *testing.T, b testBroker) {
 	env := connect(t, b.StreamURL())
 	stream := newStream(t, env)
 	publish(t, env, stream, 0, 200)

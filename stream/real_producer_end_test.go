@@ -68,7 +68,7 @@ func TestCloseInEverySituation(t *testing.T) {
 	onBrokers(t, testCloseInEverySituation)
 }
 
-func testCloseInEverySituation(t *testing.T, b broker) {
+func testCloseInEverySituation(t *testing.T, b testBroker) {
 	for _, test := range []struct {
 		name    string
 		before  func(drop, refuse func())
@@ -131,7 +131,7 @@ func TestBlockedCallback(t *testing.T) { onBrokers(t, testBlockedCallback) }
 
 // testBlockedCallback: it holds up the callbacks of its own producer, and
 // nothing else.
-func testBlockedCallback(t *testing.T, b broker) {
+func testBlockedCallback(t *testing.T, b testBroker) {
 	env := connect(t, b.StreamURL())
 	stream := newStream(t, env)
 	blocked, err := env.NewProducer(t.Context(), stream, ProducerConfig{MaxInFlight: 100})
@@ -160,7 +160,7 @@ func testBlockedCallback(t *testing.T, b broker) {
 // A callback may publish, and that waits for room like any other.
 func TestCallbacksPublish(t *testing.T) { onBrokers(t, testCallbacksPublish) }
 
-func testCallbacksPublish(t *testing.T, b broker) {
+func testCallbacksPublish(t *testing.T, b testBroker) {
 	env := connect(t, b.StreamURL())
 	stream := newStream(t, env)
 	p, err := env.NewProducer(t.Context(), stream, ProducerConfig{MaxInFlight: 3})
@@ -189,7 +189,7 @@ func TestLargestMessages(t *testing.T) { onBrokers(t, testLargestMessages) }
 
 // testLargestMessages publishes messages that just fit into a frame, and reads
 // them meanwhile. TIDEMARK_LARGE=10000 is 10 GB on the real broker's disk.
-func testLargestMessages(t *testing.T, b broker) {
+func testLargestMessages(t *testing.T, b testBroker) {
 	total := soakNumber(t, "TIDEMARK_LARGE", 60)
 	if _, ok := b.(inProcess); ok {
 		total = min(total, 60) // which it keeps in memory

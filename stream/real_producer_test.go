@@ -25,7 +25,7 @@ func newProducer(t testing.TB, env *Env, stream string, cfg ProducerConfig) *Pro
 
 func TestCloseConfirmsEverything(t *testing.T) { onBrokers(t, testCloseConfirmsEverything) }
 
-func testCloseConfirmsEverything(t *testing.T, b broker) {
+func testCloseConfirmsEverything(t *testing.T, b testBroker) {
 	env := connect(t, b.StreamURL())
 	stream := newStream(t, env)
 	p := newProducer(t, env, stream, ProducerConfig{MaxInFlight: 60_000})
@@ -60,7 +60,7 @@ func testCloseConfirmsEverything(t *testing.T, b broker) {
 
 func TestSizes(t *testing.T) { onBrokers(t, testSizes) }
 
-func testSizes(t *testing.T, b broker) {
+func testSizes(t *testing.T, b testBroker) {
 	env := connect(t, b.StreamURL())
 	stream := newStream(t, env)
 	p := newProducer(t, env, stream, ProducerConfig{})
@@ -86,7 +86,7 @@ func testSizes(t *testing.T, b broker) {
 // Many messages that are large together are split over frames.
 func TestLargeBatch(t *testing.T) { onBrokers(t, testLargeBatch) }
 
-func testLargeBatch(t *testing.T, b broker) {
+func testLargeBatch(t *testing.T, b testBroker) {
 	env := connect(t, b.StreamURL())
 	stream := newStream(t, env)
 	p := newProducer(t, env, stream, ProducerConfig{})
@@ -106,7 +106,7 @@ func testLargeBatch(t *testing.T, b broker) {
 
 func TestPublishingIDs(t *testing.T) { onBrokers(t, testPublishingIDs) }
 
-func testPublishingIDs(t *testing.T, b broker) {
+func testPublishingIDs(t *testing.T, b testBroker) {
 	env := connect(t, b.StreamURL())
 	stream := newStream(t, env)
 	for range 2 { // the second time, the broker has them all
@@ -138,7 +138,7 @@ func testPublishingIDs(t *testing.T, b broker) {
 
 func TestCallbacksMayPublish(t *testing.T) { onBrokers(t, testCallbacksMayPublish) }
 
-func testCallbacksMayPublish(t *testing.T, b broker) {
+func testCallbacksMayPublish(t *testing.T, b testBroker) {
 	env := connect(t, b.StreamURL())
 	stream := newStream(t, env)
 	p := newProducer(t, env, stream, ProducerConfig{MaxInFlight: 1})
@@ -169,7 +169,7 @@ func TestProducerUnderSilence(t *testing.T) {
 	onBrokers(t, testProducerUnderSilence, goleak.IgnoreAnyFunction("github.com/rabbitmq/rabbitmq-stream-go-client/pkg/stream.waitCodeWithTimeOut"))
 }
 
-func testProducerUnderSilence(t *testing.T, b broker) {
+func testProducerUnderSilence(t *testing.T, b testBroker) {
 	proxy, uri := throughProxy(t, b)
 	env := connect(t, uri)
 	stream := newStream(t, env)
@@ -211,7 +211,7 @@ func testProducerUnderSilence(t *testing.T, b broker) {
 
 func TestSections(t *testing.T) { onBrokers(t, testSections) }
 
-func testSections(t *testing.T, b broker) {
+func testSections(t *testing.T, b testBroker) {
 	env := connect(t, b.StreamURL())
 	stream := newStream(t, env)
 	p := newProducer(t, env, stream, ProducerConfig{})
@@ -282,7 +282,7 @@ func plainTimes(v any) {
 
 func TestInvalidMessages(t *testing.T) { onBrokers(t, testInvalidMessages) }
 
-func testInvalidMessages(t *testing.T, b broker) {
+func testInvalidMessages(t *testing.T, b testBroker) {
 	env := connect(t, b.StreamURL())
 	p := newProducer(t, env, newStream(t, env), ProducerConfig{})
 	for name, m := range map[string]Message{
@@ -299,7 +299,7 @@ func testInvalidMessages(t *testing.T, b broker) {
 
 func TestEnvCloseEndsEverything(t *testing.T) { onBrokers(t, testEnvCloseEndsEverything) }
 
-func testEnvCloseEndsEverything(t *testing.T, b broker) {
+func testEnvCloseEndsEverything(t *testing.T, b testBroker) {
 	env := connect(t, b.StreamURL())
 	stream := newStream(t, env)
 	p := newProducer(t, env, stream, ProducerConfig{})

@@ -93,8 +93,8 @@ func realBroker(t testing.TB, ignore ...goleak.Option) *rabbit.Instance {
 	return b
 }
 
-// broker is what a test needs to know of one.
-type broker interface{ StreamURL() string }
+// testBroker is what a test needs to know of one.
+type testBroker interface{ StreamURL() string }
 
 // inProcess is the in-process broker as the tests see it.
 type inProcess struct{ *streamtest.Broker }
@@ -102,7 +102,7 @@ type inProcess struct{ *streamtest.Broker }
 func (b inProcess) StreamURL() string { return b.URI() }
 
 // onBrokers runs a test on the in-process broker, always, and on the real one.
-func onBrokers(t *testing.T, test func(*testing.T, broker), ignore ...goleak.Option) {
+func onBrokers(t *testing.T, test func(*testing.T, testBroker), ignore ...goleak.Option) {
 	t.Run("streamtest", func(t *testing.T) {
 		noLeaks(t, ignore...)
 		b := streamtest.NewBroker(t)
@@ -139,7 +139,7 @@ func connect(t testing.TB, uris string) *Env {
 }
 
 // throughProxy returns a proxy before the broker and its URI.
-func throughProxy(t testing.TB, b broker) (*faults.Proxy, string) {
+func throughProxy(t testing.TB, b testBroker) (*faults.Proxy, string) {
 	t.Helper()
 	u, err := url.Parse(strings.Split(b.StreamURL(), ",")[0])
 	if err != nil {
@@ -228,17 +228,6 @@ func wantStored(t testing.TB, env *Env, consumer, stream string, want uint64) {
 	got, err := env.QueryOffset(t.Context(), consumer, stream)
 	if err != nil || got != want {
 		t.Fatalf("stored offset is %d (%v), want %d", got, err, want)
-	}
-}
-
-// eventually waits until the condition holds.
-func eventually(t testing.TB, what string, limit time.Duration, holds func() bool) {
-	t.Helper()
-	for end := time.Now().Add(limit); !holds(); runtime.Gosched() {
-		if time.Now().After(end) {
-			t.Fatalf("not within %v: %s", limit, what)
-		}
-		pause(2 * time.Millisecond)
 	}
 }
 

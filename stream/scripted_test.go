@@ -1,36 +1,45 @@
 package stream
 
 import (
+	"fmt"
+	"net/url"
 	"sync"
 	"testing"
 
+	"github.com/tidemark-go/tidemark/internal/script"
 	"github.com/tidemark-go/tidemark/internal/wire"
 )
 
 // scripted is a broker with one stream, enough of one to run a consumer
 // against, whose every move a test decides.
 type scripted struct {
+	t         testing.TB
 	mu        sync.Mutex
 	committed int64             // first offset of the last chunk, -1 for none
 	stored    map[string]uint64 // by consumer
 	history   []uint64          // every offset that was stored, in order
-	peers     []*peer
+	peers     []*script.Peer
 
 	// onSubscribe runs after the answer, on a goroutine of the connection.
-	onSubscribe func(p *peer, nth int, spec wire.OffsetSpec)
+	onSubscribe func(p *script.Peer, nth int, spec wire.OffsetSpec)
 	// onCommand returns true for what it has dealt with.
-	onCommand func(p *peer, key wire.Key, fields []byte) bool
+	onCommand func(p *script.Peer, key wire.Key, fields []byte) bool
 
 	subscriptions int
-	endpoint      endpoint
+	port          int
 	recreated     chan error // what StateStreamRecreated said, of any env
 }
 
 const testStream = "orders"
 
+// uri is what Connect takes for the broker.
+func (b *scripted) uri() string {
+	return fmt.Sprintf("rabbitmq-stream://%s:%s@127.0.0.1:%d/", script.User, url.PathEscape(script.Password), b.port)
+}
+
 func startScripted(t testing.TB) *scripted {
-	b := &scripted{committed: -1, stored: map[string]uint64{}, recreated: make(chan error, 10)}
-	b.endpoint = listen(t, b.serve)
+	b := &scripted{t: t, committed: -1, stored: map[string]uint64{}, recreated: make(chan error, 10)}
+	b.port = script.Listen(t, b.serve)
 	return b
 }
 
@@ -38,7 +47,7 @@ func startScripted(t testing.TB) *scripted {
 func (b *scripted) env(t testing.TB) *Env {
 	t.Helper()
 	cfg := testConfig()
-	cfg.URIs = []string{b.endpoint.uri()}
+	cfg.URIs = []string{b.uri()}
 	cfg.OnState = func(c StateChange) {
 		if c.State == StateStreamRecreated {
 			b.recreated <- c.Err
@@ -62,7 +71,7 @@ func (b *scripted) set(change func()) {
 func (b *scripted) drop() {
 	b.set(func() {
 		for _, p := range b.peers {
-			_ = p.nc.Close()
+			_ = p.Conn.Close()
 		}
 		b.peers = nil
 	})
@@ -80,15 +89,15 @@ func (b *scripted) storedOffset(consumer string) (offset uint64, ok bool) {
 	return offset, ok
 }
 
-func (b *scripted) serve(p *peer) {
-	if !p.welcome() {
+func (b *scripted) serve(p *script.Peer) {
+	if !p.Welcome() {
 		return
 	}
 	b.set(func() { b.peers = append(b.peers, p) })
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	for {
-		key, fields, ok := p.next()
+		key, fields, ok := p.Next()
 		if !ok {
 			return
 		}
@@ -96,10 +105,10 @@ func (b *scripted) serve(p *peer) {
 		case b.onCommand != nil && b.onCommand(p, key, fields):
 		case key == wire.KeySubscribe:
 			var f wire.Subscribe
-			p.decode(fields, &f)
+			p.Decode(fields, &f)
 			nth := 0
 			b.set(func() { nth = b.subscriptions; b.subscriptions++ })
-			p.send(&wire.Response{Key: key, Correlation: f.Correlation, Code: wire.CodeOK})
+			p.Send(&wire.Response{Key: key, Correlation: f.Correlation, Code: wire.CodeOK})
 			if b.onSubscribe != nil {
 				wg.Go(func() { b.onSubscribe(p, nth, f.Spec) })
 			}
@@ -109,42 +118,41 @@ func (b *scripted) serve(p *peer) {
 	}
 }
 
-func (b *scripted) answer(p *peer, key wire.Key, fields []byte) {
+func (b *scripted) answer(p *script.Peer, key wire.Key, fields []byte) {
 	id, _ := wire.Correlation(fields)
 	switch key {
 	case wire.KeyMetadata:
-		e := b.endpoint
-		p.send(&wire.MetadataResponse{
+		p.Send(&wire.MetadataResponse{
 			Correlation: id,
-			Brokers:     []wire.BrokerAddress{{Reference: 1, Host: e.host, Port: uint32(e.port)}},
+			Brokers:     []wire.BrokerAddress{{Reference: 1, Host: "127.0.0.1", Port: uint32(b.port)}},
 			Streams:     []wire.StreamMetadata{{Stream: testStream, Code: wire.CodeOK, Leader: 1}},
 		})
 	case wire.KeyStreamStats:
 		b.mu.Lock()
 		n := b.committed
 		b.mu.Unlock()
-		p.send(&wire.StreamStatsResponse{Correlation: id, Code: wire.CodeOK, Stats: []wire.Stat{
+		p.Send(&wire.StreamStatsResponse{Correlation: id, Code: wire.CodeOK, Stats: []wire.Stat{
 			{Key: "first_chunk_id", Value: min(n, 0)}, {Key: "committed_chunk_id", Value: n},
 		}})
 	case wire.KeyQueryOffset:
 		var f wire.QueryOffset
-		p.decode(fields, &f)
+		p.Decode(fields, &f)
 		resp := &wire.QueryOffsetResponse{Correlation: id, Code: wire.CodeNoOffset}
 		if offset, ok := b.storedOffset(f.Reference); ok {
 			resp.Code, resp.Offset = wire.CodeOK, offset
 		}
-		p.send(resp)
+		p.Send(resp)
 	case wire.KeyStoreOffset:
 		var f wire.StoreOffset
-		p.decode(fields, &f)
+		p.Decode(fields, &f)
 		b.set(func() { b.stored[f.Reference] = f.Offset; b.history = append(b.history, f.Offset) })
 	case wire.KeyUnsubscribe:
-		p.send(&wire.Response{Key: key, Correlation: id, Code: wire.CodeOK})
+		p.Send(&wire.Response{Key: key, Correlation: id, Code: wire.CodeOK})
 	case wire.KeyClose:
-		p.send(&wire.Response{Key: key, Correlation: id, Code: wire.CodeOK})
-		_ = p.nc.Close()
+		p.Send(&wire.Response{Key: key, Correlation: id, Code: wire.CodeOK})
+		_ = p.Conn.Close()
 	case wire.KeyCredit:
 	default:
-		p.t.Errorf("the client sent %v", key)
+		b.t.Errorf("the client sent %v", key)
 	}
 }

@@ -11,19 +11,19 @@ type State int
 const (
 	// StateConnected: it reads or publishes, for the first time or again.
 	StateConnected State = iota + 1
-	// StateReconnecting: the connection was lost or not made, for the reason in
-	// Err; the next attempt follows.
+	// StateReconnecting: it has lost its connection or got none, for the reason
+	// in Err. The next attempt follows.
 	StateReconnecting
-	// StateClosed: it has ended, for the reason in Err. A producer that was
-	// closed in order, and the loop of All that was left, have none.
+	// StateClosed: it has ended, for the reason in Err. Err is nil for a producer
+	// that was closed in order, and for a loop over All that was left.
 	StateClosed
 	// StateMessagesLost: retention has removed Lost messages that the consumer
-	// had not read. It goes on at the first that is left.
+	// had not read. The consumer goes on at the first message that is left.
 	StateMessagesLost
 	// StateStreamRecreated: the stream was deleted and created again. The
-	// consumer starts over in the new one, as its Start says where nothing is
-	// stored; with Next and Last that is at its beginning, since all of it is newer
-	// than the run. Err says how that was noticed.
+	// consumer starts over in the new stream, where its Start says if nothing is
+	// stored. With Next and Last that is the beginning of the new stream, because
+	// all of it is newer than the run. Err says how the consumer noticed.
 	StateStreamRecreated
 )
 
@@ -47,7 +47,7 @@ func (s State) String() string {
 // Role tells consumers from producers.
 type Role int
 
-// The roles.
+// The roles of a [StateChange].
 const (
 	RoleConsumer Role = iota + 1
 	RoleProducer
@@ -72,16 +72,18 @@ type StateChange struct {
 	Name   string // the consumer's or producer's, if it has one
 	Err    error  // with StateReconnecting, StateClosed and StateStreamRecreated
 	// Attempt is, with StateReconnecting, the number of the attempt that
-	// follows, counted from 1 since a connection was of use.
+	// follows. It counts from 1 since a connection was of use.
 	Attempt int
-	// Lost is, with StateMessagesLost, how many offsets were passed over. It is
-	// the number of messages at most: the broker's own entries take offsets too.
+	// Lost is, with StateMessagesLost, how many offsets the consumer passes over.
+	// Some of them may be the broker's own entries, so fewer messages may be
+	// lost.
 	Lost uint64
 
-	again bool // with StateConnected: not for the first time
+	reconnected bool // with StateConnected: not for the first time
 }
 
-// states hands changes to OnState, in order, on a goroutine of its own.
+// states logs changes and hands them to OnState, in order, on a goroutine of its
+// own.
 type states struct {
 	log   *slog.Logger
 	on    func(StateChange)
@@ -101,8 +103,8 @@ func (s *states) change(c StateChange) {
 	log := s.log.With("stream", c.Stream, c.Role.String(), c.Name)
 	switch c.State {
 	case StateConnected:
-		level := slog.LevelDebug // a connection won back is news, the first is not
-		if c.again {
+		level := slog.LevelDebug // a connection won back is news, the first one is not
+		if c.reconnected {
 			level = slog.LevelInfo
 		}
 		log.Log(context.Background(), level, "connected")

@@ -115,7 +115,7 @@ func TestRetentionOvertakes(t *testing.T) { onBrokers(t, testRetentionOvertakes)
 
 // testRetentionOvertakes has retention remove messages while a consumer is
 // disconnected: what it reports as lost is what is missing.
-func testRetentionOvertakes(t *testing.T, b broker) {
+func testRetentionOvertakes(t *testing.T, b testBroker) {
 	direct := connect(t, b.StreamURL())
 	name := newStreamWith(t, direct, StreamConfig{MaxBytes: 2000, SegmentBytes: 500})
 	proxy, uri := throughProxy(t, b)

@@ -1,0 +1,204 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+)
+
+// The names under which the broker's management shows the connections.
+const (
+	adminLabel    = "tidemark-admin"
+	consumerLabel = "tidemark-consumer"
+	storeLabel    = "tidemark-store"
+)
+
+// Cluster is the nodes of one broker. It owns a connection for administration,
+// which it replaces when that is lost, and the connections that leases and
+// offset writers share. It is safe for concurrent use.
+type Cluster struct {
+	opts      Options
+	endpoints []Endpoint
+
+	dialing chan struct{} // held, under a context, while the admin connection is made
+	admin   atomic.Pointer[Conn]
+
+	readers *pool // the connections on which chunks come
+	stores  *pool // the connections of offset writers, one to a node
+}
+
+// NewCluster returns a cluster without any connection.
+func NewCluster(o Options, endpoints []Endpoint) *Cluster {
+	o = o.withDefaults()
+	c := &Cluster{opts: o, endpoints: endpoints, dialing: make(chan struct{}, 1)}
+	c.readers, c.stores = newPool(o.ReadersPerNode, c.ping), newPool(1, c.ping)
+	return c
+}
+
+// Connect makes the administrative connection, so that a mistake in the
+// configuration shows. It blocks for Options.DialTimeout at most for each
+// endpoint.
+func (c *Cluster) Connect(ctx context.Context) error {
+	_, err := c.adminConn(ctx)
+	return err
+}
+
+// Close closes the administrative connection. Leases and offset writers close
+// the others.
+func (c *Cluster) Close() {
+	if admin := c.admin.Swap(nil); admin != nil {
+		admin.Close()
+	}
+}
+
+// adminConn returns the administrative connection and makes it if need be.
+func (c *Cluster) adminConn(ctx context.Context) (*Conn, error) {
+	select {
+	case c.dialing <- struct{}{}:
+		defer func() { <-c.dialing }()
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	if admin := c.admin.Load(); admin != nil {
+		if admin.Alive() {
+			return admin, nil
+		}
+		admin.Abort()
+	}
+	admin, err := dialAny(ctx, c.opts, c.endpoints, adminLabel, hooks{})
+	if err != nil {
+		return nil, err
+	}
+	c.admin.Store(admin)
+	return admin, nil
+}
+
+// Ask runs an idempotent exchange on the administrative connection. It replaces
+// a connection that turns out to be lost, and asks once more. The error of the
+// second attempt stands.
+func (c *Cluster) Ask(ctx context.Context, exchange func(context.Context, *Conn) error) error {
+	var err error
+	for range 2 {
+		var admin *Conn
+		if admin, err = c.adminConn(ctx); err != nil {
+			break
+		}
+		if err = exchange(ctx, admin); err == nil || admin.Alive() || ctx.Err() != nil {
+			break
+		}
+	}
+	return err
+}
+
+// Find returns the nodes that have a stream. It asks on the administrative
+// connection. If that does not answer in time (see patience), Find makes a
+// connection of its own: whoever asks has lost a connection already, and should
+// not wait for the heartbeats of another.
+func (c *Cluster) Find(ctx context.Context, stream string) (l Location, err error) {
+	err = c.Ask(ctx, func(ctx context.Context, admin *Conn) (err error) {
+		soon, cancel := c.patience(ctx)
+		defer cancel()
+		l, err = admin.Locate(soon, stream)
+		return err
+	})
+	if !errors.Is(err, errSilent) || ctx.Err() != nil {
+		return l, err
+	}
+	conn, err := dialAny(ctx, c.opts, c.endpoints, adminLabel, hooks{})
+	if err != nil {
+		return l, err
+	}
+	defer conn.Close()
+	return conn.Locate(ctx, stream)
+}
+
+// FindLeader returns a stream's leader, by an address that this client can
+// reach, and the contact that named it.
+func (c *Cluster) FindLeader(ctx context.Context, stream string) (leader Node, by Contact, err error) {
+	err = c.Ask(ctx, func(ctx context.Context, admin *Conn) error {
+		by = admin.Contact()
+		l, err := admin.Locate(ctx, stream)
+		if err == nil {
+			leader, err = c.opts.resolve(l.Leader)
+		}
+		return err
+	})
+	return leader, by, err
+}
+
+// patience bounds the wait for a connection that may be silent by the time that
+// a new connection would take: DialTimeout, and half of callTimeout at most.
+func (c *Cluster) patience(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, min(c.opts.DialTimeout, callTimeout/2), errSilent)
+}
+
+// errSilent ends a call that was not answered within patience.
+var errSilent = fmt.Errorf("%w: no answer in the time in which a connection could be made", ErrUnreachable)
+
+// ping returns an error if the peer does not answer within patience.
+func (c *Cluster) ping(ctx context.Context, conn *Conn) error {
+	ctx, cancel := c.patience(ctx)
+	defer cancel()
+	return conn.Ping(ctx)
+}
+
+// resolveTries is how often dialNode asks a load balancer for a certain node.
+// With three nodes behind one that picks them at random, 1 of 3000 searches is
+// in vain.
+const resolveTries = 20
+
+// dialNode connects to a node with the login of a contact. It dials the contact's
+// own address if that led to the node, and otherwise the node's advertised
+// address or what Options.Resolve maps it to. The peer must be that node.
+func (c *Cluster) dialNode(ctx context.Context, by Contact, n Node, label string, h hooks) (*Conn, error) {
+	if by.Advertised == n.Address() {
+		conn, err := dial(ctx, c.opts, by.Endpoint, label, h)
+		if err != nil || conn.advertised == n.Address() {
+			return conn, err
+		}
+		conn.Close() // the address is that of a load balancer
+	}
+	if c.opts.Resolve == nil {
+		return dial(ctx, c.opts, by.Endpoint.At(n), label, h)
+	}
+	return c.dialResolved(ctx, by, n, label, h)
+}
+
+// dialResolved dials what Options.Resolve returns until the peer is the node.
+func (c *Cluster) dialResolved(ctx context.Context, by Contact, n Node, label string, h hooks) (*Conn, error) {
+	var last *Conn
+	for range resolveTries {
+		address, err := c.opts.resolve(n)
+		if err != nil {
+			return nil, err
+		}
+		conn, err := dial(ctx, c.opts, by.Endpoint.At(address), label, h)
+		if err != nil {
+			return nil, err
+		}
+		if conn.advertised == n.Address() {
+			return conn, nil
+		}
+		conn.Close()
+		last = conn
+	}
+	return nil, fmt.Errorf("%w: Config.Resolve leads to %s for the node %s, and it answered %d times as another node, last as %s", ErrUnreachable, last.endpoint.Address(), n.Address(), resolveTries, last.advertised)
+}
+
+// Lease gives a subscriber a place on a shared connection to a node. The caller
+// releases the lease.
+func (c *Cluster) Lease(ctx context.Context, by Contact, n Node, s Subscriber) (*Lease, error) {
+	l := &Lease{node: n, subscriber: s}
+	err := c.readers.join(ctx, l, func(h hooks) (*Conn, error) {
+		return c.dialNode(ctx, by, n, consumerLabel, h)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+// SharedConns returns the number of connections that leases and offset writers
+// have open.
+func (c *Cluster) SharedConns() int { return c.readers.size() + c.stores.size() }

@@ -1,0 +1,130 @@
+package broker
+
+import (
+	"context"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/tidemark-go/tidemark/internal/wire"
+)
+
+const (
+	// callTimeout bounds a call on a peer that is alive, where the caller's
+	// context has no earlier deadline.
+	callTimeout = 10 * time.Second
+	// closeTimeout bounds each polite message that ends something.
+	closeTimeout = time.Second
+	// writeQueueLen is how many frames may wait for the writer.
+	writeQueueLen = 64
+)
+
+// hooks are what a connection calls when a frame arrives that answers nothing.
+// They must not block. Every hook may be nil.
+type hooks struct {
+	// deliver takes a Deliver frame and the buffer that holds it. The hook may
+	// keep the buffer if the buffer hook returned it. An error ends the
+	// connection. The reader calls it.
+	deliver func(d wire.Deliver, buffer []byte) error
+	// buffer returns n bytes, whatever they contain, for the next Deliver frame
+	// of a subscription. Nil allocates. The reader calls it.
+	buffer func(id uint8, n int) []byte
+	// moved takes the name of a stream that was deleted or has moved. The reader
+	// calls it.
+	moved func(stream string)
+	// tick comes twice in a heartbeat. The keeper calls it.
+	tick func()
+}
+
+// Conn is one connection to a broker, past its handshake. It owns three
+// goroutines. The reader hands responses to their callers and everything else to
+// the hooks. The writer writes what the socket does not take at once. The keeper
+// sends heartbeats and ends the connection of a silent peer. Close and Abort
+// wait for all three.
+type Conn struct {
+	endpoint   Endpoint
+	advertised string // host:port by which the cluster knows this node
+	frameMax   int    // bytes of the largest frame, with its size prefix
+	heartbeat  time.Duration
+	hooks      hooks
+
+	socket net.Conn
+	frames *wire.FrameReader
+	reads  atomic.Uint64 // grows with each read from the socket
+	queue  chan queuedFrame
+	direct directWriter
+
+	mu      sync.Mutex
+	pending map[uint32]chan response // by correlation id
+	lastID  uint32                   // the newest correlation id
+	reason  error                    // why the connection ended
+
+	ended chan struct{} // closed by fail
+	wg    sync.WaitGroup
+}
+
+// start begins the connection's goroutines, after the handshake.
+func (c *Conn) start() {
+	c.pending = map[uint32]chan response{}
+	c.queue = make(chan queuedFrame, writeQueueLen)
+	c.ended = make(chan struct{})
+	c.direct.init(c.socket)
+	c.wg.Add(3)
+	go c.read()
+	go c.write()
+	go c.keepAlive()
+}
+
+// fail ends the connection with a reason. Only the first reason counts.
+func (c *Conn) fail(reason error) {
+	c.mu.Lock()
+	first := c.reason == nil
+	if first {
+		c.reason = reason
+		close(c.ended)
+	}
+	c.mu.Unlock()
+	if first {
+		_ = c.socket.Close() // which over TLS may take seconds
+	}
+}
+
+// Reason returns why the connection ended, and nil while it has not.
+func (c *Conn) Reason() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.reason
+}
+
+// Alive reports whether the connection has not ended, as far as is known.
+func (c *Conn) Alive() bool { return c.Reason() == nil }
+
+// Close says goodbye, ends the connection and waits for its goroutines. It takes
+// a second at most.
+func (c *Conn) Close() {
+	if c.Alive() {
+		ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+		defer cancel()
+		_ = c.call(ctx, func(id uint32) wire.Frame {
+			return &wire.Close{Correlation: id, Code: wire.CodeOK, Reason: "OK"}
+		}, &wire.Response{Key: wire.KeyClose})
+	}
+	c.Abort()
+}
+
+// Abort ends the connection without a goodbye and waits for its goroutines.
+func (c *Conn) Abort() {
+	c.fail(ErrClosed)
+	c.wg.Wait()
+}
+
+// Contact is a way to a node that has worked, with the login that it took.
+type Contact struct {
+	Endpoint   Endpoint
+	Advertised string // host:port by which the cluster knows the node
+	FrameMax   int    // bytes of the largest frame that the node takes
+}
+
+// Contact returns the way by which this connection was made.
+func (c *Conn) Contact() Contact { return Contact{c.endpoint, c.advertised, c.frameMax} }

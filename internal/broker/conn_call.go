@@ -1,0 +1,82 @@
+package broker
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/tidemark-go/tidemark/internal/wire"
+)
+
+// response is the body of a response, after its key and version.
+type response struct{ fields []byte }
+
+// call sends a request and decodes its response into resp. An answer counts
+// although the connection is lost right after it.
+func (c *Conn) call(ctx context.Context, request func(id uint32) wire.Frame, resp wire.Frame) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, callTimeout, fmt.Errorf("%w: %s did not answer within %v", ErrUnreachable, c.endpoint.Address(), callTimeout))
+	defer cancel()
+	id, answer := c.register()
+	defer c.forget(id)
+	if err := c.post(ctx, request(id)); err != nil {
+		return err
+	}
+	select {
+	case r := <-answer:
+		return c.decode(r, resp)
+	case <-c.ended:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	select {
+	case r := <-answer: // the answer came before the end
+		return c.decode(r, resp)
+	default:
+		return c.Reason()
+	}
+}
+
+// request is call for a request whose response is a code and nothing else. The
+// response's key is that of the request.
+func (c *Conn) request(ctx context.Context, key wire.Key, frame func(id uint32) wire.Frame) (wire.Code, error) {
+	resp := wire.Response{Key: key}
+	err := c.call(ctx, frame, &resp)
+	return resp.Code, err
+}
+
+func (c *Conn) decode(r response, resp wire.Frame) error {
+	if err := wire.Decode(r.fields, resp); err != nil {
+		return fmt.Errorf("%w: from %s: %v", ErrProtocol, c.endpoint.Address(), err)
+	}
+	return nil
+}
+
+// register returns a new correlation id and the channel that gets its answer.
+func (c *Conn) register() (uint32, chan response) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.lastID++
+	answer := make(chan response, 1)
+	c.pending[c.lastID] = answer
+	return c.lastID, answer
+}
+
+func (c *Conn) forget(id uint32) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.pending, id)
+}
+
+// answer hands a response to its caller, if the caller still waits.
+func (c *Conn) answer(fields []byte) {
+	id, ok := wire.Correlation(fields)
+	if !ok {
+		return
+	}
+	c.mu.Lock()
+	answer := c.pending[id]
+	delete(c.pending, id)
+	c.mu.Unlock()
+	if answer != nil {
+		answer <- response{append([]byte(nil), fields...)} // never blocks: an id has one answer
+	}
+}

@@ -1,0 +1,59 @@
+package broker
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/tidemark-go/tidemark/internal/wire"
+)
+
+// silentTicks is how many half heartbeats in a row may pass without a read. The
+// keeper thus notices a silent peer after 1.5 to 2 heartbeats.
+const silentTicks = 3
+
+// keepAlive is the keeper. It counts ticks in place of comparing time stamps, so
+// that a process that was suspended does not take its own pause for the peer's.
+func (c *Conn) keepAlive() {
+	defer c.wg.Done()
+	tick := time.NewTicker(c.heartbeat / 2)
+	defer tick.Stop()
+	beat := queuedFrame{frame: mustEncode(&wire.Heartbeat{})}
+	var seen uint64
+	for silent := 0; ; {
+		select {
+		case <-c.ended:
+			return
+		case <-tick.C:
+		}
+		if c.hooks.tick != nil {
+			c.hooks.tick()
+		}
+		c.sendHeartbeat(beat)
+		if n := c.reads.Load(); n != seen {
+			seen, silent = n, 0
+		} else if silent++; silent >= silentTicks {
+			c.fail(fmt.Errorf("%w: %s has been silent for %v", ErrUnreachable, c.endpoint.Address(), silentTicks*c.heartbeat/2))
+			return
+		}
+	}
+}
+
+// sendHeartbeat queues a heartbeat. A queue that is full shows that the writer is
+// stuck, and the writer's own deadline ends that.
+func (c *Conn) sendHeartbeat(beat queuedFrame) {
+	c.direct.queued.Add(1)
+	select {
+	case c.queue <- beat:
+	default:
+		c.direct.queued.Add(-1)
+	}
+}
+
+// mustEncode encodes a frame that has no strings and so cannot fail.
+func mustEncode(f wire.Frame) []byte {
+	b, err := wire.Append(nil, f)
+	if err != nil {
+		panic("tidemark: " + err.Error())
+	}
+	return b
+}

@@ -1,0 +1,90 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/tidemark-go/tidemark/internal/wire"
+)
+
+// Read reads from the socket and counts for the keeper. The frame reader calls
+// it.
+func (c *Conn) Read(p []byte) (int, error) {
+	n, err := c.socket.Read(p)
+	c.reads.Add(1)
+	return n, err
+}
+
+// read is the reader.
+func (c *Conn) read() {
+	defer c.wg.Done()
+	for {
+		frame, err := c.frames.Next()
+		if err == nil {
+			err = c.dispatch(frame)
+		}
+		if err != nil {
+			c.fail(c.readError(err))
+			return
+		}
+	}
+}
+
+func (c *Conn) readError(err error) error {
+	switch {
+	case errors.Is(err, io.EOF):
+		return fmt.Errorf("%w: %s closed the connection", ErrUnreachable, c.endpoint.Address())
+	case errors.Is(err, wire.ErrMalformed), errors.Is(err, wire.ErrFrameTooLarge):
+		return fmt.Errorf("%w: from %s: %v", ErrProtocol, c.endpoint.Address(), err)
+	case errors.Is(err, ErrUnreachable):
+		return err
+	}
+	return fmt.Errorf("%w: connection to %s lost: %v", ErrUnreachable, c.endpoint.Address(), err)
+}
+
+// dispatch hands a frame to its hook or its caller. An error ends the
+// connection.
+func (c *Conn) dispatch(frame []byte) error {
+	key, version, fields, err := wire.SplitHead(frame)
+	if err != nil {
+		return err
+	}
+	switch key {
+	case wire.KeyDeliver:
+		d, err := wire.DecodeDeliver(version, fields)
+		if err == nil && c.hooks.deliver != nil {
+			err = c.hooks.deliver(d, frame)
+		}
+		return err
+	case wire.KeyMetadataUpdate:
+		var m wire.MetadataUpdate
+		if err := wire.Decode(fields, &m); err != nil {
+			return err
+		}
+		if c.hooks.moved != nil {
+			c.hooks.moved(m.Stream)
+		}
+	case wire.KeyClose:
+		return c.closedByPeer(fields)
+	default:
+		// A heartbeat needs no answer. A CreditResponse reports a subscription
+		// that has ended.
+		if key.IsResponse() && key != wire.KeyCredit.Response() {
+			c.answer(fields)
+		}
+	}
+	return nil
+}
+
+// closedByPeer answers the peer's Close and returns what the peer gave as its
+// reason.
+func (c *Conn) closedByPeer(fields []byte) error {
+	var f wire.Close
+	if err := wire.Decode(fields, &f); err != nil {
+		return err
+	}
+	_ = c.post(context.Background(), &wire.Response{Key: wire.KeyClose, Correlation: f.Correlation, Code: wire.CodeOK})
+	return fmt.Errorf("%w: %s closed the connection: %s (%v)", ErrUnreachable, c.endpoint.Address(), f.Reason, f.Code)
+}

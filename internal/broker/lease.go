@@ -1,0 +1,143 @@
+package broker
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/tidemark-go/tidemark/internal/wire"
+)
+
+// Subscriber takes what arrives for one subscription on a shared connection.
+// Goroutines of the connection call its methods, so none of them may block. They
+// may be called before Cluster.Lease has returned.
+type Subscriber interface {
+	// Deliver takes a chunk, and the buffer that holds it, which Buffer has
+	// returned or which is new. An error ends the connection for everybody.
+	Deliver(d wire.Deliver, buffer []byte) error
+	// Buffer returns n bytes, whatever they contain, for the next chunk.
+	Buffer(n int) []byte
+	// Moved takes the name of a stream that was deleted or has moved. It need not
+	// be the subscriber's stream.
+	Moved(stream string)
+	// Tick comes twice in a heartbeat.
+	Tick()
+}
+
+// Lease is a subscription's place on a connection that others may share. It
+// offers what a subscription needs of the connection and nothing else:
+//
+//	Subscribe, Unsubscribe, Credit   chunks, which go to the Subscriber
+//	Stats, Locate, QueryOffset       questions
+//	StoreOffset, VerifyOffset        the offset
+//	Reason, Ended                    did the connection end, and why?
+//	Node, Address, Contact           which node it is
+//	Release                          the end
+type Lease struct {
+	node       Node
+	subscriber Subscriber
+	conn       *sharedConn
+	id         uint8 // of the subscription on conn
+}
+
+// FirstCredit is the number of chunks that Subscribe asks for. It is 1 because
+// RabbitMQ waits, once credit has run out, until more than half of the first
+// credit is back.
+const FirstCredit = 1
+
+// Subscribe asks for the chunks of a stream from a place on. A consumer's name is
+// shown by the broker's management and may be empty.
+func (l *Lease) Subscribe(ctx context.Context, stream string, from wire.OffsetSpec, name string) error {
+	f := wire.Subscribe{SubscriptionID: l.id, Stream: stream, Spec: from, Credit: FirstCredit}
+	if name != "" {
+		f.Properties = wire.Properties{{Key: "name", Value: name}}
+	}
+	code, err := l.conn.subscribe(ctx, f)
+	if err != nil {
+		return err
+	}
+	return codeError(code, stream, l.conn.endpoint.User)
+}
+
+// Unsubscribe returns when nothing more comes for the subscription.
+func (l *Lease) Unsubscribe(ctx context.Context) error { return l.conn.unsubscribe(ctx, l.id) }
+
+// Credit asks for n more chunks and does not wait for the socket.
+func (l *Lease) Credit(ctx context.Context, n int) error { return l.conn.credit(ctx, l.id, n) }
+
+// Stats is [Conn.Stats].
+func (l *Lease) Stats(ctx context.Context, stream string) (Extent, error) {
+	return l.conn.Stats(ctx, stream)
+}
+
+// Locate is [Conn.Locate].
+func (l *Lease) Locate(ctx context.Context, stream string) (Location, error) {
+	return l.conn.Locate(ctx, stream)
+}
+
+// QueryOffset is [Conn.QueryOffset].
+func (l *Lease) QueryOffset(ctx context.Context, reference, stream string) (uint64, error) {
+	return l.conn.QueryOffset(ctx, reference, stream)
+}
+
+// StoreOffset is [Conn.StoreOffset].
+func (l *Lease) StoreOffset(ctx context.Context, reference, stream string, offset uint64) error {
+	return l.conn.StoreOffset(ctx, reference, stream, offset)
+}
+
+// VerifyOffset is [Conn.VerifyOffset].
+func (l *Lease) VerifyOffset(ctx context.Context, reference, stream string, offset uint64) error {
+	return l.conn.VerifyOffset(ctx, reference, stream, offset)
+}
+
+// Reason returns why the connection ended, and nil while it has not.
+func (l *Lease) Reason() error { return l.conn.Reason() }
+
+// Ended returns a channel that is closed when the connection ends.
+func (l *Lease) Ended() <-chan struct{} { return l.conn.ended }
+
+// Node returns the node that the connection leads to.
+func (l *Lease) Node() Node { return l.node }
+
+// Address returns the address that was dialed.
+func (l *Lease) Address() string { return l.conn.endpoint.Address() }
+
+// Contact returns the way by which the connection was made.
+func (l *Lease) Contact() Contact { return l.conn.Contact() }
+
+// Release ends the use of the connection. Where others use it, the subscription
+// is ended first. The last one to release the connection closes it: polite says
+// goodbye to the peer first, which takes a second at most. Only the first call
+// counts.
+func (l *Lease) Release(polite bool) {
+	l.conn.leave(l, func() error { return l.conn.sayGoodbye(l.id) }, polite)
+}
+
+// dropChunks stands for a subscription that has ended and whose id is still
+// taken.
+type dropChunks struct{}
+
+func (dropChunks) Deliver(d wire.Deliver, _ []byte) error {
+	_, err := wire.ParseChunk(d.Chunk)
+	return err
+}
+func (dropChunks) Buffer(n int) []byte { return make([]byte, n) }
+func (dropChunks) Moved(string)        {}
+func (dropChunks) Tick()               {}
+
+// movedOnly is the subscriber of an offset writer: no chunk ever comes for it.
+type movedOnly struct {
+	dropChunks
+	moved func(stream string)
+}
+
+func (m movedOnly) Moved(stream string) { m.moved(stream) }
+
+var (
+	_ Subscriber = dropChunks{}
+	_ Subscriber = movedOnly{}
+)
+
+// unknownSubscription is how a connection ends on which a chunk comes for nobody.
+func unknownSubscription(id uint8) error {
+	return fmt.Errorf("%w: a chunk for the subscription %d, which there is not", wire.ErrMalformed, id)
+}

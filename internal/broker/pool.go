@@ -1,0 +1,289 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/tidemark-go/tidemark/internal/wire"
+)
+
+// pool keeps the connections that leases share, by node. The first leases get a
+// connection each, up to a number of connections to a node, so that several cores
+// can read. Later ones join the connection with the fewest leases.
+type pool struct {
+	perNode int // connections to a node before a full one adds another
+	// ping returns an error if a connection does not answer: nobody may have
+	// noticed its end yet. Nil stands for connections that always answer.
+	ping func(context.Context, *Conn) error
+
+	mu   sync.Mutex
+	open map[Node][]*sharedConn
+}
+
+func newPool(perNode int, ping func(context.Context, *Conn) error) *pool {
+	return &pool{perNode: perNode, ping: ping, open: map[Node][]*sharedConn{}}
+}
+
+// maxIDs is how many subscriptions the protocol allows on a connection.
+const maxIDs = 256
+
+// sharedConn is a connection of a pool. The first lease dials it, on the
+// goroutine and under the context of its caller, and the others wait for that.
+// The last one to leave closes it.
+type sharedConn struct {
+	*Conn
+	pool      *pool
+	node      Node
+	dialed    chan struct{} // closed once Conn or dialError is set
+	dialError error
+	cancelled bool        // the caller who dialed was cancelled, so that another has to dial
+	silent    atomic.Bool // the connection did not answer somebody who came later
+
+	leases map[*Lease]struct{} // under pool.mu
+	lastID uint8               // under pool.mu: the id given out last
+	// byID finds the lease that a chunk is for. An id stays taken until the broker
+	// has answered that its subscription has ended. What comes before is dropped.
+	byID [maxIDs]atomic.Pointer[Lease]
+}
+
+// join gives a lease its connection and its id. The caller releases the lease,
+// unless join returns an error.
+func (p *pool) join(ctx context.Context, l *Lease, dial func(hooks) (*Conn, error)) error {
+	for {
+		c, first := p.enter(l)
+		if first {
+			return p.dial(ctx, c, dial)
+		}
+		select {
+		case <-c.dialed:
+		case <-ctx.Done():
+			c.leave(l, nothingToSay, false)
+			return context.Cause(ctx)
+		}
+		switch {
+		case c.dialError != nil && c.cancelled:
+			continue
+		case c.dialError != nil:
+			return c.dialError
+		}
+		if p.ping == nil || p.ping(ctx, c.Conn) == nil {
+			return nil
+		}
+		cancelled := ctx.Err() != nil
+		if !cancelled {
+			c.silent.Store(true)
+		}
+		c.leave(l, nothingToSay, false)
+		if cancelled {
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// nothingToSay is the goodbye of a lease that never had a subscription.
+func nothingToSay() error { return nil }
+
+// enter adds a lease to a connection. It reports whether the connection is new,
+// in which case the caller dials.
+func (p *pool) enter(l *Lease) (c *sharedConn, first bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c = p.choose(l.node)
+	if first = c == nil; first {
+		c = &sharedConn{pool: p, node: l.node, dialed: make(chan struct{}), leases: map[*Lease]struct{}{}}
+		p.open[l.node] = append(p.open[l.node], c)
+	}
+	id, _ := c.freeID()
+	c.lastID = id
+	l.conn, l.id = c, id
+	c.leases[l] = struct{}{}
+	c.byID[id].Store(l)
+	return c, first
+}
+
+// choose returns the connection to join, or nil for a new one. The caller holds
+// p.mu.
+func (p *pool) choose(n Node) (best *sharedConn) {
+	usable := 0
+	for _, c := range p.open[n] {
+		if c.lost() {
+			continue // its leases are about to leave it
+		}
+		usable++
+		if _, ok := c.freeID(); ok && (best == nil || len(c.leases) < len(best.leases)) {
+			best = c
+		}
+	}
+	if usable < p.perNode {
+		return nil
+	}
+	return best
+}
+
+// freeID returns the first free id after the one given out last. The caller
+// holds pool.mu.
+func (c *sharedConn) freeID() (id uint8, ok bool) {
+	for i := range maxIDs {
+		id = c.lastID + 1 + uint8(i) // wraps around
+		if c.byID[id].Load() == nil {
+			return id, true
+		}
+	}
+	return 0, false
+}
+
+// lost reports whether nobody should join the connection.
+func (c *sharedConn) lost() bool {
+	select {
+	case <-c.dialed:
+		return c.dialError != nil || !c.Alive() || c.silent.Load()
+	default:
+		return false // somebody is dialing it
+	}
+}
+
+// dial makes a connection for everybody who waits for it. If that fails, they
+// find dialError set and have left the connection.
+func (p *pool) dial(ctx context.Context, c *sharedConn, dial func(hooks) (*Conn, error)) (err error) {
+	var conn *Conn
+	err = errDialing // stands if Options.Resolve panics
+	defer func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		c.Conn, c.dialError = conn, err
+		if err != nil {
+			c.cancelled = ctx.Err() != nil || errors.Is(err, context.DeadlineExceeded) || err == errDialing
+			clear(c.leases)
+			p.remove(c)
+		}
+		close(c.dialed)
+	}()
+	conn, err = dial(hooks{deliver: c.deliver, buffer: c.buffer, tick: c.tick, moved: c.moved})
+	return err
+}
+
+var errDialing = errors.New("dialing did not come to its end")
+
+// size returns the number of connections.
+func (p *pool) size() (n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, conns := range p.open {
+		n += len(conns)
+	}
+	return n
+}
+
+// remove takes a connection out of the pool. The caller holds p.mu.
+func (p *pool) remove(c *sharedConn) {
+	rest := slices.DeleteFunc(p.open[c.node], func(other *sharedConn) bool { return other == c })
+	if p.open[c.node] = rest; len(rest) == 0 {
+		delete(p.open, c.node)
+	}
+}
+
+// leave ends a lease's use of the connection. Where other leases stay, goodbye
+// has the broker send nothing more. If goodbye fails, the id stays taken for
+// good. The last lease to leave closes the connection, politely if the peer is
+// to be told.
+func (c *sharedConn) leave(l *Lease, goodbye func() error, polite bool) {
+	switch c.removeUnlessShared(l) {
+	case notThere:
+		return
+	case shared:
+		if last := c.removeShared(l, goodbye() == nil); !last {
+			return
+		}
+	}
+	if polite && c.Alive() {
+		c.Close()
+	} else {
+		c.Abort()
+	}
+}
+
+// standing is what a lease is to its connection.
+type standing uint8
+
+const (
+	notThere standing = iota // it has left
+	shared                   // others use the connection too
+	alone                    // it was the last one
+)
+
+// removeUnlessShared removes a lease that has the connection for itself.
+func (c *sharedConn) removeUnlessShared(l *Lease) standing {
+	c.pool.mu.Lock()
+	defer c.pool.mu.Unlock()
+	if _, ok := c.leases[l]; !ok {
+		return notThere
+	}
+	if len(c.leases) > 1 {
+		return shared
+	}
+	c.remove(l, false)
+	return alone
+}
+
+// removeShared removes a lease and frees its id if the broker has answered its
+// goodbye. It reports whether the lease was the last one by now.
+func (c *sharedConn) removeShared(l *Lease, answered bool) (last bool) {
+	c.pool.mu.Lock()
+	defer c.pool.mu.Unlock()
+	if _, ok := c.leases[l]; !ok {
+		return false
+	}
+	c.remove(l, answered)
+	return len(c.leases) == 0
+}
+
+// remove removes a lease, and the connection from the pool with the last one.
+// The caller holds pool.mu.
+func (c *sharedConn) remove(l *Lease, freeID bool) {
+	delete(c.leases, l)
+	if freeID {
+		c.byID[l.id].Store(nil)
+	} else {
+		c.byID[l.id].Store(&Lease{subscriber: dropChunks{}}) // which holds no chunks in memory
+	}
+	if len(c.leases) == 0 {
+		c.pool.remove(c)
+	}
+}
+
+// deliver is the connection's hook for a chunk.
+func (c *sharedConn) deliver(d wire.Deliver, buffer []byte) error {
+	l := c.byID[d.SubscriptionID].Load()
+	if l == nil {
+		return unknownSubscription(d.SubscriptionID)
+	}
+	return l.subscriber.Deliver(d, buffer)
+}
+
+// buffer is the connection's hook for the memory of a chunk.
+func (c *sharedConn) buffer(id uint8, n int) []byte {
+	if l := c.byID[id].Load(); l != nil {
+		return l.subscriber.Buffer(n)
+	}
+	return make([]byte, n)
+}
+
+// tick is the connection's hook for half a heartbeat.
+func (c *sharedConn) tick() { c.each(Subscriber.Tick) }
+
+// moved is the connection's hook for a stream that was deleted or has moved.
+func (c *sharedConn) moved(stream string) {
+	c.each(func(s Subscriber) { s.Moved(stream) })
+}
+
+// each calls f for each subscriber.
+func (c *sharedConn) each(f func(Subscriber)) {
+	c.pool.mu.Lock()
+	defer c.pool.mu.Unlock()
+	for l := range c.leases {
+		f(l.subscriber)
+	}
+}

@@ -1,0 +1,15 @@
+// Package mark knows how far a consumer is in its stream. It is pure: it does no
+// I/O, starts no goroutine, takes no lock and reads no clock. Its callers drive
+// it by method calls, and it returns decisions.
+//
+//	Tracker    the mark, and how much of it is stored
+//	Policy     when to store it
+//	LowWater   which messages are finished, when several are handled at a time
+//	Position   where a subscription begins
+//	Place      how far a run is, and whether a chunk belongs to the stream it reads
+//	ChunkID    what tells a chunk from another at the same offset
+//
+// The mark is the offset of the last handled message before which, in the order
+// of delivery, everything is handled. Offsets have gaps, so only the order of
+// delivery tells what comes between two of them.
+package mark

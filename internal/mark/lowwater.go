@@ -1,0 +1,104 @@
+package mark
+
+// LowWater holds the messages in hand when several are handled at a time, in the
+// order of delivery. It finds the low-water mark: the last message that is
+// finished, with everything before it.
+type LowWater struct {
+	inHand      []message // inHand[head] is the first unfinished message
+	head        int
+	firstTicket uint64 // of inHand[head]
+
+	// finishedAhead are the offsets, ascending, of the messages above the mark
+	// that an earlier session finished. They come again and are not handled again.
+	finishedAhead []uint64
+
+	chunk       ChunkID // the newest chunk
+	bytesBefore uint64  // of the chunks before it in this session
+	bytes       uint64  // of these and the newest chunk
+
+	last   Passed // the last message that the mark passed in this session
+	passed bool   // there is one
+}
+
+// message is a message that was delivered and that the mark has not passed.
+type message struct {
+	Passed
+	bytesBefore uint64 // of the chunks before the message's own
+	finished    bool
+}
+
+// Passed is a message that the mark has passed.
+type Passed struct {
+	Offset uint64
+	Chunk  ChunkID
+}
+
+// Begin adds the next message in the order of delivery, which lies in a chunk of
+// size bytes. fresh is false for a message that an earlier session finished.
+// passed is the number of messages that the mark passes by that.
+func (w *LowWater) Begin(offset uint64, chunk ChunkID, size int) (ticket uint64, fresh bool, passed int) {
+	if w.bytes == 0 || chunk != w.chunk {
+		w.chunk, w.bytesBefore = chunk, w.bytes
+		w.bytes += uint64(size)
+	}
+	for len(w.finishedAhead) > 0 && w.finishedAhead[0] < offset {
+		w.finishedAhead = w.finishedAhead[1:] // retention has removed it from the stream
+	}
+	fresh = len(w.finishedAhead) == 0 || w.finishedAhead[0] != offset
+	if !fresh {
+		w.finishedAhead = w.finishedAhead[1:]
+	}
+	ticket = w.firstTicket + uint64(w.Messages())
+	w.inHand = append(w.inHand, message{Passed{offset, chunk}, w.bytesBefore, !fresh})
+	return ticket, fresh, w.advance()
+}
+
+// Finish marks a message as handled. It returns how many messages the mark
+// passes by that, which is 0 while an earlier one is unfinished.
+func (w *LowWater) Finish(ticket uint64) (passed int) {
+	w.inHand[w.head+int(ticket-w.firstTicket)].finished = true
+	return w.advance()
+}
+
+func (w *LowWater) advance() (passed int) {
+	for w.head < len(w.inHand) && w.inHand[w.head].finished {
+		w.last, w.passed = w.inHand[w.head].Passed, true
+		w.head++
+		w.firstTicket++
+		passed++
+	}
+	if w.head > len(w.inHand)/2 { // so that each message is moved once at most, on average
+		w.inHand = w.inHand[:copy(w.inHand, w.inHand[w.head:])]
+		w.head = 0
+	}
+	return passed
+}
+
+// Last returns the last message that the mark has passed in this session, and
+// whether there is one.
+func (w *LowWater) Last() (last Passed, ok bool) { return w.last, w.passed }
+
+// Messages returns the number of messages from the first unfinished one on.
+func (w *LowWater) Messages() int { return len(w.inHand) - w.head }
+
+// Bytes returns the size of the chunks that these messages lie in.
+func (w *LowWater) Bytes() int {
+	if w.Messages() == 0 {
+		return 0
+	}
+	return int(w.bytes - w.inHand[w.head].bytesBefore)
+}
+
+// Restart ends a session. What is unfinished comes again in the next one, and
+// what is finished above it will be recognised.
+func (w *LowWater) Restart() {
+	var ahead []uint64
+	for _, m := range w.inHand[w.head:] {
+		if m.finished {
+			ahead = append(ahead, m.Offset)
+		}
+	}
+	// What an earlier session finished and has not come again lies above these.
+	w.finishedAhead = append(ahead, w.finishedAhead...)
+	w.inHand, w.head, w.bytesBefore, w.bytes, w.passed = nil, 0, 0, 0, false
+}

@@ -1,0 +1,55 @@
+package mark
+
+import "time"
+
+// Policy says when the mark is stored. Its zero value stores the mark of every
+// message while traffic is slow, and every AutoInterval in a burst.
+type Policy struct {
+	Every    int           // store after that many messages, before the next handler runs
+	Interval time.Duration // store that long after the first message that is not stored
+	Manual   bool          // store on request only
+}
+
+// AutoInterval is the pause between the stores of a zero Policy in a burst. No
+// count of messages stands beside it: at 7 M messages a second a store for each
+// 10,000 of them cost a tenth of the rate, on the broker's side and here.
+const AutoInterval = 100 * time.Millisecond
+
+func (p Policy) auto() bool { return p == Policy{} }
+
+// Timed reports whether the policy looks at the time.
+func (p Policy) Timed() bool { return p.auto() || p.Interval > 0 }
+
+// Due reports whether the mark is to be stored now. If not, at is when to ask
+// again although no message was handled meanwhile; a zero at stands for never.
+func (p Policy) Due(t *Tracker, now time.Time) (due bool, at time.Time) {
+	if p.Manual || t.Unstored() == 0 {
+		return false, time.Time{}
+	}
+	if t.lost {
+		return true, time.Time{}
+	}
+	switch {
+	case p.auto():
+		at = t.lastStore.Add(AutoInterval)
+	case p.Interval > 0:
+		at = t.since.Add(p.Interval)
+	}
+	if p.Blocks(t.Unstored()) || !at.IsZero() && !now.Before(at) {
+		return true, time.Time{}
+	}
+	return false, at
+}
+
+// Wakes reports whether the storer has to look again, after the number of
+// unstored messages has grown from before to after. It has to when a wait
+// begins. The count of Every does not wake the storer: see Blocks.
+func (p Policy) Wakes(before, after int64) bool {
+	if p.Manual || p.Every > 0 && p.Interval == 0 || p.Blocks(after) {
+		return false
+	}
+	return before < 1 && after >= 1
+}
+
+// Blocks reports whether the next handler has to wait for a store.
+func (p Policy) Blocks(unstored int64) bool { return p.Every > 0 && unstored >= int64(p.Every) }

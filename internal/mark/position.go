@@ -1,0 +1,59 @@
+package mark
+
+import "github.com/tidemark-go/tidemark/internal/wire"
+
+// Position is where a subscription begins. The broker begins with a whole chunk,
+// so the reader drops what lies before the position.
+type Position struct {
+	Spec wire.OffsetSpec // what to ask the broker for
+	From uint64          // the first offset that is wanted
+
+	// afterChunk drops the chunks up to and including this one, if
+	// hasAfterChunk is set.
+	afterChunk    uint64
+	hasAfterChunk bool
+}
+
+// AtOffset begins with the message at an offset, or the first one behind it.
+func AtOffset(offset uint64) Position {
+	return Position{Spec: wire.OffsetSpec{Type: wire.OffsetAt, Value: offset}, From: offset}
+}
+
+// AtFirst begins with the stream's first message.
+func AtFirst() Position { return Position{Spec: wire.OffsetSpec{Type: wire.OffsetFirst}} }
+
+// AtLast begins with the stream's last chunk.
+func AtLast() Position { return Position{Spec: wire.OffsetSpec{Type: wire.OffsetLast}} }
+
+// AtTime begins with the first chunk that was written at a time or later, in
+// milliseconds since 1970.
+func AtTime(ms int64) Position {
+	return Position{Spec: wire.OffsetSpec{Type: wire.OffsetTimestamp, Value: uint64(ms)}}
+}
+
+// AfterChunk begins behind the chunk at an offset. It asks for that chunk, so
+// that the run can recognise the stream.
+func AfterChunk(first uint64) Position {
+	return Position{Spec: wire.OffsetSpec{Type: wire.OffsetAt, Value: first}, afterChunk: first, hasAfterChunk: true}
+}
+
+// AfterStored begins behind a stored offset. It asks for the chunk in which that
+// offset lies, so that the run can recognise the stream.
+func AfterStored(offset uint64) Position { return AtOffset(offset + 1).askingFor(offset) }
+
+// askingFor makes the subscription begin with the chunk that an offset lies in.
+// That chunk contains the position or comes before it.
+func (p Position) askingFor(offset uint64) Position {
+	p.Spec.Value = offset
+	return p
+}
+
+// Wants reports whether a chunk may contain messages that are wanted.
+func (p Position) Wants(chunk *wire.Chunk) bool {
+	return chunk.Type == wire.ChunkUser && !(p.hasAfterChunk && chunk.FirstOffset <= p.afterChunk)
+}
+
+// HasNew reports whether a chunk reaches behind the position.
+func (p Position) HasNew(chunk *wire.Chunk) bool {
+	return chunk.FirstOffset+uint64(chunk.Records) > p.From
+}

@@ -1,0 +1,82 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/tidemark-go/tidemark/internal/broker"
+	"github.com/tidemark-go/tidemark/internal/mark"
+)
+
+// findPosition decides where the coming session begins. It asks the broker, or
+// the OffsetStore, over the session's own connection.
+func (r *run) findPosition(ctx context.Context, s *subscription) (mark.Position, error) {
+	if !r.place.Begun() && !r.recreated {
+		if err := r.letters.check(ctx, s.lease); err != nil {
+			return mark.Position{}, err
+		}
+	}
+	now, err := s.lease.Stats(ctx, r.consumer.stream)
+	switch {
+	case err != nil:
+	case r.place.Begun():
+		r.place.Retry()
+		err = r.checkRecreated(ctx, s, now)
+	default:
+		err = r.beginPlace(ctx, s.lease, now)
+	}
+	if err != nil {
+		return mark.Position{}, err
+	}
+	if lost := r.place.Lost(mark.Extent(now)); lost > 0 {
+		r.report(StateChange{State: StateMessagesLost, Lost: lost})
+	}
+	return r.place.Next(), nil
+}
+
+// beginPlace sets where the run begins: after the stored offset, or where Start
+// says.
+func (r *run) beginPlace(ctx context.Context, lease *broker.Lease, now broker.Extent) error {
+	start := r.start
+	if r.recreated {
+		start = start.inNewStream()
+	} else if r.named() && start.usesStored() {
+		stored, err := r.storedOffset(ctx, lease)
+		switch {
+		case err == nil && stored+1 == 0:
+			return fmt.Errorf("%w: the offset stored for %q is the largest number there is; store a real one with Env.StoreOffset", ErrInvalidConfig, r.consumer.cfg.Name)
+		case err == nil:
+			r.place.BeginAfterStored(stored)
+			return nil
+		case !errors.Is(err, ErrNoOffset):
+			return err
+		}
+	}
+	r.place.Begin(start.positions(Stats(now)))
+	return nil
+}
+
+// storedOffset asks the broker or the OffsetStore.
+func (r *run) storedOffset(ctx context.Context, lease *broker.Lease) (uint64, error) {
+	c := r.consumer
+	if c.cfg.OffsetStore != nil {
+		return loadOffset(ctx, c.cfg.OffsetStore, c.cfg.Name, c.stream)
+	}
+	return lease.QueryOffset(ctx, c.cfg.Name, c.stream)
+}
+
+// checkRecreated looks whether a stream that ends before what was read of it is
+// another one. A node that is behind ends there too, so the run goes by the
+// chunks that the node has.
+func (r *run) checkRecreated(ctx context.Context, s *subscription, now broker.Extent) error {
+	spec, suspect := r.place.Probe(mark.Extent(now))
+	if !suspect {
+		return nil
+	}
+	chunk, err := s.peek(ctx, spec)
+	if err == nil && chunk != nil && r.place.ProbeContradicts(chunk) {
+		err = fmt.Errorf("%w: it ends before offset %d, which was read from it, and its messages at offset %d are others", ErrStreamRecreated, r.place.Newest(), chunk.FirstOffset)
+	}
+	return err
+}

@@ -1,0 +1,134 @@
+package stream
+
+import (
+	"context"
+	"time"
+
+	"github.com/tidemark-go/tidemark/internal/mark"
+	"github.com/tidemark-go/tidemark/internal/wire"
+)
+
+// serial handles one message at a time, on Run's goroutine.
+type serial struct {
+	ctx context.Context
+	run *run
+}
+
+func newSerial(ctx context.Context, r *run) *serial { return &serial{ctx: ctx, run: r} }
+
+func (s *serial) context() context.Context   { return s.ctx }
+func (s *serial) flushDue() <-chan time.Time { return nil }
+func (s *serial) flush() error               { return nil }
+func (s *serial) end(err error) error        { return err }
+
+// dispatch handles the messages of a chunk, a block at a time.
+func (s *serial) dispatch(chunk *wire.Chunk, d *decoder) error {
+	for {
+		list := d.block(blockSize)
+		if len(list) == 0 {
+			return nil
+		}
+		b := block{list: list, chunk: mark.IDOf(chunk), moreFollow: d.unread()}
+		if err := s.handle(&b); err != nil {
+			return err
+		}
+	}
+}
+
+// block is a run of messages of one chunk on its way through the handler.
+type block struct {
+	list       []Delivery
+	chunk      mark.ChunkID
+	moreFollow bool // messages of the chunk follow the block
+	handled    int  // how many of list are handled
+}
+
+// handle handles the messages of a block, one after the other.
+func (s *serial) handle(b *block) error {
+	defer func() { // after a Goexit of the handler, or a panic of a loop's body, too
+		if b.handled > 0 {
+			s.run.place.HandledTo(b.list[b.handled-1].Offset, b.chunk)
+		}
+	}()
+	for b.handled < len(b.list) {
+		handlerErr, err := s.callHandler(b)
+		if handlerErr != nil {
+			err = s.settle(b, handlerErr)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// settle settles the failure of the message that comes next in a block.
+func (s *serial) settle(b *block, handlerErr error) error {
+	d := &b.list[b.handled]
+	if err := s.run.settleOne(s.ctx, handlerErr, d); err != nil {
+		return err
+	}
+	b.handled++
+	return s.markHandled(d.Offset, false)
+}
+
+// callHandler calls the handler for the messages of a block until all are
+// handled, the handler fails, or the session has to end. handlerErr is the
+// handler's failure, which ErrorPolicy settles; err ends the session. A single
+// recover serves the whole block: one for each message would cost as much as
+// decoding.
+func (s *serial) callHandler(b *block) (handlerErr, err error) {
+	handler := s.run.handler
+	if handler == nil {
+		return nil, s.callLoopBody(b)
+	}
+	defer func() {
+		if v := recover(); v != nil {
+			handlerErr = panicError(v)
+		}
+	}()
+	return s.callEach(b, handler)
+}
+
+// callLoopBody calls the body of a loop over All. The body's panics are the
+// caller's, and its error ends the session.
+func (s *serial) callLoopBody(b *block) error {
+	bodyErr, err := s.callEach(b, s.run.loopBody)
+	if bodyErr != nil {
+		return bodyErr
+	}
+	return err
+}
+
+// callEach is the loop over the messages of a block.
+func (s *serial) callEach(b *block, handler Handler) (handlerErr, err error) {
+	named, counted := s.run.named(), s.run.consumer.cfg.Store.Every > 0
+	for i := b.handled; i < len(b.list); i++ {
+		if s.ctx.Err() != nil {
+			return nil, context.Cause(s.ctx)
+		}
+		if err := handler(s.ctx, &b.list[i]); err != nil {
+			return err, nil
+		}
+		b.handled = i + 1
+		switch {
+		case !named:
+		case !counted:
+			s.run.progress.markFast(b.list[i].Offset + 1)
+		default:
+			if err := s.markHandled(b.list[i].Offset, b.moreFollow || i+1 < len(b.list)); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return nil, nil
+}
+
+// markHandled moves the mark, and stores it if the policy says so. moreFollow
+// says that the next message is at hand.
+func (s *serial) markHandled(offset uint64, moreFollow bool) error {
+	if s.run.named() && s.run.progress.markOne(offset) {
+		return s.run.storer.storeNow(s.ctx, moreFollow)
+	}
+	return nil
+}

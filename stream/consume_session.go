@@ -1,0 +1,121 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/tidemark-go/tidemark/internal/wire"
+)
+
+// sessionEnd is how a session ended.
+type sessionEnd struct {
+	err        error
+	inOrder    bool // ended by the handler or ctx, with the mark stored as far as possible
+	progressed bool // something new was delivered
+}
+
+// session handles what one subscription delivers.
+func (r *run) session(ctx context.Context, s *subscription) (end sessionEnd) {
+	defer s.release(false) // after a panic or a Goexit of the handler too
+	if r.named() {
+		to, err := r.offsetsOf(ctx, s)
+		if err != nil {
+			return sessionEnd{err: err}
+		}
+		defer func() { to.close(end.inOrder) }()
+		if r.place.MustRecognise() {
+			r.progress.hold() // until the stream is recognised
+		}
+		r.storer = startStorer(to, r.progress, r.requests, r.log)
+		defer r.storer.stop()
+	}
+	end.progressed, end.err = r.deliver(ctx, s)
+	if errors.Is(end.err, ErrStreamRecreated) || !s.alive() || r.progress.isHeld() {
+		return end
+	}
+	if r.named() && !r.consumer.cfg.Store.Manual {
+		err := r.storeLast()
+		if err != nil && !s.alive() {
+			return end // finish stores on another connection
+		}
+		end.err = errors.Join(end.err, err)
+	}
+	s.release(true)
+	end.inOrder = true
+	return end
+}
+
+// offsetsOf returns where a session stores its offsets.
+func (r *run) offsetsOf(ctx context.Context, s *subscription) (offsets, error) {
+	c := r.consumer
+	if c.cfg.OffsetStore != nil {
+		return &savedOffsets{run: r, session: s}, nil
+	}
+	return c.env.brokerOffsets(ctx, s, c.cfg.Name, c.cfg.Store)
+}
+
+// deliver handles messages until the connection, the handler or ctx ends. When it
+// returns no handler is at work any more.
+func (r *run) deliver(ctx context.Context, s *subscription) (progressed bool, err error) {
+	d := r.newDispatcher(ctx)
+	progressed, err = r.feed(d, s)
+	return progressed, d.end(err)
+}
+
+// feed gives what the subscription delivers to the dispatcher. It reports whether
+// something new came.
+func (r *run) feed(d dispatcher, s *subscription) (progressed bool, err error) {
+	for {
+		received, err := s.receive(d.context(), d.flushDue())
+		if err == errFlushDue {
+			err = d.flush()
+			if err == nil {
+				continue
+			}
+		}
+		if err != nil {
+			return progressed, err
+		}
+		chunk := received.Chunk
+		if !r.place.Receive(&chunk) {
+			return progressed, otherStream(chunk.FirstOffset)
+		}
+		if r.place.Recognises(&chunk) {
+			r.progress.release()
+		}
+		if next := r.place.Next(); next.Wants(&chunk) {
+			progressed = progressed || next.HasNew(&chunk)
+			if err := r.dispatch(d, s, &chunk, next.From); err != nil {
+				return progressed, err
+			}
+		}
+		s.finished(d.context(), received)
+	}
+}
+
+// otherStream is how a session ends that meets a chunk of another stream than the
+// one that the run has read.
+func otherStream(offset uint64) error {
+	return fmt.Errorf("%w: the messages at offset %d are not those that were read", ErrStreamRecreated, offset)
+}
+
+// dispatch gives a chunk's messages, from an offset on, to the dispatcher. The
+// dispatcher does not keep the chunk.
+func (r *run) dispatch(d dispatcher, s *subscription, chunk *wire.Chunk, from uint64) error {
+	messages := decode(r.consumer.stream, chunk, from)
+	if err := d.dispatch(chunk, messages); err != nil {
+		return err
+	}
+	if messages.err != nil {
+		return undecodable(s, chunk, messages.err)
+	}
+	return nil
+}
+
+// undecodable ends the run. The chunk's checksum was right, so the chunk is as
+// bad on the broker and would be on every attempt.
+func undecodable(s *subscription, chunk *wire.Chunk, err error) error {
+	last := chunk.FirstOffset + uint64(chunk.Records) - 1
+	return fmt.Errorf("%w: the chunk with the offsets %d to %d, from %s, cannot be decoded (%v): to go on behind it, store offset %d with Env.StoreOffset", ErrMalformed, chunk.FirstOffset, last, s.lease.Address(), err, last)
+}

@@ -1,0 +1,160 @@
+package stream
+
+import (
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/tidemark-go/tidemark/internal/mark"
+)
+
+// Start says where a consumer begins to read. The zero Start is Stored(First()):
+// it resumes after the stored offset and, where none is stored, reads the stream
+// from its beginning.
+type Start struct {
+	// ignoreStored is negative so that the zero Start is Stored(First()).
+	ignoreStored bool
+	kind         startKind
+	offset       uint64
+	time         time.Time
+	ago          time.Duration
+}
+
+type startKind uint8
+
+const (
+	startFirst startKind = iota
+	startLast
+	startNext
+	startAt
+	startSince
+	startAgo
+)
+
+// First starts at the oldest message that the stream still has.
+func First() Start { return explicit(Start{kind: startFirst}) }
+
+// Last starts at the last chunk: the messages, one or many, that the broker wrote
+// together most recently. On an empty stream the consumer waits for the first
+// message.
+func Last() Start { return explicit(Start{kind: startLast}) }
+
+// Next starts after the messages that are in the stream when [Consumer.Run]
+// begins. The consumer gets everything that is published from then on, even if
+// the connection drops before the first message arrives. It also gets all of a
+// stream that is created again meanwhile.
+func Next() Start { return explicit(Start{kind: startNext}) }
+
+// At starts at the message with this offset. A stream begins with offset 0. If
+// retention has removed the message, the consumer starts at the oldest one. If
+// the message does not exist yet, the consumer waits for it.
+func At(offset uint64) Start { return explicit(Start{kind: startAt, offset: offset}) }
+
+// Since starts at the first chunk that the broker wrote at t or later, by the
+// broker's clock, which counts milliseconds. If there is no such chunk, the
+// consumer waits for the next message.
+func Since(t time.Time) Start { return explicit(Start{kind: startSince, time: t}) }
+
+// Ago starts like Since(time.Now().Add(-d)), where now is when [Consumer.Run]
+// begins.
+func Ago(d time.Duration) Start { return explicit(Start{kind: startAgo, ago: d}) }
+
+// Stored starts at the message after the offset that is stored under the
+// consumer's name. Where nothing is stored it starts as orElse says. A stored
+// offset 0 is not nothing.
+func Stored(orElse Start) Start {
+	orElse.ignoreStored = false
+	return orElse
+}
+
+// explicit returns a start that ignores the stored offset.
+func explicit(s Start) Start {
+	s.ignoreStored = true
+	return s
+}
+
+// usesStored reports whether the stored offset comes first.
+func (s Start) usesStored() bool { return !s.ignoreStored }
+
+// String returns the start as a person would say it, for logs.
+func (s Start) String() string {
+	text := s.withoutStored()
+	if s.usesStored() {
+		return "stored, else " + text
+	}
+	return text
+}
+
+func (s Start) withoutStored() string {
+	switch s.kind {
+	case startLast:
+		return "last"
+	case startNext:
+		return "next"
+	case startAt:
+		return fmt.Sprintf("offset %d", s.offset)
+	case startSince:
+		return "since " + s.time.Format(time.RFC3339)
+	case startAgo:
+		return s.ago.String() + " ago"
+	default:
+		return "first"
+	}
+}
+
+// validate rejects a start that no stream can have.
+func (s Start) validate() error {
+	switch {
+	case s.kind == startAt && s.offset > math.MaxInt64:
+		return fmt.Errorf("%w: start offset %d is beyond the largest possible one, %d", ErrInvalidConfig, s.offset, int64(math.MaxInt64))
+	case s.kind == startAgo && s.ago < 0:
+		return fmt.Errorf("%w: start %v ago is in the future; give a positive duration", ErrInvalidConfig, s.ago)
+	case s.kind == startSince && s.time.IsZero():
+		return fmt.Errorf("%w: Since needs a time; use First for the beginning of the stream", ErrInvalidConfig)
+	}
+	return nil
+}
+
+// inNewStream returns where to start in a stream that was created under the run.
+// All of that stream is newer than the run, so none of it is what Next leaves out
+// or Last has passed.
+func (s Start) inNewStream() Start {
+	if s.kind == startNext || s.kind == startLast {
+		s.kind = startFirst
+	}
+	return s
+}
+
+// resolve turns a start that counts from now into a point in time.
+func (s Start) resolve(now time.Time) Start {
+	if s.kind == startAgo {
+		s.kind, s.time = startSince, now.Add(-s.ago)
+	}
+	return s
+}
+
+// positions returns where the first session begins, and where to begin again as
+// long as nothing is handled. By then "next" and "last" mean another place, so
+// both are tied to the chunk that is the last one now. The start has to be
+// resolved.
+func (s Start) positions(now Stats) (first, retry mark.Position) {
+	switch s.kind {
+	case startAt:
+		first = mark.AtOffset(s.offset)
+	case startSince:
+		first = mark.AtTime(s.time.UnixMilli())
+	case startNext:
+		if now.Empty {
+			return mark.AtOffset(0), mark.AtOffset(0)
+		}
+		first = mark.AfterChunk(now.CommittedChunk)
+	case startLast:
+		if now.Empty {
+			return mark.AtOffset(0), mark.AtOffset(0)
+		}
+		return mark.AtLast(), mark.AtOffset(now.CommittedChunk)
+	default:
+		first = mark.AtFirst()
+	}
+	return first, first
+}

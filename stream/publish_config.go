@@ -1,0 +1,97 @@
+package stream
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/tidemark-go/tidemark/internal/wire"
+)
+
+// ProducerConfig says how messages are published. The zero value is a
+// producer without deduplication.
+type ProducerConfig struct {
+	// Name makes the broker drop what it has already: after a lost connection
+	// everything unconfirmed is sent again, and with a name the stream still
+	// holds each message exactly once. One producer at a time may use a name
+	// for a stream. 255 bytes at most. Default "": after a lost connection some
+	// messages may be in the stream twice.
+	Name string
+	// MaxInFlight is how many messages may wait for their confirmation;
+	// PublishAsync and Publish wait while there are so many. Default 10,000,
+	// at most 900,000.
+	MaxInFlight int
+	// MaxInFlightBytes is how many bytes these may have, encoded; a larger message
+	// goes alone. Default 64 MiB.
+	MaxInFlightBytes int
+	// SubEntries publishes up to that many messages as one sub-batch, which is one
+	// entry of the stream's log and is compressed as a whole: as many as are
+	// waiting, and as fit into a frame before they are compressed. The broker
+	// confirms or refuses a sub-batch as a whole. It does not go with Name: the broker
+	// knows a sub-batch by a single publishing id, and the official client numbers
+	// them anew on each connection, so that what is sent again is not recognised.
+	// Default 0: no sub-batches; at most 10,000.
+	SubEntries int
+	// Compression is that of the sub-batches. Default: none. Needs SubEntries.
+	Compression Compression
+	// CreationTime sets Properties.CreationTime to the time of the call for messages
+	// that have none. Default false.
+	CreationTime bool
+	// ConfirmTimeout is how long the broker may confirm nothing of what was
+	// sent before the connection counts as stuck and is replaced. Default 30 s.
+	ConfirmTimeout time.Duration
+}
+
+// Compression is how a sub-batch is compressed.
+type Compression uint8
+
+// The compressions that RabbitMQ's clients have in common.
+const (
+	CompressionNone   = Compression(wire.CompressionNone)
+	CompressionGzip   = Compression(wire.CompressionGzip)
+	CompressionSnappy = Compression(wire.CompressionSnappy)
+	CompressionLZ4    = Compression(wire.CompressionLZ4)
+	CompressionZstd   = Compression(wire.CompressionZstd)
+)
+
+const (
+	maxMaxInFlight = 900_000
+	maxSubEntries  = 10_000
+
+	defaultMaxInFlightBytes = 64 << 20
+	// batchMessages is how many messages go into one frame at the most.
+	batchMessages = 1000
+	// messageOverhead is what a message adds to its body in a Publish frame:
+	// publishing id and length. frameOverhead is the frame's own: size, key,
+	// version, publisher id and count.
+	messageOverhead = 8 + 4
+	frameOverhead   = 4 + 2 + 2 + 1 + 4
+)
+
+func (c ProducerConfig) withDefaults() (ProducerConfig, error) {
+	if c.MaxInFlight == 0 {
+		c.MaxInFlight = 10_000
+	}
+	if c.MaxInFlightBytes == 0 {
+		c.MaxInFlightBytes = defaultMaxInFlightBytes
+	}
+	if c.ConfirmTimeout == 0 {
+		c.ConfirmTimeout = 30 * time.Second
+	}
+	switch {
+	case c.MaxInFlight < 1 || c.MaxInFlight > maxMaxInFlight:
+		return c, fmt.Errorf("%w: MaxInFlight is %d; it must be from 1 to %d, or 0 for 10000", ErrInvalidConfig, c.MaxInFlight, maxMaxInFlight)
+	case c.MaxInFlightBytes < 0:
+		return c, fmt.Errorf("%w: MaxInFlightBytes is %d; it must be positive, or 0 for 64 MiB", ErrInvalidConfig, c.MaxInFlightBytes)
+	case c.SubEntries < 0 || c.SubEntries > maxSubEntries:
+		return c, fmt.Errorf("%w: SubEntries is %d; it must be from 0 to %d", ErrInvalidConfig, c.SubEntries, maxSubEntries)
+	case c.SubEntries > 1 && c.Name != "":
+		return c, fmt.Errorf("%w: SubEntries and Name do not go together, as sub-batches that are sent again would not be recognised: leave one of them out", ErrInvalidConfig)
+	case c.Compression > CompressionZstd:
+		return c, fmt.Errorf("%w: Compression %d is not one of the five there are", ErrInvalidConfig, c.Compression)
+	case c.Compression != CompressionNone && c.SubEntries < 2:
+		return c, fmt.Errorf("%w: Compression is for sub-batches: set SubEntries to 2 or more, such as 100", ErrInvalidConfig)
+	case c.ConfirmTimeout < 0:
+		return c, fmt.Errorf("%w: ConfirmTimeout %v must not be negative", ErrInvalidConfig, c.ConfirmTimeout)
+	}
+	return c, checkLength("producer's name", c.Name)
+}

@@ -1,0 +1,210 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// published returns what a stream holds, to the number of n messages.
+func published(t *testing.T, env *Env, stream string, n int) []*Delivery {
+	t.Helper()
+	c, err := env.NewConsumer(stream, ConsumerConfig{Start: First()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	var list []*Delivery
+	err = c.Run(ctx, func(_ context.Context, d *Delivery) error {
+		if list = append(list, d); len(list) == n {
+			cancel()
+		}
+		return nil
+	})
+	if !errors.Is(err, context.Canceled) || len(list) != n {
+		t.Fatalf("%d messages of %d, %v", len(list), n, err)
+	}
+	return list
+}
+
+func TestSubEntries(t *testing.T) { onBrokers(t, testSubEntries) }
+
+// testSubEntries: with each compression, the messages come out as they went in.
+func testSubEntries(t *testing.T, b testBroker) {
+	env := connect(t, b.StreamURL())
+	for _, c := range []Compression{CompressionNone, CompressionGzip, CompressionSnappy, CompressionLZ4, CompressionZstd} {
+		t.Run(fmt.Sprint(c), func(t *testing.T) {
+			const total = 1003
+			stream := newStream(t, env)
+			p, err := env.NewProducer(t.Context(), stream, ProducerConfig{SubEntries: 100, Compression: c})
+			if err != nil {
+				t.Fatal(err)
+			}
+			msgs := make([]Message, total)
+			for i := range msgs {
+				msgs[i].Body = []byte(strings.Repeat(fmt.Sprintf("%d ", i), 20))
+			}
+			wantErr(t, p.Publish(t.Context(), Message{FilterValue: "x"}), ErrInvalidMessage)
+			if err := errors.Join(p.Publish(t.Context(), msgs...), p.Close(t.Context())); err != nil {
+				t.Fatal(err)
+			}
+			for i, d := range published(t, env, stream, total) {
+				if string(d.Body) != strings.Repeat(fmt.Sprintf("%d ", i), 20) || d.Offset != uint64(i) {
+					t.Fatalf("message %d is %q", i, d.Body)
+				}
+			}
+		})
+	}
+}
+
+func TestSubEntriesAcrossDrops(t *testing.T) { onBrokers(t, testSubEntriesAcrossDrops) }
+
+// testSubEntriesAcrossDrops: nothing is lost; without a name some is there twice.
+func testSubEntriesAcrossDrops(t *testing.T, b testBroker) {
+	const total, drops = 60_000, 10
+	proxy, uri := throughProxy(t, b)
+	env, direct := connect(t, uri), connect(t, b.StreamURL())
+	stream := newStream(t, direct)
+	p, err := env.NewProducer(t.Context(), stream, ProducerConfig{SubEntries: 30, Compression: CompressionSnappy})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var failed atomic.Int64
+	for i := range total {
+		if i%(total/drops) == total/drops/2 {
+			proxy.Drop()
+		}
+		err := p.PublishAsync(t.Context(), Message{Body: number(i)}, func(err error) {
+			if err != nil {
+				failed.Add(1)
+			}
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := p.Close(t.Context()); err != nil || failed.Load() > 0 {
+		t.Fatalf("%v, %d failed", err, failed.Load())
+	}
+	bodies := readAll(t, direct, stream)
+	seen := map[string]bool{}
+	for _, b := range bodies {
+		seen[b] = true
+	}
+	t.Logf("%d messages in the stream for %d published", len(bodies), total)
+	for i := range total {
+		if !seen[string(number(i))] {
+			t.Fatalf("%d is not in the stream", i)
+		}
+	}
+}
+
+func TestFilterValues(t *testing.T) { onBrokers(t, testFilterValues) }
+
+// testFilterValues: messages with and without a filter value stay in order.
+func testFilterValues(t *testing.T, b testBroker) {
+	env := connect(t, b.StreamURL())
+	for _, name := range []string{"", "numbers"} {
+		t.Run("name "+name, func(t *testing.T) {
+			const total = 300
+			stream := newStream(t, env)
+			p, err := env.NewProducer(t.Context(), stream, ProducerConfig{Name: name})
+			if err != nil {
+				t.Fatal(err)
+			}
+			wantErr(t, p.Publish(t.Context(), Message{FilterValue: strings.Repeat("x", 256)}), ErrInvalidMessage)
+			for i := range total {
+				m := Message{Body: number(i)}
+				if i/7%3 > 0 {
+					m.FilterValue = fmt.Sprint("region-", i%2)
+				}
+				if err := p.PublishAsync(t.Context(), m, nil); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := p.Close(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			wantNumbers(t, readAll(t, env, stream), 0, total)
+		})
+	}
+}
+
+func TestNameInUse(t *testing.T) { onBrokers(t, testNameInUse) }
+
+func testNameInUse(t *testing.T, b testBroker) {
+	proxy, uri := throughProxy(t, b)
+	env, other := connect(t, uri), connect(t, b.StreamURL())
+	stream := newStream(t, env)
+	cfg := ProducerConfig{Name: "numbers"}
+	p, err := env.NewProducer(t.Context(), stream, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = env.NewProducer(t.Context(), stream, cfg)
+	wantErr(t, err, ErrNameInUse)
+	unnamed, err := env.NewProducer(t.Context(), stream, ProducerConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(unnamed.Close(t.Context()), p.Publish(t.Context(), Message{Body: []byte("1")}), p.Close(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	if p, err = env.NewProducer(t.Context(), stream, cfg); err != nil {
+		t.Fatal(err) // it was closed
+	}
+	q, err := other.NewProducer(t.Context(), stream, cfg)
+	if err != nil {
+		t.Fatal(err) // nobody knows yet
+	}
+	if err := q.Publish(t.Context(), Message{PublishingID: 50}); err != nil {
+		t.Fatal(err)
+	}
+	if err := q.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	proxy.Drop()
+	eventually(t, "the producer notices when it comes back", 30*time.Second, func() bool {
+		return errors.Is(p.flight.refusal(), ErrNameInUse)
+	})
+	_ = p.Close(t.Context())
+}
+
+func TestCreationTimeOption(t *testing.T) {
+	onBrokers(t, func(t *testing.T, b testBroker) {
+		env := connect(t, b.StreamURL())
+		stream := newStream(t, env)
+		p, err := env.NewProducer(t.Context(), stream, ProducerConfig{CreationTime: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		own := time.Date(2020, 1, 2, 3, 4, 5, 0, time.UTC)
+		props := &Properties{Subject: "s"}
+		begin := time.Now().Truncate(time.Millisecond)
+		err = errors.Join(p.Publish(t.Context(), Message{}, Message{Properties: props}, Message{Properties: &Properties{CreationTime: own}}), p.Close(t.Context()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !props.CreationTime.IsZero() {
+			t.Error("the caller's properties were changed")
+		}
+		for i, d := range published(t, env, stream, 3) {
+			got, err := d.Properties()
+			switch {
+			case err != nil || got == nil:
+				t.Fatalf("message %d: %v, %v", i, got, err)
+			case i == 2 && !got.CreationTime.Equal(own):
+				t.Errorf("a creation time of one's own became %v", got.CreationTime)
+			case i < 2 && (got.CreationTime.Before(begin) || got.CreationTime.After(time.Now().Add(time.Second))):
+				t.Errorf("message %d was created at %v", i, got.CreationTime)
+			case i == 1 && got.Subject != "s":
+				t.Errorf("the subject became %q", got.Subject)
+			}
+		}
+	})
+}
