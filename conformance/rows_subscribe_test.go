@@ -298,7 +298,9 @@ var creditRows = []row{
 	}},
 	{name: "a negative credit takes away", section: "4 Credit", run: func(r *run) {
 		c, s := r.open(), r.stream()
-		is(r, c.subscribe(1, s, first, 1), ok) // a credit of 1: with more, RabbitMQ waits for half of it
+		// With a credit of more than 1, RabbitMQ would wait for half of
+		// it.
+		is(r, c.subscribe(1, s, first, 1), ok)
 		c.credit(1, 2)
 		c.credit(1, -2)
 		c.quiet()

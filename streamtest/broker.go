@@ -232,9 +232,9 @@ func (b *Broker) changed() {
 // Await waits until cond returns true. It calls cond at once and again at least
 // after each change in the broker: after each frame from a client, each
 // connection that opens or ends, and each method call that changes the broker.
-// Await returns nil as soon as cond returns true, and the error of ctx if ctx
-// ends first. It calls cond on the goroutine of its caller; cond may call
-// methods of the broker.
+// The passing of time is not a change. Await returns nil as soon as cond
+// returns true, and the error of ctx if ctx ends first. It calls cond on the
+// goroutine of its caller; cond may call methods of the broker.
 func (b *Broker) Await(ctx context.Context, cond func() bool) error {
 	for {
 		b.mu.Lock()

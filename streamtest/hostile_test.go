@@ -170,7 +170,8 @@ func FuzzSocket(f *testing.F) {
 		f.Add(true, true, append([]byte{byte(len(b))}, b...))
 	}
 	f.Fuzz(func(t *testing.T, ready, framed bool, data []byte) {
-		// The user guest could not log in: a pipe is no loopback address.
+		// The user guest could not log in: a pipe is no loopback
+		// address.
 		b, err := Start(WithUser(User{Name: "fuzz", Password: "fuzz"}))
 		if err != nil {
 			t.Fatal(err)
