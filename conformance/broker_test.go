@@ -25,23 +25,26 @@ import (
 	"github.com/tidemark-go/tidemark/streamtest"
 )
 
-// broker is what the rows run against.
+// broker is a broker that the rows run against.
 type broker struct {
-	name    string // and version
+	name    string // name and version, for the summary
 	addr    string
-	tlsAddr string // empty: none
+	tlsAddr string // empty: no TLS listener
 	roots   *x509.CertPool
 	version string
-	// management is the URL of the management API, with user and password; empty: none.
+	// management is the URL of the management API, with user and password.
+	// It is empty if the broker has none.
 	management string
-	// advance lets time pass for connections; nil where only waiting does. See run.own.
+	// advance moves the clock of the connections forward. It is nil if the
+	// row can only wait; see run.own.
 	advance func(time.Duration)
 }
 
-// Accounts and virtual host that every broker is given besides guest and /. The password is the name.
+// Every broker has this virtual host and these users, besides "/" and guest.
+// The password of each user is its name.
 const (
 	otherVHost    = "cf-other"
-	nobody        = "cf-nobody" // no permission anywhere
+	nobody        = "cf-nobody" // has no permission at all
 	reader        = "cf-reader"
 	writer        = "cf-writer"
 	configurer    = "cf-configurer"
@@ -83,7 +86,7 @@ func streamtestOptions() []streamtest.Option {
 	return opts
 }
 
-// newRabbitMQ brings the real broker up and leaves it running: make test ends it.
+// newRabbitMQ starts the real broker and leaves it running. make test stops it.
 func newRabbitMQ(t *testing.T) *broker {
 	if os.Getenv("TIDEMARK_REAL") != "1" {
 		t.Skip("needs a real RabbitMQ: run make test, or set TIDEMARK_REAL=1 (the first run downloads one)")
@@ -120,7 +123,8 @@ func hostPort(t *testing.T, uri string) string {
 	return net.JoinHostPort("127.0.0.1", u.Port())
 }
 
-// setUp makes the virtual host and the accounts, all of which may be there from an earlier run.
+// setUp creates the virtual host and the users. An earlier run may have created
+// them already.
 func (b *broker) setUp(t *testing.T) {
 	put := func(path string, body any) {
 		t.Helper()
@@ -136,7 +140,8 @@ func (b *broker) setUp(t *testing.T) {
 	}
 }
 
-// manage asks the management API and returns the status of its answer.
+// manage sends a request to the management API and returns the status of the
+// answer.
 func (b *broker) manage(t testing.TB, method, path string, body any) int {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), setUpTimeout)
@@ -154,11 +159,12 @@ func (b *broker) manage(t testing.TB, method, path string, body any) int {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_ = resp.Body.Close() // nothing of it is read
+	_ = resp.Body.Close() // the body is not read
 	return resp.StatusCode
 }
 
-// learnVersion asks the broker for its version, which decides what the rows expect.
+// learnVersion asks the broker for its version, on which the expectations of
+// some rows depend.
 func (b *broker) learnVersion(t *testing.T, product string) {
 	c := newRun(t, b, patience).dial()
 	b.version = c.peerProperties()["version"]
@@ -168,10 +174,11 @@ func (b *broker) learnVersion(t *testing.T, product string) {
 	}
 }
 
-// since reports whether the broker has this version or a newer one.
+// since reports whether the version of the broker is the given one or newer.
 func (b *broker) since(version string) bool {
 	var have, want [3]int
-	_, _ = fmt.Sscanf(b.version, "%d.%d.%d", &have[0], &have[1], &have[2]) // checked by learnVersion
+	// learnVersion has checked the format.
+	_, _ = fmt.Sscanf(b.version, "%d.%d.%d", &have[0], &have[1], &have[2])
 	_, _ = fmt.Sscanf(version, "%d.%d.%d", &want[0], &want[1], &want[2])
 	for i := range have {
 		if have[i] != want[i] {
@@ -181,7 +188,7 @@ func (b *broker) since(version string) bool {
 	return true
 }
 
-// certificate makes a self-signed certificate for localhost.
+// certificate returns a self-signed certificate for localhost.
 func certificate(t *testing.T) (tls.Certificate, *x509.CertPool) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

@@ -10,18 +10,19 @@ import (
 	"github.com/tidemark-go/tidemark/internal/wire"
 )
 
-// client is a bare socket that speaks the protocol. All it expects comes next: a frame out of order fails
-// the row. Commands have methods in commands_test.go.
+// client is a bare socket that speaks the protocol. What it expects must be the
+// next frame: any other frame fails the row. commands_test.go has a method for
+// each command.
 type client struct {
 	t      testing.TB
 	nc     net.Conn
 	frames *wire.FrameReader
 	corr   uint32
-	host   string // as Open advertised it
+	host   string // advertised in the answer to Open, as is port
 	port   string
 }
 
-// frame is what the broker sent; its fields are a copy.
+// frame is a frame from the broker. Its fields are a copy.
 type frame struct {
 	key     wire.Key
 	version uint16
@@ -33,7 +34,7 @@ func (c *client) next() uint32 {
 	return c.corr
 }
 
-// send writes frames in one piece.
+// send writes frames with one call of Write.
 func (c *client) send(frames ...wire.Frame) {
 	c.t.Helper()
 	c.write(encode(c.t, frames...))
@@ -51,7 +52,7 @@ func encode(t testing.TB, frames ...wire.Frame) []byte {
 	return b
 }
 
-// raw makes a frame of any bytes.
+// raw returns a frame with arbitrary fields.
 func raw(key wire.Key, version uint16, fields ...byte) []byte {
 	n := wire.HeadLen + len(fields)
 	b := []byte{byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n), byte(key >> 8), byte(key), byte(version >> 8), byte(version)}
@@ -84,7 +85,7 @@ func (c *client) read() (frame, error) {
 	}
 }
 
-// expect returns the next frame, which must be of that kind.
+// expect returns the next frame, which must be of that key.
 func (c *client) expect(key wire.Key) frame {
 	c.t.Helper()
 	f, err := c.read()
@@ -97,7 +98,8 @@ func (c *client) expect(key wire.Key) frame {
 	return f
 }
 
-// decode expects the next frame to be of f's kind, of version 1 and of exactly its layout.
+// decode reads the next frame into f. The frame must have f's key, version and
+// exactly its layout.
 func (c *client) decode(f wire.Frame) {
 	c.t.Helper()
 	key, version := f.Head()
@@ -110,7 +112,8 @@ func (c *client) decode(f wire.Frame) {
 	}
 }
 
-// call sends a request whose answer is nothing but a code.
+// call sends a request whose answer has no field but the code, and returns the
+// code.
 func (c *client) call(f wire.Frame) wire.Code {
 	c.t.Helper()
 	c.send(f)
@@ -121,7 +124,8 @@ func (c *client) call(f wire.Frame) wire.Code {
 	return resp.Code
 }
 
-// quiet shows that nothing is on its way: requests are answered in order, and the answer comes next.
+// quiet shows that no frame is on its way. The broker answers in order, so
+// quiet sends a request whose answer must come next.
 func (c *client) quiet() {
 	c.t.Helper()
 	c.send(&wire.Metadata{Correlation: c.next()})
@@ -138,7 +142,7 @@ func (c *client) ended() {
 	}
 }
 
-// endedAfter is ended where an answer of that kind may or may not come before.
+// endedAfter is like ended, but allows frames of one key before the end.
 func (c *client) endedAfter(allowed wire.Key) {
 	c.t.Helper()
 	f, err := c.read()

@@ -6,7 +6,7 @@ import (
 	"github.com/tidemark-go/tidemark/internal/wire"
 )
 
-// The commands of consumers. Those of everybody, and of producers, are in commands_test.go.
+// This file has the commands of consumers. commands_test.go has the others.
 
 func (c *client) subscribe(id uint8, stream string, spec wire.OffsetSpec, credit uint16, properties ...string) wire.Code {
 	c.t.Helper()
@@ -25,7 +25,8 @@ func (c *client) credit(id uint8, n int16) {
 	c.send(&wire.Credit{SubscriptionID: id, Credit: n})
 }
 
-// creditRefused expects the answer to a credit that was not welcome.
+// creditRefused expects the CreditResponse with which the broker refuses a
+// credit.
 func (c *client) creditRefused(id uint8, code wire.Code) {
 	c.t.Helper()
 	var resp wire.CreditResponse
@@ -33,7 +34,8 @@ func (c *client) creditRefused(id uint8, code wire.Code) {
 	is(c.t, resp, wire.CreditResponse{Code: code, SubscriptionID: id})
 }
 
-// deliver expects a chunk for the subscription, and checks it.
+// deliver expects a chunk for the subscription and checks its subscription,
+// checksum and type.
 func (c *client) deliver(id uint8) (wire.Deliver, wire.Chunk) {
 	c.t.Helper()
 	f := c.expect(wire.KeyDeliver)
@@ -64,7 +66,7 @@ func (c *client) chunks(id uint8, n int) []uint64 {
 	return offsets
 }
 
-// bodies expects n entries, in whatever chunks, and returns their bodies.
+// bodies expects n entries, in any number of chunks, and returns their bodies.
 func (c *client) bodies(id uint8, n int) []string {
 	c.t.Helper()
 	var texts []string
@@ -98,7 +100,8 @@ func (c *client) query(reference, stream string) number {
 	return number{resp.Code, resp.Offset}
 }
 
-// stats returns the figures; committed_offset, which only newer brokers have, is left to its own row.
+// stats returns the figures of a stream without committed_offset. Only newer
+// brokers send that, and a row of its own tests it.
 func (c *client) stats(stream string) (wire.Code, map[string]int64) {
 	c.t.Helper()
 	c.send(&wire.StreamStats{Correlation: c.next(), Stream: stream})

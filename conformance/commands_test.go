@@ -7,7 +7,7 @@ import (
 	"github.com/tidemark-go/tidemark/internal/wire"
 )
 
-// Short names for the codes and specs that rows are full of.
+// Rows use these short names for codes, properties and offset specs.
 const (
 	ok              = wire.CodeOK
 	noStream        = wire.CodeStreamDoesNotExist
@@ -36,13 +36,13 @@ func from(millis int64) wire.OffsetSpec {
 	return wire.OffsetSpec{Type: wire.OffsetTimestamp, Value: uint64(millis)}
 }
 
-// number is an answer of a code and a 64-bit number.
+// number is an answer that consists of a code and a 64-bit number.
 type number struct {
 	code  wire.Code
 	value uint64
 }
 
-// names is an answer of a code and streams.
+// names is an answer that consists of a code and names of streams.
 type names struct {
 	code    wire.Code
 	streams []string
@@ -78,7 +78,8 @@ func (c *client) mechanisms() []string {
 	return resp.Mechanisms
 }
 
-// authenticate goes as far as the answer to SaslAuthenticate.
+// authenticate runs the handshake up to the answer to SaslAuthenticate, which
+// it returns.
 func (c *client) authenticate(mechanism, data string) wire.Code {
 	c.t.Helper()
 	c.peerProperties()
@@ -98,7 +99,7 @@ func (c *client) login(user string) {
 	is(c.t, c.authenticate("PLAIN", plain(user, user)), ok)
 }
 
-// open answers Tune, asking for no heartbeat, and opens a virtual host.
+// open answers Tune, asking for no heartbeats, and opens a virtual host.
 func (c *client) open(vhost string) wire.Code {
 	c.t.Helper()
 	return c.openTuned(vhost, &wire.Tune{FrameMax: 1 << 20})
@@ -116,7 +117,8 @@ func (c *client) openTuned(vhost string, tune *wire.Tune) wire.Code {
 	return resp.Code
 }
 
-// exchange names what the client knows and returns what the broker does.
+// exchange tells the broker the command versions of the client and returns
+// those of the broker.
 func (c *client) exchange(commands ...wire.CommandVersion) map[wire.Key]uint16 {
 	c.t.Helper()
 	c.send(&wire.ExchangeCommandVersions{Correlation: c.next(), Commands: commands})
@@ -174,7 +176,8 @@ func (c *client) streams(f wire.Frame) names {
 	return names{resp.Code, resp.Streams}
 }
 
-// metadata returns the answer with its streams sorted by name: the broker may answer in any order.
+// metadata returns the answer with its streams sorted by name, because the
+// broker may answer in any order.
 func (c *client) metadata(streams ...string) wire.MetadataResponse {
 	c.t.Helper()
 	c.send(&wire.Metadata{Correlation: c.next(), Streams: streams})
@@ -185,7 +188,7 @@ func (c *client) metadata(streams ...string) wire.MetadataResponse {
 	return resp
 }
 
-// gone expects the update that says that a stream is no longer there.
+// gone expects the MetadataUpdate that says that a stream no longer exists.
 func (c *client) gone(stream string) {
 	c.t.Helper()
 	var update wire.MetadataUpdate
@@ -212,7 +215,8 @@ func (c *client) sequence(reference, stream string) number {
 	return number{resp.Code, resp.Sequence}
 }
 
-// publish sends one frame of messages with these ids; their bodies are m and the id.
+// publish sends one frame of messages with these ids. Each body is an m and the
+// id.
 func (c *client) publish(publisher uint8, ids ...uint64) {
 	c.t.Helper()
 	b := wire.BeginPublish(nil, wire.Version1, publisher)
@@ -222,7 +226,8 @@ func (c *client) publish(publisher uint8, ids ...uint64) {
 	c.write(wire.FinishPublish(b, 0, len(ids)))
 }
 
-// publishBatch sends one frame with one sub-batch of two messages of the same body.
+// publishBatch sends one frame with one sub-batch of two messages of the same
+// body.
 func (c *client) publishBatch(publisher uint8, id uint64, body string) {
 	c.t.Helper()
 	records := wire.AppendEntry(wire.AppendEntry(nil, []byte(body)), []byte(body))
@@ -235,8 +240,9 @@ func (c *client) publishEntry(publisher uint8, id uint64, batch wire.Entry) {
 	c.write(wire.FinishPublish(wire.AppendPublishBatch(b, id, batch), 0, 1))
 }
 
-// filtered sends one frame of version 2 with one message per filter value and waits for the confirms: in
-// whatever chunks the broker makes of it. The bodies are the values; "null" stands for none.
+// filtered sends one frame of version 2 with one message per filter value, and
+// waits for the confirms. The broker may make several chunks of it. Each body
+// is the value; "null" stands for no value.
 func (c *client) filtered(publisher uint8, values ...string) {
 	c.t.Helper()
 	b := wire.BeginPublish(nil, wire.Version2, publisher)
@@ -253,7 +259,8 @@ func (c *client) filtered(publisher uint8, values ...string) {
 	c.confirmed(publisher, ids...)
 }
 
-// confirmed expects confirms of exactly these ids, in one frame or several, in any order.
+// confirmed expects the confirms of exactly these ids, in one or more frames
+// and in any order.
 func (c *client) confirmed(publisher uint8, ids ...uint64) {
 	c.t.Helper()
 	var got []uint64
@@ -272,7 +279,8 @@ func (c *client) confirmed(publisher uint8, ids ...uint64) {
 	is(c.t, got, slices.Sorted(slices.Values(ids)))
 }
 
-// refused expects a PublishError with one code for these ids, in order.
+// refused expects a PublishError with code for exactly these ids, in this
+// order.
 func (c *client) refused(publisher uint8, code wire.Code, ids ...uint64) {
 	c.t.Helper()
 	o, err := wire.DecodePublishError(c.expect(wire.KeyPublishError).fields)

@@ -8,16 +8,16 @@ import (
 	"github.com/tidemark-go/tidemark/internal/wire"
 )
 
-// difference is where streamtest deliberately does something else than the row says.
+// difference says that streamtest deliberately does not do what a row says.
 type difference struct {
 	reason  string
 	instead func(r *run) // what streamtest does
 }
 
-// differences by row. This is the whole list.
+// differences lists all differences, by "group/row".
 var differences = map[string]difference{
 	"handshake/AMQPLAIN, PLAIN and ANONYMOUS are offered": {
-		reason: "no client of streams uses AMQPLAIN, whose data is a table of AMQP 0.9.1",
+		reason: "no stream client uses AMQPLAIN, whose data is an AMQP 0.9.1 table",
 		instead: func(r *run) {
 			c := r.dial()
 			c.peerProperties()
@@ -25,13 +25,13 @@ var differences = map[string]difference{
 		},
 	},
 	"handshake/an unknown command in ExchangeCommandVersions ends the connection": {
-		reason: "a fault of RabbitMQ: a client that knows more commands than the broker could not connect",
+		reason: "a bug of RabbitMQ: a client that knows more commands than the broker cannot connect",
 		instead: func(r *run) {
 			r.open().exchange(wire.CommandVersion{Key: 999, Min: 1, Max: 1})
 		},
 	},
 	"malformed/null string": {
-		reason: "the specification of the protocol allows null where RabbitMQ does not; it is taken as empty",
+		reason: "the protocol allows a null string, RabbitMQ does not; streamtest takes it as empty",
 		instead: func(r *run) {
 			c := r.open()
 			c.write(raw(wire.KeyDelete, 1, 0, 0, 0, 1, 0xff, 0xff))
@@ -41,7 +41,7 @@ var differences = map[string]difference{
 		},
 	},
 	"malformed/the count of a Publish does not matter": {
-		reason: "a count that is wrong is a fault of the client that a test should find; the connection ends",
+		reason: "a wrong count is a bug of the client that a test should find; streamtest ends the connection",
 		instead: func(r *run) {
 			c := r.publisher("")
 			c.write(raw(wire.KeyPublish, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 'x'))
@@ -49,7 +49,7 @@ var differences = map[string]difference{
 		},
 	},
 	"malformed/commands with lists, a byte short or long": {
-		reason: "a fault of RabbitMQ; streamtest asks for the end as it does with all that is malformed",
+		reason: "a bug of RabbitMQ; streamtest sends Close, as after every malformed frame",
 		instead: func(r *run) {
 			for _, f := range withLists {
 				short, long := misfit(r, f)
@@ -59,13 +59,13 @@ var differences = map[string]difference{
 		},
 	},
 	"create/max-length-bytes that is no number": {
-		reason: "a fault of RabbitMQ, whose connection dies of it; a refusal shows a test what is wrong",
+		reason: "a bug of RabbitMQ, whose connection crashes; a refusal shows a test what is wrong",
 		instead: func(r *run) {
 			is(r, r.open().create(r.name(), "max-length-bytes", "lots"), precondition)
 		},
 	},
 	"create/max-age that is no age": {
-		reason: "a fault of RabbitMQ, which makes a stream that does not work; a refusal shows a test what is wrong",
+		reason: "a bug of RabbitMQ, which creates a stream that does not work; a refusal shows a test what is wrong",
 		instead: func(r *run) {
 			c := r.open()
 			for _, age := range []string{"10", "0s", "-1s", "x"} {
@@ -74,7 +74,7 @@ var differences = map[string]difference{
 		},
 	},
 	"credit/more than half of the first credit must be back before chunks come": {
-		reason: "no client can count on it, and a test is faster when chunks come with any credit",
+		reason: "no client can rely on it, and a test is faster if any credit brings a chunk",
 		instead: func(r *run) {
 			c, s := r.open(), r.filled(10)
 			is(r, c.subscribe(1, s, first, 4), ok)
@@ -84,7 +84,7 @@ var differences = map[string]difference{
 		},
 	},
 	"offset/takes an offset of a quiet stream": {
-		reason: "tests expect consecutive offsets; the gap is to be had from Broker.SkipOffsets",
+		reason: "tests expect consecutive offsets; Broker.SkipOffsets makes such a gap",
 		instead: func(r *run) {
 			s := r.tracked()
 			r.append(s, 0, 1)
@@ -94,18 +94,18 @@ var differences = map[string]difference{
 		},
 	},
 	"stats/a stored offset counts as a chunk": {
-		reason: "as above: there are no chunks but those of messages",
+		reason: "streamtest stores an offset outside of the log, where all chunks hold messages",
 		instead: func(r *run) {
 			_, stats := r.open().stats(r.tracked())
 			is(r, stats, figures(-1, -1, -1))
 		},
 	},
 	"resolve/on nothing but a stored offset": {
-		reason:  "as above",
+		reason:  "streamtest stores an offset outside of the log, where it takes no offset",
 		instead: func(r *run) { is(r, r.open().resolve(r.tracked(), next), number{ok, 0}) },
 	},
 	"deliver/tracking is delivered to who asks for all chunks": {
-		reason: "as above; no client asks for it",
+		reason: "streamtest stores an offset outside of the log; no client asks for such chunks",
 		instead: func(r *run) {
 			c, s := r.open(), r.tracked()
 			is(r, c.subscribe(1, s, first, 1, "chunk_selector", "all"), ok)
@@ -113,14 +113,14 @@ var differences = map[string]difference{
 		},
 	},
 	"subscribe/a byte left over without properties is ignored": {
-		reason: "a fault of the client that a test should find",
+		reason: "a bug of the client that a test should find",
 		instead: func(r *run) {
 			_, long := misfit(r, &wire.Subscribe{Stream: r.stream(), Spec: first, Credit: 1})
 			malformed(long)(r)
 		},
 	},
 	"retention/a reader that was overtaken first reads its segment to the end": {
-		reason: "RabbitMQ reads on in a file that is deleted but open; in memory what is removed is gone",
+		reason: "RabbitMQ goes on reading a deleted file that is still open; streamtest keeps no removed segment",
 		instead: func(r *run) {
 			c, left := r.overtaken()
 			c.credit(1, 1)
@@ -129,7 +129,8 @@ var differences = map[string]difference{
 	},
 }
 
-// check holds streamtest to the difference: the row fails, and what is said to happen instead does.
+// check fails the test unless streamtest differs as listed: the row must fail,
+// and instead must pass.
 func (d difference) check(t *testing.T, b *broker, row row) {
 	t.Logf("differs: %s", d.reason)
 	rec := &recorder{TB: t}
@@ -145,7 +146,8 @@ func (d difference) check(t *testing.T, b *broker, row row) {
 	d.instead(newRun(t, b, patience))
 }
 
-// recorder is a test that may fail without failing the real one.
+// recorder is a testing.TB for a row that is expected to fail. It records the
+// failure and does not fail the real test.
 type recorder struct {
 	testing.TB
 	mu  sync.Mutex

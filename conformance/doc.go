@@ -1,11 +1,17 @@
-// Package conformance holds no code but one table of behaviours, in its tests: what a RabbitMQ Streams
-// broker answers to what. Each row runs against streamtest, and against a real RabbitMQ when TIDEMARK_REAL
-// is 1, as it is in make test:
+// Package conformance tests that streamtest behaves like RabbitMQ. It contains
+// only tests: one table of behaviours, whose rows say what a RabbitMQ Streams
+// broker answers to what.
 //
-//	TIDEMARK_REAL=1 go test ./conformance                                the RabbitMQ of make test
-//	TIDEMARK_REAL=1 TIDEMARK_RABBITMQ_SUITE=sid go test ./conformance    the newest one Debian has
+// Each row runs against streamtest. If the environment variable TIDEMARK_REAL
+// is 1, as in make test, it also runs against a real RabbitMQ:
 //
-// A row says what RabbitMQ does and must pass on both. Where streamtest differs on purpose,
-// differences_test.go says so and why, and what streamtest does instead; a difference that is no longer one
-// fails the test.
+//	# the RabbitMQ of make test
+//	TIDEMARK_REAL=1 go test ./conformance
+//	# the newest RabbitMQ in Debian
+//	TIDEMARK_REAL=1 TIDEMARK_RABBITMQ_SUITE=sid go test ./conformance
+//
+// A row states what RabbitMQ does, and must pass on both brokers. The file
+// differences_test.go lists the rows from which streamtest differs on purpose,
+// with the reason and with what streamtest does instead. The test fails if a
+// listed difference no longer exists.
 package conformance

@@ -27,7 +27,7 @@ var batchRows = []row{
 		}
 	}},
 	{name: "of 65535 messages", section: "5", run: func(r *run) {
-		records := make([]byte, 4*65535) // as many empty messages
+		records := make([]byte, 4*65535) // 65,535 empty messages
 		got := r.echo(wire.Entry{Body: records, Records: 65535, Uncompressed: uint32(len(records))})
 		is(r, got.Records, 65535)
 	}},
@@ -74,7 +74,8 @@ var batchRows = []row{
 	}},
 }
 
-// outcomes expects a confirm and an error of publisher 1, in either order.
+// outcomes expects two frames, in either order: a PublishConfirm for the ids in
+// confirmed, and a PublishError with code for those in refused.
 func (c *client) outcomes(confirmed []uint64, code wire.Code, refused []uint64) {
 	c.t.Helper()
 	seen := make(map[uint64]wire.Code)
@@ -106,7 +107,7 @@ func (c *client) outcomes(confirmed []uint64, code wire.Code, refused []uint64) 
 	is(c.t, seen, want)
 }
 
-// echo publishes a sub-batch and returns it as it is delivered.
+// echo publishes a sub-batch and returns the entry that the broker delivers.
 func (r *run) echo(batch wire.Entry) wire.Entry {
 	r.Helper()
 	s := r.stream()

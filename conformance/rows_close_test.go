@@ -57,7 +57,7 @@ var closeRows = []row{
 	}},
 }
 
-// subscribeBytes is a Subscribe whose offset type may be anything.
+// subscribeBytes returns a Subscribe with any offset type, valid or not.
 func subscribeBytes(offsetType byte) []byte {
 	return raw(wire.KeySubscribe, 1, 0, 0, 0, 1, 1, 0, 1, 's', 0, offsetType, 0, 1)
 }
@@ -182,8 +182,10 @@ var malformedRows = []row{
 		}},
 }
 
-// tooLarge publishes a message of n bytes where less is allowed. The broker does not look at anything after
-// that frame, not at the answer to its Close either, and ends the connection when it has waited long enough.
+// tooLarge agrees on frames of at most limit bytes and publishes a message of n
+// bytes, which must exceed that. A message of n-100 bytes must fit. After the
+// large frame the broker sends Close and reads nothing more, not even the
+// answer. It ends the connection after 10 seconds.
 func (r *run) tooLarge(n int, limit uint32) {
 	r.Helper()
 	r = r.own()
@@ -210,7 +212,7 @@ func (c *client) publishSize(publisher uint8, n int) {
 	c.write(wire.FinishPublish(b, 0, 1))
 }
 
-// malformed sends bytes that make the broker ask for the end.
+// malformed sends a malformed frame, which the broker must answer with Close.
 func malformed(b []byte) func(*run) {
 	return func(r *run) {
 		c := r.open()
@@ -219,7 +221,8 @@ func malformed(b []byte) func(*run) {
 	}
 }
 
-// crashing sends bytes on which the broker ends the connection without a word.
+// crashing sends a frame on which the broker must end the connection without
+// Close.
 func crashing(b []byte) func(*run) {
 	return func(r *run) {
 		c := r.open()
@@ -228,7 +231,7 @@ func crashing(b []byte) func(*run) {
 	}
 }
 
-// crashingPublish is crashing on a connection with publisher 1.
+// crashingPublish is crashing with a Publish on a connection with publisher 1.
 func crashingPublish(fields ...byte) func(*run) {
 	return func(r *run) {
 		c := r.publisher("")
@@ -237,7 +240,7 @@ func crashingPublish(fields ...byte) func(*run) {
 	}
 }
 
-// early is crashing before the handshake.
+// early is crashing on a connection before the handshake.
 func early(b []byte) func(*run) {
 	return func(r *run) {
 		c := r.dial()
@@ -255,7 +258,8 @@ var fixedLayout = []wire.Frame{
 	&wire.Close{Code: ok, Reason: "r"},
 }
 
-// withLists are commands whose last part RabbitMQ reads item by item, without looking at their count.
+// withLists holds the commands that end with a list. RabbitMQ reads the list
+// item by item and ignores its count.
 var withLists = []wire.Frame{
 	&wire.Create{Stream: "cf-never", Arguments: props("max-age", "1h")}, &wire.Metadata{Streams: []string{"cf-never"}},
 	&wire.CreateSuperStream{Name: "cf-never", Partitions: []string{"cf-never"}, BindingKeys: []string{"b"}, Arguments: props("k", "v")},
@@ -263,7 +267,7 @@ var withLists = []wire.Frame{
 	&wire.Subscribe{Stream: "cf-never", Spec: wire.OffsetSpec{Type: wire.OffsetFirst}, Credit: 1, Properties: props("k", "v")},
 }
 
-// misfit returns the frame with its last byte cut off, and with another one.
+// misfit returns the frame a byte short and a byte long, with matching sizes.
 func misfit(r *run, f wire.Frame) (short, long []byte) {
 	r.Helper()
 	b := encode(r, f)

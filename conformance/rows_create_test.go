@@ -57,7 +57,8 @@ var createRows = func() []row {
 			c.send(&wire.Create{Correlation: c.next(), Stream: r.name(), Arguments: props("max-length-bytes", "lots")})
 			c.ended()
 		}},
-		// Not on 4.0.5, where such a stream can hardly be deleted any more.
+		// RabbitMQ 4.0.5 can hardly delete such a stream, so the row
+		// spares it.
 		{name: "max-age that is no age", section: "12", since: "4.3.0", run: func(r *run) {
 			c := r.open()
 			for _, age := range []string{"10", "0s", "-1s", "x"} {
@@ -90,7 +91,7 @@ var createRows = func() []row {
 		name          string
 		first, second []string
 		want          wire.Code
-		before        wire.Code // of 4.0.5, where another one; 4.3.6 has want
+		before        wire.Code // on 4.0.5, if not want
 	}{
 		{name: "again with the same arguments", first: []string{"max-age", "1h"}, second: []string{"max-age", "1h"}, want: streamExists},
 		{name: "again with the arguments in another order", first: []string{"max-age", "1h", "max-length-bytes", "5"},
@@ -131,7 +132,8 @@ func creates(name string, want wire.Code) func(*run) {
 	return func(r *run) { is(r, r.open().create(name), want) }
 }
 
-// creating creates a stream with arguments. A refused one must not be there.
+// creating creates a stream with arguments and expects the code want. The
+// stream must exist afterwards only if want is ok.
 func creating(want wire.Code, args ...string) func(*run) {
 	return func(r *run) {
 		c, name := r.open(), r.name()
@@ -242,7 +244,8 @@ var deleteRows = []row{
 	}},
 }
 
-// goneFor lets a connection use a stream, deletes it, and expects that the connection is told once.
+// goneFor deletes a stream that a connection uses, and expects that the broker
+// tells the connection once. It returns the connection.
 func (r *run) goneFor(use func(c *client, stream string)) *client {
 	r.Helper()
 	c, s := r.open(), r.stream()
@@ -254,7 +257,8 @@ func (r *run) goneFor(use func(c *client, stream string)) *client {
 	return c
 }
 
-// untold is goneFor where the connection is not told. A witness is, so that there was time for it.
+// untold is like goneFor, but expects that the broker does not tell the
+// connection. It tells a witness, so that it had the time.
 func (r *run) untold(use func(c *client, stream string)) {
 	r.Helper()
 	c, s, witness := r.open(), r.stream(), r.open()

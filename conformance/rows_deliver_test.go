@@ -6,7 +6,7 @@ import (
 	"github.com/tidemark-go/tidemark/internal/wire"
 )
 
-// deliverVersion2 tells the broker that the client knows both versions of Deliver.
+// deliverVersion2 says that the client knows both versions of Deliver.
 var deliverVersion2 = wire.CommandVersion{Key: wire.KeyDeliver, Min: 1, Max: 2}
 
 var deliverRows = []row{
@@ -22,7 +22,7 @@ var deliverRows = []row{
 				r.Errorf("written %v after the start", d)
 			}
 			chunk.Timestamp, chunk.CRC, chunk.Data = 0, 0, nil
-			chunk.BloomSize, chunk.TrailerLength = 0, 0 // of bytes that are not delivered
+			chunk.BloomSize, chunk.TrailerLength = 0, 0 // the broker does not deliver those bytes
 			is(r, chunk, wire.Chunk{ChunkHeader: wire.ChunkHeader{
 				Entries: 1, Records: 1, Epoch: 1, FirstOffset: i, DataLength: 6,
 			}})
@@ -90,7 +90,7 @@ var deliverRows = []row{
 			is(r, r.admin().query("ref", s), number{ok, i})
 		}
 		r.append(s, 1, 2)
-		is(r, c.bodies(1, 2), []string{"m1", "m2"}) // two credits: no tracking has cost any
+		is(r, c.bodies(1, 2), []string{"m1", "m2"}) // two credits suffice: tracking has cost none
 	}},
 }
 

@@ -5,8 +5,9 @@ import (
 	"slices"
 )
 
-// RabbitMQ keeps a Bloom filter per chunk and may deliver chunks that hold none of the values asked for,
-// though few. So the rows say which chunks must come, and that most of the others do not.
+// RabbitMQ keeps a Bloom filter per chunk, which may let a few chunks through
+// that hold none of the wanted values. So these rows say which chunks must
+// come, and that most of the others must not.
 var filterRows = []row{
 	{name: "one value", section: "8", run: filters([]string{"filter.0", "apple"}, "apple")},
 	{name: "two values", section: "8", run: filters([]string{"filter.0", "apple", "filter.1", "pear"}, "apple", "pear")},
@@ -99,7 +100,8 @@ func others(n int) []string {
 	return values
 }
 
-// fruits publishes one chunk per value, whose only message has it as its body.
+// fruits publishes one chunk per value. Its only message has the value as
+// filter value and as body.
 func (r *run) fruits(stream string, values []string) {
 	r.Helper()
 	c := r.publisher("", stream)
@@ -108,7 +110,8 @@ func (r *run) fruits(stream string, values []string) {
 	}
 }
 
-// upToBody reads subscription 1 until that message, and returns the bodies that came.
+// upToBody reads subscription 1 up to the message with that body. It returns
+// all bodies it has read.
 func (c *client) upToBody(body string) []string {
 	c.t.Helper()
 	var got []string
@@ -120,8 +123,9 @@ func (c *client) upToBody(body string) []string {
 	}
 }
 
-// filters publishes chunks of many values, the wanted ones among them, and expects those to come in order
-// and most of the others not to.
+// filters publishes chunks with many values and subscribes with properties. It
+// expects all wanted values in order, and at most half as many others as there
+// are chunks.
 func filters(properties []string, wanted ...string) func(*run) {
 	return func(r *run) {
 		c, s := r.open(), r.stream()

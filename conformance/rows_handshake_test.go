@@ -64,8 +64,8 @@ var handshakeRows = []row{
 	}},
 	{name: "a heartbeat before anything else is ignored", section: "1 Heartbeat", run: func(r *run) {
 		c := r.dial()
-		// In one write: RabbitMQ 4.0.5 ends a connection whose first bytes are
-		// a heartbeat alone, in 2 of 60 tries.
+		// One write sends both: RabbitMQ 4.0.5 ended 2 of 60
+		// connections whose first bytes were a heartbeat alone.
 		c.send(&wire.Heartbeat{}, &wire.PeerProperties{Correlation: c.next()})
 		var resp wire.PeerPropertiesResponse
 		c.decode(&resp)
@@ -186,7 +186,7 @@ var handshakeRows = []row{
 		c.login("guest")
 		c.expect(wire.KeyTune)
 		c.send(&wire.Tune{Heartbeat: 1})
-		c.patient(5 * time.Second) // it is not the time-out of the handshake
+		c.patient(5 * time.Second) // the time-out of the handshake is longer
 		f, err := c.readAny()
 		is(r, f.key, 0)
 		is(r, err, io.EOF)
@@ -208,7 +208,7 @@ var handshakeRows = []row{
 	}},
 }
 
-// listedKeys are the commands of a 4.0 broker, but for Publish.
+// listedKeys holds the commands that RabbitMQ 4.0 lists, except Publish.
 var listedKeys = []wire.Key{
 	wire.KeyDeclarePublisher, wire.KeyQueryPublisherSequence, wire.KeyDeletePublisher, wire.KeySubscribe,
 	wire.KeyCredit, wire.KeyStoreOffset, wire.KeyQueryOffset, wire.KeyUnsubscribe, wire.KeyCreate,
@@ -225,8 +225,9 @@ func tuned(tune wire.Tune) func(*run) {
 	}
 }
 
-// outOfOrder sends a command where the handshake expects another one, at its start or after the login.
-// RabbitMQ may answer it before it ends the connection.
+// outOfOrder sends a command where the handshake expects another one, at its
+// start or after the login. The broker must end the connection; RabbitMQ may
+// answer first.
 func outOfOrder(f wire.Frame, loggedIn bool) func(*run) {
 	return func(r *run) {
 		c := r.dial()
@@ -240,7 +241,7 @@ func outOfOrder(f wire.Frame, loggedIn bool) func(*run) {
 	}
 }
 
-// beating opens a connection with a heartbeat of so many seconds.
+// beating opens a connection with a heartbeat interval in seconds.
 func (r *run) beating(seconds uint32) *client {
 	r.Helper()
 	c := r.dial()
@@ -249,7 +250,8 @@ func (r *run) beating(seconds uint32) *client {
 	return c
 }
 
-// A login that is refused is answered, by RabbitMQ after three seconds, before the connection ends.
+// The broker answers a refused login and then ends the connection. RabbitMQ
+// answers after three seconds.
 var authenticateRows = []row{
 	{name: "PLAIN", section: "2.3", run: authenticates("PLAIN", plain("guest", "guest"), ok)},
 	{name: "wrong password", section: "2.3", run: authenticates("PLAIN", plain("guest", "x"), wire.CodeAuthenticationFailure)},
@@ -285,7 +287,9 @@ var authenticateRows = []row{
 		before: again("PLAIN", plain("guest", "x"), wire.CodeAuthenticationFailure, (*client).quiet)},
 }
 
-// again authenticates on an open connection. 4.0.5 refuses and goes on, 4.3.6 ends the connection.
+// again authenticates on an open connection, expects the code want and then
+// calls then. After a refusal RabbitMQ 4.0.5 goes on; 4.3.6 ends the
+// connection.
 func again(mechanism, data string, want wire.Code, then func(*client)) func(*run) {
 	return func(r *run) {
 		c := r.open()

@@ -8,10 +8,11 @@ import (
 	"github.com/tidemark-go/tidemark/internal/wire"
 )
 
-// RabbitMQ shows a connection in the management API some seconds after it was opened.
+// managementPoll is how often a row asks for a connection. RabbitMQ lists it
+// some seconds after it was opened.
 const managementPoll = 100 * time.Millisecond
 
-// managementRows are what the management API does to connections.
+// managementRows say what the management API does to connections.
 var managementRows = []row{
 	{name: "a connection that is closed there ends without a word", section: "2.7", run: func(r *run) {
 		c := r.open()
@@ -41,7 +42,7 @@ var managementRows = []row{
 		is(r, c.create(s), ok)
 		is(r, c.declare(1, "", s), ok)
 		is(r, r.manage(r, http.MethodDelete, vhost, nil), http.StatusNoContent)
-		c.endedAfter(wire.KeyMetadataUpdate) // RabbitMQ sends it nearly always: 39 times of 40
+		c.endedAfter(wire.KeyMetadataUpdate) // RabbitMQ sent it 39 times of 40
 		is(r, r.manage(r, http.MethodDelete, vhost, nil), http.StatusNotFound)
 	}},
 }

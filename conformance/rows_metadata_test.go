@@ -243,7 +243,8 @@ var superRows = []row{
 	}},
 }
 
-// superRefused creates a super stream that cannot be, of which nothing may be left.
+// superRefused asks for an invalid super stream, which the broker must refuse.
+// Neither the super stream nor a partition may exist afterwards.
 func superRefused(make func(name string) (partitions, keys []string)) func(*run) {
 	return func(r *run) {
 		c, name := r.open(), r.name()

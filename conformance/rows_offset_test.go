@@ -93,7 +93,7 @@ var offsetRows = []row{
 	}},
 }
 
-// stores stores values, one after the other, and sees each of them.
+// stores stores the values one after the other and expects to read each back.
 func stores(reference string, values ...uint64) func(*run) {
 	return func(r *run) {
 		c, s := r.open(), r.stream()

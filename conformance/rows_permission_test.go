@@ -6,7 +6,7 @@ import (
 	"github.com/tidemark-go/tidemark/internal/wire"
 )
 
-// The accounts of these rows have one kind of permission each, for every name.
+// Each user of these rows has one kind of permission, for every name.
 var permissionRows = []row{
 	{name: "Create needs to configure", section: "13", run: func(r *run) {
 		name := r.name()

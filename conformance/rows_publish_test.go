@@ -187,7 +187,8 @@ var publishRows = []row{
 	}},
 }
 
-// publisher opens a connection with publisher 1 on a stream, or on a new one.
+// publisher opens a connection with publisher 1 on the given stream, or on a
+// new one if none is given.
 func (r *run) publisher(reference string, stream ...string) *client {
 	r.Helper()
 	if len(stream) == 0 {
@@ -198,7 +199,7 @@ func (r *run) publisher(reference string, stream ...string) *client {
 	return c
 }
 
-// holds reads the stream from its beginning: exactly these messages.
+// holds reads the stream from its beginning and expects exactly these bodies.
 func (r *run) holds(stream string, bodies ...string) {
 	r.Helper()
 	c := r.open()

@@ -1,7 +1,8 @@
 package conformance
 
-// There is no row on how a reader goes on after the segment that it was overtaken in: on RabbitMQ 4.3.6 it
-// jumps to the first chunk there is, but one time in four it got nothing more, new messages or not.
+// No row tests how a reader goes on after a segment that retention removed
+// while it read: on RabbitMQ 4.3.6 it jumps to the first retained chunk, but
+// one time in four it got nothing more, not even new messages.
 var retentionRows = []row{
 	{name: "without a limit everything stays", section: "12", run: func(r *run) {
 		s := r.stream("stream-max-segment-size-bytes", "1000")
@@ -55,8 +56,8 @@ var retentionRows = []row{
 	}},
 }
 
-// overtaken returns a client that has read offset 0 of a stream, has no more credit, and whose next chunk
-// retention has removed; left is the first that is there.
+// overtaken returns a client whose next chunk retention has removed. The client
+// has read offset 0 and has no credit. left is the first retained offset.
 func (r *run) overtaken() (c *client, left uint64) {
 	r.Helper()
 	s := r.stream("max-length-bytes", "4000", "stream-max-segment-size-bytes", "1000")

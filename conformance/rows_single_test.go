@@ -6,7 +6,7 @@ import (
 	"github.com/tidemark-go/tidemark/internal/wire"
 )
 
-// join subscribes as a member of group "g" with the spec first.
+// join subscribes as a member of group "g", from the first offset.
 func (c *client) join(id uint8, stream string, credit uint16, properties ...string) {
 	c.t.Helper()
 	is(c.t, c.joining(id, stream, "g", credit, properties...), ok)
@@ -31,20 +31,22 @@ func (c *client) answer(correlation uint32, spec wire.OffsetSpec) {
 	c.send(&wire.ConsumerUpdateResponse{Correlation: correlation, Code: ok, Spec: spec})
 }
 
-// activated expects a ConsumerUpdate that makes active, and answers it without an offset.
+// activated expects a ConsumerUpdate that makes the subscription active, and
+// answers it without an offset.
 func (c *client) activated(id uint8) {
 	c.t.Helper()
 	c.answer(c.update(id, true), none)
 }
 
-// leave closes the connection in order.
+// leave closes the connection with a Close.
 func (c *client) leave() {
 	c.t.Helper()
 	is(c.t, c.call(&wire.Close{Correlation: c.next(), Code: ok}), ok)
 	c.ended()
 }
 
-// members opens connections that join in order on subscription 1; the first is active.
+// members opens n connections that join the group one after the other, each
+// with subscription 1. It makes the first one active.
 func (r *run) members(n int, stream string, credit uint16, properties ...string) []*client {
 	r.Helper()
 	var all []*client
@@ -250,7 +252,8 @@ var singleRows = []row{
 	}},
 }
 
-// answered lets a member begin where its answer says, not its Subscribe.
+// answered answers the ConsumerUpdate with spec and expects the chunk at want,
+// although the Subscribe asked for the next message.
 func answered(spec wire.OffsetSpec, want uint64) func(*run) {
 	return func(r *run) {
 		c, s := r.open(), r.filled(5)
@@ -260,7 +263,8 @@ func answered(spec wire.OffsetSpec, want uint64) func(*run) {
 	}
 }
 
-// singleSuperRows look at the second partition of a super stream, which the second member is to read.
+// singleSuperRows mostly test the second partition of a super stream, which the
+// second member should read.
 var singleSuperRows = []row{
 	{name: "the only member reads all partitions", section: "14", run: func(r *run) {
 		name, partitions := r.super("a", "b", "c")
@@ -288,7 +292,7 @@ var singleSuperRows = []row{
 		r.append(p, 0, 1)
 		m[0].quiet()
 		m[1].quiet()
-		m[0].answer(id, at(0)) // the offset is ignored
+		m[0].answer(id, at(0)) // the broker ignores the offset
 		m[1].activated(1)
 		is(r, m[1].chunks(1, 1), []uint64{0})
 	}},
@@ -302,7 +306,7 @@ var singleSuperRows = []row{
 	{name: "the third member takes the third partition over", section: "14", run: func(r *run) {
 		name, partitions := r.super("a", "b", "c")
 		m := r.members(2, partitions[2], 10, superStreamProp, name)
-		m[0].quiet() // 2 mod 2
+		m[0].quiet() // partition 2 wants member 2 mod 2, which is active
 		m[1].quiet()
 		c := r.open()
 		c.join(1, partitions[2], 10, superStreamProp, name)
@@ -376,8 +380,9 @@ var singleSuperRows = []row{
 	}},
 }
 
-// second lets n members join on the second of two partitions: the first member is active, and is told to
-// step down as soon as there are two.
+// second makes n members join on the second of two partitions. The first member
+// is active. The broker tells it to step down as soon as the second member
+// joins.
 func (r *run) second(n int) (members []*client, partition string) {
 	r.Helper()
 	name, partitions := r.super("a", "b")

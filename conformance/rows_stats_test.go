@@ -45,7 +45,8 @@ var statsRows = []row{
 	}},
 }
 
-// committedOffset returns that figure, or none.
+// committedOffset returns the values of committed_offset in the answer to
+// StreamStats: one, or none on an older RabbitMQ.
 func (r *run) committedOffset(stream string) []int64 {
 	r.Helper()
 	c := r.open()

@@ -116,7 +116,7 @@ var subscribeRows = []row{
 	}},
 }
 
-// startRows say where a subscription begins on streams of all kinds.
+// startRows say where a subscription begins, on streams of all kinds.
 var startRows = func() []row {
 	type start struct {
 		spec string
@@ -174,7 +174,8 @@ var startRows = func() []row {
 	)
 }()
 
-// startsAt subscribes and sees which chunk comes first. For -1, one published later must.
+// startsAt subscribes and expects the chunk with first offset want. If want is
+// -1, it expects no chunk but one that it publishes afterwards.
 func (r *run) startsAt(stream string, spec wire.OffsetSpec, want int64) {
 	r.Helper()
 	c := r.open()
@@ -188,7 +189,7 @@ func (r *run) startsAt(stream string, spec wire.OffsetSpec, want int64) {
 	is(r, c.bodies(1, 1), []string{"m77"})
 }
 
-// pairs makes a stream of five chunks with two messages each.
+// pairs creates a stream of five chunks with two messages each.
 func (r *run) pairs() string {
 	r.Helper()
 	s := r.stream()
@@ -200,7 +201,7 @@ func (r *run) pairs() string {
 	return s
 }
 
-// tracked makes a stream on which nothing but an offset is stored.
+// tracked creates a stream in which nothing but an offset is stored.
 func (r *run) tracked() string {
 	r.Helper()
 	s := r.stream()
@@ -209,7 +210,8 @@ func (r *run) tracked() string {
 	return s
 }
 
-// timed makes a stream of three chunks whose times differ by two milliseconds or more, and returns them.
+// timed creates a stream of three chunks and returns their timestamps, which
+// differ by two milliseconds or more.
 func (r *run) timed() (stream string, times []int64) {
 	r.Helper()
 	stream = r.stream()
@@ -239,11 +241,14 @@ func (c *client) large(publisher uint8, n int) {
 	}
 }
 
-// trimmedFirst is what is left of 100 chunks of 152 bytes in segments of 1000, where 4000 are kept: the last
-// segment, not full, and those before it that fit.
+// trimmedFirst is the first offset that retention leaves of 100 chunks of 152
+// bytes, in segments of 1,000 bytes, with 4,000 bytes to keep. A segment is
+// full with 7 chunks (1,064 bytes). So the last one has 2 chunks (304 bytes),
+// only three full ones fit in front of it, and 100 - 2 - 3*7 = 77.
 const trimmedFirst = 77
 
-// trimmed makes a stream whose beginning is gone, and returns the first offset there is.
+// trimmed creates a stream from which retention has removed the beginning. It
+// returns the first retained offset.
 func (r *run) trimmed() (stream string, firstOffset uint64) {
 	r.Helper()
 	stream = r.stream("max-length-bytes", "4000", "stream-max-segment-size-bytes", "1000")
@@ -293,7 +298,9 @@ var creditRows = []row{
 	}},
 	{name: "a negative credit takes away", section: "4 Credit", run: func(r *run) {
 		c, s := r.open(), r.stream()
-		is(r, c.subscribe(1, s, first, 1), ok) // of 1, for with more RabbitMQ waits for half of it
+		// With a credit of more than 1, RabbitMQ would wait for half of
+		// it.
+		is(r, c.subscribe(1, s, first, 1), ok)
 		c.credit(1, 2)
 		c.credit(1, -2)
 		c.quiet()

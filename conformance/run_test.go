@@ -13,14 +13,14 @@ import (
 	"github.com/tidemark-go/tidemark/streamtest"
 )
 
-// run is one row on one broker.
+// run is the run of one row on one broker.
 type run struct {
 	testing.TB
 	*broker
 	patience time.Duration
-	opened   *client
-	streams  []string
-	supers   []string
+	opened   *client  // the connection that admin returns; nil: not yet open
+	streams  []string // streams to delete in the end
+	supers   []string // super streams to delete in the end
 }
 
 func newRun(t testing.TB, b *broker, patience time.Duration) *run {
@@ -29,7 +29,7 @@ func newRun(t testing.TB, b *broker, patience time.Duration) *run {
 	return r
 }
 
-// cleanUp deletes the streams that the row may have made.
+// cleanUp deletes the streams and super streams that the row may have created.
 func (r *run) cleanUp() {
 	if len(r.streams)+len(r.supers) == 0 {
 		return
@@ -44,7 +44,7 @@ func (r *run) cleanUp() {
 	_ = c.nc.Close()
 }
 
-// is fails the row unless both are the same.
+// is fails the row unless got and want are deeply equal.
 func is[T any](t testing.TB, got, want T) {
 	t.Helper()
 	if !reflect.DeepEqual(got, want) {
@@ -52,13 +52,14 @@ func is[T any](t testing.TB, got, want T) {
 	}
 }
 
-// dial opens a socket and sends nothing.
+// dial connects to the broker and sends nothing.
 func (r *run) dial() *client {
 	r.Helper()
 	nc, err := net.Dial("tcp", r.addr)
 	return r.client(nc, err)
 }
 
+// dialTLS is dial with TLS. It skips the row if the broker has no TLS listener.
 func (r *run) dialTLS() *client {
 	r.Helper()
 	if r.tlsAddr == "" {
@@ -79,13 +80,14 @@ func (r *run) client(nc net.Conn, err error) *client {
 	return c
 }
 
-// open connects as guest to the virtual host /.
+// open connects as user guest and opens the virtual host "/".
 func (r *run) open() *client {
 	r.Helper()
 	return r.openAs("guest", "/")
 }
 
-// openAs connects; the password of every account is its name.
+// openAs connects as user and opens vhost. The password of every user is its
+// name.
 func (r *run) openAs(user, vhost string) *client {
 	r.Helper()
 	c := r.dial()
@@ -94,7 +96,8 @@ func (r *run) openAs(user, vhost string) *client {
 	return c
 }
 
-// admin is a connection for what the row needs but is not about.
+// admin returns a connection for what the row needs besides what it tests. Each
+// call returns the same one.
 func (r *run) admin() *client {
 	r.Helper()
 	if r.opened == nil {
@@ -103,14 +106,16 @@ func (r *run) admin() *client {
 	return r.opened
 }
 
-// name returns a name that no other row uses; a stream of that name is deleted in the end.
+// name returns a name that no other row uses. cleanUp deletes the stream of
+// that name.
 func (r *run) name() string {
 	name := "cf-" + strings.ToLower(rand.Text()[:10])
 	r.streams = append(r.streams, name)
 	return name
 }
 
-// stream creates a stream with arguments given as key, value.
+// stream creates a stream, with arguments given as key, value, and returns its
+// name.
 func (r *run) stream(args ...string) string {
 	r.Helper()
 	name := r.name()
@@ -118,7 +123,8 @@ func (r *run) stream(args ...string) string {
 	return name
 }
 
-// filled creates a stream with n chunks of one message each, of offsets 0 to n-1 and bodies m0, m1 ...
+// filled creates a stream with n chunks of one message each, and returns its
+// name. The offsets are 0 to n-1, the bodies m0, m1 and so on.
 func (r *run) filled(n int) string {
 	r.Helper()
 	s := r.stream()
@@ -126,7 +132,8 @@ func (r *run) filled(n int) string {
 	return s
 }
 
-// append publishes n chunks of one message each, whose bodies are m and their number.
+// append publishes n chunks of one message each. The bodies are an m and the
+// number of the message, which begins at from.
 func (r *run) append(stream string, from, n int) {
 	r.Helper()
 	c := r.open()
@@ -138,7 +145,8 @@ func (r *run) append(stream string, from, n int) {
 	_ = c.nc.Close()
 }
 
-// super creates a super stream with one partition per key, and returns its name and those of the partitions.
+// super creates a super stream with one partition per routing key. It returns
+// the names of the super stream and of its partitions.
 func (r *run) super(keys ...string) (name string, partitions []string) {
 	r.Helper()
 	name, partitions = r.superName(len(keys))
@@ -146,6 +154,8 @@ func (r *run) super(keys ...string) (name string, partitions []string) {
 	return name, partitions
 }
 
+// superName returns names for a super stream with n partitions. cleanUp deletes
+// them all.
 func (r *run) superName(n int) (name string, partitions []string) {
 	name = r.name()
 	r.supers = append(r.supers, name)
@@ -156,8 +166,10 @@ func (r *run) superName(n int) (name string, partitions []string) {
 	return name, partitions
 }
 
-// own returns a run on a broker whose time can be moved without disturbing the other rows. The real
-// broker is the shared one: there advance does nothing, and the row waits.
+// own returns a run on a broker whose clock the row can move with wait, without
+// disturbing the other rows. On streamtest that is a new broker. On RabbitMQ it
+// is the shared one, whose clock nobody can move: wait does nothing, and the
+// row waits for real.
 func (r *run) own() *run {
 	r.Helper()
 	if strings.HasPrefix(r.broker.name, "RabbitMQ") {
@@ -169,14 +181,17 @@ func (r *run) own() *run {
 	return newRun(r.TB, &own, r.patience)
 }
 
-// wait lets time pass on a broker that own returned.
+// wait moves the clock of a broker that own returned forward by d. It does
+// nothing on RabbitMQ.
 func (r *run) wait(d time.Duration) {
 	if r.advance != nil {
 		r.advance(d)
 	}
 }
 
-// eventually asks again until cond is true; each time it asks the broker, which is what it waits for.
+// eventually calls cond until it returns true, and fails the row after
+// patience. It does not sleep in between, because cond waits for an answer of
+// the broker each time.
 func (r *run) eventually(what string, cond func() bool) {
 	r.Helper()
 	for end := time.Now().Add(r.patience); !cond(); {

@@ -13,25 +13,27 @@ import (
 	"time"
 )
 
-// row is one behaviour. run talks to a broker it shares with all other rows, on streams of its own.
+// row is one behaviour of a broker. All rows share a broker, but each uses
+// streams of its own.
 type row struct {
 	name    string
-	section string // of the facts sheet
-	run     func(r *run)
+	section string       // where our notes on RabbitMQ, which are not in this repository, state it
+	run     func(r *run) // fails r unless the broker behaves like that
 
-	// since is the first version of RabbitMQ that behaves like that. An older one is held to before, or
-	// left out where that is nil.
+	// since is the first version of RabbitMQ that behaves like that; empty
+	// means every version. On an older one, before runs instead of run. If
+	// before is nil, the row does not run there.
 	since  string
 	before func(r *run)
 }
 
-// group is the rows of a command or a subject.
+// group is the rows on a command or a subject.
 type group struct {
 	name string
 	rows []row
 }
 
-// table is all of them.
+// table holds all rows.
 var table = []group{
 	{"handshake", handshakeRows}, {"authenticate", authenticateRows}, {"close", closeRows},
 	{"malformed", malformedRows}, {"declare", declareRows}, {"publish", publishRows},
@@ -44,23 +46,26 @@ var table = []group{
 }
 
 const (
-	patience = 25 * time.Second // for what must come
-	// A row that is expected to fail on streamtest may wait for a frame that never comes.
+	// patience is how long a row waits for what must come.
+	patience = 25 * time.Second
+	// differencePatience replaces patience in a row that must fail on
+	// streamtest: it may wait for a frame that never comes.
 	differencePatience = 2 * time.Second
 )
 
 func TestMain(m *testing.M) {
 	flag.Parse()
-	// Rows wait for brokers most of the time: more of them than processors.
+	// Rows mostly wait for a broker, so more of them than processors run at
+	// a time.
 	if flag.Lookup("test.parallel").Value.String() == strconv.Itoa(runtime.GOMAXPROCS(0)) {
-		_ = flag.Set("test.parallel", "12") // a number: cannot fail
+		_ = flag.Set("test.parallel", "12") // cannot fail
 	}
 	code := m.Run()
 	fmt.Println(summary())
 	os.Exit(code)
 }
 
-// ran collects what the summary says.
+// ran collects the figures of the summary.
 var ran struct {
 	brokers  []string
 	rows     int
@@ -82,6 +87,8 @@ func TestConformance(t *testing.T) {
 	t.Run("rabbitmq", func(t *testing.T) { runTable(t, newRabbitMQ(t), false) })
 }
 
+// checkTable fails the test if a row or a listed difference is incomplete, or
+// if a name occurs twice.
 func checkTable(t *testing.T) {
 	t.Helper()
 	names := make(map[string]bool)
@@ -102,8 +109,10 @@ func checkTable(t *testing.T) {
 	}
 }
 
+// runTable runs all rows on b. differing says that b is held to the listed
+// differences.
 func runTable(t *testing.T, b *broker, differing bool) {
-	if !slices.Contains(ran.brokers, b.name) { // it is with -count
+	if !slices.Contains(ran.brokers, b.name) { // with -count the table runs more than once
 		ran.brokers = append(ran.brokers, b.name)
 	}
 	for _, g := range table {
@@ -124,12 +133,12 @@ func runTable(t *testing.T, b *broker, differing bool) {
 	}
 }
 
-// appliesTo reports whether there is a rule for the broker's version.
+// appliesTo reports whether the row says what the broker's version does.
 func (row row) appliesTo(b *broker) bool {
 	return row.since == "" || row.before != nil || b.since(row.since)
 }
 
-// on runs the row as the broker's version asks for.
+// on runs the part of the row that holds for the broker's version.
 func (row row) on(r *run) {
 	if row.since == "" || r.since(row.since) {
 		row.run(r)

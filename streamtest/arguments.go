@@ -13,14 +13,15 @@ const (
 	maxSegmentBytes     = 3_000_000_000
 )
 
-// limits is what a stream's arguments mean for its log.
+// limits holds the arguments of a stream that bound its log.
 type limits struct {
 	maxBytes     int64         // 0: unlimited
 	maxAge       time.Duration // 0: unlimited
 	segmentBytes int64
 }
 
-// comparedArguments decide whether a stream that exists is the one asked for; RabbitMQ ignores the others.
+// comparedArguments lists the arguments that Create compares when the stream
+// already exists. RabbitMQ ignores all others there.
 var comparedArguments = []string{
 	"max-length-bytes", "max-age", "stream-max-segment-size-bytes", "initial-cluster-size", "queue-leader-locator",
 	"stream-filter-size-bytes",
@@ -28,8 +29,10 @@ var comparedArguments = []string{
 
 var leaderLocators = []string{"client-local", "balanced", "random", "least-leaders", "min-masters"}
 
-// parseArguments validates the arguments of Create; unknown ones are ignored. RabbitMQ crashes on a
-// max-length-bytes that is no number and takes any max-age: here both are refused.
+// parseArguments validates the arguments of Create and ignores those it does
+// not know. It refuses two that RabbitMQ does not: RabbitMQ's connection
+// crashes on a max-length-bytes that is not a number, and RabbitMQ accepts any
+// max-age.
 func parseArguments(args wire.Properties) (limits, bool) {
 	l, ok := limits{segmentBytes: defaultSegmentBytes}, true
 	integer := func(key string, low, high int64) int64 {
@@ -57,7 +60,8 @@ func parseArguments(args wire.Properties) (limits, bool) {
 	return l, ok
 }
 
-// parseAge reads a positive number and a unit: 7D, 12h, 30s.
+// parseAge reads an age: a positive number and a unit, as in 7D, 12h or 30s.
+// The units are Y (365 days), M (30 days), D, h, m and s.
 func parseAge(text string) (time.Duration, bool) {
 	const day = 24 * time.Hour
 	units := map[byte]time.Duration{
@@ -71,14 +75,16 @@ func parseAge(text string) (time.Duration, bool) {
 	if !known || err != nil || n <= 0 {
 		return 0, false
 	}
-	// Beyond what a Duration holds, 292 years, nothing ever ages.
+	// A Duration holds 292 years. A longer age becomes that maximum: data
+	// never gets that old.
 	if n > int64(1<<63-1)/int64(unit) {
 		return 1<<63 - 1, true
 	}
 	return time.Duration(n) * unit, true
 }
 
-// equivalent reports whether two streams were created with the same arguments, as far as it matters.
+// equivalent reports whether a and b agree on comparedArguments. An argument
+// that is missing equals only one that is missing too.
 func equivalent(a, b wire.Properties) bool {
 	for _, key := range comparedArguments {
 		x, inA := a.Get(key)
@@ -90,7 +96,7 @@ func equivalent(a, b wire.Properties) bool {
 	return true
 }
 
-// sameAge knows that an hour is 60 minutes.
+// sameAge reports whether x and y are ages of the same length: 1h equals 60m.
 func sameAge(x, y string) bool {
 	a, okA := parseAge(x)
 	b, okB := parseAge(y)

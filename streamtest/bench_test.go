@@ -7,7 +7,8 @@ import (
 	"github.com/tidemark-go/tidemark/internal/wire"
 )
 
-// The benchmarks count messages of 100 bytes, sent and read by a bare socket client in this process:
+// The benchmarks measure messages of 100 bytes. A bare socket client in this
+// process sends and reads them:
 //
 //	go test -run '^$' -bench . ./streamtest
 
@@ -16,7 +17,7 @@ const (
 	benchFrame = 2000 // messages per Publish frame
 )
 
-// benchPublishFrame is a frame of n messages.
+// benchPublishFrame returns a Publish frame of n messages for publisher 1.
 func benchPublishFrame(n int) []byte {
 	b := wire.BeginPublish(nil, wire.Version1, 1)
 	body := make([]byte, benchBody)
@@ -26,7 +27,8 @@ func benchPublishFrame(n int) []byte {
 	return wire.FinishPublish(b, 0, n)
 }
 
-// benchStream opens a client with a publisher on a stream that keeps some 200 MB.
+// benchStream starts a broker and returns a client that has declared publisher
+// 1 on the stream "bench". The stream retains about 200 MB.
 func benchStream(b *testing.B) (*Broker, *rawClient) {
 	b.Helper()
 	broker := NewBroker(b)
@@ -43,7 +45,8 @@ func perSecond(b *testing.B) {
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "msg/s")
 }
 
-// BenchmarkPublish measures messages published and confirmed, with up to 20 frames in flight.
+// BenchmarkPublish measures the rate of published and confirmed messages, with
+// up to 20 frames in flight.
 func BenchmarkPublish(b *testing.B) {
 	_, c := benchStream(b)
 	full := benchPublishFrame(benchFrame)
@@ -55,11 +58,11 @@ func BenchmarkPublish(b *testing.B) {
 		for range b.N / benchFrame {
 			window <- struct{}{}
 			if _, err := c.nc.Write(full); err != nil {
-				return // the reader reports it
+				return // the loop below reports it
 			}
 		}
 		window <- struct{}{}
-		_, _ = c.nc.Write(last) // the reader reports it
+		_, _ = c.nc.Write(last) // the loop below reports an error
 	}()
 	for confirmed := 0; confirmed < b.N; {
 		frame, err := c.frames.Next()
@@ -76,7 +79,8 @@ func BenchmarkPublish(b *testing.B) {
 	perSecond(b)
 }
 
-// BenchmarkDeliver measures messages read: each chunk's checksum is checked, each entry looked at.
+// BenchmarkDeliver measures the rate of read messages. The client checks the
+// checksum of each chunk and walks over all entries.
 func BenchmarkDeliver(b *testing.B) {
 	_, c := benchStream(b)
 	const stored = 500_000
@@ -93,7 +97,8 @@ func BenchmarkDeliver(b *testing.B) {
 	perSecond(b)
 }
 
-// benchRead subscribes from the first message on, reads n messages and unsubscribes.
+// benchRead subscribes from the first message, reads at least n messages and
+// unsubscribes.
 func benchRead(b *testing.B, c *rawClient, n int) {
 	c.subscribe(1, "bench", fromFirst, 20)
 	credit, _ := wire.Append(nil, &wire.Credit{SubscriptionID: 1, Credit: 1})
@@ -134,7 +139,7 @@ func benchChunk(b *testing.B, c *rawClient) int {
 	return n
 }
 
-// BenchmarkStartClose measures brokers started and closed.
+// BenchmarkStartClose measures the start and close of a broker.
 func BenchmarkStartClose(b *testing.B) {
 	for b.Loop() {
 		broker, err := Start()

@@ -14,30 +14,39 @@ import (
 
 const defaultVHost = "/"
 
-// Broker is a running broker. Its methods may be called from any goroutine.
+// Broker is a running broker; Start and NewBroker make one. Any goroutine may
+// call its methods, except from the handler of a logger given to WithLogger.
+// Await and Close wait; all other methods return without waiting for clients.
+// Where a method takes the name of a stream, it looks in the virtual host "/".
 type Broker struct {
 	cfg  config
 	mgmt *management
-	wg   sync.WaitGroup // every goroutine of the broker
+	wg   sync.WaitGroup // every goroutine of the broker, except those of HTTP requests
 
-	mu       sync.Mutex // guards everything below and all state of connections and streams
+	mu       sync.Mutex // guards the fields below and the state of all connections and streams
 	ln       net.Listener
 	closed   bool
-	stopped  bool // by Stop, until it listens again
+	stopped  bool // Stop was called; the broker does not listen
 	clock    clock
 	accounts map[string]*account
 	vhosts   map[string]*vhost
-	stored   int64              // bytes, roughly
-	conns    map[*conn]struct{} // alive
-	sockets  map[*conn]struct{} // open, also those that only write their last answers
+	stored   int64              // bytes in memory, approximately
+	conns    map[*conn]struct{} // connections that still hold state
+	sockets  map[*conn]struct{} // connections whose socket is open: conns, and those that end
 	connSeq  uint64
 	faults   faults
 	journal  journal
-	change   chan struct{} // closed on the next change; nil while nobody waits
+	change   chan struct{} // closed on the next change; nil while no Await waits
 }
 
-// Start starts a broker. Callers close it. It fails when an address cannot be listened on or a
-// permission pattern does not compile. In tests, NewBroker is shorter.
+// Start starts a broker and returns once it listens. The caller must Close it.
+// In a test, use NewBroker instead.
+//
+// By default the broker listens on a free port of the loopback interface. It
+// has the user guest with password guest and the virtual host "/".
+//
+// Start fails if the broker cannot listen on the address of WithAddr or
+// WithManagement, or if a permission pattern is not a valid regular expression.
 func Start(opts ...Option) (*Broker, error) {
 	b := &Broker{
 		cfg: newConfig(opts), accounts: make(map[string]*account),
@@ -66,8 +75,10 @@ func Start(opts ...Option) (*Broker, error) {
 	return b, nil
 }
 
-// NewBroker starts a broker that is closed at the end of the test. The test fails when the broker cannot
-// be started, or when it leaves a goroutine or a connection behind.
+// NewBroker starts a broker for a test, with the defaults of Start, and closes
+// it when the test ends. It must be called from the goroutine of the test: if
+// the broker does not start, NewBroker calls t.Fatalf. The test also fails if
+// the broker leaves a goroutine or a connection behind, as Close reports it.
 func NewBroker(t testing.TB, opts ...Option) *Broker {
 	t.Helper()
 	b, err := Start(opts...)
@@ -82,7 +93,8 @@ func NewBroker(t testing.TB, opts ...Option) *Broker {
 	return b
 }
 
-// listen opens the listener and starts accepting.
+// listen opens the listener and starts the goroutine that accepts connections.
+// It fails once the broker is closed.
 func (b *Broker) listen(addr string) error {
 	ln, err := net.Listen("tcp", addr)
 	if err != nil {
@@ -90,7 +102,7 @@ func (b *Broker) listen(addr string) error {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.closed { // meanwhile: nobody would wait for the goroutine
+	if b.closed { // Close came first and would not wait for the goroutine
 		ln.Close()
 		return fmt.Errorf("listen for streams: %w", net.ErrClosed)
 	}
@@ -100,7 +112,7 @@ func (b *Broker) listen(addr string) error {
 	return nil
 }
 
-// accept hands each connection to its goroutines until the listener is closed.
+// accept admits connections until the listener is closed.
 func (b *Broker) accept(ln net.Listener) {
 	defer b.wg.Done()
 	for {
@@ -109,7 +121,8 @@ func (b *Broker) accept(ln net.Listener) {
 			return
 		}
 		if err != nil {
-			// Out of file descriptors, most likely: without a pause this would spin.
+			// The process is probably out of file descriptors.
+			// Without a pause the loop would spin.
 			b.cfg.logger.Warn("accept", "error", err)
 			time.Sleep(10 * time.Millisecond)
 			continue
@@ -118,7 +131,9 @@ func (b *Broker) accept(ln net.Listener) {
 	}
 }
 
-// admit starts a connection, unless the broker refuses or has been stopped meanwhile.
+// admit starts the goroutines of a connection. It resets the connection instead
+// if a test refuses connections, or if the broker was stopped or closed in the
+// meantime.
 func (b *Broker) admit(raw net.Conn, ln net.Listener) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -138,14 +153,17 @@ func (b *Broker) admit(raw net.Conn, ln net.Listener) {
 	b.changed()
 }
 
-// Addr returns the address the broker listens on, host:port. While it is stopped, the last one.
+// Addr returns the address the broker listens on, as host:port. While the
+// broker is stopped, Addr returns the address it listened on last.
 func (b *Broker) Addr() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.ln.Addr().String()
 }
 
-// URI returns the URI of the broker: with its first user, password included, and the virtual host "/".
+// URI returns the URI at which clients reach the broker. It contains the name
+// and password of the first user, the advertised host and port, and the virtual
+// host "/". The scheme is rabbitmq-stream, or rabbitmq-stream+tls with WithTLS.
 func (b *Broker) URI() string { return b.uri(b.cfg.users[0]) }
 
 func (b *Broker) uri(u User) string {
@@ -160,12 +178,18 @@ func (b *Broker) uri(u User) string {
 	return at.String() + "/%2f"
 }
 
-// closeTimeout is how long Close waits for goroutines that have nothing left to wait for.
+// closeTimeout is how long Close waits for the goroutines of the broker. They
+// have nothing left to wait for, so that one that is still running is a bug.
 const closeTimeout = 10 * time.Second
 
-// Close stops the broker, cuts its connections and waits for its goroutines. What was stored is gone.
-// Further calls do nothing. It fails when a goroutine does not end within ten seconds, which is a
-// fault of the broker.
+// Close stops the broker for good: it closes its listeners, cuts its
+// connections and waits for its goroutines. Restart fails afterwards, so that
+// no client can read the stored data again. Methods such as Messages still
+// report that data. Further calls change nothing.
+//
+// Close fails if a goroutine is still running after ten seconds or a connection
+// is left, which is a bug of the broker, or if the management endpoint does not
+// close.
 func (b *Broker) Close() error {
 	b.mu.Lock()
 	b.closed = true
@@ -177,7 +201,7 @@ func (b *Broker) Close() error {
 	b.changed()
 	b.mu.Unlock()
 	if ln != nil {
-		ln.Close() // already closed after Stop: nothing to report
+		ln.Close() // fails after Stop, which has closed it: nothing to report
 	}
 	err := b.mgmt.close()
 	done := make(chan struct{})
@@ -197,7 +221,7 @@ func (b *Broker) Close() error {
 	return err
 }
 
-// changed wakes those who wait for a condition. Called with mu held.
+// changed makes every Await call its condition again. The caller holds mu.
 func (b *Broker) changed() {
 	if b.change != nil {
 		close(b.change)
@@ -205,8 +229,12 @@ func (b *Broker) changed() {
 	}
 }
 
-// Await returns nil as soon as cond is true, asking again after everything that happens in the broker,
-// and the context's error when ctx ends first. cond may call the broker's methods.
+// Await waits until cond returns true. It calls cond at once and again at least
+// after each change in the broker: after each frame from a client, each
+// connection that opens or ends, and each method call that changes the broker.
+// The passing of time is not a change. Await returns nil as soon as cond
+// returns true, and the error of ctx if ctx ends first. It calls cond on the
+// goroutine of its caller; cond may call methods of the broker.
 func (b *Broker) Await(ctx context.Context, cond func() bool) error {
 	for {
 		b.mu.Lock()
@@ -229,7 +257,7 @@ func (b *Broker) Await(ctx context.Context, cond func() bool) error {
 // reset ends a connection with RST.
 func reset(raw net.Conn) {
 	if tcp, ok := raw.(*net.TCPConn); ok {
-		_ = tcp.SetLinger(0) // fails only on a connection that is gone already
+		_ = tcp.SetLinger(0) // fails only on a closed connection
 	}
 	raw.Close()
 }

@@ -202,7 +202,9 @@ func TestHeartbeats(t *testing.T) {
 	c.expect(wire.KeyTune)
 	c.send(&wire.Tune{Heartbeat: 3600}, &wire.Open{Correlation: c.next(), VHost: "/"})
 	c.expect(wire.KeyOpen.Response())
-	for _, step := range []time.Duration{1800e9, 3600e9} { // the first comes though something was sent just now
+	// The first heartbeat comes although the broker has just sent
+	// something.
+	for _, step := range []time.Duration{1800e9, 3600e9} {
 		b.AdvanceHeartbeats(step)
 		if frame, err := c.frames.Next(); err != nil || len(frame) != 4 || frame[1] != 0x17 {
 			t.Fatalf("%x, %v", frame, err)
@@ -210,7 +212,9 @@ func TestHeartbeats(t *testing.T) {
 	}
 	c.send(&wire.Heartbeat{})
 	awaitCond(t, b, "heartbeat received", func() bool { return b.Received(Heartbeat) == 1 })
-	b.AdvanceHeartbeats(3 * 3600e9) // one interval for the heartbeat, two of silence
+	// The client's heartbeat counts for one interval. Two of silence
+	// follow.
+	b.AdvanceHeartbeats(3 * 3600e9)
 	c.expectEnd()
 }
 
@@ -250,8 +254,8 @@ func TestCloseIsIdempotent(t *testing.T) {
 	}
 }
 
-// TestThousandBrokers starts and closes many brokers, each with a connection, and looks for goroutines
-// left behind.
+// TestThousandBrokers starts and closes a thousand brokers, each with a
+// connection. No goroutine may be left behind.
 func TestThousandBrokers(t *testing.T) {
 	before := runtime.NumGoroutine()
 	for range 1000 {
@@ -268,7 +272,8 @@ func TestThousandBrokers(t *testing.T) {
 		}
 		nc.Close()
 	}
-	// The runtime counts a goroutine a moment longer than it works.
+	// The runtime still counts a goroutine for a moment after its function
+	// has returned.
 	after := runtime.NumGoroutine()
 	for end := time.Now().Add(5 * time.Second); after > before && time.Now().Before(end); after = runtime.NumGoroutine() {
 		runtime.Gosched()

@@ -2,25 +2,26 @@ package streamtest
 
 import "github.com/tidemark-go/tidemark/internal/wire"
 
-// RabbitMQ writes what is queued for a stream as one chunk of at most so many entries: the limit doubles
-// while chunks are full and halves when they are not.
+// RabbitMQ writes the entries queued for a stream as chunks of limited length.
+// The limit doubles after a full chunk and halves after one that is not,
+// between these two bounds.
 const (
 	minChunkEntries = 32
 	maxChunkEntries = 8192
 )
 
-// chunkWriter turns the entries of one Publish frame into chunks. Nothing is visible before store. All
-// chunks of a frame share one piece of memory.
+// chunkWriter turns the entries of one Publish frame into chunks. Readers see
+// none of them before store. All chunks of a frame share one buffer.
 type chunkWriter struct {
 	publisher *publisher
 	buf       []byte // headers and entries of all chunks so far
-	start     int    // of the current chunk in buf
-	limit     int    // entries of the current chunk
+	start     int    // where the current chunk begins in buf
+	limit     int    // entries the current chunk may have
 	current   pending
 	full      []pending
-	highest   uint64 // publishing id stored with the reference
-	known     bool   // whether there is one
-	refused   []uint64
+	highest   uint64   // highest publishing id of the reference, this frame included
+	known     bool     // highest is set
+	refused   []uint64 // publishing ids that are not stored
 }
 
 // pending is a chunk that is not stored yet.
@@ -30,7 +31,10 @@ type pending struct {
 	records uint32
 }
 
-// newChunkWriter takes the length of the frame's fields: each entry loses at least its publishing id.
+// newChunkWriter returns a writer for the entries of frame, whose fields are
+// length bytes long. It computes the size of the buffer from that length: an
+// entry in a chunk lacks at least its publishing id, and each chunk adds a
+// header.
 func newChunkWriter(p *publisher, version uint16, frame *wire.Publish, length int) *chunkWriter {
 	perEntry := 8
 	if version == wire.Version2 {
@@ -48,7 +52,9 @@ func newChunkWriter(p *publisher, version uint16, frame *wire.Publish, length in
 
 func grow(limit int) int { return min(2*limit, maxChunkEntries) }
 
-// duplicate reports whether the stream holds this publishing id already, counting those of this frame.
+// duplicate reports whether id is a duplicate: the publisher has a reference,
+// and the stream or this frame has an id as high under that reference. An id
+// that is no duplicate becomes the highest.
 func (w *chunkWriter) duplicate(id uint64) bool {
 	if w.publisher.reference == "" {
 		return false
@@ -60,7 +66,8 @@ func (w *chunkWriter) duplicate(id uint64) bool {
 	return false
 }
 
-// add appends an entry to the current chunk, or to a new one when that is full.
+// add appends an entry to the current chunk. If that chunk is full, add begins
+// the next one.
 func (w *chunkWriter) add(e *wire.PublishEntry) {
 	p := &w.current
 	if int(p.entries) == w.limit {
@@ -78,12 +85,12 @@ func (w *chunkWriter) add(e *wire.PublishEntry) {
 	if p.chunk.filters == nil {
 		p.chunk.filters = make(map[string]struct{})
 	}
-	if _, there := p.chunk.filters[string(e.Filter)]; !there { // the look-up does not allocate
+	if _, found := p.chunk.filters[string(e.Filter)]; !found { // the look-up does not allocate
 		p.chunk.filters[string(e.Filter)] = struct{}{}
 	}
 }
 
-// finish ends the current chunk.
+// finish moves the current chunk to the full ones.
 func (w *chunkWriter) finish() {
 	w.current.chunk.trailer = trailerLength(w.publisher.reference)
 	w.current.chunk.bytes = w.buf[w.start:len(w.buf):len(w.buf)]
@@ -91,8 +98,9 @@ func (w *chunkWriter) finish() {
 	w.current = pending{}
 }
 
-// trailerLength is what the header of a chunk says of the publisher reference that RabbitMQ keeps behind
-// the entries and never delivers: type and length of the reference, the reference, the publishing id.
+// trailerLength returns the trailer length in the header of a chunk. RabbitMQ
+// stores a publisher reference behind the entries, as type, length, reference
+// and publishing id. It never delivers those bytes, but the header counts them.
 func trailerLength(reference string) uint32 {
 	if reference == "" {
 		return 0
@@ -100,7 +108,7 @@ func trailerLength(reference string) uint32 {
 	return uint32(1 + 1 + len(reference) + 8)
 }
 
-// store appends the chunks to the stream and remembers the publishing id.
+// store appends the chunks to the stream and records the highest publishing id.
 func (w *chunkWriter) store(now int64) {
 	s := w.publisher.stream
 	if w.current.entries > 0 {
@@ -110,7 +118,8 @@ func (w *chunkWriter) store(now int64) {
 		w.finish()
 	}
 	s.batch = w.limit
-	// Duplicates leave room unused, and chunks stay for long.
+	// Duplicates leave a part of the buffer unused. Chunks may stay for
+	// long, so those of a buffer that is less than half full are copied.
 	wasteful := cap(w.buf) > 2*len(w.buf)
 	for _, p := range w.full {
 		if wasteful {

@@ -2,42 +2,52 @@ package streamtest
 
 import "time"
 
-// clock is real time plus what a test has added. Guarded by Broker.mu.
+// clock holds what a test has added to the real time. Broker.mu guards it.
 type clock struct {
-	data  time.Duration // timestamps and retention
-	beats time.Duration // heartbeats and time-outs of the protocol
+	data  time.Duration // added to the time of data, see Broker.now
+	beats time.Duration // added to the time of the protocol, see Broker.protocolNow
 }
 
-// now is the time of the data: chunk timestamps and retention.
+// now returns the time that stamps chunks and decides on retention by age.
 func (b *Broker) now() time.Time { return time.Now().Add(b.clock.data) }
 
-// beat is the time of the protocol: heartbeats and time-outs.
-func (b *Broker) beat() time.Time { return time.Now().Add(b.clock.beats) }
+// protocolNow returns the time that heartbeats and time-outs go by.
+func (b *Broker) protocolNow() time.Time { return time.Now().Add(b.clock.beats) }
 
-// Now returns the broker's time, as chunks are stamped with it.
+// Now returns the time with which the broker stamps chunks. It is the real time
+// unless WithStartTime or Advance moved it.
 func (b *Broker) Now() time.Time {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.now()
 }
 
-// Advance moves the broker's clock by d and lets retention by age take effect. Heartbeats do not notice:
-// a test that ages data by a week would otherwise lose its connections; see AdvanceHeartbeats.
+// Advance moves the clock of the data forward by d and removes the data that
+// retention no longer keeps. It does not affect heartbeats and time-outs, so
+// that a test can age data by a week and keep its connections.
+// AdvanceHeartbeats moves their clock.
 func (b *Broker) Advance(d time.Duration) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.clock.data += d
 	for _, vh := range b.vhosts {
 		for _, s := range vh.streams {
-			b.account(s, func() { s.log.retain(b.now().UnixMilli()) })
+			b.trackSize(s, func() { s.log.retain(b.now().UnixMilli()) })
 		}
 	}
 	b.changed()
 }
 
-// AdvanceHeartbeats lets d pass for the connections as if nobody had sent anything: heartbeats that fall
-// due are sent, connections silent for too long are closed, as are handshakes and consumer updates that
-// were left unanswered.
+// AdvanceHeartbeats moves the clock of the protocol forward by d, as if no
+// client had sent anything in that time. The broker sends the heartbeats that
+// fall due. It closes a connection if one of these times has run out:
+//
+//   - two heartbeat checks in a row without a byte from the client; checks are
+//     one heartbeat interval apart, so that this takes two to three intervals
+//     of silence;
+//   - half a heartbeat interval between Tune and Open;
+//   - 10 seconds for a step of the handshake, or for the answer to Close;
+//   - 60 seconds for the answer to a ConsumerUpdate.
 func (b *Broker) AdvanceHeartbeats(d time.Duration) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -10,10 +10,12 @@ import (
 	"github.com/tidemark-go/tidemark/internal/wire"
 )
 
-// SaslAuthenticate, at the start of a connection and again later, and permissions.
+// This file handles SaslAuthenticate, both in the handshake and on a ready
+// connection, and checks permissions.
 //
-// Not implemented: AMQPLAIN, OAuth 2, challenges. Permissions do not change while the broker runs, so that
-// re-authentication never takes publishers or subscriptions away.
+// Not implemented: AMQPLAIN, OAuth 2 and challenges. Permissions do not change
+// while the broker runs, so that re-authentication never removes publishers or
+// subscriptions.
 
 const (
 	mechanismPlain     = "PLAIN"
@@ -32,7 +34,7 @@ func (c *conn) mechanisms() []string {
 	return list
 }
 
-// external reports whether clients may prove who they are by a certificate.
+// external reports whether a client may log in with a TLS certificate.
 func (c *conn) external() bool {
 	return c.b.cfg.tls != nil && c.b.cfg.tls.ClientAuth >= tls.VerifyClientCertIfGiven
 }
@@ -50,7 +52,8 @@ func (c *conn) authenticate(req *wire.SaslAuthenticate) {
 	c.send(&wire.Tune{FrameMax: c.b.cfg.frameMax, Heartbeat: uint32(c.b.cfg.heartbeat.Seconds())})
 }
 
-// reauthenticate renews the login of a connection that is ready: same mechanism, same user.
+// reauthenticate renews the login of a ready connection. The mechanism and the
+// user must stay the same.
 func (c *conn) reauthenticate(req *wire.SaslAuthenticate) {
 	if req.Mechanism != c.mechanism {
 		c.fail(wire.KeySaslAuthenticate, req.Correlation, wire.CodeSaslCannotChangeMechanism)
@@ -67,20 +70,21 @@ func (c *conn) reauthenticate(req *wire.SaslAuthenticate) {
 	c.send(&wire.SaslAuthenticateResponse{Correlation: req.Correlation, Code: wire.CodeOK})
 }
 
-// identify finds the account that the client proves to be.
+// identify returns the account that the client proves to own.
 func (c *conn) identify(req *wire.SaslAuthenticate) (*account, wire.Code) {
 	switch {
 	case req.Mechanism == mechanismPlain:
 		return c.identifyPlain(req.Data)
 	case req.Mechanism == mechanismAnonymous && c.b.cfg.anonymous != "":
-		return c.b.named(c.b.cfg.anonymous)
+		return c.b.accountNamed(c.b.cfg.anonymous)
 	case req.Mechanism == mechanismExternal && c.external():
 		return c.identifyExternal()
 	}
 	return nil, wire.CodeSaslMechanismNotSupported
 }
 
-// identifyPlain reads NUL user NUL password. RabbitMQ knows no authorization identity before the first NUL.
+// identifyPlain checks the data of SASL PLAIN: NUL user NUL password. Like
+// RabbitMQ it refuses an authorization identity before the first NUL.
 func (c *conn) identifyPlain(data []byte) (*account, wire.Code) {
 	parts := bytes.Split(data, []byte{0})
 	if len(parts) != 3 || len(parts[0]) > 0 {
@@ -101,7 +105,8 @@ func loopback(addr net.Addr) bool {
 	return ok && tcp.IP.IsLoopback()
 }
 
-// identifyExternal takes the user from the common name of the verified client certificate.
+// identifyExternal returns the account named by the common name of the verified
+// client certificate.
 func (c *conn) identifyExternal() (*account, wire.Code) {
 	tc, ok := c.nc.(*tls.Conn)
 	if !ok {
@@ -111,10 +116,11 @@ func (c *conn) identifyExternal() (*account, wire.Code) {
 	if len(chains) == 0 {
 		return nil, wire.CodeAuthenticationFailure
 	}
-	return c.b.named(chains[0][0].Subject.CommonName)
+	return c.b.accountNamed(chains[0][0].Subject.CommonName)
 }
 
-func (b *Broker) named(user string) (*account, wire.Code) {
+// accountNamed returns the account of a user, without asking for a password.
+func (b *Broker) accountNamed(user string) (*account, wire.Code) {
 	if a := b.accounts[user]; a != nil {
 		return a, wire.CodeOK
 	}
@@ -126,16 +132,17 @@ func (a *account) mayEnter(vhost string) bool {
 	return a.permissions == nil || a.permissions[vhost] != nil
 }
 
-// The three things a permission is about.
+// These functions select one of the three patterns of a permission, for may.
 func configure(p *patterns) *regexp.Regexp { return p.configure }
 func write(p *patterns) *regexp.Regexp     { return p.write }
 func read(p *patterns) *regexp.Regexp      { return p.read }
 
-// may reports whether the connection's user has that permission on name.
-func (c *conn) may(what func(*patterns) *regexp.Regexp, name string) bool {
+// may reports whether the pattern that kind selects lets the user of the
+// connection use name. kind is configure, write or read.
+func (c *conn) may(kind func(*patterns) *regexp.Regexp, name string) bool {
 	if c.user.permissions == nil {
 		return true
 	}
 	p := c.user.permissions[c.vhost.name]
-	return p != nil && what(p).MatchString(name)
+	return p != nil && kind(p).MatchString(name)
 }

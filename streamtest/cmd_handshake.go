@@ -6,10 +6,14 @@ import (
 	"github.com/tidemark-go/tidemark/internal/wire"
 )
 
-// PeerProperties, SaslHandshake, Tune, Open, ExchangeCommandVersions and Close.
+// This file handles PeerProperties, SaslHandshake, Tune, Open,
+// ExchangeCommandVersions and Close.
 //
-// Not implemented: limits on the number of connections per virtual host, user or node. Unlike in RabbitMQ
-// refusals come at once, not after three seconds, and an unknown key in ExchangeCommandVersions is ignored.
+// Not implemented: limits on the number of connections per virtual host, user
+// or node. Two things differ from RabbitMQ. The broker refuses a login or a
+// virtual host at once, RabbitMQ after three seconds. The broker ignores an
+// unknown key in ExchangeCommandVersions, on which RabbitMQ ends the
+// connection.
 
 func (c *conn) peerProperties(req *wire.PeerProperties) {
 	c.properties = req.Properties
@@ -25,10 +29,11 @@ func (c *conn) peerProperties(req *wire.PeerProperties) {
 	})
 }
 
-// advance enters the next phase of the handshake, whose step has its own time-out.
+// advance enters a phase of the handshake and gives the client stepTimeout for
+// its next command.
 func (c *conn) advance(to phase) {
 	c.phase = to
-	c.timers.deadline = c.b.beat().Add(stepTimeout)
+	c.timers.deadline = c.b.protocolNow().Add(stepTimeout)
 }
 
 func (c *conn) saslHandshake(req *wire.SaslHandshake) {
@@ -65,7 +70,8 @@ func (c *conn) open(req *wire.Open) {
 	})
 }
 
-// serverCommands are the commands that clients may send once the connection is open, with their versions.
+// serverCommands lists the commands that a client may send on a ready
+// connection, with their versions.
 var serverCommands = func() []wire.CommandVersion {
 	var list []wire.CommandVersion
 	for _, key := range []wire.Key{
@@ -86,7 +92,8 @@ var serverCommands = func() []wire.CommandVersion {
 
 func (c *conn) exchangeVersions(req *wire.ExchangeCommandVersions) {
 	for _, v := range req.Commands {
-		// Exactly, and there is no way back.
+		// RabbitMQ switches to version 2 only if it is the client's
+		// highest, and never switches back.
 		if v.Key == wire.KeyDeliver && v.Max == wire.Version2 {
 			c.deliver = wire.Version2
 		}

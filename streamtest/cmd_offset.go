@@ -2,22 +2,23 @@ package streamtest
 
 import "github.com/tidemark-go/tidemark/internal/wire"
 
-// StoreOffset and QueryOffset.
+// This file handles StoreOffset and QueryOffset.
 //
-// Not implemented: storing an offset does not take an offset of the stream as in RabbitMQ, which writes it
-// to the log (a test can have that gap from Broker.SkipOffsets).
+// Not implemented: RabbitMQ writes a stored offset to the log, where it may
+// take an offset of the stream. Here it takes none. A test makes such a gap
+// with Broker.SkipOffsets.
 
 func (c *conn) storeOffset(req *wire.StoreOffset) {
 	s, code := c.find(req.Stream)
 	if code != wire.CodeOK || len(req.Reference) > maxReference || !c.may(read, req.Stream) {
-		return // never answered
+		return // StoreOffset has no answer, not even an error
 	}
 	c.touched[s] = struct{}{}
 	if c.b.faults.loseStore() {
 		c.b.cfg.logger.Info("store lost", "stream", s.name, "reference", req.Reference, "offset", req.Offset)
 		return
 	}
-	if _, known := s.offsets[req.Reference]; c.b.remember(s, known, req.Reference) {
+	if _, known := s.offsets[req.Reference]; c.b.reserveReference(s, known, req.Reference) {
 		s.offsets[req.Reference] = req.Offset
 	}
 }
@@ -37,7 +38,8 @@ func (c *conn) queryOffset(req *wire.QueryOffset) {
 	c.send(&wire.QueryOffsetResponse{Correlation: req.Correlation, Code: wire.CodeOK, Offset: offset})
 }
 
-// dropOffsets forgets stored offsets that lie before what retention has left.
+// dropOffsets deletes the stored offsets that lie before the first retained
+// chunk.
 func (s *stream) dropOffsets() {
 	for reference, offset := range s.offsets {
 		if offset < s.log.chunks[0].first {

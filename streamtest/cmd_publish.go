@@ -6,12 +6,15 @@ import (
 	"github.com/tidemark-go/tidemark/internal/wire"
 )
 
-// DeclarePublisher, Publish, DeletePublisher, QueryPublisherSequence.
+// This file handles DeclarePublisher, Publish, DeletePublisher and
+// QueryPublisherSequence.
 //
-// Not implemented: several frames in one chunk (each Publish frame becomes one chunk of its own or, as
-// RabbitMQ cuts them, several); forgetting of all but the 255 latest publisher references.
+// Not implemented: RabbitMQ may put several Publish frames into one chunk. Here
+// each frame becomes a chunk of its own, or several if it has more entries than
+// chunkWriter allows in one. RabbitMQ forgets all publisher references but the
+// latest 255. The broker keeps them all.
 
-// publisher is a publisher of one connection.
+// publisher is a publisher that a connection has declared.
 type publisher struct {
 	id        uint8
 	reference string // empty: no deduplication
@@ -20,7 +23,7 @@ type publisher struct {
 
 const (
 	maxReference    = 255
-	maxUncompressed = 64 << 20 // of a sub-batch
+	maxUncompressed = 64 << 20 // bytes of a sub-batch
 )
 
 func (c *conn) declarePublisher(req *wire.DeclarePublisher) {
@@ -44,7 +47,8 @@ func (c *conn) addPublisher(req *wire.DeclarePublisher) wire.Code {
 	return wire.CodeOK
 }
 
-// publishes reports whether the connection has a publisher of that reference on that stream already.
+// publishes reports whether the connection already has a publisher with the
+// reference and stream of req. Publishers without a reference do not count.
 func (c *conn) publishes(req *wire.DeclarePublisher) bool {
 	for _, p := range c.publishers {
 		if req.Reference != "" && p.reference == req.Reference && p.stream.name == req.Stream {
@@ -77,7 +81,8 @@ func (c *conn) querySequence(req *wire.QueryPublisherSequence) {
 	})
 }
 
-// publish stores the messages of a Publish frame. Of one that is cut short, those before the cut.
+// publish stores the messages of a Publish frame and confirms them. If an entry
+// is malformed, publish stores the entries before it and returns an error.
 func (c *conn) publish(version uint16, fields []byte) error {
 	frame, err := wire.DecodePublish(version, fields)
 	if err != nil {
@@ -109,7 +114,8 @@ func (c *conn) publish(version uint16, fields []byte) error {
 	return nil
 }
 
-// addEntry puts one entry into the chunk being written, unless it is a duplicate or refused.
+// addEntry adds an entry to the chunk, unless the entry is a duplicate or an
+// invalid sub-batch.
 func (c *conn) addEntry(w *chunkWriter, e *wire.PublishEntry) {
 	switch {
 	case e.Batch && !validBatch(&e.Entry):
@@ -122,13 +128,15 @@ func (c *conn) addEntry(w *chunkWriter, e *wire.PublishEntry) {
 	}
 }
 
-// validBatch is what RabbitMQ 4.3.5 and later ask of a sub-batch.
+// validBatch reports whether a sub-batch passes the checks of RabbitMQ 4.3.5
+// and later.
 func validBatch(e *wire.Entry) bool {
 	return e.Records > 0 && e.Compression <= wire.CompressionZstd && e.Uncompressed <= maxUncompressed &&
 		uint64(e.Records)*4 <= uint64(e.Uncompressed) && (len(e.Body) > 0 || e.Compression == wire.CompressionNone)
 }
 
-// refuseRest stores what came before an invalid sub-batch and refuses it and all that follow in the frame.
+// refuseRest stores the entries before an invalid sub-batch, and refuses that
+// sub-batch and all entries after it.
 func (c *conn) refuseRest(w *chunkWriter, frame *wire.Publish) error {
 	for e := (wire.PublishEntry{}); frame.Next(&e); {
 		w.refused = append(w.refused, e.PublishingID)
@@ -141,6 +149,7 @@ func (c *conn) refuseRest(w *chunkWriter, frame *wire.Publish) error {
 	return nil
 }
 
+// refusePublish answers every message of the frame with code and stores none.
 func (c *conn) refusePublish(frame *wire.Publish, code wire.Code) error {
 	for e := (wire.PublishEntry{}); frame.Next(&e); {
 		c.ids = append(c.ids, e.PublishingID)
@@ -152,13 +161,15 @@ func (c *conn) refusePublish(frame *wire.Publish, code wire.Code) error {
 	return crash(frame.Err())
 }
 
-// crash says that RabbitMQ's process dies of the error: it parses the entries of a frame one by one.
+// crash marks err as one on which RabbitMQ's connection process dies. RabbitMQ
+// parses the entries of a frame one by one, so that it notices the error late.
 func crash(err error) error { return fmt.Errorf("%w: %w", errCrash, err) }
 
-// commit stores the chunks and confirms: what was dropped as duplicate first, then what was stored.
+// commit stores the chunks. It confirms first the messages that it dropped as
+// duplicates, then those that it stored.
 func (c *conn) commit(w *chunkWriter) {
 	s := w.publisher.stream
-	c.b.account(s, func() { w.store(c.b.now().UnixMilli()) })
+	c.b.trackSize(s, func() { w.store(c.b.now().UnixMilli()) })
 	for _, ids := range [][]uint64{c.dups, c.ids} {
 		if len(ids) > 0 {
 			c.confirm(w.publisher.id, ids)

@@ -6,10 +6,11 @@ import (
 	"github.com/tidemark-go/tidemark/internal/wire"
 )
 
-// Create, Delete, Metadata and StreamStats.
+// This file handles Create, Delete, Metadata and StreamStats.
 //
-// Not implemented: classic and quorum queues, whose names a stream may not have; more than one node, hence
-// no replicas. Unlike in RabbitMQ an invalid max-age or max-length-bytes is refused.
+// Not implemented: classic and quorum queues, whose names RabbitMQ refuses to a
+// stream; further nodes, and with them replicas. Unlike RabbitMQ the broker
+// refuses an invalid max-age or max-length-bytes.
 
 func (c *conn) create(req *wire.Create) {
 	name := cleanName(req.Stream)
@@ -30,7 +31,8 @@ func (c *conn) delete(req *wire.Delete) {
 		c.reply(wire.KeyDelete, req.Correlation, wire.CodeStreamDoesNotExist)
 		return
 	}
-	// The answer comes first, then the update for what this connection had on the stream.
+	// If this connection used the stream, its MetadataUpdate follows the
+	// answer.
 	c.reply(wire.KeyDelete, req.Correlation, wire.CodeOK)
 	c.b.deleteStream(s)
 }
@@ -58,14 +60,17 @@ func (c *conn) metadata(req *wire.Metadata) {
 	c.send(resp)
 }
 
-// nodes is the one node there is, under exactly the address that Open advertises: clients compare them.
+// nodes returns the only node of the broker. Its address equals the one that
+// Open advertises, because clients compare the two.
 func (b *Broker) nodes() []wire.BrokerAddress {
 	host, port := b.cfg.advertise(b.ln.Addr())
-	n, _ := strconv.ParseUint(port, 10, 32) // a port of a listener, or checked as an option
+	// n is 0 if WithAdvertised was given a port that is not a number.
+	n, _ := strconv.ParseUint(port, 10, 32)
 	return []wire.BrokerAddress{{Reference: 0, Host: host, Port: uint32(n)}}
 }
 
-// refusedMetadata answers Metadata with one code for every stream, which is how it carries codes.
+// refusedMetadata returns an answer to Metadata with code for each stream. The
+// answer has no code of its own.
 func refusedMetadata(req *wire.Metadata, code wire.Code) *wire.MetadataResponse {
 	resp := &wire.MetadataResponse{Correlation: req.Correlation}
 	for _, name := range req.Streams {

@@ -7,12 +7,16 @@ import (
 	"github.com/tidemark-go/tidemark/internal/wire"
 )
 
-// Subscribe, Unsubscribe, Credit, ResolveOffsetSpec. ConsumerUpdate is in sac.go.
+// This file handles Subscribe, Unsubscribe, Credit and ResolveOffsetSpec.
+// sac.go handles ConsumerUpdate.
 //
-// Not implemented: chunk_selector, since there are no chunks but those of messages. Unlike in RabbitMQ,
-// which waits for half of the initial credit to come back, chunks are sent as soon as there is any credit.
+// Not implemented: the property chunk_selector. All chunks hold messages, so
+// that a client has nothing to select. The broker sends a chunk as soon as a
+// subscription has any credit. RabbitMQ first waits until more than half of the
+// initial credit is back.
 
-// subscription is a consumer's place in a stream.
+// subscription is a subscription of a connection, with its position in the
+// stream.
 type subscription struct {
 	conn       *conn
 	id         uint8
@@ -20,13 +24,13 @@ type subscription struct {
 	spec       wire.OffsetSpec
 	credit     int
 	properties wire.Properties
-	filter     *filter // nil: everything
+	filter     *filter // nil: all chunks
 
-	attached bool      // chunks are sent
-	notUntil time.Time // the first chunk; zero once that time is over
+	attached bool      // position is set and chunks may be sent
+	notUntil time.Time // real time before which no chunk is sent; zero: no wait
 	position uint64    // number of the next chunk
-	group    *group    // of a single active consumer; nil: an ordinary one
-	active   bool      // in its group
+	group    *group    // the group of a single active consumer; nil: none
+	active   bool      // the active member of group
 }
 
 func (c *conn) subscribe(req *wire.Subscribe) {
@@ -46,13 +50,15 @@ func (c *conn) subscribe(req *wire.Subscribe) {
 	s.attach(s.spec)
 }
 
-// firstChunkAfter keeps the first chunk out of the TCP segment of the answer to Subscribe. RabbitMQ needs
-// that long to open its log, and programs rely on it: in Node.js both would be handled before the program
-// has the consumer that it asked for.
+// firstChunkAfter is how long the broker holds the first chunk back after
+// Subscribe, so that the chunk does not share a TCP segment with the answer.
+// RabbitMQ takes that long to open its log, and programs rely on it: Node.js
+// would handle both before the program has the consumer that it asked for.
 const firstChunkAfter = time.Millisecond
 
-// rest returns how long nothing is sent yet.
-func (s *subscription) rest() time.Duration {
+// untilFirstChunk returns how long the first chunk must still wait, 0 for not
+// at all.
+func (s *subscription) untilFirstChunk() time.Duration {
 	if s.notUntil.IsZero() {
 		return 0
 	}
@@ -63,7 +69,8 @@ func (s *subscription) rest() time.Duration {
 	return rest
 }
 
-// newSubscription validates a Subscribe.
+// newSubscription validates a Subscribe. It returns the subscription, or nil
+// and the code that says why it refuses.
 func (c *conn) newSubscription(req *wire.Subscribe) (*subscription, wire.Code) {
 	name, named, single := singleActive(req.Properties)
 	if !c.may(read, req.Stream) {
@@ -93,7 +100,7 @@ func (c *conn) newSubscription(req *wire.Subscribe) (*subscription, wire.Code) {
 	}, wire.CodeOK
 }
 
-// subscription returns the one with this id, or nil.
+// subscription returns the connection's subscription with this id, or nil.
 func (c *conn) subscription(id uint8) *subscription {
 	for _, s := range c.subs {
 		if s.id == id {
@@ -103,7 +110,8 @@ func (c *conn) subscription(id uint8) *subscription {
 	return nil
 }
 
-// attach makes the subscription read from where the spec points.
+// attach sets the position to where spec points and lets the writer send
+// chunks.
 func (s *subscription) attach(spec wire.OffsetSpec) {
 	s.position = s.stream.log.resolve(spec)
 	s.attached = true
@@ -125,14 +133,16 @@ func (c *conn) unsubscribe(req *wire.Unsubscribe) {
 	}
 }
 
-// remove takes a subscription off the connection and its stream.
+// remove deletes a subscription from the connection and from the readers of its
+// stream. It leaves the group alone.
 func (c *conn) remove(s *subscription) {
 	s.attached = false
 	c.subs = slices.DeleteFunc(c.subs, func(x *subscription) bool { return x == s })
 	delete(s.stream.readers, s)
 }
 
-// untouch forgets that the connection used a stream once nothing of it is left there.
+// untouch marks a stream as unused by the connection, unless the connection
+// still has a publisher or a subscription on it.
 func (c *conn) untouch(stream *stream) {
 	for _, p := range c.publishers {
 		if p.stream == stream {
@@ -147,7 +157,8 @@ func (c *conn) untouch(stream *stream) {
 	delete(c.touched, stream)
 }
 
-// forget removes all that the connection has on a stream, and tells the client if there was anything.
+// forget removes the connection's publishers and subscriptions on a stream. If
+// the connection used the stream, it sends the client a MetadataUpdate.
 func (c *conn) forget(stream *stream) {
 	if _, used := c.touched[stream]; !used {
 		return
@@ -191,7 +202,8 @@ func (c *conn) resolveOffsetSpec(req *wire.ResolveOffsetSpec) {
 		c.fail(wire.KeyResolveOffsetSpec, req.Correlation, code)
 		return
 	}
-	// A filter in the properties makes no difference: it is where a reader attaches, not what it is sent.
+	// The properties may contain a filter. It does not matter: the answer
+	// says where a reader attaches, not what it is sent.
 	c.send(&wire.ResolveOffsetSpecResponse{
 		Correlation: req.Correlation, Code: wire.CodeOK, Type: wire.OffsetAt, Offset: s.log.offsetOf(s.log.resolve(req.Spec)),
 	})

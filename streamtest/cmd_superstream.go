@@ -6,25 +6,27 @@ import (
 	"github.com/tidemark-go/tidemark/internal/wire"
 )
 
-// CreateSuperStream, DeleteSuperStream, Route and Partitions.
+// This file handles CreateSuperStream, DeleteSuperStream, Route and Partitions.
 //
-// Not implemented: exchanges other than super streams; the predefined ones exist but have no bindings.
+// Not implemented: exchanges other than super streams. The predefined exchanges
+// exist, without bindings.
 
 const maxPartitions = 1000
 
-// predefined are the exchanges that every virtual host has, without bindings.
+// predefined lists the exchanges that RabbitMQ creates in every virtual host.
 var predefined = []string{"", "amq.direct", "amq.fanout", "amq.headers", "amq.match", "amq.topic", "amq.rabbitmq.trace"}
 
-// superStream is an exchange whose bindings lead to its partitions.
+// superStream is a super stream: in RabbitMQ an exchange whose bindings lead to
+// the partitions.
 type superStream struct {
 	name     string
 	bindings []binding // in the order of the partitions
 }
 
-// binding is a partition and the routing key that leads to it.
+// binding leads from a routing key to a partition.
 type binding struct {
 	stream, key string
-	order       int
+	order       int // index of the partition
 }
 
 func (c *conn) createSuperStream(req *wire.CreateSuperStream) {
@@ -41,14 +43,17 @@ func (c *conn) addSuperStream(req *wire.CreateSuperStream) wire.Code {
 		req.Arguments = append(req.Arguments, wire.Property{Key: "queue-leader-locator", Value: "balanced"})
 	}
 	for i, partition := range req.Partitions {
-		c.vhost.createStream(partition, req.Arguments) // checked above: cannot fail
+		// checkSuperStream has ruled out every failure but a full
+		// memory, after which the partition is missing.
+		c.vhost.createStream(partition, req.Arguments)
 		super.bindings = append(super.bindings, binding{stream: partition, key: req.BindingKeys[i], order: i})
 	}
 	c.vhost.supers[name] = super
 	return wire.CodeOK
 }
 
-// checkSuperStream looks at everything before anything is created, so that nothing is left half-way.
+// checkSuperStream checks the name and all partitions before the first is
+// created, so that a refused request creates nothing.
 func (c *conn) checkSuperStream(name string, req *wire.CreateSuperStream) wire.Code {
 	if !validName(name) || len(req.Partitions) != len(req.BindingKeys) ||
 		len(req.Partitions) > maxPartitions {
@@ -72,7 +77,9 @@ func (c *conn) checkSuperStream(name string, req *wire.CreateSuperStream) wire.C
 	if c.vhost.supers[name] != nil || slices.ContainsFunc(req.Partitions, c.exists) {
 		return wire.CodeStreamAlreadyExists
 	}
-	// Only now, and unlike in Create: RabbitMQ stumbles over it while it declares the first partition.
+	// RabbitMQ finds an invalid argument only when it declares the first
+	// partition. Hence the check comes last, needs a partition, and has
+	// another code than in Create.
 	if _, valid := parseArguments(req.Arguments); !valid && len(req.Partitions) > 0 {
 		return wire.CodeInternalError
 	}
@@ -126,8 +133,9 @@ func (c *conn) partitions(req *wire.Partitions) {
 	c.send(resp)
 }
 
-// findSuper returns a super stream the user may write to, or the code that says why not; of an exchange
-// without bindings there is only the code.
+// findSuper returns a super stream that the user may write to, or nil and the
+// code that says why not. For a predefined exchange, which has no bindings, it
+// returns nil and CodeOK.
 func (c *conn) findSuper(name string) (*superStream, wire.Code) {
 	if !c.may(write, name) {
 		return nil, wire.CodeAccessRefused

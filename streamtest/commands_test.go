@@ -91,6 +91,7 @@ func TestMissingStream(t *testing.T) {
 	}
 }
 
+// checkFrame fails the test unless both frames have the same encoding.
 func checkFrame(t *testing.T, got, want wire.Frame) {
 	t.Helper()
 	x, errX := wire.Append(nil, got)
@@ -152,7 +153,9 @@ func TestStreamStats(t *testing.T) {
 	c.confirmed()
 	c.publish(1, 4, 5)
 	c.confirmed()
-	if got := stats(); !slices.Equal(got, []int64{3, 4, 0, 3}) { // committed chunk and offset, first, last
+	// The values are: committed chunk, committed offset, first chunk, last
+	// chunk.
+	if got := stats(); !slices.Equal(got, []int64{3, 4, 0, 3}) {
 		t.Errorf("two chunks: %d", got)
 	}
 }

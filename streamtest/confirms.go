@@ -7,15 +7,17 @@ import (
 	"github.com/tidemark-go/tidemark/internal/wire"
 )
 
-// heldConfirm is a PublishConfirm that is not sent yet because a test delays or withholds confirms.
+// heldConfirm is a PublishConfirm that the broker holds back because a test
+// delays or withholds confirms.
 type heldConfirm struct {
 	publisher uint8
 	frame     []byte
-	ids       int
-	due       time.Time // zero: only when released
+	ids       int       // how many messages it confirms
+	due       time.Time // real time at which it is sent; zero: only when released
 }
 
-// confirm tells the client what is stored; sooner or later, as the faults say.
+// confirm sends a PublishConfirm, or holds it back as the faults demand. It
+// keeps the order of confirms.
 func (c *conn) confirm(publisher uint8, ids []uint64) {
 	f := &c.b.faults
 	if !f.withhold && f.delay == 0 && len(c.held) == 0 {
@@ -31,7 +33,8 @@ func (c *conn) confirm(publisher uint8, ids []uint64) {
 	c.signal()
 }
 
-// releaseConfirms moves the confirms that are due to out, and returns how long the next one has.
+// releaseConfirms moves the held confirms that are due to out. It returns how
+// long the next one must still wait.
 func (c *conn) releaseConfirms() time.Duration {
 	now := time.Now()
 	for len(c.held) > 0 {
@@ -50,7 +53,8 @@ func (c *conn) releaseConfirms() time.Duration {
 	return time.Hour
 }
 
-// dropHeld discards the held confirms of a publisher that is gone: clients use its id again.
+// dropHeld discards the held confirms of a deleted publisher. A client may
+// reuse the id and would take them for confirms of the new publisher.
 func (c *conn) dropHeld(publisher uint8) {
 	c.held = slices.DeleteFunc(c.held, func(h heldConfirm) bool {
 		if h.publisher == publisher {

@@ -12,7 +12,8 @@ import (
 	"github.com/tidemark-go/tidemark/internal/wire"
 )
 
-// phase is how far a connection has come: which command it must send next.
+// phase says how far a connection has come. Up to phaseOpen it names the
+// command that the client must send next.
 type phase int
 
 const (
@@ -22,50 +23,60 @@ const (
 	phaseTune
 	phaseOpen
 	phaseReady
-	phaseClosing // the server has sent Close and waits for the answer
+	phaseClosing // the broker has sent Close and waits for the answer
 )
 
 const (
-	maxPreOpenFrame = 8192             // before Open, as RabbitMQ 4.3.5
-	stepTimeout     = 10 * time.Second // per step of the handshake, and for the answer to Close
-	maxPending      = 1 << 20          // bytes of answers not yet written above which no frame is handled
-	maxHeld         = 50_000           // unconfirmed messages above which no frame is handled
+	// maxPreOpenFrame is the longest frame before Open, as in RabbitMQ
+	// 4.3.5.
+	maxPreOpenFrame = 8192
+	// stepTimeout is how long a client may take for a step of the
+	// handshake, and to answer Close.
+	stepTimeout = 10 * time.Second
+	// While a connection has more than maxPending bytes of answers to
+	// write, the broker handles none of its frames.
+	maxPending = 1 << 20
+	// While the broker holds the confirms of more than maxHeld messages
+	// back, it handles no frame of the connection. RabbitMQ has the same
+	// limit.
+	maxHeld = 50_000
 )
 
-// conn is a client's connection. Broker.mu guards all fields below the blank line.
+// conn is a client's connection. Broker.mu guards all fields below the blank
+// line.
 type conn struct {
 	b        *Broker
-	raw      net.Conn // the TCP connection, closed to cut it
-	nc       net.Conn // what is read and written: raw, or TLS on top of it
+	raw      net.Conn // the TCP connection; closing it cuts the client off
+	nc       net.Conn // the connection to read and write: raw, or TLS over it
 	frames   *wire.FrameReader
-	received atomic.Uint64 // bytes
-	wake     chan struct{} // the writer looks again
+	received atomic.Uint64 // bytes read so far
+	wake     chan struct{} // wakes the writer, see signal
 	name     string
 
 	phase      phase
-	properties wire.Properties // of the client
+	properties wire.Properties // sent by the client
 	mechanism  string
 	user       *account
 	vhost      *vhost
-	deliver    uint16 // version of Deliver
+	deliver    uint16 // version of Deliver that the client wants
 
 	publishers map[uint8]*publisher
 	subs       []*subscription
-	touched    map[*stream]struct{} // streams whose end the client is told of
-	updates    map[uint32]*subscription
+	touched    map[*stream]struct{}     // streams whose end the client is told of
+	updates    map[uint32]*subscription // unanswered updates, by correlation id
 	nextUpdate uint32
-	ids, dups  []uint64 // scratch of publish
+	ids, dups  []uint64 // ids stored and dropped by publish, which reuses them
 
-	out     []byte     // frames to be written, in order
-	room    *sync.Cond // out has been taken, or the connection is gone
+	out     []byte     // frames to write, in order
+	room    *sync.Cond // signalled when a reason to wait may have ended
 	held    []heldConfirm
-	nHeld   int
-	turn    int // subscription that is served first
+	nHeld   int // messages whose confirms are in held
+	turn    int // index of the subscription that is served first
 	timers  timers
-	gone    bool // detached: no state left, nothing is handled
-	flush   bool // gone, but what is in out is still to be written
-	waiting bool // not read for now: its silence says nothing
-	mute    bool // cut without FIN: the socket stays open, nothing moves
+	gone    bool // detached: without state, handles no frame
+	flush   bool // gone, but the writer still has to write out
+	waiting bool // the broker does not read, so the client may be alive
+	mute    bool // cut silently: the socket is open, but not read or written
 }
 
 func newConn(b *Broker, raw, nc net.Conn) *conn {
@@ -77,11 +88,12 @@ func newConn(b *Broker, raw, nc net.Conn) *conn {
 		updates: make(map[uint32]*subscription), room: sync.NewCond(&b.mu),
 	}
 	c.frames = wire.NewFrameReader(countingReader{c}, maxPreOpenFrame)
-	c.timers.deadline, c.timers.pendingMax = b.beat().Add(stepTimeout), b.cfg.frameMax
+	c.timers.deadline, c.timers.pendingMax = b.protocolNow().Add(stepTimeout), b.cfg.frameMax
 	return c
 }
 
-// countingReader notes that the client is alive, even in the midst of a frame.
+// countingReader counts the bytes that a client sends. They show that it is
+// alive, even while a frame is incomplete.
 type countingReader struct{ c *conn }
 
 func (r countingReader) Read(p []byte) (int, error) {
@@ -90,7 +102,8 @@ func (r countingReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// readLoop handles the client's frames one after the other until the connection ends.
+// readLoop handles the frames of the client, one at a time, until the
+// connection ends.
 func (c *conn) readLoop() {
 	defer c.b.wg.Done()
 	for {
@@ -115,8 +128,10 @@ func (c *conn) readLoop() {
 	}
 }
 
-// drain reads what still comes while the last answers are written: closing a socket with unread bytes
-// would reset it, and the answers might be lost. A connection cut without FIN reads nothing more.
+// drain discards what the client still sends while the writer writes the last
+// answers. Closing a socket with unread bytes would reset it, and the client
+// might lose the answers. A silently cut connection reads nothing until the
+// broker closes.
 func (c *conn) drain(err error) {
 	c.b.mu.Lock()
 	for c.mute && !c.b.closed {
@@ -131,9 +146,8 @@ func (c *conn) drain(err error) {
 	c.end(CutFIN)
 }
 
-// waitRoom keeps a client that does not read its answers from making the broker hold more and more of
-// them, stops reading while a test withholds too many confirms, and keeps publishers out while the memory
-// is full.
+// waitRoom waits, with mu released, while mustWait is true and the connection
+// lives. Meanwhile the reader reads nothing.
 func (c *conn) waitRoom() {
 	for !c.gone && c.mustWait() {
 		c.waiting = true
@@ -142,11 +156,15 @@ func (c *conn) waitRoom() {
 	c.waiting = false
 }
 
+// mustWait reports whether the broker must not handle a frame of the
+// connection: a test stopped reading, the client does not read its answers, a
+// test withholds too many confirms, or the connection has a publisher and the
+// memory is full.
 func (c *conn) mustWait() bool {
 	return c.b.faults.stopReading || len(c.out) > maxPending || c.nHeld > maxHeld || len(c.publishers) > 0 && c.b.full()
 }
 
-// handle decodes and executes one frame. Called with mu held.
+// handle decodes and executes one frame. The caller holds mu.
 func (c *conn) handle(frame []byte) {
 	c.waitRoom()
 	if c.gone {
@@ -154,7 +172,7 @@ func (c *conn) handle(frame []byte) {
 	}
 	key, version, fields, err := wire.SplitHead(frame)
 	if err != nil {
-		c.refuseFrame(wire.CodeUnknownFrame) // not even a key
+		c.refuseFrame(wire.CodeUnknownFrame) // too short to hold a key and a version
 		return
 	}
 	c.b.journal.add(c, key)
@@ -177,21 +195,24 @@ func (c *conn) handle(frame []byte) {
 	}
 }
 
-// errCrash marks frames on which RabbitMQ's connection process dies without a word.
+// errCrash marks a frame on which RabbitMQ's connection process dies: it ends
+// the connection without a Close.
 var errCrash = errors.New("frame that ends the connection")
 
-// refuseFrame asks the client to close, or before Open ends the connection without a word.
+// refuseFrame sends Close with code. On a connection that is not ready it cuts
+// the connection instead.
 func (c *conn) refuseFrame(code wire.Code) {
 	if c.gone || c.phase != phaseReady {
 		c.end(CutFIN)
 		return
 	}
 	c.phase = phaseClosing
-	c.timers.deadline = c.b.beat().Add(stepTimeout)
+	c.timers.deadline = c.b.protocolNow().Add(stepTimeout)
 	c.send(&wire.Close{Correlation: 1, Code: code, Reason: code.String()})
 }
 
-// finish lets the writer write what is pending and then close the connection.
+// finish detaches the connection. The writer still writes out and then closes
+// the socket.
 func (c *conn) finish() {
 	if c.gone {
 		return
@@ -202,7 +223,8 @@ func (c *conn) finish() {
 	c.signal()
 }
 
-// end cuts the connection at once.
+// end detaches the connection and cuts it at once, as how says. Answers that
+// are not yet written are lost.
 func (c *conn) end(how Cut) {
 	c.detach()
 	c.flush = false
@@ -212,14 +234,16 @@ func (c *conn) end(how Cut) {
 	case CutRST:
 		reset(c.raw)
 	default:
-		// The TCP connection, not the TLS one: its farewell might wait for a peer that does not read.
+		// Closing nc would write the farewell of TLS, which might wait
+		// for a peer that does not read.
 		c.raw.Close()
 	}
 	c.signal()
 }
 
-// detach removes all that the connection holds in the broker. SAC groups are rebalanced only after all
-// its members have left, as RabbitMQ 4.1.2 and later do.
+// detach removes the state of the connection from the broker. It rebalances
+// groups of single active consumers only after all members of the connection
+// have left, as RabbitMQ 4.1.2 and later do.
 func (c *conn) detach() {
 	if c.gone {
 		return
@@ -243,7 +267,9 @@ func (c *conn) detach() {
 	c.b.changed()
 }
 
-// send queues a frame for the writer. Strings that do not fit do not occur: all were read from a frame.
+// send queues a frame for the writer. It logs and drops a frame with a string
+// too long for the protocol. Such a string cannot come from a client, only from
+// an option or CreateStream.
 func (c *conn) send(f wire.Frame) {
 	key, _ := f.Head()
 	b, err := wire.Append(c.out, f)
@@ -254,7 +280,9 @@ func (c *conn) send(f wire.Frame) {
 	c.push(key, b)
 }
 
-// push makes b, which is out with one more frame of that key, the new out.
+// push replaces out by b, which is out with one more frame appended. key is the
+// key of that frame. If a test asked for it, push truncates the frame and ends
+// the connection.
 func (c *conn) push(key wire.Key, b []byte) {
 	if c.gone {
 		return
@@ -269,10 +297,10 @@ func (c *conn) push(key wire.Key, b []byte) {
 	c.signal()
 }
 
-// signal wakes the writer.
+// signal makes the writer look for work. It never blocks.
 func (c *conn) signal() {
 	select {
 	case c.wake <- struct{}{}:
-	default: // it is going to look anyway
+	default: // an earlier signal is still pending
 	}
 }

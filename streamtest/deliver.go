@@ -7,14 +7,16 @@ import (
 	"github.com/tidemark-go/tidemark/internal/wire"
 )
 
-// filter selects chunks by the filter values of their messages. It is exact where RabbitMQ's Bloom filter
-// lets some more through; clients filter again anyway.
+// filter selects chunks by the filter values of their messages. It is exact.
+// RabbitMQ uses a Bloom filter, which lets a few more chunks through, and
+// clients must filter the messages in any case.
 type filter struct {
 	values     []string
 	unfiltered bool
 }
 
-// newFilter returns nil, which wants everything, when no property is a filter value.
+// newFilter returns the filter that the properties of a Subscribe describe. It
+// returns nil, which selects every chunk, if they contain no filter value.
 func newFilter(props wire.Properties) *filter {
 	f := &filter{}
 	for _, p := range props {
@@ -33,27 +35,30 @@ func newFilter(props wire.Properties) *filter {
 	return f
 }
 
-// wants reports whether a chunk holds a message the filter asks for.
+// wants reports whether the filter selects a chunk, which needs one matching
+// message.
 func (f *filter) wants(c *chunk) bool {
 	if f == nil || f.unfiltered && c.unfiltered {
 		return true
 	}
 	for _, v := range f.values {
-		if _, there := c.filters[v]; there {
+		if _, found := c.filters[v]; found {
 			return true
 		}
 	}
 	return false
 }
 
-// deliverNext puts the subscription's next chunk into w and reports whether it got any further: chunks its
-// filter does not want are skipped without costing credit.
+// deliverNext puts the next chunk of the subscription into w, or skips it
+// without spending credit if the filter does not want it. It returns false if
+// the subscription can send nothing now or the connection has ended.
 func (s *subscription) deliverNext(w *batch) bool {
 	log := &s.stream.log
 	if !s.attached || s.credit <= 0 || s.position >= log.end() {
 		return false
 	}
-	// Retention may have passed the reader: it goes on with what there is.
+	// Retention may have removed the next chunk. Then the subscription goes
+	// on at the oldest one.
 	s.position = max(s.position, log.removed)
 	c := log.at(s.position)
 	s.position++
@@ -66,8 +71,9 @@ func (s *subscription) deliverNext(w *batch) bool {
 	return s.conn.sendChunk(w, s, committed, c.bytes)
 }
 
-// sendChunk puts a Deliver frame into the batch, spoiled where a test asked for it. It returns false when
-// that ends the connection.
+// sendChunk puts a Deliver frame into the batch, with a wrong checksum or
+// truncated if a test asked for it. It returns false after truncation, which
+// ends the connection.
 func (c *conn) sendChunk(w *batch, s *subscription, committed uint64, chunk []byte) bool {
 	faults := &c.b.faults
 	if faults.corruptNext(s.stream) {
@@ -83,10 +89,11 @@ func (c *conn) sendChunk(w *batch, s *subscription, committed uint64, chunk []by
 	return false
 }
 
-// crcAt is where the checksum is in a chunk's header.
+// crcAt is the position of the checksum in the header of a chunk.
 const crcAt = 32
 
-// cut removes the last n bytes of the batch, which are part of its last chunk.
+// cut removes the last n bytes of the batch. n is less than the length of the
+// last chunk.
 func (w *batch) cut(n int) {
 	if w.from < len(w.flat) { // the chunk was copied
 		w.flat = w.flat[:len(w.flat)-n]

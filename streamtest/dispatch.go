@@ -6,16 +6,17 @@ import (
 	"github.com/tidemark-go/tidemark/internal/wire"
 )
 
-// handler decodes and executes a command whose fields it is given. Called with Broker.mu held.
+// handler decodes the fields of a command and executes it. The caller holds
+// Broker.mu.
 type handler func(c *conn, fields []byte) error
 
-// framePtr is a pointer to one of the structs of package wire.
+// framePtr is a pointer to a frame struct of package wire.
 type framePtr[T any] interface {
 	*T
 	wire.Frame
 }
 
-// on makes a handler of a function that takes a decoded command.
+// on turns a function that takes a decoded command into a handler.
 func on[T any, P framePtr[T]](do func(*conn, P)) handler {
 	return func(c *conn, fields []byte) error {
 		req := P(new(T))
@@ -27,7 +28,8 @@ func on[T any, P framePtr[T]](do func(*conn, P)) handler {
 	}
 }
 
-// handshakeCommands are those of the phases before the connection is ready.
+// handshakeCommands maps each command of the handshake to its phase and
+// handler.
 var handshakeCommands = map[wire.Key]struct {
 	in phase
 	do handler
@@ -40,11 +42,13 @@ var handshakeCommands = map[wire.Key]struct {
 	wire.KeyOpen:             {phaseOpen, on((*conn).open)},
 }
 
-// commands are those of a connection that is ready. Publish has versions and is handled apart.
+// commands maps the commands of a ready connection to their handlers. It lacks
+// Publish, which has two versions.
 var commands map[wire.Key]handler
 
 func init() {
-	// Not a composite literal at the declaration: handlers refer back to this table.
+	// An initializer at the declaration would be a cycle: the handlers
+	// refer to this table.
 	commands = map[wire.Key]handler{
 		wire.KeySaslAuthenticate:          on((*conn).reauthenticate),
 		wire.KeyExchangeCommandVersions:   on((*conn).exchangeVersions),
@@ -70,12 +74,13 @@ func init() {
 	}
 }
 
-// dispatch executes a command, or answers it with the code a test has asked for. An error means that the
-// client broke the protocol.
+// dispatch executes a command, or answers it with the code that a test asked
+// for. It returns an error if the client broke the protocol.
 func (c *conn) dispatch(key wire.Key, version uint16, fields []byte) error {
 	if c.phase != phaseReady {
 		h, known := handshakeCommands[key]
-		skipsTune := key == wire.KeyOpen && c.phase == phaseTune // RabbitMQ does not insist on an answer to Tune
+		// RabbitMQ does not insist on an answer to Tune.
+		skipsTune := key == wire.KeyOpen && c.phase == phaseTune
 		if !known || h.in != c.phase && !skipsTune || version != wire.Version1 {
 			return fmt.Errorf("%w: %v out of order", errCrash, key)
 		}
@@ -91,6 +96,7 @@ func (c *conn) dispatch(key wire.Key, version uint16, fields []byte) error {
 	return c.run(key, fields, do)
 }
 
+// run calls do, unless a test forces an answer to the command.
 func (c *conn) run(key wire.Key, fields []byte, do handler) error {
 	if code, forced := c.b.faults.answer(key); forced {
 		return c.answer(key, fields, code)
@@ -98,11 +104,11 @@ func (c *conn) run(key wire.Key, fields []byte, do handler) error {
 	return do(c, fields)
 }
 
-// answer refuses a command with code instead of executing it.
+// answer answers a command with code instead of executing it.
 func (c *conn) answer(key wire.Key, fields []byte, code wire.Code) error {
 	switch key {
 	case wire.KeyStoreOffset, wire.KeyTune, wire.KeyTune.Response(), wire.KeyConsumerUpdate.Response():
-		return nil // never answered: it is lost
+		return nil // these have no answer: the command is lost
 	case wire.KeyCredit:
 		var req wire.Credit
 		if err := wire.Decode(fields, &req); err != nil {
@@ -126,8 +132,9 @@ func (c *conn) answer(key wire.Key, fields []byte, code wire.Code) error {
 	return nil
 }
 
-// fail sends the response to key with a code that is not OK: each command has its own layout, and clients
-// count on all of its fields.
+// fail sends the response to key with code and empty fields. Each command has
+// its own layout, and clients expect all of its fields. If code refuses Open or
+// SaslAuthenticate, fail ends the connection.
 func (c *conn) fail(key wire.Key, correlation uint32, code wire.Code) {
 	switch key {
 	case wire.KeyQueryOffset:
@@ -154,7 +161,8 @@ func (c *conn) fail(key wire.Key, correlation uint32, code wire.Code) {
 	}
 }
 
-// reply sends the response of a command that returns nothing but a code.
+// reply sends the response to a command whose response has no field but the
+// code.
 func (c *conn) reply(key wire.Key, correlation uint32, code wire.Code) {
 	c.send(&wire.Response{Key: key, Correlation: correlation, Code: code})
 }

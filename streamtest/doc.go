@@ -1,5 +1,6 @@
-// Package streamtest is a RabbitMQ Streams broker inside the process, for tests, demos and development:
-// what net/http/httptest is to HTTP. Every client of the stream protocol can use it.
+// Package streamtest runs a RabbitMQ Streams broker inside the process, for
+// tests, demos and development. It is to the stream protocol what
+// net/http/httptest is to HTTP. Every client of the protocol can use it.
 //
 //	func TestBilling(t *testing.T) {
 //		b := streamtest.NewBroker(t)
@@ -9,18 +10,27 @@
 //		}
 //	}
 //
-// It behaves like a single RabbitMQ 4.3 node and keeps everything in memory: nothing survives Close.
-// Authentication, permissions and TLS are real. It is not meant to hold data that matters; where one
-// process is too small, the engine is a RabbitMQ cluster.
+// The broker behaves like a single node of RabbitMQ 4.3. It really
+// authenticates clients, checks their permissions and speaks TLS. It keeps
+// everything in memory: the data survives Stop and Restart, but not Close. Do
+// not entrust it with data that matters. Where one process is too small, use a
+// RabbitMQ cluster.
 //
-// Beyond the protocol it offers what a test needs: faults as methods (DropConnections, WithholdConfirms,
-// AnswerWith, CorruptChunks, Restart and others), a clock to move (Advance, AdvanceHeartbeats), and
-// inspection (Messages, Offset, Sequence, Connections, Received, Await).
+// A test gets three things beyond the protocol:
+//
+//   - faults as methods: DropConnections, WithholdConfirms, AnswerWith,
+//     CorruptChunks, Restart and others;
+//   - clocks that it can move: Advance for the age of data, AdvanceHeartbeats
+//     for heartbeats and time-outs;
+//   - inspection: Messages, Offset, Sequence, Connections, Received, Await.
 //
 // # Locking
 //
-// One mutex, Broker.mu, guards all state. A connection has two goroutines: the reader handles one frame
-// at a time under the mutex; the writer takes what is to be sent under the mutex and writes without it.
-// Neither waits for its peer while holding it. Chunks never change once they are stored, so the writer
-// sends them from where they lie.
+// This section is for those who change the package. One mutex, Broker.mu,
+// guards all state. Each connection has two goroutines. The reader handles one
+// frame at a time under the mutex. The writer collects under the mutex what it
+// has to send, and writes it without the mutex. Neither waits for its client
+// while it holds the mutex. A chunk never changes once it is stored, so the
+// writer sends it from where it is stored; it copies only chunks of less than 4
+// KiB.
 package streamtest

@@ -9,8 +9,9 @@ import (
 	"github.com/tidemark-go/tidemark/streamtest"
 )
 
-// Any client of the stream protocol works; here, the official one. In a test, NewBroker(t) replaces Start
-// and Close.
+// Example runs a service against the broker. This service uses the official Go
+// client; every client of the stream protocol works. A test calls NewBroker(t)
+// instead of Start and Close.
 func Example() {
 	b, err := streamtest.Start()
 	if err != nil {
@@ -26,7 +27,8 @@ func Example() {
 	// Output: [invoice 1]
 }
 
-// publishInvoice stands for the service under test.
+// publishInvoice represents the service under test. It publishes one message to
+// the stream "invoices" and waits for the confirm.
 func publishInvoice(uri string) error {
 	env, err := stream.NewEnvironment(stream.NewEnvironmentOptions().SetUri(uri))
 	if err != nil {
@@ -45,6 +47,6 @@ func publishInvoice(uri string) error {
 	if err := p.Send(amqp.NewMessage([]byte("invoice 1"))); err != nil {
 		return err
 	}
-	<-confirmed // Close does not wait for what is in flight
+	<-confirmed // Close would not wait for the confirm
 	return nil
 }

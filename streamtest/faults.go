@@ -6,28 +6,31 @@ import (
 	"github.com/tidemark-go/tidemark/internal/wire"
 )
 
-// Forever, as a number of times, lets a fault last until ClearFaults or until it is set to 0.
+// Forever is the number of times for a fault without end. The fault lasts until
+// ClearFaults, or until a call sets its number to 0.
 const Forever = -1
 
-// faults is what goes wrong on request. Guarded by Broker.mu.
+// faults holds the faults that a test has asked for. Broker.mu guards it.
 type faults struct {
-	refuse        bool
+	refuse        bool // reset new connections
 	stopReading   bool
 	stopAnswering bool
 	withhold      bool
 	delay         time.Duration
 	answers       map[wire.Key]*forcedAnswer
-	truncate      map[wire.Key]int
-	corrupt       map[*stream]int
-	stores        int // to be lost
+	truncate      map[wire.Key]int // frames to truncate
+	corrupt       map[*stream]int  // chunks to corrupt
+	stores        int              // StoreOffset commands to lose
 }
 
+// forcedAnswer is the answer to the next commands of a kind.
 type forcedAnswer struct {
-	code wire.Code
-	left int
+	code      wire.Code
+	remaining int
 }
 
-// spend uses one of n times up, if there is any.
+// spend reports whether a fault strikes now. It counts n down, unless n is
+// Forever or 0.
 func spend(n *int) bool {
 	if *n > 0 {
 		*n--
@@ -38,7 +41,7 @@ func spend(n *int) bool {
 
 func (f *faults) answer(key wire.Key) (wire.Code, bool) {
 	a := f.answers[key.Request()]
-	if a == nil || !spend(&a.left) {
+	if a == nil || !spend(&a.remaining) {
 		return 0, false
 	}
 	return a.code, true
@@ -64,9 +67,10 @@ func (f *faults) corruptNext(s *stream) bool {
 
 func (f *faults) loseStore() bool { return spend(&f.stores) }
 
-// ClearFaults ends every fault that lasts: the broker listens, reads, answers and confirms again, and
-// confirms withheld until now are sent. Streams made unavailable are available again. A broker that was
-// stopped stays so until Restart.
+// ClearFaults ends every fault that lasts. The broker accepts connections,
+// reads, answers and confirms again, and sends the confirms that
+// WithholdConfirms held back. Streams that SetAvailable made unavailable are
+// available. ClearFaults does not start a stopped broker; Restart does.
 func (b *Broker) ClearFaults() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -79,7 +83,7 @@ func (b *Broker) ClearFaults() {
 	b.nudge()
 }
 
-// nudge makes readers and writers look at the faults again.
+// nudge makes all readers and writers check the faults.
 func (b *Broker) nudge() {
 	for c := range b.conns {
 		c.room.Broadcast()
@@ -88,37 +92,47 @@ func (b *Broker) nudge() {
 	b.changed()
 }
 
-// set changes the faults under the lock and makes the connections notice.
-func (b *Broker) set(change func(*faults)) {
+// setFaults changes the faults under the mutex and makes the connections
+// notice.
+func (b *Broker) setFaults(change func(*faults)) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	change(&b.faults)
 	b.nudge()
 }
 
-// AnswerWith makes the broker answer a command with code instead of executing it, as often as times says;
-// Forever for always, 0 to end it. Publish is answered by a PublishError, Credit by a CreditResponse,
-// Metadata by that code for each stream. What is never answered is lost: StoreOffset, Tune, and the
-// client's answer to a ConsumerUpdate.
+// AnswerWith makes the broker answer the next times commands of a kind with
+// code instead of executing them. It counts the commands of all connections.
+// times may be Forever; 0 ends the fault, and each call replaces the one before
+// for the same command.
+//
+// The broker answers Publish with a PublishError for all messages of the frame,
+// Credit with a CreditResponse, and Metadata with code for each stream.
+// StoreOffset, Tune and the client's answer to a ConsumerUpdate have no answer:
+// the broker ignores the command. After it refuses Open or SaslAuthenticate,
+// the broker closes the connection.
 func (b *Broker) AnswerWith(command Command, code Code, times int) {
-	b.set(func(f *faults) {
+	b.setFaults(func(f *faults) {
 		if f.answers == nil {
 			f.answers = make(map[wire.Key]*forcedAnswer)
 		}
-		f.answers[command.Request()] = &forcedAnswer{code: code, left: times}
+		f.answers[command.Request()] = &forcedAnswer{code: code, remaining: times}
 	})
 }
 
-// LoseStores makes the broker drop the next StoreOffset commands, as many as n says; Forever for all,
-// 0 to end it. Clients cannot notice but by QueryOffset.
-func (b *Broker) LoseStores(n int) { b.set(func(f *faults) { f.stores = n }) }
+// LoseStores makes the broker drop the next n StoreOffset commands. n may be
+// Forever; 0 ends the fault. A command that the broker would not store in any
+// case does not count. A client notices the loss only by QueryOffset.
+func (b *Broker) LoseStores(n int) { b.setFaults(func(f *faults) { f.stores = n }) }
 
-// WithholdConfirms keeps all confirms back until ReleaseConfirms. What is published is stored. A
-// connection is not read any more while it waits for more than 50,000 confirms, as in RabbitMQ.
-func (b *Broker) WithholdConfirms() { b.set(func(f *faults) { f.withhold = true }) }
+// WithholdConfirms makes the broker store messages without confirming them,
+// until ReleaseConfirms or ClearFaults. As in RabbitMQ, the broker stops
+// reading a connection while more than 50,000 of its messages are unconfirmed.
+// Confirms that DelayConfirms already holds are still sent when they are due.
+func (b *Broker) WithholdConfirms() { b.setFaults(func(f *faults) { f.withhold = true }) }
 
-// ReleaseConfirms sends the confirms that are withheld or delayed, in order, and ends WithholdConfirms and
-// DelayConfirms.
+// ReleaseConfirms sends all confirms that are withheld or delayed, in order. It
+// ends WithholdConfirms and DelayConfirms.
 func (b *Broker) ReleaseConfirms() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -131,8 +145,9 @@ func (b *Broker) ReleaseConfirms() {
 	b.nudge()
 }
 
-// LoseConfirms discards the confirms that are withheld or delayed: what they stand for is stored, and no
-// client will learn it on this connection.
+// LoseConfirms discards the confirms that are withheld or delayed now. Their
+// messages are stored, but the broker never confirms them on these connections.
+// LoseConfirms does not end WithholdConfirms or DelayConfirms.
 func (b *Broker) LoseConfirms() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -142,12 +157,14 @@ func (b *Broker) LoseConfirms() {
 	b.nudge()
 }
 
-// DelayConfirms sends each confirm d after the message is stored, by real time; 0 ends it for those to
-// come.
-func (b *Broker) DelayConfirms(d time.Duration) { b.set(func(f *faults) { f.delay = d }) }
+// DelayConfirms makes the broker send each confirm d after it stored the
+// message. It measures real time, which Advance does not move. A d of 0 ends
+// the delay for messages stored from then on.
+func (b *Broker) DelayConfirms(d time.Duration) { b.setFaults(func(f *faults) { f.delay = d }) }
 
-// CorruptChunks spoils the checksum of the next n chunks delivered from a stream; Forever for all, 0 to
-// end it. What is stored stays whole. It reports whether there is such a stream.
+// CorruptChunks makes the broker send the next n chunks of a stream with a
+// wrong checksum. The stored chunks stay intact. n may be Forever; 0 ends the
+// fault. CorruptChunks returns false if the stream does not exist.
 func (b *Broker) CorruptChunks(streamName string, n int) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -162,10 +179,13 @@ func (b *Broker) CorruptChunks(streamName string, n int) bool {
 	return true
 }
 
-// TruncateNext cuts the next frame the broker sends for a command, be it the response or a frame of its
-// own like Deliver, in the middle, and closes the connection after it.
+// TruncateNext makes the broker send only about the first half of its next
+// frame of a kind and then close the connection. The frame is the response to
+// the command, or the command itself if the broker sends it, like Deliver.
+// Publish has no response: name PublishConfirm instead. Each call truncates one
+// more frame, on whatever connection.
 func (b *Broker) TruncateNext(command Command) {
-	b.set(func(f *faults) {
+	b.setFaults(func(f *faults) {
 		if f.truncate == nil {
 			f.truncate = make(map[wire.Key]int)
 		}

@@ -2,16 +2,23 @@ package streamtest
 
 import "net"
 
-// Cut is a way in which a connection ends.
+// Cut says how DropConnections and DropConnection end a connection. In each
+// case the broker forgets the connection at once and loses the answers it has
+// not yet written.
 type Cut int
 
 const (
-	CutFIN    Cut = iota // closed; the peer reads the end of the stream
-	CutRST               // reset; the peer's next read or write fails
-	CutSilent            // nothing is read or sent any more, but the socket stays open until the broker is closed: the peer notices by its heartbeats only
+	// CutFIN closes the connection: the client reads io.EOF.
+	CutFIN Cut = iota
+	// CutRST resets the connection: the client's next read or write fails.
+	CutRST
+	// CutSilent keeps the socket open until Close, but handles and sends
+	// nothing any more. The client notices only by missing heartbeats.
+	CutSilent
 )
 
-// DropConnections ends all connections and returns how many there were. New ones are welcome.
+// DropConnections ends all connections and returns their number. It does not
+// keep clients from connecting again.
 func (b *Broker) DropConnections(how Cut) int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -26,8 +33,8 @@ func (b *Broker) cutAll(how Cut) int {
 	return n
 }
 
-// DropConnection ends the connections of that name, which is Connection.Name or the name the client gave
-// itself, and returns how many there were.
+// DropConnection ends the connections whose Connection.Name or
+// Connection.ClientName is name. It returns their number.
 func (b *Broker) DropConnection(name string, how Cut) int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -38,7 +45,8 @@ func (b *Broker) DropConnection(name string, how Cut) int {
 	return len(named)
 }
 
-// byName returns the connections of a name.
+// byName returns the connections that have the name, or whose client gave
+// itself the name.
 func (b *Broker) byName(name string) []*conn {
 	var found []*conn
 	for c := range b.conns {
@@ -49,27 +57,33 @@ func (b *Broker) byName(name string) []*conn {
 	return found
 }
 
-// RefuseConnections makes the broker reset every new connection at once, until called with false. The
-// port stays its own; to have nobody listen there, use Stop.
-func (b *Broker) RefuseConnections(refuse bool) { b.set(func(f *faults) { f.refuse = refuse }) }
+// RefuseConnections makes the broker reset every new connection at once, until
+// it is called with false. The broker still listens; Stop closes the port.
+// Connections that are open stay open.
+func (b *Broker) RefuseConnections(refuse bool) { b.setFaults(func(f *faults) { f.refuse = refuse }) }
 
-// StopReading makes the broker accept connections and read nothing from them, as a process that hangs;
-// ResumeReading ends it. Heartbeats are still sent. What is on its way may be read but is not executed
-// before then.
-func (b *Broker) StopReading() { b.set(func(f *faults) { f.stopReading = true }) }
+// StopReading makes the broker hang like a stopped process: it accepts
+// connections, but handles no command, until ResumeReading. It may read a frame
+// that is on its way, but executes it only then. The broker still sends
+// heartbeats and does not count the silence of clients. It still closes a
+// connection that does not finish its handshake in time, see AdvanceHeartbeats.
+func (b *Broker) StopReading() { b.setFaults(func(f *faults) { f.stopReading = true }) }
 
-// ResumeReading ends StopReading.
-func (b *Broker) ResumeReading() { b.set(func(f *faults) { f.stopReading = false }) }
+// ResumeReading ends StopReading. The broker executes what clients have sent
+// meanwhile.
+func (b *Broker) ResumeReading() { b.setFaults(func(f *faults) { f.stopReading = false }) }
 
-// StopAnswering makes the broker read and execute commands but send nothing, neither responses and
-// confirms nor chunks and heartbeats; ResumeAnswering ends it. Chunks wait, everything else is lost.
-func (b *Broker) StopAnswering() { b.set(func(f *faults) { f.stopAnswering = true }) }
+// StopAnswering makes the broker execute commands but send nothing, until
+// ResumeAnswering: no responses, confirms, chunks or heartbeats. Chunks wait
+// until then. Everything else is lost.
+func (b *Broker) StopAnswering() { b.setFaults(func(f *faults) { f.stopAnswering = true }) }
 
-// ResumeAnswering ends StopAnswering.
-func (b *Broker) ResumeAnswering() { b.set(func(f *faults) { f.stopAnswering = false }) }
+// ResumeAnswering ends StopAnswering. The broker sends the chunks that have
+// waited.
+func (b *Broker) ResumeAnswering() { b.setFaults(func(f *faults) { f.stopAnswering = false }) }
 
-// SendGarbage writes bytes, as they are, to all connections between two frames, and returns how many
-// connections that were.
+// SendGarbage sends data to all connections as it is, between two frames. It
+// returns the number of connections.
 func (b *Broker) SendGarbage(data []byte) int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -80,22 +94,27 @@ func (b *Broker) SendGarbage(data []byte) int {
 	return len(b.conns)
 }
 
-// Stop closes the listener and cuts the connections, as a node that goes down. What is stored is kept;
-// Restart brings it back.
+// Stop closes the listener and cuts all connections, like a node that goes
+// down. The broker keeps its data, and Restart serves it again. The management
+// endpoint keeps running.
 func (b *Broker) Stop() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.stopped = true
-	b.ln.Close() // again after Stop: nothing to report
+	b.ln.Close() // fails if the broker was already stopped: nothing to report
 	b.cutAll(CutFIN)
 	b.changed()
 }
 
-// Restart stops the broker, if it runs, and starts it again on the same port with everything that is
-// stored. It fails when the port was taken meanwhile or the broker is closed.
+// Restart stops the broker if it runs, and starts it again on the same port.
+// All streams, messages, offsets and publishing ids are still there, and faults
+// that last stay in force. Restart fails if another process has taken the port
+// or the broker is closed.
 func (b *Broker) Restart() error { return b.restart(b.Addr()) }
 
-// RestartOnNewPort is Restart on a free port: URI and Addr change.
+// RestartOnNewPort is like Restart, but picks a free port. URI and Addr then
+// return the new one. It fails if the broker is closed or the system has no
+// free port.
 func (b *Broker) RestartOnNewPort() error {
 	host, _, err := net.SplitHostPort(b.Addr())
 	if err != nil {

@@ -2,11 +2,13 @@ package streamtest
 
 import "github.com/tidemark-go/tidemark/internal/wire"
 
-// stream returns a stream of the virtual host "/", or nil.
+// stream returns a stream of the virtual host "/", or nil. The caller holds mu.
 func (b *Broker) stream(name string) *stream { return b.vhosts[defaultVHost].streams[name] }
 
-// CreateStream creates a stream in the virtual host "/" without a client, with the arguments of Create
-// given as key, value, key, value. It returns what a client would be answered.
+// CreateStream creates a stream in the virtual host "/" without a client. The
+// arguments are those of the command Create, given as key, value, key, value:
+// "max-age", "7D". CreateStream returns the code that the command would be
+// answered with, OK if the stream is new. It checks no permission.
 func (b *Broker) CreateStream(name string, arguments ...string) Code {
 	var args wire.Properties
 	for i := 0; i+1 < len(arguments); i += 2 {
@@ -18,17 +20,21 @@ func (b *Broker) CreateStream(name string, arguments ...string) Code {
 	return b.vhosts[defaultVHost].createStream(name, args)
 }
 
-// DeleteStream deletes a stream as if somebody else had: clients that use it get a metadata update. It
-// reports whether there was one.
+// DeleteStream deletes a stream as another client would: each client that uses
+// it gets a MetadataUpdate. DeleteStream returns false if the stream does not
+// exist.
 func (b *Broker) DeleteStream(name string) bool {
-	return b.with(name, b.deleteStream)
+	return b.withStream(name, b.deleteStream)
 }
 
-// SetAvailable makes a stream unavailable, as when its leader is down: clients that use it get a metadata
-// update, and commands are answered with StreamNotAvailable until it is set to true again. It reports
-// whether there is such a stream.
+// SetAvailable with false makes a stream unavailable, as if its leader were
+// down. Each client that uses the stream gets a MetadataUpdate and loses its
+// publishers and subscriptions. Until SetAvailable with true, the broker
+// answers commands for the stream with StreamNotAvailable and drops
+// StoreOffset. Create and Delete work as always. SetAvailable returns false if
+// the stream does not exist.
 func (b *Broker) SetAvailable(name string, available bool) bool {
-	return b.with(name, func(s *stream) {
+	return b.withStream(name, func(s *stream) {
 		s.down = !available
 		if s.down {
 			b.evict(s)
@@ -36,21 +42,25 @@ func (b *Broker) SetAvailable(name string, available bool) bool {
 	})
 }
 
-// MoveLeader acts as if the leader of a stream had moved to another node: publishers and subscriptions are
-// gone, clients get a metadata update, and find the stream at the same address at once. It reports
-// whether there is such a stream.
+// MoveLeader acts as if the leader of a stream had moved to another node. Each
+// client that uses the stream gets a MetadataUpdate and loses its publishers
+// and subscriptions. The stream is available at once, at the same address.
+// MoveLeader returns false if the stream does not exist.
 func (b *Broker) MoveLeader(name string) bool {
-	return b.with(name, b.evict)
+	return b.withStream(name, b.evict)
 }
 
-// SkipOffsets leaves a gap of n offsets before the next message, as RabbitMQ's own entries in the log do,
-// for instance for a stored offset on a quiet stream. It reports whether there is such a stream.
+// SkipOffsets leaves a gap of n offsets before the next message of a stream. In
+// RabbitMQ such gaps come from its own entries in the log, for instance from an
+// offset stored on a quiet stream. SkipOffsets returns false if the stream does
+// not exist.
 func (b *Broker) SkipOffsets(name string, n uint64) bool {
-	return b.with(name, func(s *stream) { s.log.next += n })
+	return b.withStream(name, func(s *stream) { s.log.next += n })
 }
 
-// with runs do on a stream of the virtual host "/" under the lock.
-func (b *Broker) with(name string, do func(*stream)) bool {
+// withStream calls do, under the mutex, with a stream of the virtual host "/".
+// It returns false, without calling do, if the stream does not exist.
+func (b *Broker) withStream(name string, do func(*stream)) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	s := b.stream(name)

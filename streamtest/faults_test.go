@@ -13,7 +13,8 @@ import (
 	"github.com/tidemark-go/tidemark/internal/wire"
 )
 
-// published opens a client with a publisher 1 on stream s.
+// published starts a broker and returns a client that has declared publisher 1,
+// with reference "ref", on a new stream "s".
 func published(t *testing.T, opts ...Option) (*Broker, *rawClient) {
 	t.Helper()
 	b := NewBroker(t, opts...)
@@ -23,7 +24,12 @@ func published(t *testing.T, opts ...Option) (*Broker, *rawClient) {
 	return b, c
 }
 
+// silence is how long expectSilence waits. It is long beside the time in which
+// the broker answers.
+const silence = 50 * time.Millisecond
+
 func TestDropConnections(t *testing.T) {
+	t.Parallel()
 	b := NewBroker(t)
 	c := openRaw(t, b)
 	if n := b.DropConnections(CutFIN); n != 1 {
@@ -48,11 +54,12 @@ func TestDropConnections(t *testing.T) {
 	c.expectSilence()
 }
 
-// expectSilence fails when anything, be it the end, comes within a moment. That nothing comes cannot be
-// waited for.
+// expectSilence fails the test if a frame or the end of the connection comes
+// within silence. A test cannot wait for something that does not come, so it
+// waits this long.
 func (c *rawClient) expectSilence() {
 	c.t.Helper()
-	if err := c.nc.SetReadDeadline(time.Now().Add(50 * time.Millisecond)); err != nil {
+	if err := c.nc.SetReadDeadline(time.Now().Add(silence)); err != nil {
 		c.t.Fatal(err)
 	}
 	f, err := c.read()
@@ -79,6 +86,7 @@ func TestRefuseConnections(t *testing.T) {
 }
 
 func TestSilence(t *testing.T) {
+	t.Parallel()
 	b, c := published(t)
 	b.StopReading()
 	c.publish(1, 1)
@@ -97,6 +105,7 @@ func TestSilence(t *testing.T) {
 }
 
 func TestConfirmFaults(t *testing.T) {
+	t.Parallel()
 	b, c := published(t)
 	b.WithholdConfirms()
 	c.publish(1, 1)
@@ -122,6 +131,7 @@ func TestConfirmFaults(t *testing.T) {
 }
 
 func TestWithheldConfirmsStopReading(t *testing.T) {
+	t.Parallel()
 	b, c := published(t)
 	b.WithholdConfirms()
 	ids := make([]uint64, 30_000)

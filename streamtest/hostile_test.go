@@ -11,7 +11,9 @@ import (
 	"github.com/tidemark-go/tidemark/internal/wire"
 )
 
-// TestTenThousandConnections opens and drops connections at every stage of the handshake.
+// TestTenThousandConnections opens and drops connections after each byte of the
+// first step of the handshake. Every fifth is a socket; pipes stand for the
+// others because they are quicker.
 func TestTenThousandConnections(t *testing.T) {
 	b := NewBroker(t)
 	before := runtime.NumGoroutine()
@@ -22,10 +24,7 @@ func TestTenThousandConnections(t *testing.T) {
 	for range 50 {
 		var list []net.Conn
 		for i := range 200 {
-			nc, err := net.Dial("tcp", b.Addr())
-			if err != nil {
-				t.Fatal(err)
-			}
+			nc := dialOrPipe(t, b, i%5 == 0)
 			if _, err := nc.Write(hello[:i%(len(hello)+1)]); err != nil {
 				t.Fatal(err)
 			}
@@ -36,7 +35,7 @@ func TestTenThousandConnections(t *testing.T) {
 				nc.Close()
 				continue
 			}
-			reset(nc) // leaves no port in TIME_WAIT: there are only so many
+			reset(nc) // leaves no port in TIME_WAIT: the system has only so many
 		}
 	}
 	openRaw(t, b)
@@ -53,9 +52,26 @@ func TestTenThousandConnections(t *testing.T) {
 	}
 }
 
-// TestClientThatNeverReads asks for answers without end: the broker holds a bounded number of bytes for it,
-// serves others meanwhile, and answers everything once the client reads.
+// dialOrPipe connects to the broker by a socket or by a pipe.
+func dialOrPipe(t testing.TB, b *Broker, socket bool) net.Conn {
+	t.Helper()
+	if socket {
+		nc, err := net.Dial("tcp", b.Addr())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return nc
+	}
+	ours, theirs := net.Pipe()
+	b.admit(theirs, b.ln)
+	return ours
+}
+
+// TestClientThatNeverReads sends many requests and reads no answer at first.
+// The broker must hold a bounded number of bytes for the client, serve another
+// client meanwhile, and answer every request once the client reads.
 func TestClientThatNeverReads(t *testing.T) {
+	t.Parallel()
 	b := NewBroker(t)
 	c := openRaw(t, b)
 	const requests = 400_000
@@ -86,7 +102,8 @@ func TestClientThatNeverReads(t *testing.T) {
 	if n := pending(); n > 2*maxPending {
 		t.Errorf("%d bytes are held", n)
 	}
-	if err := c.nc.SetDeadline(time.Now().Add(6 * testTimeout)); err != nil { // it is a lot to read
+	// 400,000 answers take a while.
+	if err := c.nc.SetDeadline(time.Now().Add(6 * testTimeout)); err != nil {
 		t.Fatal(err)
 	}
 	for i := range requests {
@@ -99,8 +116,10 @@ func TestClientThatNeverReads(t *testing.T) {
 	}
 }
 
-// TestSlowConsumer gives far more credit than it reads: others are served, and the chunks come in the end.
+// TestSlowConsumer gives credit for far more chunks than it reads. The broker
+// must still serve another client, and deliver all chunks in the end.
 func TestSlowConsumer(t *testing.T) {
+	t.Parallel()
 	b, c := published(t)
 	slow := openRaw(t, b)
 	slow.subscribe(1, "s", fromFirst, 30_000)
@@ -119,20 +138,21 @@ func TestSlowConsumer(t *testing.T) {
 	}
 }
 
-// pipeRaw connects without a port: a fuzzer opens more connections than the system has ports.
+// pipeRaw connects a client to the broker by a pipe. A fuzzer opens more
+// connections than the system has ports.
 func pipeRaw(t testing.TB, b *Broker) *rawClient {
 	t.Helper()
-	ours, theirs := net.Pipe()
+	ours := dialOrPipe(t, b, false)
 	t.Cleanup(func() { ours.Close() })
 	if err := ours.SetDeadline(time.Now().Add(testTimeout)); err != nil {
 		t.Fatal(err)
 	}
-	b.admit(theirs, b.ln)
 	return &rawClient{t: t, nc: ours, frames: wire.NewFrameReader(ours, 0)}
 }
 
-// FuzzSocket sends arbitrary bytes, as they are or cut into frames, to a new broker, before the handshake
-// or after it. The broker must take them all or end the connection, go on serving others, and close.
+// FuzzSocket sends arbitrary bytes to a new broker, before or after the
+// handshake, either as they are or cut into frames. The broker must read all of
+// them or end the connection. It must then serve another client, and close.
 func FuzzSocket(f *testing.F) {
 	f.Add(false, false, []byte{0, 0, 0, 4, 0, 0x17, 0, 1})
 	f.Add(true, false, []byte{0xff, 0xff, 0xff, 0xff, 0, 1})
@@ -150,7 +170,9 @@ func FuzzSocket(f *testing.F) {
 		f.Add(true, true, append([]byte{byte(len(b))}, b...))
 	}
 	f.Fuzz(func(t *testing.T, ready, framed bool, data []byte) {
-		b, err := Start(WithUser(User{Name: "fuzz", Password: "fuzz"})) // guest is for loopback only
+		// The user guest could not log in: a pipe is no loopback
+		// address.
+		b, err := Start(WithUser(User{Name: "fuzz", Password: "fuzz"}))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -165,6 +187,7 @@ func FuzzSocket(f *testing.F) {
 	})
 }
 
+// fuzzSocket sends data on a connection of its own and closes it.
 func fuzzSocket(t *testing.T, b *Broker, ready, framed bool, data []byte) {
 	t.Helper()
 	c := pipeRaw(t, b)
@@ -192,7 +215,8 @@ func fuzzSocket(t *testing.T, b *Broker, ready, framed bool, data []byte) {
 	}
 }
 
-// cutIntoFrames takes a byte of length, then that many bytes of frame, and so on.
+// cutIntoFrames turns data into frames. A byte gives the length of a frame,
+// that many bytes follow as its contents, and so on.
 func cutIntoFrames(data []byte) []byte {
 	var out bytes.Buffer
 	for len(data) > 0 {
@@ -204,7 +228,8 @@ func cutIntoFrames(data []byte) []byte {
 	return out.Bytes()
 }
 
-// TestMemoryLimit fills the broker: publishers wait until there is room again, others do not.
+// TestMemoryLimit fills the memory of the broker. Publishers must wait until a
+// deletion frees memory; other clients must not.
 func TestMemoryLimit(t *testing.T) {
 	b := NewBroker(t, WithMemoryLimit(1_000_000))
 	c := openRaw(t, b)

@@ -7,20 +7,22 @@ import (
 	"github.com/tidemark-go/tidemark/internal/wire"
 )
 
-// Offset returns the offset stored on a stream under a consumer's name; ok is false when there is none.
+// Offset returns the offset stored on a stream under the name of a consumer. ok
+// is false if none is stored or the stream does not exist.
 func (b *Broker) Offset(streamName, consumer string) (offset uint64, ok bool) {
-	b.with(streamName, func(s *stream) { offset, ok = s.offsets[consumer] })
+	b.withStream(streamName, func(s *stream) { offset, ok = s.offsets[consumer] })
 	return offset, ok
 }
 
-// Sequence returns the highest publishing id stored on a stream under a producer's name; ok is false when
-// there is none.
+// Sequence returns the highest publishing id stored on a stream under the name
+// of a producer. ok is false if none is stored or the stream does not exist.
 func (b *Broker) Sequence(streamName, producer string) (id uint64, ok bool) {
-	b.with(streamName, func(s *stream) { id, ok = s.sequences[producer] })
+	b.withStream(streamName, func(s *stream) { id, ok = s.sequences[producer] })
 	return id, ok
 }
 
-// Streams returns the names of the streams of the virtual host "/", sorted.
+// Streams returns the names of the streams of the virtual host "/", sorted. The
+// partitions of super streams are among them.
 func (b *Broker) Streams() []string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -32,19 +34,32 @@ func (b *Broker) Streams() []string {
 	return names
 }
 
-// Connection is a client's connection as Connections reports it.
+// Connection describes a connection of a client at the time of the call of
+// Connections.
 type Connection struct {
-	Name          string // peer address -> own address, as RabbitMQ names them
-	ClientName    string // the client's property connection_name
-	User          string
-	VHost         string
-	Properties    map[string]string // of the client
-	Publishers    int
+	// Name is "client address -> broker address", the name RabbitMQ gives
+	// it.
+	Name string
+	// ClientName is the client's property connection_name; empty without
+	// one.
+	ClientName string
+	// User is the name of the user; empty before the login.
+	User string
+	// VHost is the name of the virtual host; empty before Open.
+	VHost string
+	// Properties holds all properties that the client sent. It is never
+	// nil.
+	Properties map[string]string
+	// Publishers is the number of publishers that the client has declared.
+	Publishers int
+	// Subscriptions is the number of subscriptions of the client.
 	Subscriptions int
-	Ready         bool // the handshake is over
+	// Ready says that Open has succeeded and the broker has not sent Close.
+	Ready bool
 }
 
-// Connections returns the connections that are open, sorted by name.
+// Connections returns the open connections, sorted by Name. It includes those
+// that are still in the handshake.
 func (b *Broker) Connections() []Connection {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -74,20 +89,23 @@ func (c *conn) describe() Connection {
 	return d
 }
 
-// maxJournal is how many commands the journal keeps.
+// maxJournal is the number of commands that Commands returns at most.
 const maxJournal = 1024
 
-// journal is what clients have sent.
+// journal records the commands that clients have sent.
 type journal struct {
 	counts map[wire.Key]int
 	latest []Received
-	first  int // index of the oldest of latest, once it is full
+	first  int // index of the oldest command in latest; 0 until latest is full
 }
 
-// Received is a command that a client sent.
+// Received is a command that a client sent, as Commands reports it.
 type Received struct {
-	Connection string // Connection.Name
-	Command    Command
+	// Connection is the Connection.Name of the client's connection.
+	Connection string
+	// Command is the command. A client's answer to a command of the broker
+	// counts as that command.
+	Command Command
 }
 
 func (j *journal) add(c *conn, key wire.Key) {
@@ -106,14 +124,17 @@ func (j *journal) add(c *conn, key wire.Key) {
 	j.first = (j.first + 1) % maxJournal
 }
 
-// Received returns how many frames of a command the broker was sent, answers to it included.
+// Received returns how many frames of a command clients have sent since Start.
+// It also counts a client's answers to a command of the broker, such as Tune
+// and ConsumerUpdate. It does not count what the broker sends.
 func (b *Broker) Received(command Command) int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.journal.counts[command.Request()]
 }
 
-// Commands returns the latest 1,024 commands received, the oldest first.
+// Commands returns the latest commands that clients have sent, the oldest
+// first. It returns at most 1,024.
 func (b *Broker) Commands() []Received {
 	b.mu.Lock()
 	defer b.mu.Unlock()

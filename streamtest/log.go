@@ -6,46 +6,50 @@ import (
 	"github.com/tidemark-go/tidemark/internal/wire"
 )
 
-// chunk is a stored chunk. Its bytes are what is delivered: header and entries. It never changes.
+// chunk is a stored chunk. It never changes. Its bytes, header and entries, are
+// the ones the broker delivers.
 type chunk struct {
 	bytes      []byte
-	first      uint64 // offset of its first record
-	timestamp  int64
-	filters    map[string]struct{} // values of its messages; nil when none has one
+	first      uint64              // offset of its first record
+	timestamp  int64               // Unix time in milliseconds
+	filters    map[string]struct{} // filter values of its messages; nil: no values
 	unfiltered bool                // a message has no filter value
-	trailer    uint32              // length of what RabbitMQ keeps on disk behind the entries
+	trailer    uint32              // see trailerLength
 }
 
-// cost is what the chunk takes in memory, roughly.
+// cost returns the approximate number of bytes that the chunk takes in memory.
 func (c *chunk) cost() int64 {
 	return int64(len(c.bytes)) + chunkCost + filterCost*int64(len(c.filters))
 }
 
-// segment groups chunks for retention, which removes whole ones. Chunks are counted from the very first
-// of the stream, so that the number of one never changes.
+// segment is a run of chunks. Retention removes whole segments. Chunk numbers
+// count from the first chunk that the stream ever had, so that the number of a
+// chunk never changes.
 type segment struct {
 	first uint64 // number of its first chunk
-	bytes int64
-	last  int64 // timestamp of its last chunk
+	bytes int64  // length of its chunks
+	last  int64  // timestamp of its last chunk
 }
 
-// streamLog is the chunks of a stream: pure bookkeeping, without I/O, clock or locks.
+// streamLog holds the chunks of a stream. It is pure bookkeeping, without I/O,
+// clock or locks.
 type streamLog struct {
 	limits   limits
-	chunks   []chunk // retained ones
-	removed  uint64  // number of chunks[0]
+	chunks   []chunk // the retained chunks
+	removed  uint64  // chunks removed so far, hence the number of chunks[0]
 	segments []segment
 	next     uint64 // offset of the next record
-	size     int64  // bytes in memory, roughly
+	size     int64  // bytes in memory, approximately
 }
 
-// end returns the number of the chunk to be written next.
+// end returns the number that the next chunk will have.
 func (l *streamLog) end() uint64 { return l.removed + uint64(len(l.chunks)) }
 
-// at returns chunk number n, which is retained.
+// at returns chunk number n, which must be retained.
 func (l *streamLog) at(n uint64) *chunk { return &l.chunks[n-l.removed] }
 
-// lastChunk returns the offset of the last chunk; ok is false on an empty log.
+// lastChunk returns the first offset of the last chunk. ok is false if the log
+// is empty.
 func (l *streamLog) lastChunk() (first uint64, ok bool) {
 	if len(l.chunks) == 0 {
 		return 0, false
@@ -53,8 +57,10 @@ func (l *streamLog) lastChunk() (first uint64, ok bool) {
 	return l.chunks[len(l.chunks)-1].first, true
 }
 
-// append stores a chunk of entries entries and records records. c.bytes has room for its header in
-// front; append fills it, c.first and c.timestamp.
+// append stores a chunk and applies retention if it begins a segment. The chunk
+// holds as many entries and records (messages) as the arguments say. c.bytes
+// has room for the header in front. append writes the header and sets c.first
+// and c.timestamp.
 func (l *streamLog) append(c chunk, entries uint16, records uint32, now int64) {
 	data := c.bytes[wire.ChunkHeaderLen:]
 	c.first, c.timestamp = l.next, now
@@ -72,10 +78,12 @@ func (l *streamLog) append(c chunk, entries uint16, records uint32, now int64) {
 	s.last = now
 }
 
-// maxSegmentChunks closes a segment of many small chunks, as RabbitMQ does.
+// maxSegmentChunks is the number of chunks after which a segment is full,
+// however small they are. RabbitMQ has the same limit.
 const maxSegmentChunks = 256_000
 
-// roll opens a segment where there is none or the last one is full; only then is retention looked at.
+// roll begins a segment if the log has none or the last one is full. Appending
+// applies retention only then.
 func (l *streamLog) roll(now int64) {
 	if n := len(l.segments); n > 0 {
 		s := l.segments[n-1]
@@ -87,7 +95,8 @@ func (l *streamLog) roll(now int64) {
 	l.retain(now)
 }
 
-// retain removes the oldest segments that are over the limits. The newest always stays.
+// retain removes the oldest segments that exceed the limits. It never removes
+// the newest.
 func (l *streamLog) retain(now int64) {
 	keep := max(l.firstWithinBytes(), l.firstWithinAge(now))
 	if keep <= 0 {
@@ -97,12 +106,14 @@ func (l *streamLog) retain(now int64) {
 	for i := range l.chunks[:gone] {
 		l.size -= l.chunks[i].cost()
 	}
-	// Copied, not resliced: the memory of the removed chunks shall be free at once.
+	// Reslicing would keep the memory of the removed chunks. Copying frees
+	// it.
 	l.chunks = append([]chunk(nil), l.chunks[gone:]...)
 	l.removed += gone
 	l.segments = append([]segment(nil), l.segments[keep:]...)
 }
 
+// firstWithinBytes returns the index of the first segment to keep by bytes.
 func (l *streamLog) firstWithinBytes() int {
 	if l.limits.maxBytes <= 0 {
 		return 0
@@ -119,6 +130,7 @@ func (l *streamLog) firstWithinBytes() int {
 	return keep
 }
 
+// firstWithinAge returns the index of the first segment to keep by age.
 func (l *streamLog) firstWithinAge(now int64) int {
 	keep := 0
 	if l.limits.maxAge <= 0 {
@@ -131,8 +143,8 @@ func (l *streamLog) firstWithinAge(now int64) int {
 	return keep
 }
 
-// resolve returns the number of the chunk at which a reader with this spec attaches; end() stands for
-// the one to be written next.
+// resolve returns the number of the chunk at which a reader with this spec
+// attaches. end() stands for the next chunk, which is not written yet.
 func (l *streamLog) resolve(spec wire.OffsetSpec) uint64 {
 	n := len(l.chunks)
 	if n == 0 {
@@ -147,7 +159,9 @@ func (l *streamLog) resolve(spec wire.OffsetSpec) uint64 {
 		if spec.Value >= l.next {
 			return l.end()
 		}
-		// The last chunk that begins at or before the offset; below the first one, the first.
+		// The reader attaches to the last chunk that begins at or
+		// before the offset, or to the first chunk if all begin after
+		// it.
 		i := sort.Search(n, func(i int) bool { return l.chunks[i].first > spec.Value })
 		return l.removed + uint64(max(i-1, 0))
 	case wire.OffsetTimestamp:
@@ -157,7 +171,7 @@ func (l *streamLog) resolve(spec wire.OffsetSpec) uint64 {
 	return l.end()
 }
 
-// offsetOf returns the first offset of chunk number n, or of what will be written at end().
+// offsetOf returns the first offset of chunk number n, which may be end().
 func (l *streamLog) offsetOf(n uint64) uint64 {
 	if n == l.end() {
 		return l.next

@@ -7,7 +7,8 @@ import (
 	"github.com/tidemark-go/tidemark/internal/wire"
 )
 
-// newLog returns a log with these limits and n chunks of one record and 100 bytes, a second apart.
+// newLog returns a log with n chunks, a second apart. Each has 100 bytes and
+// one record.
 func newLog(l limits, n int) *streamLog {
 	log := &streamLog{limits: l}
 	for i := range n {
@@ -17,7 +18,8 @@ func newLog(l limits, n int) *streamLog {
 }
 
 func TestRetentionKeepsWholeSegments(t *testing.T) {
-	// Segments of three chunks: 100, 200, 300 bytes, then a new one.
+	// A segment is full at 300 bytes, hence it has three chunks of 100
+	// bytes.
 	tests := map[string]struct {
 		limits limits
 		now    time.Duration
@@ -57,13 +59,14 @@ func TestParseAge(t *testing.T) {
 	}
 }
 
-// FuzzResolve checks against a search from the front, after retention and with gaps.
+// FuzzResolve compares resolve with slowResolve, on a log with gaps and after
+// retention.
 func FuzzResolve(f *testing.F) {
 	f.Add([]byte{1, 2, 3, 200, 1}, uint16(4), uint64(3))
 	f.Fuzz(func(t *testing.T, sizes []byte, kind uint16, value uint64) {
 		log := &streamLog{limits: limits{segmentBytes: 300, maxBytes: 2000}}
 		for i, n := range sizes {
-			log.next += uint64(n % 3) // a gap
+			log.next += uint64(n % 3) // a gap of up to two offsets
 			log.append(chunk{bytes: make([]byte, 48+int(n))}, 1, uint32(n)+1, int64(i))
 		}
 		spec := wire.OffsetSpec{Type: wire.OffsetType(1 + kind%5), Value: value}
@@ -73,6 +76,7 @@ func FuzzResolve(f *testing.F) {
 	})
 }
 
+// slowResolve does what resolve does, but looks at every chunk.
 func slowResolve(l *streamLog, spec wire.OffsetSpec) uint64 {
 	n := l.end()
 	for i := len(l.chunks) - 1; i >= 0; i-- {

@@ -10,19 +10,22 @@ import (
 	"strings"
 )
 
-// The management endpoint: GET /api/overview, GET /api/connections and /api/connections/NAME,
-// DELETE /api/connections/NAME, PUT and DELETE /api/vhosts/V.
+// This file is the management endpoint. It answers GET /api/overview, GET
+// /api/connections, GET and DELETE /api/connections/NAME, and PUT and DELETE
+// /api/vhosts/NAME.
 //
-// Not implemented: everything else of RabbitMQ's HTTP API. A connection shows up as soon as it is
-// open, not after some seconds, and every user may do everything.
+// Not implemented: the rest of RabbitMQ's HTTP API. Two things differ from
+// RabbitMQ. The endpoint lists a connection as soon as the connection is open,
+// RabbitMQ some seconds later. And every user may do everything.
 
-// management is the HTTP server of the broker; nil when there is none.
+// management is the HTTP server of a broker. A broker without one has a nil
+// pointer.
 type management struct {
 	server *http.Server
 	ln     net.Listener
 }
 
-// startManagement starts the endpoint if one is configured.
+// startManagement starts the endpoint if WithManagement asks for it.
 func (b *Broker) startManagement() error {
 	if b.cfg.management == "" {
 		return nil
@@ -49,8 +52,9 @@ func (m *management) close() error {
 	return m.server.Close()
 }
 
-// ManagementURL returns the base URL of the management endpoint, without credentials; empty without
-// WithManagement.
+// ManagementURL returns the base URL of the management endpoint, such as
+// http://127.0.0.1:15672, without a user and password. It returns the empty
+// string without WithManagement.
 func (b *Broker) ManagementURL() string {
 	if b.mgmt == nil {
 		return ""
@@ -69,11 +73,12 @@ func (b *Broker) routes() http.Handler {
 	return mux
 }
 
-// authenticated asks for the password of any user of the broker.
+// authenticated lets only requests pass that carry the name and password of a
+// user of the broker.
 func (b *Broker) authenticated(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		name, password, _ := r.BasicAuth()
-		a := b.accounts[name] // never changes after Start
+		a := b.accounts[name] // the map never changes after Start
 		if a == nil || subtle.ConstantTimeCompare([]byte(a.Password), []byte(password)) != 1 {
 			w.Header().Set("WWW-Authenticate", `Basic realm="RabbitMQ Management"`)
 			writeJSON(w, http.StatusUnauthorized, map[string]string{"error": "not_authorized", "reason": "Login failed"})
@@ -86,7 +91,7 @@ func (b *Broker) authenticated(next http.Handler) http.Handler {
 func writeJSON(w http.ResponseWriter, status int, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(v) // the client is gone
+	_ = json.NewEncoder(w).Encode(v) // fails only if the client is gone
 }
 
 func notFound(w http.ResponseWriter) {
@@ -101,7 +106,7 @@ func (b *Broker) getOverview(w http.ResponseWriter, _ *http.Request) {
 	})
 }
 
-// jsonConnection is a connection with the field names of RabbitMQ.
+// jsonConnection is a Connection with the field names of RabbitMQ.
 type jsonConnection struct {
 	Name             string            `json:"name"`
 	User             string            `json:"user"`
@@ -117,7 +122,9 @@ func newJSONConnection(c Connection) jsonConnection {
 func (b *Broker) getConnections(w http.ResponseWriter, _ *http.Request) {
 	list := []jsonConnection{}
 	for _, c := range b.Connections() {
-		if c.Ready { // before, its properties may be missing, which clients' tests do not expect
+		// A connection in the handshake may lack properties that the
+		// tests of other clients read.
+		if c.Ready {
 			list = append(list, newJSONConnection(c))
 		}
 	}
@@ -163,7 +170,7 @@ func (b *Broker) deleteVHost(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// addVHost reports whether the virtual host is new.
+// addVHost creates a virtual host. It returns false if the virtual host exists.
 func (b *Broker) addVHost(name string) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -174,8 +181,9 @@ func (b *Broker) addVHost(name string) bool {
 	return true
 }
 
-// dropVHost deletes a virtual host with its streams and connections; it reports whether there was one. The
-// default one stays, since the methods of Broker speak of it: only its contents go.
+// dropVHost deletes a virtual host with its streams and connections. It returns
+// false if the virtual host does not exist. It only empties the virtual host
+// "/", to which the methods of Broker refer.
 func (b *Broker) dropVHost(name string) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -11,7 +11,8 @@ import (
 	"github.com/tidemark-go/tidemark/internal/wire"
 )
 
-// request sends a request as guest and returns status and body.
+// request sends an HTTP request as user guest and returns the status and body
+// of the answer.
 func request(t *testing.T, b *Broker, method, path, password string) (int, string) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, b.ManagementURL()+path, nil)
@@ -87,7 +88,9 @@ func TestDeleteVHost(t *testing.T) {
 	c.expectEnd()
 }
 
-// Other clients' tests read client_properties.connection_name of every connection that is listed.
+// TestManagementListsOpenConnectionsOnly expects no connection that is still in
+// the handshake: the tests of other clients read
+// client_properties.connection_name of every connection in the list.
 func TestManagementListsOpenConnectionsOnly(t *testing.T) {
 	t.Cleanup(http.DefaultClient.CloseIdleConnections)
 	b := NewBroker(t, WithManagement("127.0.0.1:0"))

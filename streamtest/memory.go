@@ -1,10 +1,12 @@
 package streamtest
 
-// The broker bounds what it stores, whatever clients send. Beyond the limit it acts like RabbitMQ with its
-// disk alarm on: connections that publish are not read and DeclarePublisher is refused, until streams are
-// deleted or retention removes enough. Besides, no stream is created and no new reference stored.
+// This file bounds the memory of the broker, whatever clients send. At the
+// limit the broker acts like RabbitMQ with its disk alarm on, until a deletion
+// or retention frees enough: it does not read connections that have a
+// publisher, and refuses DeclarePublisher. It also creates no stream and stores
+// no offset under a new reference.
 
-// What small things are counted with, roughly: bookkeeping included.
+// These constants approximate the bytes that bookkeeping takes for each thing.
 const (
 	streamCost    = 4 << 10
 	chunkCost     = 128
@@ -12,21 +14,24 @@ const (
 	referenceCost = 128
 )
 
-// full reports whether the limit is reached.
+// full reports whether the broker has reached its memory limit.
 func (b *Broker) full() bool { return b.stored >= b.cfg.memory }
 
-// account runs a change of what a stream stores and keeps the broker's sum right.
-func (b *Broker) account(s *stream, change func()) {
+// trackSize calls change, which changes the data of a stream, and updates the
+// total size. It also deletes the stored offsets that retention made obsolete.
+func (b *Broker) trackSize(s *stream, change func()) {
 	before, wasFull, removed := s.log.size, b.full(), s.log.removed
 	change()
 	if s.log.removed != removed {
 		s.dropOffsets()
 	}
-	b.store(s.log.size-before, wasFull)
+	b.addStored(s.log.size-before, wasFull)
 }
 
-// store adds to the sum. Connections that waited for room go on when there is some again.
-func (b *Broker) store(n int64, wasFull bool) {
+// addStored adds n bytes to the total size, negative ones too. wasFull is the
+// result of full before the change. When memory becomes available, addStored
+// wakes the connections that wait for it.
+func (b *Broker) addStored(n int64, wasFull bool) {
 	b.stored += n
 	switch {
 	case wasFull && !b.full():
@@ -36,15 +41,16 @@ func (b *Broker) store(n int64, wasFull bool) {
 	}
 }
 
-// remember counts a reference that is stored with a stream for the first time; it reports whether there is
-// room.
-func (b *Broker) remember(s *stream, known bool, reference string) bool {
+// reserveReference adds the size of a new consumer reference to that of the
+// stream. It returns false if the memory is full. A known reference needs no
+// memory.
+func (b *Broker) reserveReference(s *stream, known bool, reference string) bool {
 	if known {
 		return true
 	}
 	if b.full() {
 		return false
 	}
-	b.account(s, func() { s.log.size += referenceCost + int64(len(reference)) })
+	b.trackSize(s, func() { s.log.size += referenceCost + int64(len(reference)) })
 	return true
 }

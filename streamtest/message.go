@@ -10,19 +10,29 @@ import (
 	"github.com/tidemark-go/tidemark/internal/wire"
 )
 
-// Message is a message as the broker stores it.
+// Message is a stored message, or a sub-batch that the broker cannot take
+// apart.
 type Message struct {
-	Offset    uint64
-	Timestamp time.Time // of its chunk
-	Raw       []byte    // what the client sent, by convention an AMQP 1.0 message
+	// Offset is the offset of the message, or of the first one in a
+	// sub-batch.
+	Offset uint64
+	// Timestamp is the time of the chunk in local time, to the millisecond.
+	Timestamp time.Time
+	// Raw is what the client sent, by convention an AMQP 1.0 message.
+	Raw []byte
 
-	// Compressed says that Raw is not one message but a whole sub-batch, compressed with something else
-	// than gzip, which the broker cannot read. Records is how many messages it holds.
+	// Compressed says that Raw is a whole sub-batch instead of one message.
+	// The broker takes sub-batches apart that are not compressed, or
+	// compressed with gzip, if they contain as many messages as they say.
 	Compressed bool
-	Records    int
+	// Records is the number of messages in Raw: 1 unless Compressed is
+	// true.
+	Records int
 }
 
-// Data returns the payload: the AMQP data section of Raw, or Raw itself where it is no AMQP message.
+// Data returns the payload of the message: the first data section of Raw, or
+// all of Raw if it is not an AMQP 1.0 message with a data section. The result
+// shares the memory of Raw.
 func (m Message) Data() []byte {
 	if data, ok := dataSection(m.Raw); ok {
 		return data
@@ -30,22 +40,23 @@ func (m Message) Data() []byte {
 	return m.Raw
 }
 
-// String returns the payload as text.
+// String returns Data as a string.
 func (m Message) String() string { return string(m.Data()) }
 
-// Messages returns copies of the messages of a stream that are retained, oldest first; nil when there is no
-// such stream.
+// Messages returns copies of the messages that a stream retains, the oldest
+// first. It returns nil if the stream is empty or does not exist.
 func (b *Broker) Messages(streamName string) []Message {
 	var chunks []chunk
-	b.with(streamName, func(s *stream) { chunks = append(chunks, s.log.chunks...) })
+	b.withStream(streamName, func(s *stream) { chunks = append(chunks, s.log.chunks...) })
 	var list []Message
-	for i := range chunks { // chunks never change: no lock is needed
+	for i := range chunks { // chunks never change: no mutex is needed
 		list = appendMessages(list, &chunks[i])
 	}
 	return list
 }
 
-// Bodies returns the payloads of Messages as text.
+// Bodies returns the payload of each message that Messages returns, as a
+// string.
 func (b *Broker) Bodies(streamName string) []string {
 	var list []string
 	for _, m := range b.Messages(streamName) {
@@ -54,10 +65,11 @@ func (b *Broker) Bodies(streamName string) []string {
 	return list
 }
 
+// appendMessages appends copies of the messages of a chunk.
 func appendMessages(list []Message, c *chunk) []Message {
 	parsed, err := wire.ParseChunk(c.bytes)
 	if err != nil {
-		return list // the broker has written it itself
+		return list // cannot happen: the broker made the chunk
 	}
 	at := time.UnixMilli(parsed.Timestamp)
 	walk, e := parsed.Walk(), wire.Entry{}
@@ -74,7 +86,8 @@ func appendMessages(list []Message, c *chunk) []Message {
 	}
 }
 
-// entryMessages takes an entry apart as far as possible.
+// entryMessages returns the messages of an entry. It returns the entry as one
+// Message if it is a sub-batch that cannot be taken apart.
 func entryMessages(e *wire.Entry) []Message {
 	if !e.Batch {
 		return []Message{{Raw: bytes.Clone(e.Body), Records: 1}}
@@ -99,17 +112,18 @@ func entryMessages(e *wire.Entry) []Message {
 	return list
 }
 
-// gunzip returns what can be unpacked, up to limit bytes.
+// gunzip decompresses up to limit bytes of b. After an error it returns what
+// came before.
 func gunzip(b []byte, limit int64) []byte {
 	r, err := gzip.NewReader(bytes.NewReader(b))
 	if err != nil {
 		return nil
 	}
-	out, _ := io.ReadAll(io.LimitReader(r, limit)) // what is there is counted by the caller
+	out, _ := io.ReadAll(io.LimitReader(r, limit)) // the caller counts the messages
 	return out
 }
 
-// dataSection finds the data section among the sections of an AMQP 1.0 message.
+// dataSection returns the first data section of an AMQP 1.0 message.
 func dataSection(b []byte) ([]byte, bool) {
 	for len(b) > 3 && b[0] == 0 && b[1] == 0x53 {
 		section := b[2]
@@ -125,7 +139,8 @@ func dataSection(b []byte) ([]byte, bool) {
 	return nil, false
 }
 
-// cutAMQP cuts one AMQP 1.0 value off b. The constructor's high digit says how long it is.
+// cutAMQP splits the first AMQP 1.0 value off b. The high four bits of its
+// constructor say how long the value is (AMQP 1.0, part 1, section 1.2).
 func cutAMQP(b []byte) (value, rest []byte, ok bool) {
 	if len(b) == 0 {
 		return nil, nil, false

@@ -8,7 +8,8 @@ import (
 )
 
 func TestMessageData(t *testing.T) {
-	// Sections as RabbitMQ writes them: header, message annotations, then data.
+	// RabbitMQ writes the sections in this order: header, message
+	// annotations, data.
 	header, annotations := "005370c00605424040 4143", "005372c11002a307 782d656d707479 a30474657374"
 	tests := map[string]struct{ raw, want string }{
 		"short data":      {"005375a0026869", "hi"},

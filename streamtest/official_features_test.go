@@ -13,7 +13,8 @@ import (
 	"github.com/tidemark-go/tidemark/streamtest"
 )
 
-// declared starts a broker with a stream s and an environment of the official client.
+// declared starts a broker with a stream "s". It returns the broker and an
+// environment of the official client.
 func declared(t *testing.T) (*streamtest.Broker, *stream.Environment) {
 	t.Helper()
 	b := streamtest.NewBroker(t)
@@ -24,7 +25,8 @@ func declared(t *testing.T) (*streamtest.Broker, *stream.Environment) {
 	return b, env
 }
 
-// consume reads n messages of stream s from the first on.
+// consume reads n messages of stream "s" from the first on and returns their
+// bodies.
 func consume(t *testing.T, env *stream.Environment, n int, opts *stream.ConsumerOptions) []string {
 	t.Helper()
 	got := collect(n)
@@ -40,6 +42,7 @@ func consume(t *testing.T, env *stream.Environment, n int, opts *stream.Consumer
 }
 
 func TestOfficialSubEntryCompression(t *testing.T) {
+	t.Parallel()
 	var c stream.Compression
 	for _, compression := range []stream.Compression{c.None(), c.Gzip(), c.Snappy(), c.Lz4(), c.Zstd()} {
 		t.Run(compression.String(), func(t *testing.T) {
@@ -61,6 +64,7 @@ func TestOfficialSubEntryCompression(t *testing.T) {
 }
 
 func TestOfficialDeduplication(t *testing.T) {
+	t.Parallel()
 	b, env := declared(t)
 	p, err := env.NewProducer("s", stream.NewProducerOptions().SetProducerName("invoices"))
 	if err != nil {
@@ -86,6 +90,7 @@ func TestOfficialDeduplication(t *testing.T) {
 }
 
 func TestOfficialFilter(t *testing.T) {
+	t.Parallel()
 	_, env := declared(t)
 	for _, state := range []string{"NY", "TX", "NY"} {
 		opts := stream.NewProducerOptions().SetFilter(stream.NewProducerFilter(func(message.StreamMessage) string { return state }))
@@ -99,6 +104,7 @@ func TestOfficialFilter(t *testing.T) {
 }
 
 func TestOfficialSuperStream(t *testing.T) {
+	t.Parallel()
 	b := streamtest.NewBroker(t)
 	env := officialEnv(t, b)
 	if err := env.DeclareSuperStream("sup", stream.NewPartitionsOptions(3)); err != nil {
@@ -144,6 +150,7 @@ func TestOfficialSuperStream(t *testing.T) {
 }
 
 func TestOfficialSingleActiveConsumer(t *testing.T) {
+	t.Parallel()
 	_, env := declared(t)
 	officialPublish(t, env, "s", 10, nil)
 	member := func(got *collector, promoted chan<- string, name string) *stream.Consumer {
@@ -177,9 +184,11 @@ func TestOfficialSingleActiveConsumer(t *testing.T) {
 	}
 }
 
-// TestOfficialHA covers reliable producer and consumer on a broker that stays up; how they reconnect is the
-// client's affair and takes it many seconds.
+// TestOfficialHA runs the reliable producer and consumer of package ha on a
+// broker that stays up. It does not test that they reconnect: the client does
+// that by itself and takes many seconds.
 func TestOfficialHA(t *testing.T) {
+	t.Parallel()
 	b, env := declared(t)
 	confirmed := make(chan int, 100)
 	p, err := ha.NewReliableProducer(env, "s", stream.NewProducerOptions(), func(list []*stream.ConfirmationStatus) {

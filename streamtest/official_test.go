@@ -31,7 +31,7 @@ func officialEnv(t *testing.T, b *streamtest.Broker) *stream.Environment {
 	return env
 }
 
-// await fails the test when cond does not become true.
+// await waits until cond returns true, and fails the test after 10 seconds.
 func await(t *testing.T, b *streamtest.Broker, what string, cond func() bool) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
@@ -43,7 +43,7 @@ func await(t *testing.T, b *streamtest.Broker, what string, cond func() bool) {
 
 func body(i int) string { return fmt.Sprintf("message %d", i) }
 
-// officialPublish sends n messages and waits for their confirms.
+// officialPublish sends n messages in one batch and waits for their confirms.
 func officialPublish(t *testing.T, env *stream.Environment, name string, n int, opts *stream.ProducerOptions) {
 	t.Helper()
 	p, err := env.NewProducer(name, opts)
@@ -72,7 +72,8 @@ func officialPublish(t *testing.T, env *stream.Environment, name string, n int, 
 	}
 }
 
-// collector gathers what a consumer is given until it has n messages.
+// collector collects what a consumer delivers. It closes done at the message
+// number want.
 type collector struct {
 	mu      sync.Mutex
 	bodies  []string
@@ -93,6 +94,8 @@ func (c *collector) handle(ctx stream.ConsumerContext, m *amqp.Message) {
 	}
 }
 
+// wait waits for done and returns the bodies. It fails the test after 10
+// seconds.
 func (c *collector) wait(t *testing.T) []string {
 	t.Helper()
 	select {
@@ -106,6 +109,7 @@ func (c *collector) wait(t *testing.T) []string {
 }
 
 func TestOfficialClient(t *testing.T) {
+	t.Parallel()
 	b := streamtest.NewBroker(t)
 	env := officialEnv(t, b)
 	if err := env.DeclareStream("s", stream.NewStreamOptions()); err != nil {

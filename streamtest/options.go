@@ -9,17 +9,18 @@ import (
 	"time"
 )
 
-// Option changes how a Broker is started.
+// Option is a setting of a Broker, for Start and NewBroker. If an option occurs
+// twice, the last one counts, except for WithUser and WithVHost, which add up.
 type Option func(*config)
 
 type config struct {
 	addr       string
 	advertised string // host, or host:port
-	management string // address; empty: none
+	management string // address of the management endpoint; empty: none
 	tls        *tls.Config
 	users      []User
 	vhosts     []string
-	anonymous  string // user; empty: off
+	anonymous  string // user of SASL ANONYMOUS; empty: not offered
 	heartbeat  time.Duration
 	frameMax   uint32
 	memory     int64
@@ -42,37 +43,58 @@ func newConfig(opts []Option) config {
 	return cfg
 }
 
-// WithAddr sets the address to listen on, as for net.Listen. The default is 127.0.0.1:0, a free port of
-// the loopback interface.
+// WithAddr sets the TCP address to listen on, as host:port in the format of
+// net.Listen. The default is 127.0.0.1:0, a free port of the loopback
+// interface.
 func WithAddr(addr string) Option { return func(c *config) { c.addr = addr } }
 
-// WithAdvertised sets the host, or host:port, that clients are told to connect to. The default is
-// localhost where the broker listens on loopback or on all interfaces, otherwise the address it listens on.
+// WithAdvertised sets the host, or host:port, that the broker tells clients to
+// connect to, in URI, Open and Metadata. The port must be a number. The default
+// port is the one the broker listens on. The default host is localhost if the
+// broker listens on the loopback interface or on all interfaces, and otherwise
+// the address it listens on.
 func WithAdvertised(host string) Option { return func(c *config) { c.advertised = host } }
 
-// WithManagement starts the HTTP management endpoint on addr; port 0 picks a free one, see
-// Broker.ManagementURL. There is none by default.
+// WithManagement makes the broker serve a part of RabbitMQ's HTTP API on addr,
+// in the format of net.Listen. Port 0 picks a free port, which
+// Broker.ManagementURL returns. The default is no endpoint. The endpoint asks
+// for the name and password of any user of the broker. It serves:
+//
+//   - GET /api/overview
+//   - GET /api/connections
+//   - GET and DELETE /api/connections/NAME
+//   - PUT and DELETE /api/vhosts/NAME
 func WithManagement(addr string) Option { return func(c *config) { c.management = addr } }
 
-// WithTLS makes the broker speak TLS only. To offer SASL EXTERNAL, let the configuration verify client
-// certificates: the common name of the certificate is the user.
+// WithTLS makes the broker speak only TLS to stream clients. cfg must contain a
+// certificate. The broker also offers SASL EXTERNAL if cfg.ClientAuth is
+// tls.VerifyClientCertIfGiven or tls.RequireAndVerifyClientCert. The common
+// name of the client certificate is then the name of the user. The default is
+// plain TCP.
 func WithTLS(cfg *tls.Config) Option { return func(c *config) { c.tls = cfg } }
 
-// WithUser adds a user. The first one given replaces the default, guest with password guest; URI uses it.
+// WithUser adds a user. The first WithUser replaces the default user, which is
+// guest with password guest. URI contains the first user. As in RabbitMQ, the
+// user guest can log in with a password only over the loopback interface.
 func WithUser(u User) Option { return func(c *config) { c.users = append(c.users, u) } }
 
-// WithVHost adds a virtual host besides "/".
+// WithVHost adds a virtual host. The virtual host "/" always exists.
 func WithVHost(name string) Option { return func(c *config) { c.vhosts = append(c.vhosts, name) } }
 
-// WithAnonymous offers SASL ANONYMOUS, which logs in as user. It is off by default.
+// WithAnonymous makes the broker offer SASL ANONYMOUS, which logs clients in as
+// user without a password. The user must exist. By default the broker does not
+// offer it.
 func WithAnonymous(user string) Option { return func(c *config) { c.anonymous = user } }
 
-// WithHeartbeat sets the interval the broker proposes, in whole seconds; 0 proposes none. The default is
-// a minute. As in RabbitMQ, what the client answers is what holds.
+// WithHeartbeat sets the heartbeat interval that the broker proposes. It drops
+// fractions of a second; 0 proposes no heartbeats. The default is one minute.
+// As in RabbitMQ, the interval that the client answers applies.
 func WithHeartbeat(d time.Duration) Option { return func(c *config) { c.heartbeat = d } }
 
-// WithFrameMax sets the largest frame the broker accepts, without its size prefix. The default, also for
-// 0, is 1 MiB.
+// WithFrameMax sets the length in bytes of the longest frame that the broker
+// accepts after Open, without the four bytes of its size prefix. The client may
+// agree on less. The default, also for 0, is 1 MiB. Before Open the limit is
+// 8,192 bytes, as in RabbitMQ 4.3.5.
 func WithFrameMax(n uint32) Option {
 	return func(c *config) {
 		if c.frameMax = n; n == 0 {
@@ -81,40 +103,69 @@ func WithFrameMax(n uint32) Option {
 	}
 }
 
-// WithMemoryLimit sets how many bytes the broker stores before it blocks publishers, as RabbitMQ does when
-// its disk is full: their connections are not read until there is room again. The default is 4 GiB; give
-// streams a max-length-bytes to stay below it.
+// WithMemoryLimit sets the number of bytes, approximately, that the broker may
+// store. The default is 4 GiB. At the limit it blocks publishers, as RabbitMQ
+// does when its disk is full: it does not read the connections that have a
+// publisher, and refuses DeclarePublisher with PreconditionFailed. It also
+// refuses Create with InternalError, and drops StoreOffset under a new name.
+// All this ends when a deletion or retention frees memory. Give streams a
+// max-length-bytes to stay below the limit.
 func WithMemoryLimit(bytes int64) Option { return func(c *config) { c.memory = bytes } }
 
-// WithVersion sets the server version the broker reports; clients switch features on by it. The default
-// is the RabbitMQ whose behaviour the broker follows. The behaviour does not change with it.
+// WithVersion sets the RabbitMQ version that the broker reports, by which
+// clients switch features on. The behaviour of the broker does not change with
+// it. The default is 4.3.6, whose behaviour the broker follows.
 func WithVersion(v string) Option { return func(c *config) { c.version = v } }
 
-// WithStartTime makes the broker's clock start at t instead of the real time; it runs from there.
+// WithStartTime sets the time of the broker's clock at Start. The clock runs
+// from there; see Broker.Now. The default is the real time. Heartbeats and
+// time-outs do not depend on it.
 func WithStartTime(t time.Time) Option { return func(c *config) { c.start = t } }
 
-// WithLogger sets where refusals and faults are logged. The default is silence. Passwords are never
-// logged. The logger's handler must not call the broker.
+// WithLogger makes the broker log refused logins, malformed frames, lost
+// stores, a full memory and its own failures. By default it logs nothing. It
+// never logs a password. The handler of the logger must not call the broker: it
+// may run while the broker holds its mutex, and would then wait for ever.
 func WithLogger(l *slog.Logger) Option { return func(c *config) { c.logger = l } }
 
-// User is an account of the broker.
+// User is a user of the broker, for WithUser.
 type User struct {
-	Name     string
+	// Name is the name with which clients log in.
+	Name string
+	// Password is the password for SASL PLAIN and the management endpoint.
 	Password string
 
-	// Permissions by virtual host. Nil grants everything in all of them.
+	// Permissions holds what the user may do, by virtual host. The user
+	// cannot open a virtual host that is missing. A nil map grants
+	// everything in all virtual hosts.
 	Permissions map[string]Permission
 }
 
-// Permission holds the patterns of names a user may configure, write and read. An empty pattern matches
-// nothing, as in RabbitMQ; ".*" matches everything.
-type Permission struct{ Configure, Write, Read string }
-
-type account struct {
-	User
-	permissions map[string]*patterns // nil: everything
+// Permission says what a user may do in a virtual host, by the names of streams
+// and super streams. Each field is a regular expression in the syntax of
+// package regexp. It matches anywhere in the name unless ^ and $ anchor it;
+// ".*" matches every name. As in RabbitMQ, an empty one matches no name.
+type Permission struct {
+	// Configure matches the names that the user may create and delete. To
+	// create a super stream, the user also needs Read for its name and
+	// Write for its partitions.
+	Configure string
+	// Write matches the names that the user may publish to. It also grants
+	// Route and Partitions.
+	Write string
+	// Read matches the names that the user may consume from. It also grants
+	// StoreOffset and the queries of offsets, publishing ids and
+	// statistics.
+	Read string
 }
 
+// account is a User with its patterns compiled.
+type account struct {
+	User
+	permissions map[string]*patterns // by virtual host; nil: everything
+}
+
+// patterns is a compiled Permission.
 type patterns struct{ configure, write, read *regexp.Regexp }
 
 func newAccount(u User) (*account, error) {
@@ -143,7 +194,8 @@ func newAccount(u User) (*account, error) {
 	return a, nil
 }
 
-// advertise splits what clients are told into host and port.
+// advertise returns the host and port that clients are told, if the broker
+// listens on ln.
 func (c *config) advertise(ln net.Addr) (host, port string) {
 	bound, port, _ := net.SplitHostPort(ln.String())
 	if h, p, err := net.SplitHostPort(c.advertised); err == nil {

@@ -59,7 +59,7 @@ func TestOptions(t *testing.T) {
 	c = dialRaw(t, b)
 	c.send(&wire.PeerProperties{}, &wire.SaslHandshake{}, &wire.SaslAuthenticate{Mechanism: "PLAIN", Data: []byte("\x00guest\x00secret")})
 	c.readToEnd()
-	b.mu.Lock() // the logger is called with mu held
+	b.mu.Lock() // the broker writes the log while it holds mu
 	defer b.mu.Unlock()
 	if text := logged.String(); !strings.Contains(text, "login refused") || strings.Contains(text, "secret") {
 		t.Errorf("logged %q", text)

@@ -93,8 +93,9 @@ func TestPublishSplitsLongFrames(t *testing.T) {
 	}
 }
 
-// The header tells of the publisher reference that RabbitMQ keeps on disk, in every chunk of the frame;
-// rstream's own tests look at it. The bytes themselves are not delivered.
+// TestTrailerLengthOfNamedPublisher expects that the header of every chunk
+// counts the publisher reference, which RabbitMQ keeps on disk and does not
+// deliver. The tests of the client rstream check it.
 func TestTrailerLengthOfNamedPublisher(t *testing.T) {
 	c := openRaw(t, NewBroker(t))
 	c.create("s")
@@ -143,7 +144,8 @@ func TestSubBatch(t *testing.T) {
 	c.readToEnd()
 }
 
-// readPast returns the first frame that is not of key skip.
+// readPast skips frames of key skip and returns the first other one, which must
+// be of key want.
 func (c *rawClient) readPast(skip, want wire.Key) receivedFrame {
 	c.t.Helper()
 	for {
@@ -180,7 +182,8 @@ func TestMalformedPublishStoresWhatCameBefore(t *testing.T) {
 	}
 }
 
-// TestDeletedPublisherIsNotConfirmed: clients use its id again, late confirms would be taken for others.
+// TestDeletedPublisherIsNotConfirmed expects no confirm of a deleted publisher.
+// A client that reuses the id would take it for one of the new publisher.
 func TestDeletedPublisherIsNotConfirmed(t *testing.T) {
 	b, c := published(t)
 	c.declare(2, "", "s")

@@ -10,9 +10,11 @@ import (
 	"github.com/tidemark-go/tidemark/internal/wire"
 )
 
+// testTimeout is how long a test waits for something that must come.
 const testTimeout = 10 * time.Second
 
-// rawClient is a bare socket that speaks the protocol, for what no client library would do.
+// rawClient is a bare socket that speaks the protocol. It can also do what no
+// client library does.
 type rawClient struct {
 	t      testing.TB
 	nc     net.Conn
@@ -20,7 +22,7 @@ type rawClient struct {
 	corr   uint32
 }
 
-// received is a frame from the broker; its fields are copied.
+// receivedFrame is a frame from the broker. Its fields are a copy.
 type receivedFrame struct {
 	key     wire.Key
 	version uint16
@@ -62,7 +64,7 @@ func (c *rawClient) login(user, password string) {
 	}
 }
 
-// open answers Tune, without heartbeat, and opens a virtual host.
+// open answers Tune, asking for no heartbeats, and opens a virtual host.
 func (c *rawClient) open(vhost string) {
 	c.t.Helper()
 	c.expect(wire.KeyTune)
@@ -112,6 +114,7 @@ func (c *rawClient) read() (receivedFrame, error) {
 	}
 }
 
+// expect returns the next frame, which must be of that key.
 func (c *rawClient) expect(key wire.Key) receivedFrame {
 	c.t.Helper()
 	f, err := c.read()
@@ -124,7 +127,7 @@ func (c *rawClient) expect(key wire.Key) receivedFrame {
 	return f
 }
 
-// decode expects the next frame to be of f's kind.
+// decode reads the next frame into f. The frame must be of f's kind.
 func (c *rawClient) decode(f wire.Frame) {
 	c.t.Helper()
 	key, _ := f.Head()
@@ -133,7 +136,8 @@ func (c *rawClient) decode(f wire.Frame) {
 	}
 }
 
-// expectEnd reads until the broker closes the connection and fails on any frame before that.
+// expectEnd waits for the broker to end the connection. It fails the test if a
+// frame comes first.
 func (c *rawClient) expectEnd() {
 	c.t.Helper()
 	f, err := c.read()
@@ -143,7 +147,8 @@ func (c *rawClient) expectEnd() {
 	}
 }
 
-// call sends a request whose answer is nothing but a code.
+// call sends a request whose answer has no field but the code, and returns the
+// code.
 func (c *rawClient) call(f wire.Frame) wire.Code {
 	c.t.Helper()
 	c.send(f)
@@ -156,6 +161,7 @@ func (c *rawClient) call(f wire.Frame) wire.Code {
 	return resp.Code
 }
 
+// must is call for a request that must succeed.
 func (c *rawClient) must(f wire.Frame) {
 	c.t.Helper()
 	if code := c.call(f); code != wire.CodeOK {
@@ -178,7 +184,8 @@ func (c *rawClient) declare(id uint8, ref, stream string) {
 	c.must(&wire.DeclarePublisher{Correlation: c.next(), PublisherID: id, Reference: ref, Stream: stream})
 }
 
-// publish sends one frame of messages with these ids, whose bodies are m and the id.
+// publish sends one frame of messages with these ids. Each body is an m and the
+// last digit of the id.
 func (c *rawClient) publish(publisher uint8, ids ...uint64) {
 	c.t.Helper()
 	b := wire.BeginPublish(nil, wire.Version1, publisher)
@@ -188,7 +195,8 @@ func (c *rawClient) publish(publisher uint8, ids ...uint64) {
 	c.write(wire.FinishPublish(b, 0, len(ids)))
 }
 
-// publishFiltered sends one frame with one message per filter value; "" stands for null.
+// publishFiltered sends one frame with one message per filter value and waits
+// for the confirm. The value "" stands for no value.
 func (c *rawClient) publishFiltered(publisher uint8, values ...string) {
 	c.t.Helper()
 	b := wire.BeginPublish(nil, wire.Version2, publisher)
@@ -203,7 +211,8 @@ func (c *rawClient) publishFiltered(publisher uint8, values ...string) {
 	c.confirmed()
 }
 
-// confirmed expects a PublishConfirm and returns its ids.
+// confirmed reads the next frame, which must be a PublishConfirm, and returns
+// its ids.
 func (c *rawClient) confirmed() []uint64 {
 	c.t.Helper()
 	o, err := wire.DecodePublishConfirm(c.expect(wire.KeyPublishConfirm).fields)
@@ -227,7 +236,8 @@ func (c *rawClient) subscribe(id uint8, stream string, spec wire.OffsetSpec, cre
 	c.must(&wire.Subscribe{Correlation: c.next(), SubscriptionID: id, Stream: stream, Spec: spec, Credit: credit, Properties: props})
 }
 
-// chunk expects a Deliver and returns the chunk, checked.
+// chunk reads the next frame, which must be a Deliver, and returns its chunk.
+// The checksum must be right.
 func (c *rawClient) chunk() (wire.Deliver, wire.Chunk) {
 	c.t.Helper()
 	f := c.expect(wire.KeyDeliver)
@@ -245,13 +255,16 @@ func (c *rawClient) chunk() (wire.Deliver, wire.Chunk) {
 	return d, chunk
 }
 
-// quiet proves that nothing is on its way: requests are answered in order, and the answer comes next.
+// quiet shows that no frame is on its way. The broker answers in order, so it
+// sends a request whose answer must come next.
 func (c *rawClient) quiet() {
 	c.t.Helper()
 	c.send(&wire.Metadata{Correlation: c.next()})
 	c.expect(wire.KeyMetadata.Response())
 }
 
+// awaitCond waits until cond returns true, and fails the test after
+// testTimeout.
 func awaitCond(t testing.TB, b *Broker, what string, cond func() bool) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), testTimeout)

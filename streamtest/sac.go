@@ -7,29 +7,34 @@ import (
 	"github.com/tidemark-go/tidemark/internal/wire"
 )
 
-// Single active consumers and ConsumerUpdate.
+// This file handles single active consumers and ConsumerUpdate.
 //
-// Not implemented: what only a cluster has (members that are presumed down).
+// Not implemented: members that are presumed down, which only a cluster has.
 
-// group is the consumers of a stream that share a name, one of which is active. In a super stream the
-// active ones spread over the partitions: partition k wants member k mod n.
+// group is the consumers of a stream that share a name. Only one of them is
+// active. In a super stream the active consumers spread over the partitions:
+// with n members, member k mod n becomes active on partition k.
 type group struct {
 	stream    *stream
 	name      string
-	partition int // -1: not a partition, the first member is wanted
-	members   []*subscription
-	active    *subscription
-	stepping  *subscription // was active, has been told to stop, and owes an answer
+	partition int             // index in the super stream; -1: not a partition
+	members   []*subscription // in the order in which they joined
+	active    *subscription   // nil: none, for now
+	stepping  *subscription   // was told to stop and has not answered yet; or nil
 }
 
-// singleActive returns the name of the group a Subscribe wants to join. It may be empty, but must be given.
+// singleActive returns the name of the group that a Subscribe asks to join.
+// named says that it has a name, which may be empty; single says that it asks
+// to join at all.
 func singleActive(props wire.Properties) (name string, named, single bool) {
 	name, named = props.Get("name")
 	v, _ := props.Get("single-active-consumer")
 	return name, named, v == "true"
 }
 
-// partitionIndex is the stream's place in the super stream that the properties name, or -1.
+// partitionIndex returns the index of the stream among the partitions of the
+// super stream that the properties name. It returns -1 if they name none or the
+// stream is not a partition of it.
 func partitionIndex(s *stream, props wire.Properties) int {
 	name, given := props.Get("super-stream")
 	if !given {
@@ -47,7 +52,8 @@ func partitionIndex(s *stream, props wire.Properties) int {
 	return -1
 }
 
-// join makes the subscription a member; it is sent nothing before it has answered a ConsumerUpdate.
+// join makes the subscription a member of its group. The broker sends it no
+// chunk before it is active and has answered a ConsumerUpdate.
 func (s *subscription) join(name string) {
 	g := s.stream.groups[name]
 	if g == nil {
@@ -59,7 +65,7 @@ func (s *subscription) join(name string) {
 	g.rebalance()
 }
 
-// remove takes a member out, without choosing the next.
+// remove removes a member from the group. It does not make another one active.
 func (g *group) remove(s *subscription) {
 	g.members = slices.DeleteFunc(g.members, func(x *subscription) bool { return x == s })
 	if g.active == s {
@@ -73,7 +79,8 @@ func (g *group) remove(s *subscription) {
 	}
 }
 
-// wanted is the member that should be active.
+// wanted returns the member that should be active. Outside of super streams the
+// active member stays active, and the first member follows it.
 func (g *group) wanted() *subscription {
 	switch {
 	case g.partition >= 0:
@@ -84,8 +91,9 @@ func (g *group) wanted() *subscription {
 	return g.members[0]
 }
 
-// rebalance makes the right member active: at once where nobody is, otherwise after the active one has
-// answered that it stopped.
+// rebalance makes the wanted member active. If another member is active,
+// rebalance tells it to stop, and makes the wanted one active only after its
+// answer.
 func (g *group) rebalance() {
 	if len(g.members) == 0 || g.stepping != nil {
 		return
@@ -105,7 +113,7 @@ func (g *group) rebalance() {
 	g.stepping.update(false)
 }
 
-// update sends a ConsumerUpdate and remembers to whom the answer belongs.
+// update sends a ConsumerUpdate and records that the answer belongs to s.
 func (s *subscription) update(active bool) {
 	c := s.conn
 	if c.gone {
@@ -115,25 +123,25 @@ func (s *subscription) update(active bool) {
 	c.nextUpdate++
 	c.updates[id] = s
 	if c.timers.reply.IsZero() {
-		c.timers.reply = c.b.beat().Add(replyTimeout)
+		c.timers.reply = c.b.protocolNow().Add(replyTimeout)
 	}
 	c.send(&wire.ConsumerUpdate{Correlation: id, SubscriptionID: s.id, Active: active})
 }
 
-// consumerUpdated handles the client's answer. Its code does not matter, and neither does its offset when
-// the member was told to stop.
+// consumerUpdated handles the answer to a ConsumerUpdate. It ignores the code.
+// It also ignores the offset if the member was told to stop.
 func (c *conn) consumerUpdated(req *wire.ConsumerUpdateResponse) {
 	s := c.updates[req.Correlation]
 	if s == nil {
 		return
 	}
 	delete(c.updates, req.Correlation)
-	c.timers.reply = c.b.beat().Add(replyTimeout)
+	c.timers.reply = c.b.protocolNow().Add(replyTimeout)
 	if len(c.updates) == 0 {
 		c.timers.reply = time.Time{}
 	}
 	switch {
-	case c.subscription(s.id) != s: // left meanwhile
+	case c.subscription(s.id) != s: // the subscription ended meanwhile
 	case s.active:
 		spec := req.Spec
 		if spec.Type == wire.OffsetNone {
@@ -146,10 +154,11 @@ func (c *conn) consumerUpdated(req *wire.ConsumerUpdateResponse) {
 	}
 }
 
-// awaits reports whether the client still owes an answer for s: the one to a stop comes last.
+// awaits reports whether the client still owes an answer for s. While it does,
+// the answer that came was not the one to the stop, which comes last.
 func (c *conn) awaits(s *subscription) bool {
-	for _, x := range c.updates {
-		if x == s {
+	for _, waiting := range c.updates {
+		if waiting == s {
 			return true
 		}
 	}

@@ -19,27 +19,29 @@ func newVHost(b *Broker, name string) *vhost {
 	return &vhost{b: b, name: name, streams: make(map[string]*stream), supers: make(map[string]*superStream)}
 }
 
-// stream is a stream and all that is stored with it.
+// stream is a stream with everything that is stored in it.
 type stream struct {
 	name      string
 	vhost     *vhost
 	arguments wire.Properties
 	log       streamLog
-	offsets   map[string]uint64 // stored, by consumer reference
+	offsets   map[string]uint64 // stored offset, by consumer reference
 	sequences map[string]uint64 // highest publishing id, by publisher reference
-	groups    map[string]*group // single active consumers, by name
+	groups    map[string]*group // groups of single active consumers, by name
 	readers   map[*subscription]struct{}
-	batch     int  // entries the next chunk may have, see chunkWriter
-	down      bool // made unavailable by a test
+	batch     int  // entries that the next chunk may have, see chunkWriter
+	down      bool // a test made the stream unavailable
 }
 
-// validName tells which names a stream or super stream may have.
+// validName reports whether a stream or super stream may have the name.
 func validName(name string) bool { return name != "" && !strings.HasPrefix(name, "amq.") }
 
-// cleanName removes what RabbitMQ strips from a name on creation, and only then.
+// cleanName removes the characters that RabbitMQ removes from a name on
+// creation. RabbitMQ does so in no other command.
 func cleanName(name string) string { return strings.NewReplacer("\r", "", "\n", "").Replace(name) }
 
-// createStream creates a stream, or says why not.
+// createStream creates a stream. It returns CodeOK, or the code that says why
+// not.
 func (vh *vhost) createStream(name string, args wire.Properties) wire.Code {
 	l, ok := parseArguments(args)
 	if !ok || !validName(name) {
@@ -54,7 +56,7 @@ func (vh *vhost) createStream(name string, args wire.Properties) wire.Code {
 	if vh.b.full() {
 		return wire.CodeInternalError
 	}
-	vh.b.store(streamCost, false)
+	vh.b.addStored(streamCost, false)
 	vh.streams[name] = &stream{
 		name: name, vhost: vh, arguments: args, log: streamLog{limits: l, size: streamCost},
 		offsets: make(map[string]uint64), sequences: make(map[string]uint64),
@@ -63,19 +65,20 @@ func (vh *vhost) createStream(name string, args wire.Properties) wire.Code {
 	return wire.CodeOK
 }
 
-// deleteStream removes a stream and tells the connections that use it.
+// deleteStream deletes a stream and tells the connections that use it.
 func (b *Broker) deleteStream(s *stream) {
 	delete(s.vhost.streams, s.name)
 	for _, super := range s.vhost.supers {
 		super.bindings = slices.DeleteFunc(super.bindings, func(p binding) bool { return p.stream == s.name })
 	}
 	s.groups = make(map[string]*group)
-	b.store(-s.log.size, b.full())
+	b.addStored(-s.log.size, b.full())
 	b.evict(s)
 }
 
-// evict takes publishers and subscriptions off a stream that is gone or has moved: each connection that
-// used it is told once.
+// evict removes all publishers and subscriptions from a stream that was
+// deleted, moved or made unavailable. It tells each connection that used the
+// stream once.
 func (b *Broker) evict(s *stream) {
 	for c := range b.conns {
 		c.forget(s)
@@ -83,7 +86,8 @@ func (b *Broker) evict(s *stream) {
 	b.changed()
 }
 
-// find returns a stream of the connection's virtual host, or the code that says why not.
+// find returns a stream of the connection's virtual host, or the code that says
+// why not.
 func (c *conn) find(name string) (*stream, wire.Code) {
 	s := c.vhost.streams[name]
 	if s == nil {
@@ -95,7 +99,7 @@ func (c *conn) find(name string) (*stream, wire.Code) {
 	return s, wire.CodeOK
 }
 
-// findReadable is find after a check of the permission to read.
+// findReadable is find with a check that the user may read the stream.
 func (c *conn) findReadable(name string) (*stream, wire.Code) {
 	if !c.may(read, name) {
 		return nil, wire.CodeAccessRefused
@@ -103,7 +107,8 @@ func (c *conn) findReadable(name string) (*stream, wire.Code) {
 	return c.find(name)
 }
 
-// wakeReaders lets the writers of all who read the stream look for new chunks.
+// wakeReaders makes the writers of all readers of the stream look for new
+// chunks.
 func (s *stream) wakeReaders() {
 	for r := range s.readers {
 		r.conn.signal()

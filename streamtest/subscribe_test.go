@@ -8,7 +8,8 @@ import (
 	"github.com/tidemark-go/tidemark/internal/wire"
 )
 
-// threeChunks stores chunks at offsets 0 to 2, 3 to 5 and 6 to 8, an hour apart from start on.
+// threeChunks starts a broker with a stream "s" of three chunks, an hour apart
+// from start on. They hold the offsets 0 to 2, 3 to 5 and 6 to 8.
 func threeChunks(t *testing.T, start time.Time) (*Broker, *rawClient) {
 	t.Helper()
 	b := NewBroker(t, WithStartTime(start))
@@ -23,7 +24,8 @@ func threeChunks(t *testing.T, start time.Time) (*Broker, *rawClient) {
 	return b, c
 }
 
-// A client must have had the time to handle the answer before the first chunk comes.
+// TestFirstChunkDoesNotComeWithTheAnswer expects that the broker leaves the
+// client time to handle the answer before it sends the first chunk.
 func TestFirstChunkDoesNotComeWithTheAnswer(t *testing.T) {
 	_, c := threeChunks(t, time.Now())
 	start := time.Now()
@@ -43,7 +45,7 @@ func TestOffsetSpecs(t *testing.T) {
 	_, c := threeChunks(t, start)
 	tests := map[string]struct {
 		spec wire.OffsetSpec
-		want uint64 // first offset of the chunk; 9: the next to be written
+		want uint64 // first offset of the chunk; 9: the next chunk
 	}{
 		"first":            {fromFirst, 0},
 		"last":             {wire.OffsetSpec{Type: wire.OffsetLast}, 6},
@@ -172,7 +174,8 @@ func TestReaderBehindRetention(t *testing.T) {
 	}
 }
 
-// sacMember subscribes as a member of group g; a partition index needs the name of a super stream.
+// sacMember subscribes as a member of group "g". If stream is a partition,
+// super is the name of its super stream.
 func sacMember(c *rawClient, id uint8, stream, super string) {
 	c.t.Helper()
 	props := []wire.Property{{Key: "name", Value: "g"}, {Key: "single-active-consumer", Value: "true"}}
@@ -182,7 +185,8 @@ func sacMember(c *rawClient, id uint8, stream, super string) {
 	c.subscribe(id, stream, fromFirst, 10, props...)
 }
 
-// update expects a ConsumerUpdate and returns its correlation id.
+// update reads the next frame, which must be this ConsumerUpdate, and returns
+// its correlation id.
 func (c *rawClient) update(id uint8, active bool) uint32 {
 	c.t.Helper()
 	var u wire.ConsumerUpdate
@@ -201,7 +205,7 @@ func TestSingleActiveConsumer(t *testing.T) {
 	b, c := threeChunks(t, time.Now())
 	sacMember(c, 1, "s", "")
 	id := c.update(1, true)
-	c.quiet() // nothing before the answer
+	c.quiet() // the broker sends no chunk before the answer
 	c.answer(id, wire.OffsetSpec{Type: wire.OffsetAt, Value: 6})
 	if _, chunk := c.chunk(); chunk.FirstOffset != 6 {
 		t.Errorf("delivered %d", chunk.FirstOffset)
@@ -228,7 +232,8 @@ func TestSingleActiveConsumer(t *testing.T) {
 	}
 }
 
-// TestUpdateAnswerWithOffset answers as rstream does: eight bytes of offset whatever the type.
+// TestUpdateAnswerWithOffset answers like the client rstream, which sends eight
+// bytes of offset for every offset type.
 func TestUpdateAnswerWithOffset(t *testing.T) {
 	_, c := threeChunks(t, time.Now())
 	sacMember(c, 1, "s", "")
@@ -249,7 +254,8 @@ func TestSuperStreamConsumers(t *testing.T) {
 	}
 	sacMember(c2, 0, "p0", "sup")
 	sacMember(c2, 1, "p1", "sup")
-	// Partition 1 moves to the second member; c2 is told only after c1 has stopped.
+	// Partition 1 moves to the second member. The broker tells c2 only
+	// after c1 has stopped.
 	stop := c1.update(1, false)
 	c2.quiet()
 	c1.answer(stop, wire.OffsetSpec{})
@@ -272,7 +278,8 @@ func TestStepDownInterrupted(t *testing.T) {
 	start := c1.update(1, true)
 	sacMember(c2, 1, "p1", "sup")
 	c1.update(1, false)
-	c1.answer(start, wire.OffsetSpec{}) // the late answer to the start is not the answer to the stop
+	// This late answer belongs to the start, not to the stop.
+	c1.answer(start, wire.OffsetSpec{})
 	c1.quiet()
 	c2.quiet()
 	c1.must(&wire.Unsubscribe{Correlation: c1.next(), SubscriptionID: 1})

@@ -6,36 +6,39 @@ import (
 	"github.com/tidemark-go/tidemark/internal/wire"
 )
 
-// timers is what a connection has to do at some time. Its writer looks at them before each wait.
+// timers holds the times at which a connection has to act, in the time of
+// Broker.protocolNow. The writer checks them before each wait.
 type timers struct {
-	heartbeat  time.Duration // as tuned; 0: none
-	nextBeat   time.Time     // every half heartbeat
-	nextCheck  time.Time     // every heartbeat
+	heartbeat  time.Duration // interval that the client chose; 0: none
+	nextBeat   time.Time     // a beat is due every half interval
+	nextCheck  time.Time     // a check is due every interval
 	seen       uint64        // bytes received at the last check
-	misses     int           // checks in a row that saw nothing new
-	sent       bool          // something was sent since the last beat
-	beaten     bool          // the first beat, which is sent in any case, is over
-	pendingMax uint32        // frame size limit that holds once the connection is open
-	deadline   time.Time     // of the handshake or of Close; zero: none
-	reply      time.Time     // of consumer updates; zero: none
+	misses     int           // checks in a row that saw no new byte
+	sent       bool          // the broker sent something since the last beat
+	beaten     bool          // the first beat, which always sends, has passed
+	pendingMax uint32        // longest frame that Open will allow
+	deadline   time.Time     // end of a handshake step, or of Close; zero: none
+	reply      time.Time     // when an answer to ConsumerUpdate is late; zero: none
 }
 
 // replyTimeout is how long a client may take to answer a ConsumerUpdate.
 const replyTimeout = 60 * time.Second
 
-// startHeartbeat begins with the client's Tune, before Open. The bytes up to there count at the first check,
-// so that a client is cut off after three intervals, not two.
+// startHeartbeat starts the heartbeat timers. It runs at the client's Tune,
+// before Open. The bytes received until then count at the first check, so that
+// the broker cuts a silent client off after three intervals, not two.
 func (c *conn) startHeartbeat(interval time.Duration) {
-	t, now := &c.timers, c.b.beat()
+	t, now := &c.timers, c.b.protocolNow()
 	t.heartbeat = interval
 	t.nextBeat, t.nextCheck = now.Add(interval/2), now.Add(interval)
-	c.signal() // the writer, which keeps the time, sleeps
+	c.signal() // the writer sleeps and must learn of the new times
 }
 
-// keepTime sends heartbeats that are due and returns how long nothing else is. ok is false when the client
-// has been silent, or has owed an answer, for too long.
+// keepTime sends the heartbeat that is due and returns how long until the next
+// timer. ok is false if the client was silent, or has owed an answer, for too
+// long.
 func (c *conn) keepTime() (wait time.Duration, ok bool) {
-	t, now := &c.timers, c.b.beat()
+	t, now := &c.timers, c.b.protocolNow()
 	wait = time.Hour
 	for _, d := range []time.Time{t.deadline, t.reply} {
 		if d.IsZero() {
@@ -50,14 +53,14 @@ func (c *conn) keepTime() (wait time.Duration, ok bool) {
 		return wait, true
 	}
 	for !now.Before(t.nextCheck) {
-		if !c.alive() {
+		if !c.checkAlive() {
 			return 0, false
 		}
 		t.nextCheck = t.nextCheck.Add(t.heartbeat)
 	}
 	if !now.Before(t.nextBeat) {
 		if c.phase < phaseReady {
-			return 0, false // RabbitMQ's process dies of a beat before Open
+			return 0, false // RabbitMQ's process crashes if a beat is due before Open
 		}
 		if c.beatsUntil(now) {
 			c.send(&wire.Heartbeat{})
@@ -66,8 +69,10 @@ func (c *conn) keepTime() (wait time.Duration, ok bool) {
 	return min(wait, t.nextBeat.Sub(now), t.nextCheck.Sub(now)), true
 }
 
-// beatsUntil passes all beats that are due and tells whether at one of them a heartbeat is: where nothing was sent
-// since the beat before. A heartbeat is itself something sent, so on a quiet connection they come at every other beat.
+// beatsUntil advances past all beats up to now. It reports whether a heartbeat
+// is due: at the first beat, and at a later one if the broker has sent nothing
+// since the beat before. A heartbeat counts as something sent, so that an idle
+// connection gets one at every other beat.
 func (c *conn) beatsUntil(now time.Time) (due bool) {
 	t := &c.timers
 	for !now.Before(t.nextBeat) {
@@ -78,8 +83,10 @@ func (c *conn) beatsUntil(now time.Time) (due bool) {
 	return due
 }
 
-// alive counts the checks that saw nothing new; two in a row end the connection.
-func (c *conn) alive() bool {
+// checkAlive counts the checks in a row that saw no new byte. It returns false
+// at the second. Time in which the broker does not read the connection does not
+// count.
+func (c *conn) checkAlive() bool {
 	t := &c.timers
 	if n := c.received.Load(); n != t.seen || c.waiting {
 		t.seen, t.misses = n, 0

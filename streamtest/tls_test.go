@@ -15,7 +15,7 @@ import (
 	"github.com/tidemark-go/tidemark/internal/wire"
 )
 
-// authority issues certificates for a test.
+// authority is a certificate authority for a test.
 type authority struct {
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey
@@ -31,7 +31,8 @@ func newAuthority(t *testing.T) *authority {
 	return a
 }
 
-// issue returns a certificate for that common name and localhost; the first one signs itself.
+// issue returns a certificate for the common name and for localhost. The first
+// one signs itself.
 func (a *authority) issue(t *testing.T, name string) tls.Certificate {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -86,7 +87,7 @@ func TestTLS(t *testing.T) {
 	c.create("s")
 	c.declare(1, "", "s")
 	c.subscribe(1, "s", fromFirst, 100)
-	ids := make([]uint64, 10_000) // large and small chunks
+	ids := make([]uint64, 10_000) // enough for large and small chunks
 	c.publish(1, ids...)
 	c.confirmed()
 	for n := 0; n < len(ids); {

@@ -8,25 +8,33 @@ import (
 )
 
 const (
-	maxBatchBytes  = 1 << 20 // of chunks per write
+	// A batch takes no further chunk after maxBatchBytes bytes of chunks or
+	// maxBatchChunks chunks.
+	maxBatchBytes  = 1 << 20
 	maxBatchChunks = 512
-	maxSkips       = 8192 // chunks looked at and skipped by filters per turn, so that the lock is released
-	copyBelow      = 4096 // chunks smaller than this are copied: an iovec costs more
+	// A batch ends after filters have skipped maxSkips chunks, to release
+	// the mutex.
+	maxSkips = 8192
+	// Chunks of less than copyBelow bytes are copied, which costs less than
+	// an iovec.
+	copyBelow = 4096
 )
 
-// batch is what one write sends: answers, then chunks. The slices are used again.
+// batch is what one write sends: answers, then chunks. The next batch reuses
+// its slices.
 type batch struct {
 	out    []byte      // answers; swapped with conn.out
 	flat   []byte      // heads of Deliver frames, and small chunks
-	bufs   net.Buffers // what is written, in order
-	from   int         // where in flat the part not yet in bufs starts
-	bytes  int         // of chunks
+	bufs   net.Buffers // everything to write, in order
+	from   int         // where the part of flat that is not yet in bufs begins
+	bytes  int         // total length of the chunks
 	chunks int
-	skips  int
-	last   bool // close the connection after it
+	skips  int  // chunks that filters have skipped
+	last   bool // the connection ends after this batch
 }
 
-// writeLoop writes what there is until the connection ends. Only it writes, so that frames do not mix.
+// writeLoop writes answers and chunks until the connection ends. No other
+// goroutine writes, so that frames do not mix.
 func (c *conn) writeLoop() {
 	defer c.b.wg.Done()
 	defer c.release()
@@ -34,14 +42,14 @@ func (c *conn) writeLoop() {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
-		wait, ok := c.take(&w)
+		wait, ok := c.fillBatch(&w)
 		if !ok {
 			return
 		}
 		if len(w.bufs) > 0 {
 			bufs := w.bufs // WriteTo consumes its receiver
 			if _, err := bufs.WriteTo(c.nc); err != nil {
-				c.lost()
+				c.writeFailed()
 				return
 			}
 		}
@@ -59,7 +67,8 @@ func (c *conn) writeLoop() {
 	}
 }
 
-// release closes the socket, with TLS's farewell where there is TLS.
+// release closes the socket and removes the connection from the open ones. Over
+// TLS it says farewell first.
 func (c *conn) release() {
 	c.nc.Close()
 	c.b.mu.Lock()
@@ -68,16 +77,17 @@ func (c *conn) release() {
 	c.b.changed()
 }
 
-// lost ends a connection that cannot be written to.
-func (c *conn) lost() {
+// writeFailed ends the connection after a failed write.
+func (c *conn) writeFailed() {
 	c.b.mu.Lock()
 	defer c.b.mu.Unlock()
 	c.end(CutFIN)
 }
 
-// take fills w with what is to be written now. With nothing to write, the caller waits that long or until
-// woken. ok is false when the connection is over.
-func (c *conn) take(w *batch) (wait time.Duration, ok bool) {
+// fillBatch fills w with what is to be written now. If that is nothing, the
+// caller waits until wait is over or wake wakes it. ok is false if the
+// connection has ended.
+func (c *conn) fillBatch(w *batch) (wait time.Duration, ok bool) {
 	c.b.mu.Lock()
 	defer c.b.mu.Unlock()
 	w.reset()
@@ -111,7 +121,7 @@ func (c *conn) take(w *batch) (wait time.Duration, ok bool) {
 	return wait, true
 }
 
-// takeOut moves the answers to the batch.
+// takeOut moves the queued answers to the batch.
 func (c *conn) takeOut(w *batch) {
 	if len(c.out) == 0 {
 		return
@@ -124,8 +134,9 @@ func (c *conn) takeOut(w *batch) {
 	c.room.Broadcast()
 }
 
-// takeChunks adds chunks that the subscriptions have credit for, one subscription after the other, and
-// returns how long the first of those waits that are too young for any.
+// takeChunks adds the chunks for which the subscriptions have credit, one
+// subscription after the other. It returns how long until the first new
+// subscription may get its first chunk, see firstChunkAfter.
 func (c *conn) takeChunks(w *batch) time.Duration {
 	wait := time.Hour
 	if len(c.subs) == 0 {
@@ -133,13 +144,13 @@ func (c *conn) takeChunks(w *batch) time.Duration {
 	}
 	for i := range c.subs {
 		s := c.subs[(c.turn+i)%len(c.subs)]
-		if rest := s.rest(); rest > 0 {
+		if rest := s.untilFirstChunk(); rest > 0 {
 			wait = min(wait, rest)
 			continue
 		}
 		for !c.gone && w.room() && s.deliverNext(w) {
 		}
-		if c.gone { // a fault has cut the connection in the midst of a frame
+		if c.gone { // a test truncated a frame, which ended the connection
 			w.last = c.flush
 			break
 		}
@@ -149,11 +160,13 @@ func (c *conn) takeChunks(w *batch) time.Duration {
 	return wait
 }
 
+// reset empties the batch.
 func (w *batch) reset() {
 	clear(w.bufs)
 	*w = batch{out: w.out[:0], flat: w.flat[:0], bufs: w.bufs[:0]}
 }
 
+// room reports whether the batch may take another chunk.
 func (w *batch) room() bool {
 	return w.bytes < maxBatchBytes && w.chunks < maxBatchChunks && w.skips < maxSkips
 }
@@ -171,8 +184,8 @@ func (w *batch) add(version uint16, id uint8, committed uint64, chunk []byte) {
 	w.bufs = append(w.bufs, chunk)
 }
 
-// closeFlat puts what was appended to flat since the last time into bufs. That flat may move later does
-// not matter: the bytes in bufs stay where they are.
+// closeFlat appends the part of flat that is not yet in bufs to bufs. A later
+// append may move flat, but the slice in bufs keeps the old bytes.
 func (w *batch) closeFlat() {
 	if w.from < len(w.flat) {
 		w.bufs = append(w.bufs, w.flat[w.from:])
