@@ -61,6 +61,11 @@ func (b *Broker) SkipOffsets(name string, n uint64) bool {
 // withStream calls do, under the mutex, with a stream of the virtual host "/".
 // It returns false, without calling do, if the stream does not exist.
 func (b *Broker) withStream(name string, do func(*stream)) bool {
+	return b.lookAt(name, func(s *stream) { do(s); b.changed() })
+}
+
+// lookAt is withStream for a do that changes nothing: it wakes no Await.
+func (b *Broker) lookAt(name string, do func(*stream)) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	s := b.stream(name)
@@ -68,6 +73,5 @@ func (b *Broker) withStream(name string, do func(*stream)) bool {
 		return false
 	}
 	do(s)
-	b.changed()
 	return true
 }

@@ -47,7 +47,7 @@ func (m Message) String() string { return string(m.Data()) }
 // first. It returns nil if the stream is empty or does not exist.
 func (b *Broker) Messages(streamName string) []Message {
 	var chunks []chunk
-	b.withStream(streamName, func(s *stream) { chunks = append(chunks, s.log.chunks...) })
+	b.lookAt(streamName, func(s *stream) { chunks = append(chunks, s.log.chunks...) })
 	var list []Message
 	for i := range chunks { // chunks never change: no mutex is needed
 		list = appendMessages(list, &chunks[i])
