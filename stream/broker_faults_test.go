@@ -60,6 +60,7 @@ func (c *collector) want(first, end int) {
 // A store that the broker loses is noticed on Commit and at the end, and
 // repeated.
 func TestLostStoreIsRepeated(t *testing.T) {
+	beside(t)
 	b, env, stream := faulty(t, 10)
 	c, _ := env.NewConsumer(stream, ConsumerConfig{Name: "c", Store: StorePolicy{Manual: true}})
 	ctx, cancel := context.WithCancel(t.Context())
@@ -89,6 +90,7 @@ func TestLostStoreIsRepeated(t *testing.T) {
 // A store that is lost while nothing follows it is noticed and repeated, without
 // Commit and before the end.
 func TestLostStoreIsRepeatedWhenQuiet(t *testing.T) {
+	beside(t)
 	for name, policy := range map[string]StorePolicy{"default": {}, "every": {Every: 1}} {
 		t.Run(name, func(t *testing.T) {
 			b, env, stream := faulty(t, 0)
@@ -105,6 +107,7 @@ func TestLostStoreIsRepeatedWhenQuiet(t *testing.T) {
 
 // A broker that loses every store is reported, not swallowed.
 func TestUnstorableMarkIsReported(t *testing.T) {
+	beside(t)
 	b, env, stream := faulty(t, 5)
 	b.LoseStores(streamtest.Forever)
 	c, _ := env.NewConsumer(stream, ConsumerConfig{Name: "c"})
@@ -121,6 +124,7 @@ func TestUnstorableMarkIsReported(t *testing.T) {
 
 // A corrupt chunk is never delivered but fetched again.
 func TestCorruptChunkIsFetchedAgain(t *testing.T) {
+	beside(t)
 	b, env, stream := faulty(t, 500)
 	var told atomic.Int64
 	env.states = startStates(Config{Logger: env.cfg.Logger, OnState: func(c StateChange) {
@@ -142,6 +146,7 @@ func TestCorruptChunkIsFetchedAgain(t *testing.T) {
 // Frames cut off, garbage between frames, a new leader, a stream that is
 // unavailable for a while, a broker that restarts: the consumer goes on.
 func TestConsumerSurvives(t *testing.T) {
+	beside(t)
 	for name, fault := range map[string]func(*testing.T, *streamtest.Broker, string){
 		"truncated deliver": func(_ *testing.T, b *streamtest.Broker, _ string) { b.TruncateNext(streamtest.Deliver) },
 		"garbage": func(_ *testing.T, b *streamtest.Broker, _ string) {
@@ -189,6 +194,7 @@ func TestConsumerSurvives(t *testing.T) {
 
 // Permission lost, stream deleted: trying again cannot help.
 func TestConsumerGivesUp(t *testing.T) {
+	beside(t)
 	for name, test := range map[string]struct {
 		fault func(*streamtest.Broker, string)
 		want  error
@@ -237,6 +243,7 @@ func TestGapsInOffsets(t *testing.T) {
 // Confirms that are lost with their connection: what they stand for is in the
 // stream already, and with a name the broker drops what is sent again.
 func TestLostConfirms(t *testing.T) {
+	beside(t)
 	for name, producer := range map[string]string{"named": "p", "unnamed": ""} {
 		t.Run(name, func(t *testing.T) {
 			b, env, stream := faulty(t, 0)
@@ -272,6 +279,7 @@ func TestLostConfirms(t *testing.T) {
 
 // A connection that confirms nothing for ConfirmTimeout is replaced.
 func TestConfirmTimeout(t *testing.T) {
+	beside(t)
 	b, env, stream := faulty(t, 0)
 	p := newProducer(t, env, stream, ProducerConfig{Name: "p", ConfirmTimeout: 100 * time.Millisecond})
 	b.WithholdConfirms()
@@ -299,6 +307,7 @@ func TestRefusedMessages(t *testing.T) {
 
 // A broker that reads and never answers is noticed by its heartbeats.
 func TestSilentBrokerIsNoticed(t *testing.T) {
+	beside(t)
 	b, env, stream := faulty(t, 10)
 	c := newCollector(t, 20)
 	stop, _ := runConsumer(t, env, stream, ConsumerConfig{Name: "c"}, c.handle)

@@ -188,6 +188,7 @@ func TestWorkersHandleNothingTwice(t *testing.T) {
 // TestWorkersInHandIsBounded: behind an unfinished message the others stop with
 // the chunk that fills MaxBuffered.
 func TestWorkersInHandIsBounded(t *testing.T) {
+	beside(t)
 	_, env, name := inStream(t, 1)
 	for i := 1; i < 60; i++ {
 		publish(t, env, name, i, i+1) // a chunk each
@@ -302,7 +303,10 @@ func TestDispatchConfig(t *testing.T) {
 	}
 }
 
-func TestWorkersAcrossDrops(t *testing.T) { onBrokers(t, testWorkersAcrossDrops) }
+func TestWorkersAcrossDrops(t *testing.T) {
+	beside(t)
+	onBrokers(t, testWorkersAcrossDrops)
+}
 
 // testWorkersAcrossDrops cuts the connection again and again under 8 workers
 // with handlers of random length, while another connection watches the offset.
@@ -395,6 +399,7 @@ func TestRunBatchSizes(t *testing.T) {
 // TestRunBatchAcrossChunks fills a batch from many chunks; its rest does not
 // wait once the connection is lost.
 func TestRunBatchAcrossChunks(t *testing.T) {
+	beside(t)
 	b, env, name := inStream(t, 1)
 	for i := 1; i < 15; i++ {
 		publish(t, env, name, i, i+1)

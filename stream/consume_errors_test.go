@@ -251,6 +251,7 @@ func TestDeadLetterStreamMissing(t *testing.T) {
 
 // TestDeadLettersOfWorkersAndBatches: the producer is shared, batches go as one.
 func TestDeadLettersOfWorkersAndBatches(t *testing.T) {
+	beside(t)
 	b, env, name := inStream(t, 100)
 	letters := newStream(t, env)
 	onError := ErrorPolicy{DeadLetter: letters}

@@ -126,6 +126,7 @@ func TestOffsetStoreSaveFails(t *testing.T) {
 
 // TestOffsetStoreSavesAgain: a database that was away gets the offset later.
 func TestOffsetStoreSavesAgain(t *testing.T) {
+	beside(t)
 	_, env, name := inStream(t, 5)
 	store := &memoryStore{}
 	failed := false

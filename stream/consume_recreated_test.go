@@ -59,6 +59,7 @@ func TestRunMovedStreamStoresNothing(t *testing.T) {
 // TestRunEndedBeforeReconnecting: the mark belongs to a stream that may be
 // gone by the time the run's last connection stores it.
 func TestRunEndedBeforeReconnecting(t *testing.T) {
+	beside(t)
 	for name, test := range map[string]struct {
 		again func(p *script.Peer) // what there is at the place
 		want  error
@@ -128,6 +129,7 @@ func TestRunNoticesARecreatedStreamBeforeTheFirstMessage(t *testing.T) {
 // TestRunStoresNothingBeforeItKnowsTheStream: what comes first of a new stream
 // may be consistent with the old one, which is no reason to store the old mark.
 func TestRunStoresNothingBeforeItKnowsTheStream(t *testing.T) {
+	beside(t)
 	noLeaks(t)
 	b := startScripted(t)
 	b.committed = 100

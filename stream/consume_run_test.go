@@ -99,6 +99,7 @@ func TestRunResumesWithinAChunk(t *testing.T) {
 
 // TestRunHandlesNothingTwice drops the connection after each message.
 func TestRunHandlesNothingTwice(t *testing.T) {
+	beside(t)
 	noLeaks(t)
 	b := startScripted(t)
 	b.committed = 3
@@ -243,6 +244,7 @@ func TestRunStoresNothingBeforeItRecognises(t *testing.T) {
 // TestRunStreamMissingForAMoment: a stream that is created again soon enough is
 // not a deleted one.
 func TestRunStreamMissingForAMoment(t *testing.T) {
+	beside(t)
 	b, env, stream := faulty(t, 3)
 	got := make(chan string, 10)
 	stop, _ := runConsumer(t, env, stream, ConsumerConfig{Name: "c"}, func(d *Delivery) { got <- string(d.Body) })
@@ -412,6 +414,7 @@ func TestRunKeepsTheHandlersError(t *testing.T) {
 // administrative one, which is asked for the stream's place, is silent. Its
 // heartbeats would tell after a minute and a half.
 func TestRunReconnectsPastASilentAdmin(t *testing.T) {
+	beside(t)
 	noLeaks(t)
 	b := startScripted(t)
 	b.committed = 0

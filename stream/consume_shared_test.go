@@ -266,6 +266,7 @@ func TestCorruptChunkOnASharedConnection(t *testing.T) {
 // Who comes to a connection whose peer is silent, which nobody has noticed yet,
 // makes another one.
 func TestJoinASilentConnection(t *testing.T) {
+	beside(t)
 	noLeaks(t)
 	b := startScripted(t)
 	b.committed = 0
@@ -291,9 +292,12 @@ func TestJoinASilentConnection(t *testing.T) {
 // A slow call of somebody else's on the administrative connection survives a
 // lookup that does not wait for it.
 func TestFindBesideASlowCall(t *testing.T) {
+	beside(t)
 	noLeaks(t)
 	b := startScripted(t)
 	found := make(chan struct{})
+	letGo := sync.OnceFunc(func() { close(found) })
+	t.Cleanup(letGo) // or a failure would leave the broker waiting
 	creating := make(chan struct{})
 	b.onCommand = func(p *script.Peer, key wire.Key, fields []byte) bool {
 		if key != wire.KeyCreate {
@@ -313,7 +317,7 @@ func TestFindBesideASlowCall(t *testing.T) {
 	recv(t, creating, "the slow call")
 	_, err := env.cluster.Find(soon(t), testStream)
 	must(t, err)
-	close(found)
+	letGo()
 	must(t, recv(t, declared, "its end"))
 }
 

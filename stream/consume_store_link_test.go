@@ -14,6 +14,7 @@ import (
 // A burst that stops in the middle: what the operating system keeps, in order to
 // send it with what follows, arrives though nothing does.
 func TestStoresOfABurstThatStops(t *testing.T) {
+	beside(t)
 	const n, stops = 1000, 500
 	b, env, stream := faulty(t, n)
 	block := make(chan struct{})
@@ -68,6 +69,7 @@ func TestStorePermitIsRefused(t *testing.T) {
 // A store connection that is lost, with a store on it, while nothing follows: the
 // reading back notices, and the session makes another one.
 func TestStoreConnectionLostWhenQuiet(t *testing.T) {
+	beside(t)
 	b, env, stream := faulty(t, 0)
 	handled := make(chan uint64, 10)
 	stop, _ := runConsumer(t, env, stream, ConsumerConfig{Name: "c", Store: StorePolicy{Every: 1}}, func(d *Delivery) { handled <- d.Offset })

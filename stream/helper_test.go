@@ -15,7 +15,6 @@ const patience = check.Patience
 var (
 	errTest    = check.ErrTest
 	noon       = script.Noon
-	noLeaks    = check.NoLeaks
 	soon       = check.Soon
 	wantErr    = check.Err
 	must       = check.Nil

@@ -32,7 +32,10 @@ func published(t *testing.T, env *Env, stream string, n int) []*Delivery {
 	return list
 }
 
-func TestSubEntries(t *testing.T) { onBrokers(t, testSubEntries) }
+func TestSubEntries(t *testing.T) {
+	beside(t)
+	onBrokers(t, testSubEntries)
+}
 
 // testSubEntries: with each compression, the messages come out as they went in.
 func testSubEntries(t *testing.T, b testBroker) {
@@ -62,7 +65,10 @@ func testSubEntries(t *testing.T, b testBroker) {
 	}
 }
 
-func TestSubEntriesAcrossDrops(t *testing.T) { onBrokers(t, testSubEntriesAcrossDrops) }
+func TestSubEntriesAcrossDrops(t *testing.T) {
+	beside(t)
+	onBrokers(t, testSubEntriesAcrossDrops)
+}
 
 // testSubEntriesAcrossDrops: nothing is lost; without a name some is there twice.
 func testSubEntriesAcrossDrops(t *testing.T, b testBroker) {

@@ -65,7 +65,10 @@ func testDefaultStartApplies(t *testing.T, b testBroker) {
 	}
 }
 
-func TestNothingReceivedNothingStored(t *testing.T) { onBrokers(t, testNothingReceivedNothingStored) }
+func TestNothingReceivedNothingStored(t *testing.T) {
+	beside(t)
+	onBrokers(t, testNothingReceivedNothingStored)
+}
 
 func testNothingReceivedNothingStored(t *testing.T, b testBroker) {
 	env := connect(t, b.StreamURL())
@@ -266,7 +269,10 @@ func testCancelWaitsForTheHandler(t *testing.T, b testBroker) {
 	wantStored(t, env, "c", stream, 4)
 }
 
-func TestStorePolicies(t *testing.T) { onBrokers(t, testStorePolicies) }
+func TestStorePolicies(t *testing.T) {
+	beside(t)
+	onBrokers(t, testStorePolicies)
+}
 
 func testStorePolicies(t *testing.T, b testBroker) {
 	env := connect(t, b.StreamURL())

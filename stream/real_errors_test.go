@@ -209,7 +209,10 @@ func testDeclare(t *testing.T, b testBroker) {
 }
 
 // A stream deleted while it is in use ends consumer and producer.
-func TestStreamDeletedInUse(t *testing.T) { onBrokers(t, testStreamDeletedInUse) }
+func TestStreamDeletedInUse(t *testing.T) {
+	beside(t)
+	onBrokers(t, testStreamDeletedInUse)
+}
 
 func testStreamDeletedInUse(t *testing.T, b testBroker) {
 	env := connect(t, b.StreamURL())
@@ -244,7 +247,10 @@ func testStreamDeletedInUse(t *testing.T, b testBroker) {
 
 // TestStreamRecreatedForNext: whoever waits for what comes next gets all of a
 // stream that was created under it, what showed that it is another one included.
-func TestStreamRecreatedForNext(t *testing.T) { onBrokers(t, testStreamRecreatedForNext) }
+func TestStreamRecreatedForNext(t *testing.T) {
+	beside(t)
+	onBrokers(t, testStreamRecreatedForNext)
+}
 
 func testStreamRecreatedForNext(t *testing.T, b testBroker) {
 	direct := connect(t, b.StreamURL())
@@ -304,7 +310,10 @@ func TestStreamRecreatedWithoutDeadLetters(t *testing.T) {
 // A stream deleted and created again under a consumer, whether the new one is
 // shorter than the position or has grown beyond it: the run starts over in it, and
 // says so. Nothing of the old stream's place is left.
-func TestStreamRecreated(t *testing.T) { onBrokers(t, testStreamRecreated) }
+func TestStreamRecreated(t *testing.T) {
+	beside(t)
+	onBrokers(t, testStreamRecreated)
+}
 
 func testStreamRecreated(t *testing.T, b testBroker) {
 	named := ConsumerConfig{Name: "billing"}

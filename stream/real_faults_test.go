@@ -158,7 +158,10 @@ func readAll(t *testing.T, env *Env, stream string) []string {
 	return bodies
 }
 
-func TestTwentyKills(t *testing.T) { onBrokers(t, testTwentyKills) }
+func TestTwentyKills(t *testing.T) {
+	beside(t)
+	onBrokers(t, testTwentyKills)
+}
 
 func testTwentyKills(t *testing.T, b testBroker) {
 	for name, producer := range map[string]string{"unnamed": "", "named": "numbers"} {
@@ -249,7 +252,10 @@ func testNextSurvivesADrop(t *testing.T, b testBroker) {
 }
 
 // A peer that is connected and silent is noticed, and left for another one.
-func TestSilentPeer(t *testing.T) { onBrokers(t, testSilentPeer) }
+func TestSilentPeer(t *testing.T) {
+	beside(t)
+	onBrokers(t, testSilentPeer)
+}
 
 func testSilentPeer(t *testing.T, b testBroker) {
 	proxy, uri := throughProxy(t, b)

@@ -65,6 +65,7 @@ func load(p *Producer, o *outcomes) (accepted chan int) {
 // TestCloseInEverySituation: Close returns as its doc says, each message has
 // exactly one outcome, and what was confirmed is in the stream.
 func TestCloseInEverySituation(t *testing.T) {
+	beside(t)
 	onBrokers(t, testCloseInEverySituation)
 }
 
@@ -185,7 +186,10 @@ func testCallbacksPublish(t *testing.T, b testBroker) {
 	}
 }
 
-func TestLargestMessages(t *testing.T) { onBrokers(t, testLargestMessages) }
+func TestLargestMessages(t *testing.T) {
+	beside(t)
+	onBrokers(t, testLargestMessages)
+}
 
 // testLargestMessages publishes messages that just fit into a frame, and reads
 // them meanwhile. TIDEMARK_LARGE=10000 is 10 GB on the real broker's disk.

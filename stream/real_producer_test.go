@@ -165,6 +165,7 @@ func testCallbacksMayPublish(t *testing.T, b testBroker) {
 // While the broker takes nothing, PublishAsync waits for room under its
 // context, Flush and Close wait under theirs, and every message is reported.
 func TestProducerUnderSilence(t *testing.T) {
+	beside(t)
 	// The official client waits 10 s for the answer to its last request.
 	onBrokers(t, testProducerUnderSilence, goleak.IgnoreAnyFunction("github.com/rabbitmq/rabbitmq-stream-go-client/pkg/stream.waitCodeWithTimeOut"))
 }

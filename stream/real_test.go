@@ -29,7 +29,7 @@ import (
 // needReal skips a test unless TIDEMARK_REAL is set, as `make test` does.
 func needReal(t testing.TB) {
 	t.Helper()
-	if os.Getenv("TIDEMARK_REAL") != "1" {
+	if !realBrokers() {
 		t.Skip("needs a real RabbitMQ: run `make test`, or set TIDEMARK_REAL=1")
 	}
 }

@@ -1,0 +1,65 @@
+package stream
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/tidemark-go/tidemark/internal/check"
+	"go.uber.org/goleak"
+)
+
+// realBrokers reports whether a real RabbitMQ takes part in the tests.
+func realBrokers() bool { return os.Getenv("TIDEMARK_REAL") == "1" }
+
+// parallelTests are the names of the tests that beside lets run in parallel.
+var parallelTests sync.Map
+
+// beside lets a test that mostly waits run beside others. With a real RabbitMQ
+// all tests run one after the other, and noLeaks looks after each of them.
+func beside(t *testing.T) {
+	t.Helper()
+	if !realBrokers() {
+		parallelTests.Store(t.Name(), true)
+		t.Parallel()
+	}
+}
+
+// noLeaks fails the test if the test leaves goroutines behind. For a test that
+// runs beside others, TestMain looks at the end.
+func noLeaks(t testing.TB, ignore ...goleak.Option) {
+	t.Helper()
+	root, _, _ := strings.Cut(t.Name(), "/")
+	if _, parallel := parallelTests.Load(root); !parallel {
+		check.NoLeaks(t, ignore...)
+	}
+}
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if err := waitInParallel(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(2)
+	}
+	code := m.Run()
+	// Whoever starts a node of a real broker waits for its process.
+	if err := goleak.Find(goleak.IgnoreAnyFunction("os/exec.(*Cmd).Wait")); err != nil && code == 0 {
+		fmt.Fprintln(os.Stderr, "goroutines are left behind:", err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+// waitInParallel lets more tests run at a time than there are cores, since they
+// mostly wait, unless the command line says how many.
+func waitInParallel() (err error) {
+	given := false
+	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
+	if !given {
+		err = flag.Set("test.parallel", "24")
+	}
+	return err
+}
