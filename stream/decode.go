@@ -48,7 +48,7 @@ func decode(stream string, chunk *wire.Chunk, from uint64) *decoder {
 // chunk, and behind what cannot be decoded, which err tells.
 func (d *decoder) block(n int) []Delivery {
 	// The count is the sender's word: it sizes little before it is seen to be true.
-	return d.fill(make([]Delivery, 0, min(n, maxRoom, d.left+d.walk.Records())), n)
+	return d.fill(make([]Delivery, 0, d.announced(min(n, maxRoom))), n)
 }
 
 // fill appends messages to a list, fresh behind its end, until it has n or
@@ -101,7 +101,14 @@ func (d *decoder) next() (offset uint64, raw []byte, ok bool) {
 }
 
 // unread reports whether there are messages left, as far as the chunk says.
-func (d *decoder) unread() bool { return d.left+d.walk.Records() > 0 && d.err == nil }
+func (d *decoder) unread() bool { return d.announced(1) > 0 && d.err == nil }
+
+// announced returns how many messages are left, as far as the chunk says, at
+// most limit. A header may say as many as an int holds on 32-bit systems: both
+// counts are bounded before they are added.
+func (d *decoder) announced(limit int) int {
+	return min(limit, min(limit, d.left)+min(limit, d.walk.Records()))
+}
 
 const (
 	// blockSize is how many messages are decoded at a time, and copySize how many
@@ -154,7 +161,7 @@ func (d *decoder) add(list []Delivery, offset uint64, raw []byte) []Delivery {
 // several.
 func (d *decoder) sections(raw []byte) *sections {
 	if len(d.more) == 0 {
-		d.more = make([]sections, min(blockSize, 1+d.left+d.walk.Records()))
+		d.more = make([]sections, min(blockSize, 1+d.announced(blockSize)))
 	}
 	s := &d.more[0]
 	d.more = d.more[1:]
