@@ -1,5 +1,7 @@
 package stream
 
+import "math"
+
 // lowWater holds the messages in hand when several are handled at a time, in the
 // order of delivery, and finds the low-water mark: the last message before
 // which, and with which, everything is handled. Offsets have gaps, so that only
@@ -79,7 +81,7 @@ func (w *lowWater) open() int {
 	if w.len() == 0 {
 		return 0
 	}
-	return int(w.bytes - w.hand[w.head].before)
+	return int(min(w.bytes-w.hand[w.head].before, math.MaxInt)) // quiet streams may have more than an int holds on 32-bit systems
 }
 
 // restart ends a session: what is unfinished will come again, and what is
