@@ -4,20 +4,23 @@ GO          ?= go
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # More flags for go test, e.g. make test TESTFLAGS='-v -run Resume'
 TESTFLAGS   ?=
+# What make check builds and vets for, besides this machine.
+PLATFORMS   ?= linux/386 linux/arm64 windows/amd64 darwin/arm64
 
 # The tests have brokers of their own, some of which they kill: one that the
 # shell points to is not for them.
 OWN_BROKER := env -u RABBITMQ_STREAM_URL -u RABBITMQ_AMQP_URL -u RABBITMQ_MANAGEMENT_URL -u RABBITMQ_STREAM_TLS_URL -u RABBITMQ_CA_FILE
 RABBITMQ   := $(OWN_BROKER) $(GO) run ./tools/rabbitmq
 
-.PHONY: help demo demo-rabbitmq test soak check
+.PHONY: help demo demo-rabbitmq test test-386 soak check
 
 help:
 	@echo 'make demo            publish, consume, stop half-way, go on at the next message: in seconds'
 	@echo 'make demo-rabbitmq   the same on a real RabbitMQ, with a consumer process that is killed'
 	@echo 'make test            all tests, with the race detector, on a real RabbitMQ'
+	@echo 'make test-386        the tests that need no RabbitMQ, where int has 32 bits (Linux on x86-64)'
 	@echo 'make soak            200 faults in 10 M messages on a cluster of three: an hour'
-	@echo 'make check           gofmt, vet, staticcheck, go mod tidy'
+	@echo 'make check           gofmt, vet, staticcheck, go mod tidy; builds and vets for $(PLATFORMS)'
 	@echo
 	@echo 'The first demo-rabbitmq or test on a machine downloads a RabbitMQ: a few minutes at most.'
 	@echo 'Without one: go test ./... (what needs it is skipped).'
@@ -36,6 +39,13 @@ test:
 	TIDEMARK_REAL=1 $(OWN_BROKER) $(GO) test -race -count=1 -timeout 20m $(TESTFLAGS) ./... && \
 	(cd examples/sqlite && $(OWN_BROKER) $(GO) test -count=1 $(TESTFLAGS) ./...) # its own shell: the trap runs here
 
+# Without the race detector, which 386 does not have.
+test-386: export GOARCH = 386
+test-386: export CGO_ENABLED = 0
+test-386:
+	env -u TIDEMARK_REAL $(OWN_BROKER) $(GO) test -count=1 -timeout 10m $(TESTFLAGS) ./...
+	cd examples/sqlite && env -u TIDEMARK_REAL $(OWN_BROKER) $(GO) test -count=1 $(TESTFLAGS) ./...
+
 # The faults tests at full scale: an hour.
 soak:
 	TIDEMARK_SOAK_FAULTS=200 TIDEMARK_SOAK_MESSAGES=10000000 TIDEMARK_REAL=1 $(OWN_BROKER) $(GO) test -count=1 -timeout 3h -v -run "RealSoak($$|StoreEach|Workers|Batches)" $(TESTFLAGS) ./stream; \
@@ -49,3 +59,7 @@ check:
 	$(GO) run $(STATICCHECK) ./...
 	$(GO) mod tidy -diff
 	cd examples/sqlite && $(GO) vet ./... && $(GO) mod tidy -diff # a module of its own
+	@for p in $(PLATFORMS); do for dir in . examples/sqlite; do \
+		echo "build and vet for $$p: $$dir"; \
+		(cd $$dir && export GOOS=$${p%/*} GOARCH=$${p#*/} CGO_ENABLED=0 && $(GO) build -o /dev/null ./... && $(GO) vet ./...) || exit 1; \
+	done; done

@@ -6,6 +6,8 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"github.com/tidemark-go/tidemark/internal/officialtest"
 )
 
 // TestMain makes the test binary its own child, as the bench is.
@@ -104,14 +106,23 @@ func TestThousands(t *testing.T) {
 	}
 }
 
-// TestSmoke measures every case but the slow ones, with few messages.
-func TestSmoke(t *testing.T) {
+// TestSmokeConsume measures every case of reading but the slow ones, with few
+// messages.
+func TestSmokeConsume(t *testing.T) { smoke(t, false) }
+
+// TestSmokePublish is TestSmokeConsume for publishing.
+func TestSmokePublish(t *testing.T) {
+	officialtest.NeedNumbering(t)
+	smoke(t, true)
+}
+
+func smoke(t *testing.T, publishing bool) {
 	if testing.Short() {
-		t.Skip("starts some thirty processes")
+		t.Skip("starts some twenty processes")
 	}
 	var names []string
 	for _, name := range caseNames() {
-		if name != "reconnect" && name != "memory" {
+		if name != "reconnect" && name != "memory" && strings.HasPrefix(name, "publish") == publishing {
 			names = append(names, name)
 		}
 	}
@@ -146,5 +157,16 @@ func TestSmokeOthers(t *testing.T) {
 		if !strings.Contains(stdout.String(), want) {
 			t.Errorf("the table lacks %q:\n%s", want, stdout.String())
 		}
+	}
+}
+
+// TestTableUnknown: what a system does not offer is not shown as 0.
+func TestTableUnknown(t *testing.T) {
+	var b bytes.Buffer
+	if err := writeTable(&b, []result{{Case: "memory", Impl: implTidemark, N: 3000, Heap: 12}}); err != nil {
+		t.Fatal(err)
+	}
+	if fields := strings.Fields(b.String()); !strings.Contains(b.String(), "heap MiB") || fields[len(fields)-2] != "unknown" {
+		t.Errorf("resident memory is not said to be unknown:\n%s", b.String())
 	}
 }

@@ -12,7 +12,6 @@ import (
 	"runtime/pprof"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/tidemark-go/tidemark/internal/wire"
@@ -108,21 +107,28 @@ type meter struct {
 func (m *meter) begin() {
 	m.once.Do(func() {
 		if m.job.Profile != "" {
-			m.err = m.startProfile()
+			m.err = errors.Join(m.err, m.startProfile())
 		}
-		m.cpu, m.allocs, m.at = cpuTime(), mallocs(), time.Now()
+		m.cpu, m.allocs, m.at = m.cpuTime(), mallocs(), time.Now()
 	})
 }
 
 func (m *meter) end(n int) {
 	m.sample.Seconds = time.Since(m.at).Seconds()
-	m.sample.CPU = float64((cpuTime() - m.cpu).Nanoseconds())
+	m.sample.CPU = float64((m.cpuTime() - m.cpu).Nanoseconds())
 	m.sample.Allocs = mallocs() - m.allocs
 	m.sample.N = n
 	if m.profile != nil {
 		pprof.StopCPUProfile()
 		m.err = errors.Join(m.err, m.profile.Close(), m.writeAllocs())
 	}
+}
+
+// cpuTime is 0 where it cannot be had; then the measurement fails.
+func (m *meter) cpuTime() time.Duration {
+	d, err := cpuTime()
+	m.err = errors.Join(m.err, err)
+	return d
 }
 
 func (m *meter) file(kind string) string {
@@ -145,15 +151,6 @@ func (m *meter) writeAllocs() error {
 		return err
 	}
 	return errors.Join(pprof.Lookup("allocs").WriteTo(f, 0), f.Close())
-}
-
-// cpuTime is the process's, in user and system mode.
-func cpuTime() time.Duration {
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		return 0
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 func mallocs() uint64 {
@@ -262,7 +259,8 @@ func (m *meter) watchMemory(ctx context.Context) {
 	}
 }
 
-// residentMiB is the process's resident memory, 0 where there is no /proc.
+// residentMiB is the process's resident memory. 0 is unknown: it is read from
+// /proc, which Linux has.
 func residentMiB() float64 {
 	b, err := os.ReadFile("/proc/self/statm")
 	if err != nil {

@@ -16,7 +16,9 @@
 // Each measurement is a process of its own, so that CPU time and allocations are
 // its own, and they take turns (A B C A B C), so that a busy moment of the
 // machine meets all. What is shown are medians over -runs, with the spread.
-// Time and CPU count from the first message handled to the last one.
+// Time and CPU count from the first message handled to the last one. Resident
+// memory and the load average are known on Linux only; elsewhere the table says
+// "unknown" and JSON leaves them out.
 //
 // Exit codes: 0 measured, 1 failed or interrupted, 2 wrong usage.
 package main

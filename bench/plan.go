@@ -16,7 +16,7 @@ type group struct {
 	benchCase
 	size, n int
 	samples map[string][]sample
-	load    float64
+	load    *float64 // nil: unknown
 }
 
 // plan is everything to be measured on a broker.

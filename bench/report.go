@@ -41,7 +41,7 @@ func writeTable(w io.Writer, results []result) error {
 		}
 	}
 	section("case\tsize\timpl\tn\tmsg/s\tspread\tMB/s\tCPU ns/msg\tspread\tallocs/msg\tx official\tx socket",
-		func(r result) bool { return r.Latency == 0 && r.RSS == 0 },
+		func(r result) bool { return r.Latency == 0 && r.Heap == 0 },
 		func(r result) string {
 			rate, cpu := stat{r.Rate, r.RateMin, r.RateMax}, stat{r.CPU, r.CPUMin, r.CPUMax}
 			return fmt.Sprintf("%d\t%s\t±%.0f%%\t%.1f\t%.0f\t±%.0f%%\t%.3f\t%s\t%s", r.N, thousands(r.Rate), 100*rate.spread(),
@@ -53,8 +53,8 @@ func writeTable(w io.Writer, results []result) error {
 			return fmt.Sprintf("%d\t%.2f\t%.2f\t%.2f\t%s\t%s", r.N*r.Runs, r.Latency, r.LatencyP99, r.LatencyMax, times(r.RatioOfficial), times(r.RatioSocket))
 		})
 	section("case\tsize\timpl\thandled\tRSS MiB\theap MiB",
-		func(r result) bool { return r.RSS > 0 },
-		func(r result) string { return fmt.Sprintf("%d\t%.1f\t%.1f", r.N, r.RSS, r.Heap) })
+		func(r result) bool { return r.Heap > 0 },
+		func(r result) string { return fmt.Sprintf("%d\t%s\t%.1f", r.N, orUnknown("%.1f", r.RSS), r.Heap) })
 	return t.Flush()
 }
 
@@ -63,6 +63,14 @@ func times(r float64) string {
 		return "-"
 	}
 	return fmt.Sprintf("%.2f", r)
+}
+
+// orUnknown formats a figure that this system may not offer: 0 is unknown.
+func orUnknown(format string, f float64) string {
+	if f == 0 {
+		return "unknown"
+	}
+	return fmt.Sprintf(format, f)
 }
 
 // thousands writes a number as 1,234,567.
@@ -76,18 +84,26 @@ func thousands(f float64) string {
 
 // machine describes what it was measured on.
 func machine() string {
-	return fmt.Sprintf("%s/%s, %d CPUs, %s, load average %.2f before", runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), runtime.Version(), load())
+	average := "unknown"
+	if l := load(); l != nil {
+		average = fmt.Sprintf("%.2f", *l)
+	}
+	return fmt.Sprintf("%s/%s, %d CPUs, %s, load average %s before", runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), runtime.Version(), average)
 }
 
-// load is the machine's load average of the last minute, 0 where unknown.
-func load() float64 {
+// load is the machine's load average of the last minute, nil where unknown: it
+// is read from /proc, which Linux has.
+func load() *float64 {
 	b, err := os.ReadFile("/proc/loadavg")
 	if err != nil {
-		return 0
+		return nil
 	}
 	first, _, _ := strings.Cut(string(b), " ")
-	f, _ := strconv.ParseFloat(first, 64) // unknown: 0
-	return f
+	f, err := strconv.ParseFloat(first, 64)
+	if err != nil {
+		return nil
+	}
+	return &f
 }
 
 func isTerminal(w io.Writer) bool {

@@ -53,7 +53,7 @@ type sample struct {
 	CPU       float64   `json:"cpu_ns"` // user and system, of the process
 	Allocs    uint64    `json:"allocs"`
 	Latencies []float64 `json:"latencies_ms,omitempty"`
-	RSS       float64   `json:"rss_mib,omitempty"`  // the largest seen
+	RSS       float64   `json:"rss_mib,omitempty"`  // the largest seen; unknown without /proc
 	Heap      float64   `json:"heap_mib,omitempty"` // the largest seen
 }
 
@@ -87,7 +87,7 @@ type result struct {
 	RSS        float64 `json:"rss_mib,omitempty"`
 	Heap       float64 `json:"heap_mib,omitempty"`
 
-	Load float64 `json:"load"` // the machine's, at the end of the last run
+	Load *float64 `json:"load,omitempty"` // the machine's, at the end of the last run; unknown without /proc
 }
 
 // summarize turns samples into a result without ratios.

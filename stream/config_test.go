@@ -2,6 +2,7 @@ package stream
 
 import (
 	"errors"
+	"math"
 	"slices"
 	"testing"
 	"time"
@@ -55,7 +56,7 @@ func TestBackoffPause(t *testing.T) {
 	most := func() float64 { return 0.999999999 }
 	for n, full := range map[int]time.Duration{
 		1: 50 * time.Millisecond, 2: 100 * time.Millisecond, 3: 200 * time.Millisecond, 4: 400 * time.Millisecond,
-		5: 800 * time.Millisecond, 6: time.Second, 7: time.Second, 1 << 40: time.Second,
+		5: 800 * time.Millisecond, 6: time.Second, 7: time.Second, math.MaxInt: time.Second,
 	} {
 		if low, high := b.pause(n, least), b.pause(n, most); low != full/2 || high > full || high < full-time.Microsecond {
 			t.Errorf("attempt %d pauses from %v to %v, want half of %v to all of it", n, low, high, full)

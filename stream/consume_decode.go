@@ -48,7 +48,7 @@ func decode(stream string, chunk *wire.Chunk, from uint64) *decoder {
 // chunk, and behind what cannot be decoded, where it sets err.
 func (d *decoder) block(n int) []Delivery {
 	// The count is the sender's word, so it sizes little before it proves true.
-	return d.fill(make([]Delivery, 0, min(n, maxRoom, d.batchCount+d.entries.Records())), n)
+	return d.fill(make([]Delivery, 0, d.announced(min(n, maxRoom))), n)
 }
 
 // fill appends messages to a list until it has n, or until the chunk ends. What
@@ -101,7 +101,14 @@ func (d *decoder) next() (offset uint64, raw []byte, ok bool) {
 }
 
 // unread reports whether messages are left, by the word of the chunk.
-func (d *decoder) unread() bool { return d.batchCount+d.entries.Records() > 0 && d.err == nil }
+func (d *decoder) unread() bool { return d.announced(1) > 0 && d.err == nil }
+
+// announced returns how many messages are left, by the word of the chunk, and
+// limit at most. A chunk may announce as many as an int holds on a 32-bit system,
+// so announced bounds both counts before it adds them.
+func (d *decoder) announced(limit int) int {
+	return min(limit, min(limit, d.batchCount)+min(limit, d.entries.Records()))
+}
 
 const (
 	// blockSize is how many messages are decoded at a time, and copySize how many
@@ -156,7 +163,7 @@ func (d *decoder) add(list []Delivery, offset uint64, raw []byte) []Delivery {
 // messages at a time.
 func (d *decoder) sections(raw []byte) *sections {
 	if len(d.spare) == 0 {
-		d.spare = make([]sections, min(blockSize, 1+d.batchCount+d.entries.Records()))
+		d.spare = make([]sections, min(blockSize, 1+d.announced(blockSize)))
 	}
 	s := &d.spare[0]
 	d.spare = d.spare[1:]

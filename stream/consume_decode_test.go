@@ -135,6 +135,30 @@ func TestDeliveriesHostile(t *testing.T) {
 	}
 }
 
+// TestDeliveriesAnnounced: a chunk that announces more records than an int holds
+// on 32-bit systems is decoded as far as it goes.
+func TestDeliveriesAnnounced(t *testing.T) {
+	props := "\x00\x53\x73\x45" // an empty list of properties, so that a message has sections
+	single := wire.AppendEntry(nil, append([]byte(props), appendData(nil, []byte("x"))...))
+	batch := wire.AppendBatch(nil, batchOf(t, wire.CompressionNone, "a", "b"))
+	for _, announced := range []uint32{1<<31 - 2, 1<<31 - 1, 1 << 31, 1<<32 - 1} {
+		chunk := chunkOf(0, 2, 0, append(bytes.Clone(single), batch...))
+		chunk.Records = announced
+		d := decode("s", chunk, 0)
+		for n := range 3 { // the last one is the rest of the sub-batch
+			if !d.unread() {
+				t.Fatalf("%d announced: message %d is not there", announced, n)
+			}
+			if list := d.block(1); len(list) != 1 || list[0].Offset != uint64(n) {
+				t.Fatalf("%d announced: message %d is %v", announced, n, list)
+			}
+		}
+		if list := d.block(100_000); len(list) > 0 || cap(list) > maxRoom || !errors.Is(d.err, wire.ErrMalformed) || d.unread() {
+			t.Errorf("%d announced: then %d messages, room for %d, %v", announced, len(list), cap(list), d.err)
+		}
+	}
+}
+
 // TestDecompressBomb: a batch that says it is small and is not is given up
 // after what it said.
 func TestDecompressBomb(t *testing.T) {

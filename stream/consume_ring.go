@@ -52,8 +52,8 @@ func (r *ring) room(n int) (start int, ok bool) {
 	first, last := r.pieces[0].start, r.pieces[len(r.pieces)-1].end
 	switch wrapped := last <= first; {
 	case wrapped:
-		return last, last+n <= first
-	case last+n <= r.size:
+		return last, n <= first-last
+	case n <= r.size-last:
 		return last, true
 	}
 	return 0, n <= first

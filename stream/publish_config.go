@@ -29,7 +29,8 @@ type ProducerConfig struct {
 	// confirms or refuses a sub-batch as a whole. It does not go with Name: the broker
 	// knows a sub-batch by a single publishing id, and the official client numbers
 	// them anew on each connection, so that what is sent again is not recognised.
-	// Default 0: no sub-batches; at most 10,000.
+	// Default 0: no sub-batches; at most 10,000. On 32-bit systems nothing is
+	// published with sub-batches: the official client, v1.8.3, panics there.
 	SubEntries int
 	// Compression is that of the sub-batches. Default: none. Needs SubEntries.
 	Compression Compression

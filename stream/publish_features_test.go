@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/tidemark-go/tidemark/internal/officialtest"
 )
 
 // published returns what a stream holds, to the number of n messages.
@@ -32,6 +34,18 @@ func published(t *testing.T, env *Env, stream string, n int) []*Delivery {
 	return list
 }
 
+// subEntryProducer makes a producer of sub-batches, which the official client
+// numbers.
+func subEntryProducer(t *testing.T, env *Env, stream string, entries int, c Compression) *Producer {
+	t.Helper()
+	officialtest.NeedNumbering(t)
+	p, err := env.NewProducer(t.Context(), stream, ProducerConfig{SubEntries: entries, Compression: c})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
 func TestSubEntries(t *testing.T) {
 	beside(t)
 	onBrokers(t, testSubEntries)
@@ -44,10 +58,7 @@ func testSubEntries(t *testing.T, b testBroker) {
 		t.Run(fmt.Sprint(c), func(t *testing.T) {
 			const total = 1003
 			stream := newStream(t, env)
-			p, err := env.NewProducer(t.Context(), stream, ProducerConfig{SubEntries: 100, Compression: c})
-			if err != nil {
-				t.Fatal(err)
-			}
+			p := subEntryProducer(t, env, stream, 100, c)
 			msgs := make([]Message, total)
 			for i := range msgs {
 				msgs[i].Body = []byte(strings.Repeat(fmt.Sprintf("%d ", i), 20))
@@ -76,10 +87,7 @@ func testSubEntriesAcrossDrops(t *testing.T, b testBroker) {
 	proxy, uri := throughProxy(t, b)
 	env, direct := connect(t, uri), connect(t, b.StreamURL())
 	stream := newStream(t, direct)
-	p, err := env.NewProducer(t.Context(), stream, ProducerConfig{SubEntries: 30, Compression: CompressionSnappy})
-	if err != nil {
-		t.Fatal(err)
-	}
+	p := subEntryProducer(t, env, stream, 30, CompressionSnappy)
 	var failed atomic.Int64
 	for i := range total {
 		if i%(total/drops) == total/drops/2 {

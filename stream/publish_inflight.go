@@ -60,7 +60,7 @@ func (f *inflight) add(s slot) (wait <-chan struct{}, err error) {
 	switch {
 	case f.closed != nil:
 		return nil, f.closed
-	case f.open > 0 && (f.open >= f.most || f.bytes+len(s.body) > f.mostBytes):
+	case f.open > 0 && (f.open >= f.most || len(s.body) > f.mostBytes-f.bytes):
 		return f.await(), nil
 	case s.id == 0:
 		s.id = max(f.lastID, f.stored) + 1

@@ -1,3 +1,7 @@
+//go:build !386 && !arm && !mips && !mipsle
+
+// An example cannot be skipped: see officialtest.NeedNumbering.
+
 package streamtest_test
 
 import (

@@ -116,7 +116,7 @@ func TestOfficialSuperStream(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := range 60 {
-		m := amqp.NewMessage([]byte(body(i)))
+		m := unnumbered(t, i)
 		m.Properties = &amqp.MessageProperties{GroupID: strconv.Itoa(i)}
 		if err := p.Send(m); err != nil {
 			t.Fatal(err)
@@ -198,7 +198,7 @@ func TestOfficialHA(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := range 20 {
-		if err := p.Send(amqp.NewMessage([]byte(body(i)))); err != nil {
+		if err := p.Send(unnumbered(t, i)); err != nil {
 			t.Fatal(err)
 		}
 	}

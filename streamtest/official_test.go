@@ -12,6 +12,7 @@ import (
 	"github.com/rabbitmq/rabbitmq-stream-go-client/pkg/message"
 	"github.com/rabbitmq/rabbitmq-stream-go-client/pkg/stream"
 
+	"github.com/tidemark-go/tidemark/internal/officialtest"
 	"github.com/tidemark-go/tidemark/streamtest"
 )
 
@@ -43,6 +44,14 @@ func await(t *testing.T, b *streamtest.Broker, what string, cond func() bool) {
 
 func body(i int) string { return fmt.Sprintf("message %d", i) }
 
+// unnumbered returns a message to which the official client gives its publishing
+// id.
+func unnumbered(t *testing.T, i int) *amqp.AMQP10 {
+	t.Helper()
+	officialtest.NeedNumbering(t)
+	return amqp.NewMessage([]byte(body(i)))
+}
+
 // officialPublish sends n messages in one batch and waits for their confirms.
 func officialPublish(t *testing.T, env *stream.Environment, name string, n int, opts *stream.ProducerOptions) {
 	t.Helper()
@@ -53,7 +62,7 @@ func officialPublish(t *testing.T, env *stream.Environment, name string, n int, 
 	confirms := p.NotifyPublishConfirmation()
 	var messages []message.StreamMessage
 	for i := range n {
-		messages = append(messages, amqp.NewMessage([]byte(body(i))))
+		messages = append(messages, unnumbered(t, i))
 	}
 	if err := p.BatchSend(messages); err != nil {
 		t.Fatal(err)

@@ -1,5 +1,7 @@
 package mark
 
+import "math"
+
 // LowWater holds the messages in hand when several are handled at a time, in the
 // order of delivery. It finds the low-water mark: the last message that is
 // finished, with everything before it.
@@ -81,12 +83,13 @@ func (w *LowWater) Last() (last Passed, ok bool) { return w.last, w.passed }
 // Messages returns the number of messages from the first unfinished one on.
 func (w *LowWater) Messages() int { return len(w.inHand) - w.head }
 
-// Bytes returns the size of the chunks that these messages lie in.
+// Bytes returns the size of the chunks that these messages lie in, or MaxInt if
+// that is less, as it may be on a 32-bit system.
 func (w *LowWater) Bytes() int {
 	if w.Messages() == 0 {
 		return 0
 	}
-	return int(w.bytes - w.inHand[w.head].bytesBefore)
+	return int(min(w.bytes-w.inHand[w.head].bytesBefore, math.MaxInt))
 }
 
 // Restart ends a session. What is unfinished comes again in the next one, and
