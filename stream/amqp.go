@@ -8,11 +8,13 @@ import (
 	"github.com/Azure/go-amqp"
 )
 
-// This file is the seam to the AMQP 1.0 codec of go-amqp. Ours is only the plain
-// data section, the usual case. The official client's copy of that codec, its
-// package amqp, reads small negative integers as positive ones.
+// This file is the seam to the AMQP 1.0 codec of go-amqp. Our own code handles
+// only the plain data section, which is the usual case. The official client has a
+// copy of that codec, its package amqp, which reads small negative integers as
+// positive ones.
 
-// The codes of the sections, each written as 00 53 code.
+// The codes of the sections. A section begins with the bytes 00 53 code (OASIS
+// AMQP 1.0, part 3, section 3.2).
 const (
 	sectionHeader                = 0x70
 	sectionDeliveryAnnotations   = 0x71
@@ -25,8 +27,8 @@ const (
 	sectionFooter                = 0x78
 )
 
-// encode returns the message in AMQP 1.0. The result shares nothing with m but
-// raw, which is its own.
+// encode returns the message in AMQP 1.0. The result shares no memory with m,
+// except for m.raw, which it is.
 func (m *Message) encode() ([]byte, error) {
 	if m.raw != nil {
 		return m.raw, nil
@@ -41,12 +43,13 @@ func (m *Message) encode() ([]byte, error) {
 	return b, nil
 }
 
+// plain reports whether the message has nothing but a body.
 func (m *Message) plain() bool {
 	return m.Value == nil && m.Properties == nil && m.ApplicationProperties == nil && m.Annotations == nil &&
 		m.DeliveryAnnotations == nil && m.Header == nil && m.Footer == nil
 }
 
-// appendData appends a data section.
+// appendData appends a data section in its shortest form.
 func appendData(b, body []byte) []byte {
 	if b == nil {
 		b = make([]byte, 0, len(body)+8)
@@ -59,8 +62,8 @@ func appendData(b, body []byte) []byte {
 	return append(b, body...)
 }
 
-// marshal encodes with the codec, which is given exotic values and
-// must not take the caller down.
+// marshal encodes with the codec. It gets exotic values from the user, so it turns
+// a panic of the codec into an error.
 func (m *Message) marshal() (b []byte, err error) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -97,7 +100,8 @@ func (m *Message) marshal() (b []byte, err error) {
 	return out.MarshalBinary()
 }
 
-// check rejects ids that the standard does not know, which the codec would send.
+// check rejects ids of types that the standard does not know. The codec would send
+// them.
 func (p *Properties) check() error {
 	if p == nil {
 		return nil
@@ -112,6 +116,7 @@ func (p *Properties) check() error {
 	return nil
 }
 
+// out returns the properties as the codec takes them.
 func (p *Properties) out() *amqp.MessageProperties {
 	if p == nil {
 		return nil
@@ -125,6 +130,7 @@ func (p *Properties) out() *amqp.MessageProperties {
 	}
 }
 
+// propertiesIn returns the codec's properties as ours.
 func propertiesIn(p *amqp.MessageProperties) *Properties {
 	return &Properties{
 		MessageID: valueIn(p.MessageID), UserID: p.UserID, To: orZero(p.To), Subject: orZero(p.Subject),
@@ -160,7 +166,7 @@ func annotationsOut(m map[string]any) amqp.Annotations {
 	return out
 }
 
-// valueOut replaces our UUID by the codec's; containers are walked.
+// valueOut replaces our UUID by the codec's, within containers too.
 func valueOut(v any) any {
 	switch v := v.(type) {
 	case UUID:
@@ -175,7 +181,7 @@ func valueOut(v any) any {
 	return v
 }
 
-// valueIn is the way back.
+// valueIn replaces the codec's types by ours, within containers too.
 func valueIn(v any) any {
 	switch v := v.(type) {
 	case amqp.UUID:
@@ -208,8 +214,8 @@ func mapMap[K comparable](in map[K]any, f func(any) any) map[K]any {
 	return out
 }
 
-// unmarshal decodes all sections with the codec, which is given
-// whatever another client has published and must not take the caller down.
+// unmarshal decodes all sections with the codec. It gets whatever another client
+// has published, so it turns a panic of the codec into an error.
 func unmarshal(raw []byte) (m *amqp.Message, err error) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -229,11 +235,13 @@ func unmarshal(raw []byte) (m *amqp.Message, err error) {
 	return m, nil
 }
 
-// maxSections bounds what the codec decodes besides data: it recurses, three
-// bytes being enough for a level, and a stack that overflows ends the process.
+// maxSections bounds what the codec decodes besides data. The codec recurses once
+// for each three bytes of a hostile message, and a stack that overflows ends the
+// process.
 const maxSections = 1 << 20
 
-// sizeOfSections returns the size of all sections but those of data.
+// sizeOfSections returns the size in bytes of all sections except those of data.
+// ok is false for a message that is not AMQP 1.0.
 func sizeOfSections(raw []byte) (n int, ok bool) {
 	for rest := raw; len(rest) > 0; {
 		code, value, _, ok := cutSection(rest)
@@ -248,8 +256,9 @@ func sizeOfSections(raw []byte) (n int, ok bool) {
 	return n, len(raw) > 0
 }
 
-// cutSection returns the code of the section at the front of b, the size of
-// its value, and how much of that comes before its content.
+// cutSection returns the code of the section at the front of b and the size of
+// its value in bytes. head is how many of these bytes come before the value's
+// content.
 func cutSection(b []byte) (code byte, size, head int, ok bool) {
 	if len(b) < 4 || b[0] != 0 || b[1] != 0x53 || b[2] < sectionHeader || b[2] > sectionFooter {
 		return 0, 0, 0, false
@@ -269,7 +278,8 @@ func annotationsIn(a amqp.Annotations) map[string]any {
 	return out
 }
 
-// plainBody is bodyOf for what appendData makes, as most messages are.
+// plainBody returns the body of a message as appendData makes it, which most
+// messages are. ok is false for any other message.
 func plainBody(raw []byte) (body []byte, ok bool) {
 	if len(raw) < 5 || raw[0] != 0 || raw[1] != 0x53 || raw[2] != sectionData {
 		return nil, false
@@ -283,9 +293,10 @@ func plainBody(raw []byte) (body []byte, ok bool) {
 	return nil, false
 }
 
-// bodyOf finds the body without decoding the message: the data section's
-// bytes, several of them joined, or those of a value section that is a string
-// or binary. It aliases raw. What is not AMQP 1.0 is its own body, ok false.
+// bodyOf finds the body without decoding the message. The body is the bytes of the
+// data section, of several data sections together, or of a value section that is a
+// string or binary. The body aliases raw. A message that is not AMQP 1.0 is its own
+// body, and ok is false.
 func bodyOf(raw []byte) (body []byte, ok bool) {
 	found := false
 	for rest := raw; len(rest) > 0; {
@@ -293,7 +304,7 @@ func bodyOf(raw []byte) (body []byte, ok bool) {
 		if !ok {
 			return raw, false
 		}
-		value := rest[3+head : 3+size : 3+size] // no room to append into what follows
+		value := rest[3+head : 3+size : 3+size] // so that append does not write into what follows
 		switch {
 		case code == sectionData && rest[3] != 0xa0 && rest[3] != 0xb0:
 			return raw, false
@@ -309,7 +320,7 @@ func bodyOf(raw []byte) (body []byte, ok bool) {
 	return body, len(raw) > 0
 }
 
-// isBytes tells binary, strings and symbols.
+// isBytes reports whether a value is binary, a string or a symbol.
 func isBytes(constructor byte) bool {
 	switch constructor {
 	case 0xa0, 0xb0, 0xa1, 0xb1, 0xa3, 0xb3:
@@ -318,9 +329,9 @@ func isBytes(constructor byte) bool {
 	return false
 }
 
-// valueSize returns the size in bytes of the AMQP value at the front of b, and
-// how many of them come before its content; -1 where b is too short or begins
-// with no value (OASIS AMQP 1.0, part 1, section 1.2).
+// valueSize returns the size in bytes of the AMQP value at the front of b. head is
+// how many of them come before the value's content. size is -1 where b is too short
+// or begins with no value (OASIS AMQP 1.0, part 1, section 1.2).
 func valueSize(b []byte) (size, head int) {
 	if len(b) == 0 {
 		return -1, 0

@@ -50,9 +50,9 @@ func (c *callbacks) poke() {
 	}
 }
 
-// close runs what is queued and waits for it under ctx. If ctx ends first, a
+// drain runs what is queued and waits for it under ctx. If ctx ends first, a
 // callback is still at work, and the others run after it.
-func (c *callbacks) close(ctx context.Context) error {
+func (c *callbacks) drain(ctx context.Context) error {
 	c.mu.Lock()
 	c.closing = true
 	c.mu.Unlock()

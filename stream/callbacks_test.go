@@ -23,13 +23,13 @@ func TestCallbacksRunInOrder(t *testing.T) {
 			})
 		}
 		close(added)
-		if err := c.close(t.Context()); err != nil {
+		if err := c.drain(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		if len(got) != 103 || !slices.IsSorted(got) {
 			t.Errorf("ran %v", got)
 		}
-		if err := c.close(t.Context()); err != nil {
+		if err := c.drain(t.Context()); err != nil {
 			t.Errorf("closed twice: %v", err)
 		}
 	})
@@ -46,11 +46,11 @@ func TestCallbacksNeverBlockTheirAdder(t *testing.T) {
 		}
 		ctx, cancel := context.WithCancelCause(t.Context())
 		cancel(errTest)
-		if err := c.close(ctx); !errors.Is(err, errTest) {
+		if err := c.drain(ctx); !errors.Is(err, errTest) {
 			t.Errorf("closing while a callback is stuck: %v", err)
 		}
 		close(hold)
-		if err := c.close(t.Context()); err != nil || ran != 10_000 {
+		if err := c.drain(t.Context()); err != nil || ran != 10_000 {
 			t.Errorf("%d of 10000 ran behind it: %v", ran, err)
 		}
 	})

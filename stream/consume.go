@@ -137,9 +137,9 @@ func (c *Consumer) consume(ctx context.Context, setup func(*run)) error {
 		ctx, cancel := c.env.under(ctx)
 		defer cancel()
 		var r *run
-		if r, err = c.begin(setup); err == nil {
-			defer c.end(r)
-			defer r.letters.close()
+		if r, err = c.beginRun(setup); err == nil {
+			defer c.endRun(r)
+			defer r.letters.closeProducer()
 			err = r.supervise(ctx)
 			r.reportClosed(err)
 		}
@@ -151,7 +151,7 @@ func (c *Consumer) consume(ctx context.Context, setup func(*run)) error {
 	return opErr("consume stream", c.stream, c.cfg.Name, err)
 }
 
-func (c *Consumer) begin(setup func(*run)) (*run, error) {
+func (c *Consumer) beginRun(setup func(*run)) (*run, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.run != nil {
@@ -162,7 +162,7 @@ func (c *Consumer) begin(setup func(*run)) (*run, error) {
 	return c.run, nil
 }
 
-func (c *Consumer) end(r *run) {
+func (c *Consumer) endRun(r *run) {
 	c.mu.Lock()
 	c.run = nil
 	c.mu.Unlock()

@@ -90,8 +90,8 @@ func (l *deadLetters) check(ctx context.Context, lease *broker.Lease) error {
 	return nil
 }
 
-// close ends the producer. Nothing of it is in flight, because publish waits.
-func (l *deadLetters) close() {
+// closeProducer ends the producer. Nothing of it is in flight, because publish waits.
+func (l *deadLetters) closeProducer() {
 	if l.producer == nil {
 		return
 	}

@@ -76,5 +76,5 @@ func (s *savedOffsets) store(ctx context.Context, offset uint64, _ bool) error {
 // verify has nothing to do: Save returns when the offset is safe.
 func (s *savedOffsets) verify(context.Context, uint64) error { return nil }
 
-// close has nothing to do.
-func (s *savedOffsets) close(bool) {}
+// release has nothing to do.
+func (s *savedOffsets) release(bool) {}

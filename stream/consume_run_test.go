@@ -176,7 +176,7 @@ func TestRunPacesACorruptChunk(t *testing.T) {
 	}
 	env := b.env(t)
 	attempts := make(chan int, 100)
-	must(t, env.states.close())
+	must(t, env.states.drain())
 	env.states = startStates(Config{Logger: env.cfg.Logger, OnState: func(c StateChange) {
 		if c.State == StateReconnecting {
 			attempts <- c.Attempt

@@ -53,7 +53,7 @@ func (s *serial) handle(b *block) error {
 	for b.handled < len(b.list) {
 		handlerErr, err := s.callHandler(b)
 		if handlerErr != nil {
-			err = s.settle(b, handlerErr)
+			err = s.settleNext(b, handlerErr)
 		}
 		if err != nil {
 			return err
@@ -62,8 +62,8 @@ func (s *serial) handle(b *block) error {
 	return nil
 }
 
-// settle settles the failure of the message that comes next in a block.
-func (s *serial) settle(b *block, handlerErr error) error {
+// settleNext settles the failure of the message that comes next in a block.
+func (s *serial) settleNext(b *block, handlerErr error) error {
 	d := &b.list[b.handled]
 	if err := s.run.settleOne(s.ctx, handlerErr, d); err != nil {
 		return err

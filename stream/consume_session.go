@@ -23,7 +23,7 @@ func (r *run) session(ctx context.Context, s *subscription) (end sessionEnd) {
 		if err != nil {
 			return sessionEnd{err: err}
 		}
-		defer func() { to.close(end.inOrder) }()
+		defer func() { to.release(end.inOrder) }()
 		if r.place.MustRecognise() {
 			r.progress.hold() // until the stream is recognised
 		}

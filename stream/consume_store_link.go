@@ -36,7 +36,7 @@ func (o *brokerOffsets) store(ctx context.Context, offset uint64, more bool) err
 	if o.session.streamGone() {
 		return errMoved
 	}
-	return o.settle(ctx, o.writer.Store(ctx, offset, more))
+	return o.endSessionIfLost(ctx, o.writer.Store(ctx, offset, more))
 }
 
 // verify reads an offset back and, if the store was lost, sends it once more.
@@ -44,12 +44,12 @@ func (o *brokerOffsets) verify(ctx context.Context, offset uint64) error {
 	if o.session.streamGone() {
 		return errMoved
 	}
-	return o.settle(ctx, o.writer.Verify(ctx, offset, func() error { return o.store(ctx, offset, false) }))
+	return o.endSessionIfLost(ctx, o.writer.Verify(ctx, offset, func() error { return o.store(ctx, offset, false) }))
 }
 
-// settle ends the session if an attempt failed because of the connection: the
-// next session has another one.
-func (o *brokerOffsets) settle(ctx context.Context, err error) error {
+// endSessionIfLost ends the session if an attempt failed because of the
+// connection: the next session has another one. It returns the attempt's error.
+func (o *brokerOffsets) endSessionIfLost(ctx context.Context, err error) error {
 	switch lost := o.writer.Reason(); {
 	case lost != nil:
 		o.session.end(lost)
@@ -59,5 +59,5 @@ func (o *brokerOffsets) settle(ctx context.Context, err error) error {
 	return err
 }
 
-// close lets go of the writer's connection. polite says goodbye to the broker.
-func (o *brokerOffsets) close(polite bool) { o.writer.Close(polite) }
+// release lets go of the writer's connection. polite says goodbye to the broker.
+func (o *brokerOffsets) release(polite bool) { o.writer.Close(polite) }

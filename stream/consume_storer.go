@@ -14,8 +14,8 @@ type offsets interface {
 	store(ctx context.Context, offset uint64, more bool) error
 	// verify returns when a stored offset is read back.
 	verify(ctx context.Context, offset uint64) error
-	// close ends the use, politely if the broker is to be told.
-	close(polite bool)
+	// release ends the use, politely if the broker is to be told.
+	release(polite bool)
 }
 
 // storer sends the stores of one session. Its own goroutine sends most of them.

@@ -46,7 +46,7 @@ func (s *stores) verify(_ context.Context, offset uint64) error {
 	return nil
 }
 
-func (s *stores) close(bool) {}
+func (s *stores) release(bool) {}
 
 func (s *stores) list() []uint64 {
 	s.mu.Lock()

@@ -93,7 +93,7 @@ func (e *Env) Close() error {
 	e.end(ErrClosed)
 	e.owned.Wait()
 	e.cluster.Close()
-	return opErr("close", "", "", errors.Join(err, e.states.close()))
+	return opErr("close", "", "", errors.Join(err, e.states.drain()))
 }
 
 // CorruptChunks returns how many chunks did not match their checksum since the

@@ -4,46 +4,47 @@ import (
 	"time"
 )
 
-// Message is what a producer publishes: a body and, where wanted, the other
-// sections of an AMQP 1.0 message. Only the fields that are set are sent.
+// Message is what a producer publishes: a body and, if they are set, the other
+// sections of an AMQP 1.0 message. A producer sends only the fields that are set.
 type Message struct {
-	// Body is the message's data section. It is copied: it may be changed once
-	// the call that published it has returned. Nil is an empty body.
+	// Body is the message's data section. The producer copies it, so the caller
+	// may change it once the call that published it has returned. Nil is an empty
+	// body.
 	Body []byte
-	// Value is sent as an AMQP value section in place of Body: nil, bool, an
+	// Value is sent as an AMQP value section in place of Body. It is a bool, an
 	// integer or float type, string, []byte, time.Time, [UUID], []any,
-	// map[string]any or map[any]any.
+	// map[string]any or map[any]any. Default nil: Body is sent.
 	Value any
 
 	Properties            *Properties
 	ApplicationProperties map[string]any
-	// Annotations are the message annotations. Keys that begin with x- are
-	// kept by AMQP 0.9.1 consumers as headers.
+	// Annotations are the message annotations. AMQP 0.9.1 consumers get those
+	// whose keys begin with x- as headers.
 	Annotations         map[string]any
 	DeliveryAnnotations map[string]any
 	Header              *Header
 	Footer              map[string]any
 
 	// PublishingID numbers the message for the broker's deduplication, which
-	// needs a producer with a name. 0, the default, lets the producer count on
-	// from the last id that the broker knows. Ids of one's own must grow, and
-	// start at 1.
+	// needs a producer with a name. The caller's own ids must grow, and start at
+	// 1. Default 0: the producer counts on from the last id that the broker knows.
 	PublishingID uint64
 
 	// Key is what a super stream's producer chooses the partition by. On a plain
 	// stream it does nothing, and is not sent.
 	Key string
 	// FilterValue lets consumers that ask for it skip chunks without it
-	// (RabbitMQ 3.13 or newer), 255 bytes at most. Default "": none. Where messages
-	// with one follow messages without, or the other way round, the producer waits
-	// for the confirmation of those before. Not with ProducerConfig.SubEntries.
+	// (RabbitMQ 3.13 or newer). It has 255 bytes at most, and does not go with
+	// ProducerConfig.SubEntries. Where a message with a value follows a message
+	// without one, or the other way round, the producer waits until the messages
+	// before are confirmed. Default "": no value.
 	FilterValue string
 
 	raw []byte // the message as it is sent, in place of all but PublishingID
 }
 
 // Properties are the standard properties of an AMQP 1.0 message (OASIS AMQP
-// 1.0, part 3, section 3.2.4). Zero values are not sent.
+// 1.0, part 3, section 3.2.4). A producer does not send zero values.
 type Properties struct {
 	MessageID          any // uint64, [UUID], []byte or string
 	UserID             []byte
@@ -60,9 +61,9 @@ type Properties struct {
 	ReplyToGroupID     string
 }
 
-// Header is the header section of an AMQP 1.0 message. Streams do not act on
-// it; it is carried for the message's readers. A Header that is sent has all
-// its fields: the standard's default priority is 4.
+// Header is the header section of an AMQP 1.0 message. Streams carry it for the
+// message's readers and do not act on it. A producer sends all fields of a Header
+// that is set; the standard's default priority is 4.
 type Header struct {
 	Durable       bool
 	Priority      uint8

@@ -293,7 +293,7 @@ func (p *Producer) close(ctx context.Context) error {
 	}
 	calling, done := withGrace(ctx)
 	defer done()
-	return errors.Join(err, p.calls.close(calling))
+	return errors.Join(err, p.calls.drain(calling))
 }
 
 // closeGrace is what is left for each last step when ctx has ended already.

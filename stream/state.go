@@ -120,12 +120,12 @@ func (s *states) change(c StateChange) {
 	}
 }
 
-// close waits for the callbacks that are queued, for CloseTimeout at most.
-func (s *states) close() error {
+// drain waits for the callbacks that are queued, for CloseTimeout at most.
+func (s *states) drain() error {
 	if s.calls == nil {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), CloseTimeout)
 	defer cancel()
-	return s.calls.close(ctx)
+	return s.calls.drain(ctx)
 }
