@@ -5,9 +5,6 @@ import (
 	"time"
 )
 
-// noon is a time like any other.
-var noon = time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
-
 func TestTrackerMark(t *testing.T) {
 	var tr Tracker
 	if tr.marked || tr.Unstored() != 0 {
