@@ -318,7 +318,7 @@ func TestPlaceProbeContradicts(t *testing.T) {
 		{"behind it, by retention", chunk(60), false},
 		{"foreign, at the oldest", foreign(50), true},
 		{"foreign, before it", foreign(0), true},
-		{"foreign, behind it", foreign(60), false}, // which nothing shows
+		{"foreign, behind it", foreign(60), false}, // which the oldest chunk does not show
 	} {
 		p := reading(t)
 		if got := p.ProbeContradicts(test.chunk); got != test.want {

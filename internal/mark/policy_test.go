@@ -36,7 +36,7 @@ func TestPolicyDue(t *testing.T) {
 		{"interval: all stored", Policy{Interval: time.Second}, state(1, 1, 0, 0), 1e6, false, time.Time{}},
 		{"interval: a store since", Policy{Interval: time.Second}, state(2, 1, 600, 600), 1599, false, ms(1600)},
 		{"both: the count is over", Policy{Every: 2, Interval: time.Second}, state(3, 0, 5, 0), 5, true, time.Time{}},
-		{"manual: in doubt", Policy{Manual: true}, &Tracker{marked: true, handled: 1, lost: true}, 1e6, false, time.Time{}},
+		{"manual: in doubt", Policy{Manual: true}, &Tracker{marked: true, handled: 1, inDoubt: true}, 1e6, false, time.Time{}},
 		{"every 3: two", Policy{Every: 3}, state(2, 0, 0, 0), 1e6, false, time.Time{}},
 		{"every 3: three", Policy{Every: 3}, state(3, 0, 0, 0), 0, true, time.Time{}},
 		{"interval: early", Policy{Interval: time.Second}, state(9e6, 0, 5, 0), 1004, false, ms(1005)},

@@ -20,8 +20,8 @@ func TestPositions(t *testing.T) {
 		"time":           {AtTime(1234), wire.OffsetSpec{Type: wire.OffsetTimestamp, Value: 1234}, 0},
 		"before 1970":    {AtTime(-1), wire.OffsetSpec{Type: wire.OffsetTimestamp, Value: 1<<64 - 1}, 0},
 		"after a chunk":  {AfterChunk(100), wire.OffsetSpec{Type: wire.OffsetAt, Value: 100}, 0},
-		"after stored":   {AfterStored(104), wire.OffsetSpec{Type: wire.OffsetAt, Value: 104}, 105},
-		"after stored 0": {AfterStored(0), wire.OffsetSpec{Type: wire.OffsetAt, Value: 0}, 1},
+		"after stored":   {afterStored(104), wire.OffsetSpec{Type: wire.OffsetAt, Value: 104}, 105},
+		"after stored 0": {afterStored(0), wire.OffsetSpec{Type: wire.OffsetAt, Value: 0}, 1},
 		"asking for":     {AtOffset(105).askingFor(100), wire.OffsetSpec{Type: wire.OffsetAt, Value: 100}, 105},
 	} {
 		if p := test.position; p.Spec != test.spec || p.From != test.from {
