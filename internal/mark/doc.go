@@ -6,10 +6,14 @@
 //	Policy     when to store it
 //	LowWater   which messages are finished, when several are handled at a time
 //	Position   where a subscription begins
-//	Place      how far a run is, and whether a chunk belongs to the stream it reads
+//	Place      how far a run is, and whether a chunk may lie in the stream it reads
 //	ChunkID    what tells a chunk from another at the same offset
 //
-// The mark is the offset of the last handled message before which, in the order
-// of delivery, everything is handled. Offsets have gaps, so only the order of
+// A run is one call of Consumer.Run. A session is what the run reads over one
+// subscription. When a connection is lost, another session of the same run
+// follows.
+//
+// The mark is the offset of the last message up to which, in the order of
+// delivery, every message is handled. Offsets have gaps, so only the order of
 // delivery tells what comes between two of them.
 package mark

@@ -2,9 +2,10 @@ package mark
 
 import "math"
 
-// LowWater holds the messages in hand when several are handled at a time, in the
-// order of delivery. It finds the low-water mark: the last message that is
-// finished, with everything before it.
+// LowWater finds the mark when several messages are handled at a time: the last
+// message that is finished, with everything delivered before it. It holds the
+// messages in hand, in the order of delivery. A message is in hand from its
+// delivery until the mark passes it.
 type LowWater struct {
 	inHand      []message // inHand[head] is the first unfinished message
 	head        int
@@ -15,8 +16,8 @@ type LowWater struct {
 	finishedAhead []uint64
 
 	chunk       ChunkID // the newest chunk
-	bytesBefore uint64  // of the chunks before it in this session
-	bytes       uint64  // of these and the newest chunk
+	bytesBefore uint64  // size of the chunks before it in this session
+	bytes       uint64  // size of these and the newest chunk; 0: there is none
 
 	last   Passed // the last message that the mark passed in this session
 	passed bool   // there is one
@@ -25,7 +26,7 @@ type LowWater struct {
 // message is a message that was delivered and that the mark has not passed.
 type message struct {
 	Passed
-	bytesBefore uint64 // of the chunks before the message's own
+	bytesBefore uint64 // size of the chunks before the message's own in this session
 	finished    bool
 }
 
@@ -35,9 +36,11 @@ type Passed struct {
 	Chunk  ChunkID
 }
 
-// Begin adds the next message in the order of delivery, which lies in a chunk of
-// size bytes. fresh is false for a message that an earlier session finished.
-// passed is the number of messages that the mark passes by that.
+// Begin takes the next message in the order of delivery in hand. The message lies
+// in a chunk of size bytes, which are at least 1. ticket stands for the message
+// until the session ends. fresh is false for a message that an earlier session
+// finished: it is not to be handled again. passed is the number of messages that
+// the mark passes by that.
 func (w *LowWater) Begin(offset uint64, chunk ChunkID, size int) (ticket uint64, fresh bool, passed int) {
 	if w.bytes == 0 || chunk != w.chunk {
 		w.chunk, w.bytesBefore = chunk, w.bytes
@@ -55,8 +58,9 @@ func (w *LowWater) Begin(offset uint64, chunk ChunkID, size int) (ticket uint64,
 	return ticket, fresh, w.advance()
 }
 
-// Finish marks a message as handled. It returns how many messages the mark
-// passes by that, which is 0 while an earlier one is unfinished.
+// Finish records that a message is handled. It is called once for each fresh
+// message. It returns how many messages the mark passes by that, which is 0 while
+// an earlier one is unfinished.
 func (w *LowWater) Finish(ticket uint64) (passed int) {
 	w.inHand[w.head+int(ticket-w.firstTicket)].finished = true
 	return w.advance()
@@ -80,11 +84,12 @@ func (w *LowWater) advance() (passed int) {
 // whether there is one.
 func (w *LowWater) Last() (last Passed, ok bool) { return w.last, w.passed }
 
-// Messages returns the number of messages from the first unfinished one on.
+// Messages returns the number of messages in hand: those from the first
+// unfinished one on.
 func (w *LowWater) Messages() int { return len(w.inHand) - w.head }
 
-// Bytes returns the size of the chunks that these messages lie in, or MaxInt if
-// that is less, as it may be on a 32-bit system.
+// Bytes returns the size of the chunks that the messages in hand lie in, or MaxInt
+// if that is less, as it may be on a 32-bit system.
 func (w *LowWater) Bytes() int {
 	if w.Messages() == 0 {
 		return 0
@@ -92,8 +97,8 @@ func (w *LowWater) Bytes() int {
 	return int(min(w.bytes-w.inHand[w.head].bytesBefore, math.MaxInt))
 }
 
-// Restart ends a session. What is unfinished comes again in the next one, and
-// what is finished above it will be recognised.
+// Restart ends a session. What is in hand comes again in the next one. Begin then
+// recognises what is finished.
 func (w *LowWater) Restart() {
 	var ahead []uint64
 	for _, m := range w.inHand[w.head:] {

@@ -1,6 +1,7 @@
 package mark
 
 import (
+	"math"
 	"slices"
 	"testing"
 )
@@ -57,6 +58,171 @@ func TestLowWaterRemembersAcrossSessions(t *testing.T) {
 	}
 }
 
+// beginAll begins messages of 10 to a chunk, of 100 bytes and as many more as the
+// chunk's offset.
+func beginAll(t *testing.T, w *LowWater, offsets ...uint64) (tickets []uint64) {
+	t.Helper()
+	for _, offset := range offsets {
+		first := offset / 10 * 10
+		ticket, fresh, passed := w.Begin(offset, id(first), 100+int(first))
+		if !fresh || passed != 0 {
+			t.Errorf("message %d: fresh %v, passed %d", offset, fresh, passed)
+		}
+		tickets = append(tickets, ticket)
+	}
+	return tickets
+}
+
+// What is in hand is as large as the chunks from the first unfinished message to
+// the newest one, whichever messages between are finished.
+func TestLowWaterInHand(t *testing.T) {
+	var w LowWater
+	if w.Messages() != 0 || w.Bytes() != 0 {
+		t.Errorf("%d messages of %d bytes in hand before the first", w.Messages(), w.Bytes())
+	}
+	tickets := beginAll(t, &w, 0, 9, 10, 15, 30)
+	for i, test := range []struct {
+		finish          int // index of the message
+		passed          int
+		messages, bytes int
+	}{
+		{1, 0, 5, 100 + 110 + 130},
+		{0, 2, 3, 110 + 130},
+		{4, 0, 3, 110 + 130},
+		{2, 1, 2, 110 + 130},
+		{3, 2, 0, 0},
+	} {
+		if passed := w.Finish(tickets[test.finish]); passed != test.passed {
+			t.Errorf("step %d: the mark has passed %d, want %d", i, passed, test.passed)
+		}
+		if w.Messages() != test.messages || w.Bytes() != test.bytes {
+			t.Errorf("step %d: %d messages of %d bytes in hand, want %d of %d", i, w.Messages(), w.Bytes(), test.messages, test.bytes)
+		}
+	}
+	beginAll(t, &w, 38) // of a chunk that is counted already
+	if w.Messages() != 1 || w.Bytes() != 130 {
+		t.Errorf("%d messages of %d bytes in hand, want 1 of 130", w.Messages(), w.Bytes())
+	}
+	w.Restart()
+	beginAll(t, &w, 38) // the same chunk, and a new session gets it anew
+	if w.Messages() != 1 || w.Bytes() != 130 {
+		t.Errorf("in a new session %d messages of %d bytes in hand, want 1 of 130", w.Messages(), w.Bytes())
+	}
+}
+
+func TestLowWaterLast(t *testing.T) {
+	var w LowWater
+	want := func(offset uint64, ok bool) {
+		t.Helper()
+		last, passed := w.Last()
+		if passed != ok || ok && last != (Passed{offset, id(offset / 10 * 10)}) {
+			t.Errorf("the mark has passed %+v, %v, want %d, %v", last, passed, offset, ok)
+		}
+	}
+	want(0, false)
+	tickets := beginAll(t, &w, 8, 12, 13)
+	want(0, false)
+	w.Finish(tickets[1])
+	want(0, false)
+	w.Finish(tickets[0])
+	want(12, true)
+	w.Restart()
+	want(0, false)
+	w.Finish(beginAll(t, &w, 13)[0])
+	want(13, true)
+}
+
+// A ticket is good however many messages before and after it are finished, in
+// blocks of which one message stays behind.
+func TestLowWaterTickets(t *testing.T) {
+	const block = 7
+	var w LowWater
+	finished := 0
+	slow := beginAll(t, &w, 0)[0]
+	for round := range uint64(20) {
+		var offsets []uint64
+		for i := range uint64(block) {
+			offsets = append(offsets, 1+round*block+i)
+		}
+		tickets := beginAll(t, &w, offsets...)
+		for i, ticket := range tickets {
+			if want := 1 + round*block + uint64(i); ticket != want {
+				t.Fatalf("message %d has ticket %d, want %d", offsets[i], ticket, want)
+			}
+		}
+		finished += w.Finish(slow)
+		slow = tickets[block-1]
+		for i := block - 2; i > 0; i-- {
+			if n := w.Finish(tickets[i]); n != 0 {
+				t.Fatalf("the mark has passed %d messages, and %d is unfinished", n, offsets[0])
+			}
+		}
+		if finished += w.Finish(tickets[0]); finished != int(round+1)*block || w.Messages() != 1 {
+			t.Fatalf("round %d: the mark has passed %d, %d in hand", round, finished, w.Messages())
+		}
+		if last, _ := w.Last(); last.Offset != (round+1)*block-1 {
+			t.Fatalf("round %d: the mark is at %d", round, last.Offset)
+		}
+	}
+	if kept := len(w.inHand); kept > 2 {
+		t.Errorf("%d messages are kept for 1 in hand", kept)
+	}
+}
+
+// Messages that were finished ahead and that retention then removed do not come
+// again.
+func TestLowWaterRetentionRemovesWhatIsFinished(t *testing.T) {
+	var w LowWater
+	tickets := beginAll(t, &w, 1, 3, 5, 7, 9)
+	for _, i := range []int{1, 2, 4} { // 3, 5 and 9
+		w.Finish(tickets[i])
+	}
+	w.Restart()
+	beginAll(t, &w, 6) // 1 to 5 are gone
+	if !slices.Equal(w.finishedAhead, []uint64{9}) {
+		t.Errorf("%v are remembered, want 9", w.finishedAhead)
+	}
+	beginAll(t, &w, 7)
+	if _, fresh, passed := w.Begin(9, id(0), 100); fresh || passed != 0 || w.Messages() != 3 {
+		t.Errorf("9 is fresh: %v, the mark has passed %d of %d", fresh, passed, w.Messages())
+	}
+	w.Restart()
+	if !slices.Equal(w.finishedAhead, []uint64{9}) {
+		t.Errorf("%v are remembered, want 9", w.finishedAhead)
+	}
+}
+
+// Sessions that end before anything comes forget nothing, and what a later one
+// finishes stands before what an earlier one did.
+func TestLowWaterRestartTwice(t *testing.T) {
+	var w LowWater
+	tickets := beginAll(t, &w, 0, 1, 2, 3, 4)
+	w.Finish(tickets[4])
+	w.Finish(tickets[2])
+	w.Restart()
+	w.Restart()
+	if w.Messages() != 0 || w.Bytes() != 0 {
+		t.Errorf("%d messages of %d bytes in hand after the end of a session", w.Messages(), w.Bytes())
+	}
+	tickets = beginAll(t, &w, 0, 1)
+	w.Finish(tickets[1])
+	w.Restart()
+	w.Restart()
+	if !slices.Equal(w.finishedAhead, []uint64{1, 2, 4}) {
+		t.Errorf("%v are remembered, want 1, 2 and 4", w.finishedAhead)
+	}
+	w.Finish(beginAll(t, &w, 0)[0])
+	for _, test := range []struct {
+		offset uint64
+		fresh  bool
+		passed int
+	}{{1, false, 1}, {2, false, 1}, {3, true, 0}, {4, false, 0}, {5, true, 0}} {
+		if _, fresh, passed := w.Begin(test.offset, id(0), 100); fresh != test.fresh || passed != test.passed {
+			t.Errorf("%d: fresh %v, passed %d, want %v and %d", test.offset, fresh, passed, test.fresh, test.passed)
+		}
+	}
+}
+
 // FuzzLowWater plays deliveries with gaps, outcomes in any order and lost
 // connections against a model that looks at everything ever delivered: the mark
 // never passes an unfinished message, nothing is handled twice, and what is
@@ -72,6 +238,7 @@ func FuzzLowWater(f *testing.F) {
 			log = append(log, at)
 			at += 1 + uint64(i%3)
 		}
+		size := func(chunk uint64) int { return 100 + int(chunk) }
 		var w LowWater
 		handled := map[uint64]bool{}   // by the model
 		tickets := map[uint64]uint64{} // in hand, by offset
@@ -88,7 +255,7 @@ func FuzzLowWater(f *testing.F) {
 				}
 				offset := log[next]
 				next++
-				ticket, fresh, n := w.Begin(offset, ChunkID{First: offset / 4 * 4}, 100)
+				ticket, fresh, n := w.Begin(offset, ChunkID{First: offset / 4 * 4}, size(offset/4*4))
 				if fresh == handled[offset] {
 					t.Fatalf("message %d is fresh: %v; handled: %v", offset, fresh, handled[offset])
 				}
@@ -119,6 +286,28 @@ func FuzzLowWater(f *testing.F) {
 			if w.Messages() != next-mark {
 				t.Fatalf("%d in hand, want %d", w.Messages(), next-mark)
 			}
+			bytes, counted := 0, map[uint64]bool{}
+			for _, offset := range log[mark:next] {
+				if first := offset / 4 * 4; !counted[first] {
+					counted[first] = true
+					bytes += size(first)
+				}
+			}
+			if w.Bytes() != bytes {
+				t.Fatalf("%d bytes in hand, want %d", w.Bytes(), bytes)
+			}
 		}
 	})
+}
+
+// TestLowWaterBytesAreBounded: the chunks in hand may have more bytes than an int
+// holds on a 32-bit system.
+func TestLowWaterBytesAreBounded(t *testing.T) {
+	var w LowWater
+	for i := range uint64(2) {
+		w.Begin(i, ChunkID{First: i}, math.MaxInt)
+	}
+	if got := w.Bytes(); got != math.MaxInt {
+		t.Errorf("%d bytes in hand, want %d", got, math.MaxInt)
+	}
 }

@@ -3,23 +3,24 @@ package mark
 import "github.com/tidemark-go/tidemark/internal/wire"
 
 // Place is how far a run is in its stream, and by which chunks the run recognises
-// the stream. The protocol names streams and not their incarnations: a stream
-// that was deleted and created again has the same name. The zero Place belongs to
-// a run that has not begun.
+// the stream. The protocol names streams, not their incarnations: a stream that
+// was deleted and created again has the same name. The zero Place belongs to a run
+// that has not begun.
 type Place struct {
 	begun bool
-	next  Position // where the session begins, or goes on
-	retry Position // where the session after it begins, if it handles nothing
+	next  Position // where this session begins, or goes on
+	retry Position // where the session after this one begins
 
-	// resumeChunk lies at next or before it. oldestChunk is the first chunk that
-	// the run received. A chunk that contradicts one of them lies in another
-	// stream.
+	// oldestChunk is the first chunk that the run received. resumeChunk is the one
+	// with the last handled message. Before a message is handled, oldestChunk takes
+	// its place if it begins before next.From or the run began with AfterChunk. A
+	// chunk that contradicts one of the two lies in another stream.
 	resumeChunk, oldestChunk ChunkID
 	hasResume, hasOldest     bool
 	newest                   uint64 // first offset of the newest chunk received
 
-	follows   bool   // next follows a message that was handled, by this run or before
-	lostBelow uint64 // what retention has removed below it was reported
+	afterHandled bool   // next follows a message that was handled, by this run or before
+	toldBelow    uint64 // Lost has told what retention removed below this offset
 }
 
 // Extent is how far a stream reaches at one moment, in offsets of chunks.
@@ -29,37 +30,39 @@ type Extent struct {
 	CommittedChunk uint64 // first offset of the last chunk that a quorum has
 }
 
-// Begin sets where the run begins. retry is where to begin again after a session
-// that has handled nothing. The two differ where the first one means another
-// place by then.
+// Begin sets where the run begins. retry is where a later session begins as long
+// as nothing is handled. The two differ where first means another place by then,
+// as AtLast does.
 func (p *Place) Begin(first, retry Position) { p.begun, p.next, p.retry = true, first, retry }
 
-// BeginAfterStored begins behind a stored offset.
+// BeginAfterStored makes the run begin behind a stored offset.
 func (p *Place) BeginAfterStored(offset uint64) {
-	p.follows = true
-	p.Begin(AfterStored(offset), AfterStored(offset))
+	p.afterHandled = true
+	p.Begin(afterStored(offset), afterStored(offset))
 }
 
-// Begun reports whether Begin was called.
+// Begun reports whether Begin or BeginAfterStored was called.
 func (p *Place) Begun() bool { return p.begun }
 
-// Retry makes the coming session begin where the last one has got to.
+// Retry begins another session, which goes on where the run has got to.
 func (p *Place) Retry() { p.next = p.retry }
 
-// Next returns where the session begins, or goes on.
+// Next returns where the session begins, and once a message is handled, where it
+// goes on.
 func (p *Place) Next() Position { return p.next }
 
-// HandledTo makes the next session begin behind a handled message, which lies in
-// a chunk.
+// HandledTo records that the message at offset is handled, and everything
+// delivered before it. The message lies in chunk, with which the next session will
+// begin.
 func (p *Place) HandledTo(offset uint64, chunk ChunkID) {
 	p.next = AtOffset(offset + 1).askingFor(chunk.First)
 	p.retry = p.next
 	p.resumeChunk, p.hasResume = chunk, true
-	p.follows = true
+	p.afterHandled = true
 }
 
-// Receive takes note of a chunk. It reports whether the chunk may lie in the
-// stream that the run has read.
+// Receive reports whether a chunk may lie in the stream that the run has read. If
+// so, it takes note of the chunk.
 func (p *Place) Receive(chunk *wire.Chunk) bool {
 	if p.hasResume && p.resumeChunk.Contradicts(chunk) || p.hasOldest && p.oldestChunk.Contradicts(chunk) {
 		return false
@@ -77,37 +80,43 @@ func (p *Place) Receive(chunk *wire.Chunk) bool {
 }
 
 // MustRecognise reports whether a new session has to recognise the stream before
-// the mark means anything in it.
+// the mark means anything in it. See Recognises.
 func (p *Place) MustRecognise() bool { return p.hasResume }
 
-// Recognises reports whether a chunk that Receive took shows that the stream is
-// the one that the run has read. An earlier chunk shows nothing: it may as well
-// lie in a new stream that is not as long yet.
+// Recognises reports whether the run may take the stream for the one that it has
+// read, after a chunk for which Receive was true. It may not after a chunk before
+// the resume chunk: that one may as well lie in a new stream that is not as long
+// yet. It may after a chunk behind the resume chunk, even if that is the session's
+// first: retention has removed the resume chunk then.
 func (p *Place) Recognises(chunk *wire.Chunk) bool {
 	return !p.hasResume || chunk.FirstOffset >= p.resumeChunk.First
 }
 
-// ResumeChunk returns the chunk at the place or before it.
+// ResumeChunk returns the chunk by which a session recognises the stream. There is
+// one if MustRecognise is true.
 func (p *Place) ResumeChunk() ChunkID { return p.resumeChunk }
 
 // Newest returns the first offset of the newest chunk that the run received.
 func (p *Place) Newest() uint64 { return p.newest }
 
 // Lost returns how many offsets retention has removed before the run read them,
-// as far as it has not been told yet. Nodes clean up on their own: what one has
-// removed, another may still have.
+// without those that it has told of before. now is how far the stream reaches on
+// the session's node. Nodes clean up on their own: what one has removed, another
+// may still have. As long as the run follows no handled message, nothing counts as
+// lost.
 func (p *Place) Lost(now Extent) uint64 {
-	read := max(p.next.From, p.lostBelow)
-	if !p.follows || now.Empty || now.FirstOffset <= read {
+	told := max(p.next.From, p.toldBelow)
+	if !p.afterHandled || now.Empty || now.FirstOffset <= told {
 		return 0
 	}
-	p.lostBelow = now.FirstOffset
-	return now.FirstOffset - read
+	p.toldBelow = now.FirstOffset
+	return now.FirstOffset - told
 }
 
-// Probe returns the chunk to look at when a stream ends before what the run has
-// read of it, which a node that is behind does too. suspect is false where there
-// is nothing to look at. See ProbeContradicts.
+// Probe reports whether the stream is suspect because it ends, on the session's
+// node, before what the run has read. A new stream does, and so does a node that
+// is behind. To tell one from the other, the caller asks the node for the first
+// chunk from spec on and passes it to ProbeContradicts.
 func (p *Place) Probe(now Extent) (spec wire.OffsetSpec, suspect bool) {
 	if !p.hasOldest || now.Empty || now.CommittedChunk >= p.newest {
 		return spec, false // the first chunk that comes will tell
@@ -118,6 +127,6 @@ func (p *Place) Probe(now Extent) (spec wire.OffsetSpec, suspect bool) {
 	return wire.OffsetSpec{Type: wire.OffsetFirst}, true
 }
 
-// ProbeContradicts reports whether the chunk that Probe asked for lies in another
-// stream.
+// ProbeContradicts reports whether the chunk that Probe asked for shows that it
+// lies in another stream.
 func (p *Place) ProbeContradicts(chunk *wire.Chunk) bool { return p.oldestChunk.Contradicts(chunk) }

@@ -12,7 +12,7 @@ type Policy struct {
 
 // AutoInterval is the pause between the stores of a zero Policy in a burst. No
 // count of messages stands beside it: at 7 M messages a second a store for each
-// 10,000 of them cost a tenth of the rate, on the broker's side and here.
+// 10,000 of them cost a tenth of the rate, on the broker's side and on ours.
 const AutoInterval = 100 * time.Millisecond
 
 func (p Policy) auto() bool { return p == Policy{} }
@@ -21,12 +21,13 @@ func (p Policy) auto() bool { return p == Policy{} }
 func (p Policy) Timed() bool { return p.auto() || p.Interval > 0 }
 
 // Due reports whether the mark is to be stored now. If not, at is when to ask
-// again although no message was handled meanwhile; a zero at stands for never.
+// again even if no message is handled until then. A zero at says that no time
+// makes the mark due.
 func (p Policy) Due(t *Tracker, now time.Time) (due bool, at time.Time) {
 	if p.Manual || t.Unstored() == 0 {
 		return false, time.Time{}
 	}
-	if t.lost {
+	if t.inDoubt {
 		return true, time.Time{}
 	}
 	switch {
@@ -41,9 +42,10 @@ func (p Policy) Due(t *Tracker, now time.Time) (due bool, at time.Time) {
 	return false, at
 }
 
-// Wakes reports whether the storer has to look again, after the number of
-// unstored messages has grown from before to after. It has to when a wait
-// begins. The count of Every does not wake the storer: see Blocks.
+// Wakes reports whether whoever stores the mark has to ask Due again, after the
+// number of unstored messages has grown from before to after. That is so for the
+// first unstored message, with which a wait begins. The count of Every wakes
+// nobody: see Blocks.
 func (p Policy) Wakes(before, after int64) bool {
 	if p.Manual || p.Every > 0 && p.Interval == 0 || p.Blocks(after) {
 		return false
@@ -51,5 +53,6 @@ func (p Policy) Wakes(before, after int64) bool {
 	return before < 1 && after >= 1
 }
 
-// Blocks reports whether the next handler has to wait for a store.
+// Blocks reports whether the next handler has to wait for a store. Whoever waits
+// sees to the store.
 func (p Policy) Blocks(unstored int64) bool { return p.Every > 0 && unstored >= int64(p.Every) }

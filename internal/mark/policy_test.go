@@ -27,6 +27,16 @@ func TestPolicyDue(t *testing.T) {
 		{"soon after a store", Policy{}, state(6, 5, 10, 0), 10, false, ms(100)},
 		{"long after a store", Policy{}, state(6, 5, 100, 0), 100, true, time.Time{}},
 		{"a burst", Policy{}, state(1e6, 0, 0, 0), 1, false, ms(100)},
+		{"a burst, almost", Policy{}, state(1e6, 0, 0, 0), 99, false, ms(100)},
+		{"a burst, long after", Policy{}, state(1e6, 0, 0, 0), 101, true, time.Time{}},
+		{"every 1: one", Policy{Every: 1}, state(1, 0, 0, 0), 0, true, time.Time{}},
+		{"every 3: four", Policy{Every: 3}, state(4, 0, 0, 0), 0, true, time.Time{}},
+		{"every 3: all stored", Policy{Every: 3}, state(3, 3, 0, 0), 1e6, false, time.Time{}},
+		{"every 3: one since", Policy{Every: 3}, state(4, 3, 0, 0), 1e6, false, time.Time{}},
+		{"interval: all stored", Policy{Interval: time.Second}, state(1, 1, 0, 0), 1e6, false, time.Time{}},
+		{"interval: a store since", Policy{Interval: time.Second}, state(2, 1, 600, 600), 1599, false, ms(1600)},
+		{"both: the count is over", Policy{Every: 2, Interval: time.Second}, state(3, 0, 5, 0), 5, true, time.Time{}},
+		{"manual: in doubt", Policy{Manual: true}, &Tracker{marked: true, handled: 1, inDoubt: true}, 1e6, false, time.Time{}},
 		{"every 3: two", Policy{Every: 3}, state(2, 0, 0, 0), 1e6, false, time.Time{}},
 		{"every 3: three", Policy{Every: 3}, state(3, 0, 0, 0), 0, true, time.Time{}},
 		{"interval: early", Policy{Interval: time.Second}, state(9e6, 0, 5, 0), 1004, false, ms(1005)},
@@ -38,6 +48,64 @@ func TestPolicyDue(t *testing.T) {
 	} {
 		if due, at := test.policy.Due(test.t, ms(test.now)); due != test.due || !at.Equal(test.at) {
 			t.Errorf("%s: %v, %v, want %v, %v", test.name, due, at, test.due, test.at)
+		}
+	}
+}
+
+func TestPolicyTimed(t *testing.T) {
+	for _, test := range []struct {
+		policy Policy
+		want   bool
+	}{
+		{Policy{}, true},
+		{Policy{Interval: 1}, true},
+		{Policy{Every: 1, Interval: 1}, true},
+		{Policy{Every: 1}, false},
+		{Policy{Manual: true}, false},
+	} {
+		if got := test.policy.Timed(); got != test.want {
+			t.Errorf("%+v: %v", test.policy, got)
+		}
+	}
+}
+
+// Unstored messages may become more by several at once.
+func TestPolicyWakes(t *testing.T) {
+	for _, test := range []struct {
+		policy        Policy
+		before, after int64
+		want          bool
+	}{
+		{Policy{}, 0, 0, false},
+		{Policy{}, 0, 1, true},
+		{Policy{}, 0, 500, true},
+		{Policy{}, 1, 500, false},
+		{Policy{Interval: 1}, 0, 7, true},
+		{Policy{Interval: 1}, 7, 14, false},
+		{Policy{Every: 10, Interval: 1}, 0, 9, true},
+		{Policy{Every: 10, Interval: 1}, 0, 10, false}, // it blocks, which stores
+		{Policy{Every: 10, Interval: 1}, 9, 10, false},
+		{Policy{Every: 10, Interval: 1}, 0, 0, false},
+		{Policy{Every: 10}, 0, 9, false},
+		{Policy{Every: 10}, 0, 10, false},
+		{Policy{Manual: true}, 0, 9, false},
+	} {
+		if got := test.policy.Wakes(test.before, test.after); got != test.want {
+			t.Errorf("%+v from %d to %d: %v", test.policy, test.before, test.after, got)
+		}
+	}
+}
+
+func TestPolicyBlocks(t *testing.T) {
+	for _, test := range []struct {
+		every    int
+		unstored int64
+		want     bool
+	}{
+		{0, 0, false}, {0, 1e6, false}, {1, 0, false}, {1, 1, true}, {3, 2, false}, {3, 3, true}, {3, 4, true},
+	} {
+		if got := (Policy{Every: test.every}).Blocks(test.unstored); got != test.want {
+			t.Errorf("every %d with %d unstored: %v", test.every, test.unstored, got)
 		}
 	}
 }

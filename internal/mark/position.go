@@ -19,10 +19,11 @@ func AtOffset(offset uint64) Position {
 	return Position{Spec: wire.OffsetSpec{Type: wire.OffsetAt, Value: offset}, From: offset}
 }
 
-// AtFirst begins with the stream's first message.
+// AtFirst begins with the oldest message that the stream still has.
 func AtFirst() Position { return Position{Spec: wire.OffsetSpec{Type: wire.OffsetFirst}} }
 
-// AtLast begins with the stream's last chunk.
+// AtLast begins with the chunk that is the stream's last one when the broker
+// begins.
 func AtLast() Position { return Position{Spec: wire.OffsetSpec{Type: wire.OffsetLast}} }
 
 // AtTime begins with the first chunk that was written at a time or later, in
@@ -37,23 +38,25 @@ func AfterChunk(first uint64) Position {
 	return Position{Spec: wire.OffsetSpec{Type: wire.OffsetAt, Value: first}, afterChunk: first, hasAfterChunk: true}
 }
 
-// AfterStored begins behind a stored offset. It asks for the chunk in which that
+// afterStored begins behind a stored offset. It asks for the chunk in which that
 // offset lies, so that the run can recognise the stream.
-func AfterStored(offset uint64) Position { return AtOffset(offset + 1).askingFor(offset) }
+func afterStored(offset uint64) Position { return AtOffset(offset + 1).askingFor(offset) }
 
 // askingFor makes the subscription begin with the chunk that an offset lies in.
-// That chunk contains the position or comes before it.
+// That chunk contains the position or comes before it, so that nothing is left
+// out. The position is an offset already, or behind a chunk.
 func (p Position) askingFor(offset uint64) Position {
 	p.Spec.Value = offset
 	return p
 }
 
-// Wants reports whether a chunk may contain messages that are wanted.
+// Wants reports whether a chunk is to be read: it is a user chunk that AfterChunk
+// does not drop. Its messages before From are dropped nevertheless.
 func (p Position) Wants(chunk *wire.Chunk) bool {
 	return chunk.Type == wire.ChunkUser && !(p.hasAfterChunk && chunk.FirstOffset <= p.afterChunk)
 }
 
-// HasNew reports whether a chunk reaches behind the position.
+// HasNew reports whether a chunk that is wanted has messages from From on.
 func (p Position) HasNew(chunk *wire.Chunk) bool {
 	return chunk.FirstOffset+uint64(chunk.Records) > p.From
 }

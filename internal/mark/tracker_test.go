@@ -5,9 +5,6 @@ import (
 	"time"
 )
 
-// noon is a time like any other.
-var noon = time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC)
-
 func TestTrackerMark(t *testing.T) {
 	var tr Tracker
 	if tr.marked || tr.Unstored() != 0 {
@@ -38,6 +35,115 @@ func TestTrackerMark(t *testing.T) {
 	tr.DoubtStore(noon)
 	if tr.Unstored() == 0 {
 		t.Error("on a new connection nothing is due")
+	}
+}
+
+// A batch moves the mark over several messages at once.
+func TestTrackerAdvancesOverSeveral(t *testing.T) {
+	var tr Tracker
+	if offset, ok := tr.Mark(); ok || offset != 0 {
+		t.Errorf("a new tracker has the mark %d", offset)
+	}
+	if s, ok := tr.Snapshot(); ok {
+		t.Errorf("a new tracker has %+v to store", s)
+	}
+	for _, test := range []struct {
+		offset   uint64
+		n        int
+		unstored int64
+	}{{4, 5, 5}, {9, 1, 6}, {30, 14, 20}} {
+		tr.Advance(test.offset, test.n, noon)
+		if offset, ok := tr.Mark(); !ok || offset != test.offset || tr.Unstored() != test.unstored {
+			t.Errorf("after %d more the mark is at %d with %d unstored, want %d", test.n, offset, tr.Unstored(), test.unstored)
+		}
+		if s, ok := tr.Snapshot(); !ok || s.Mark != test.offset || s.handled != test.unstored {
+			t.Errorf("after %d more the snapshot is %+v", test.n, s)
+		}
+	}
+}
+
+// since is the time of the first message that is not stored, or of the store
+// that left it unstored.
+func TestTrackerTimes(t *testing.T) {
+	at := func(second int) time.Time { return noon.Add(time.Duration(second) * time.Second) }
+	var tr Tracker
+	var snapshot Snapshot
+	for i, test := range []struct {
+		do               func()
+		unstored         int64
+		since, lastStore time.Time
+	}{
+		{func() { tr.Advance(0, 1, at(1)) }, 1, at(1), time.Time{}},
+		{func() { tr.Advance(3, 3, at(2)) }, 4, at(1), time.Time{}},
+		{func() { snapshot, _ = tr.Snapshot() }, 4, at(1), time.Time{}},
+		{func() { tr.Advance(5, 2, at(3)) }, 6, at(1), time.Time{}},
+		{func() { tr.StoredAt(snapshot, at(4)) }, 2, at(4), at(4)},
+		{func() { tr.Advance(6, 1, at(5)) }, 3, at(4), at(4)},
+		{func() { snapshot, _ = tr.Snapshot(); tr.StoredAt(snapshot, at(6)) }, 0, at(6), at(6)},
+		{func() { tr.Advance(9, 2, at(7)) }, 2, at(7), at(6)},
+		{func() { tr.StoredAt(snapshot, at(8)) }, 2, at(8), at(8)}, // once more
+		{func() { tr.DoubtStore(at(9)) }, 2, at(8), at(8)},
+		{func() { snapshot, _ = tr.Snapshot(); tr.StoredAt(snapshot, at(10)) }, 0, at(10), at(10)},
+		{func() { tr.DoubtStore(at(11)) }, 1, at(11), at(10)},
+		{func() { tr.DoubtStore(at(12)) }, 1, at(11), at(10)},
+	} {
+		test.do()
+		if tr.Unstored() != test.unstored || !tr.since.Equal(test.since) || !tr.lastStore.Equal(test.lastStore) {
+			t.Errorf("step %d: %d unstored since %v, last store %v, want %d, %v, %v", i, tr.Unstored(), tr.since, tr.lastStore, test.unstored, test.since, test.lastStore)
+		}
+	}
+}
+
+// A store that is in doubt is due at once under every policy but Manual, and only
+// until it is repeated.
+func TestTrackerDoubtStore(t *testing.T) {
+	policies := []Policy{{}, {Every: 1000}, {Interval: time.Hour}, {Every: 1000, Interval: time.Hour}}
+	isDue := func(tr *Tracker) (n int) {
+		for _, p := range policies {
+			if due, at := p.Due(tr, noon); due && at.IsZero() {
+				n++
+			}
+		}
+		return n
+	}
+	for _, test := range []struct {
+		name            string
+		handled, stored int
+		due             int // policies
+	}{
+		{"nothing handled", 0, 0, 0},
+		{"nothing stored", 2, 0, len(policies)},
+		{"some stored", 5, 3, len(policies)},
+		{"all stored", 5, 5, len(policies)},
+	} {
+		tr := Tracker{lastStore: noon}
+		for i := range test.handled {
+			tr.Advance(uint64(i), 1, noon)
+			if i+1 == test.stored {
+				s, _ := tr.Snapshot()
+				tr.StoredAt(s, noon)
+			}
+		}
+		if due := isDue(&tr); due != 0 {
+			t.Errorf("%s: %d policies are due before the doubt", test.name, due)
+		}
+		mark, marked := tr.Mark()
+		tr.DoubtStore(noon)
+		if due := isDue(&tr); due != test.due {
+			t.Errorf("%s: %d policies are due, want %d", test.name, due, test.due)
+		}
+		if due, at := (Policy{Manual: true}).Due(&tr, noon); due || !at.IsZero() {
+			t.Errorf("%s: Manual is due, %v", test.name, at)
+		}
+		if offset, ok := tr.Mark(); offset != mark || ok != marked {
+			t.Errorf("%s: the doubt has moved the mark to %d", test.name, offset)
+		}
+		if s, ok := tr.Snapshot(); ok {
+			tr.StoredAt(s, noon)
+		}
+		if due := isDue(&tr); due != 0 || tr.Unstored() != 0 {
+			t.Errorf("%s: %d policies are due after the store", test.name, due)
+		}
 	}
 }
 
