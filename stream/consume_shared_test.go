@@ -310,7 +310,7 @@ func TestFindBesideASlowCall(t *testing.T) {
 		return true
 	}
 	env := b.env(t)
-	env.cfg.DialTimeout = time.Second // which has to do for a connection
+	env.cfg.DialTimeout = 2 * time.Second // which has to do for a connection
 	reach(t, env, func(*broker.Options) {})
 	declared := make(chan error, 1)
 	go func() { declared <- env.DeclareStream(t.Context(), "slow", StreamConfig{}) }()
