@@ -93,6 +93,7 @@ func TestLostStoreIsRepeatedWhenQuiet(t *testing.T) {
 	beside(t)
 	for name, policy := range map[string]StorePolicy{"default": {}, "every": {Every: 1}} {
 		t.Run(name, func(t *testing.T) {
+			besideSubtest(t)
 			b, env, stream := faulty(t, 0)
 			handled := make(chan uint64, 10)
 			stop, _ := runConsumer(t, env, stream, ConsumerConfig{Name: "c", Store: policy}, func(d *Delivery) { handled <- d.Offset })

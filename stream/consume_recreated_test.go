@@ -69,6 +69,7 @@ func TestRunEndedBeforeReconnecting(t *testing.T) {
 		"young":   {func(p *script.Peer) { p.Write(script.Chunk(0, "x")) }, ErrStreamUnavailable},
 	} {
 		t.Run(name, func(t *testing.T) {
+			besideSubtest(t)
 			noLeaks(t)
 			b := startScripted(t)
 			b.committed = 100

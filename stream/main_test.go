@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/tidemark-go/tidemark/internal/check"
 	"go.uber.org/goleak"
@@ -28,6 +29,14 @@ func beside(t *testing.T) {
 	}
 }
 
+// besideSubtest is beside for the subtests of a test that runs beside others.
+func besideSubtest(t *testing.T) {
+	t.Helper()
+	if !realBrokers() {
+		t.Parallel()
+	}
+}
+
 // noLeaks fails the test if the test leaves goroutines behind. For a test that
 // runs beside others, TestMain looks at the end.
 func noLeaks(t testing.TB, ignore ...goleak.Option) {
@@ -45,12 +54,26 @@ func TestMain(m *testing.M) {
 		os.Exit(2)
 	}
 	code := m.Run()
-	// Whoever starts a node of a real broker waits for its process.
-	if err := goleak.Find(goleak.IgnoreAnyFunction("os/exec.(*Cmd).Wait")); err != nil && code == 0 {
+	if err := awaitGoroutines(); err != nil && code == 0 {
 		fmt.Fprintln(os.Stderr, "goroutines are left behind:", err)
 		code = 1
 	}
 	os.Exit(code)
+}
+
+// strandedTime is how long a call of the official client may stay stuck that its
+// peer never answers: its own time-out is 10 s.
+const strandedTime = 15 * time.Second
+
+// awaitGoroutines waits until no goroutine is left behind. Whoever starts a node
+// of a real broker waits for its process.
+func awaitGoroutines() (err error) {
+	for end := time.Now().Add(strandedTime); time.Now().Before(end); {
+		if err = goleak.Find(goleak.IgnoreAnyFunction("os/exec.(*Cmd).Wait")); err == nil {
+			return nil
+		}
+	}
+	return err
 }
 
 // waitInParallel lets more tests run at a time than there are cores, since they

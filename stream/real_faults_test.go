@@ -166,6 +166,7 @@ func TestTwentyKills(t *testing.T) {
 func testTwentyKills(t *testing.T, b testBroker) {
 	for name, producer := range map[string]string{"unnamed": "", "named": "numbers"} {
 		t.Run(name, func(t *testing.T) {
+			besideSubtest(t)
 			proxy, uri := throughProxy(t, b)
 			env := connect(t, uri)
 			total, kills := 100_000, 20
