@@ -249,9 +249,16 @@ func TestStorerEvery(t *testing.T) {
 	})
 }
 
+// The interval begins with the first message that is not stored, whether the
+// policy counts messages too or not.
 func TestStorerInterval(t *testing.T) {
+	testStorerInterval(t, StorePolicy{Interval: time.Minute})
+	testStorerInterval(t, StorePolicy{Every: 1000, Interval: time.Minute})
+}
+
+func testStorerInterval(t *testing.T, policy StorePolicy) {
 	synctest.Test(t, func(t *testing.T) {
-		b := startBench(StorePolicy{Interval: time.Minute}, &stores{})
+		b := startBench(policy, &stores{})
 		defer b.storer.stop()
 		b.markOne(0)
 		time.Sleep(30 * time.Second)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/tidemark-go/tidemark/internal/officialtest"
+	"github.com/tidemark-go/tidemark/streamtest"
 )
 
 // published returns what a stream holds, to the number of n messages.
@@ -67,12 +68,26 @@ func testSubEntries(t *testing.T, b testBroker) {
 			if err := errors.Join(p.Publish(t.Context(), msgs...), p.Close(t.Context())); err != nil {
 				t.Fatal(err)
 			}
+			if inside, ok := b.(inProcess); ok {
+				wantSubBatches(t, inside.Messages(stream), c)
+			}
 			for i, d := range published(t, env, stream, total) {
 				if string(d.Body) != strings.Repeat(fmt.Sprintf("%d ", i), 20) || d.Offset != uint64(i) {
 					t.Fatalf("message %d is %q", i, d.Body)
 				}
 			}
 		})
+	}
+}
+
+// wantSubBatches fails the test unless a stream consists of sub-batches. The
+// in-process broker takes apart those that are not compressed, or with gzip.
+func wantSubBatches(t *testing.T, list []streamtest.Message, c Compression) {
+	t.Helper()
+	for _, m := range list {
+		if whole := c == CompressionSnappy || c == CompressionLZ4 || c == CompressionZstd; m.Compressed != whole || whole && m.Records < 2 {
+			t.Fatalf("compression %d: offset %d is a sub-batch: %v, with %d records", c, m.Offset, m.Compressed, m.Records)
+		}
 	}
 }
 

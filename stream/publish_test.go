@@ -149,3 +149,43 @@ func TestWatchdog(t *testing.T) {
 		}
 	}
 }
+
+// TestRoomInAFrame: a frame has room for its messages and its own fields. What
+// compression does not make smaller becomes a little larger.
+func TestRoomInAFrame(t *testing.T) {
+	const frame, own = 1 << 20, 4 + 2 + 2 + 1 + 4
+	for subEntries, want := range map[int]int{
+		0: frame - own, 1: frame - own, 2: frame - own - frame/64 - 1024, 100: frame - own - frame/64 - 1024,
+	} {
+		if got := roomIn(frame, subEntries); got != want {
+			t.Errorf("with %d messages in a sub-batch there is room for %d bytes, want %d", subEntries, got, want)
+		}
+	}
+}
+
+// TestGrace: the last steps of a Close have closeGrace left when its context has
+// ended, and end with the context's cause.
+func TestGrace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		later, done := withGrace(ctx)
+		defer done()
+		cancel(errTest)
+		time.Sleep(closeGrace - 1)
+		synctest.Wait()
+		if later.Err() != nil {
+			t.Fatalf("it has ended early: %v", context.Cause(later))
+		}
+		time.Sleep(1)
+		synctest.Wait()
+		wantErr(t, context.Cause(later), errTest)
+
+		never, done := withGrace(t.Context())
+		time.Sleep(time.Hour)
+		if never.Err() != nil {
+			t.Error("it has ended without a reason")
+		}
+		done()
+		wantErr(t, never.Err(), context.Canceled)
+	})
+}
