@@ -12,9 +12,8 @@ import (
 
 	"github.com/tidemark-go/tidemark/internal/check"
 	"github.com/tidemark-go/tidemark/internal/script"
-	"github.com/tidemark-go/tidemark/streamtest"
-
 	"github.com/tidemark-go/tidemark/internal/wire"
+	"github.com/tidemark-go/tidemark/streamtest"
 )
 
 // onBroker returns a broker with the stream "s" and a cluster that reaches it.

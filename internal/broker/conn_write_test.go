@@ -5,13 +5,13 @@ import (
 	"context"
 	"errors"
 	"io"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/tidemark-go/tidemark/internal/check"
 	"github.com/tidemark-go/tidemark/internal/script"
-
 	"github.com/tidemark-go/tidemark/internal/wire"
 )
 
@@ -203,8 +203,8 @@ func pause(c *Conn, d time.Duration) bool {
 func TestQueueFull(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const heartbeat = 10 * time.Second
-		ticks := 0
-		c, theirs := pipedHooks(t, heartbeat, hooks{tick: func() { ticks++ }})
+		var ticks atomic.Int64
+		c, theirs := pipedHooks(t, heartbeat, hooks{tick: func() { ticks.Add(1) }})
 		p := script.NewPeer(t, theirs)
 		go func() {
 			for pause(c, heartbeat/2) {
@@ -230,8 +230,8 @@ func TestQueueFull(t *testing.T) {
 		full()
 		time.Sleep(heartbeat)
 		full()
-		if ticks != 2 {
-			t.Errorf("%d ticks in a heartbeat", ticks)
+		if n := ticks.Load(); n != 2 {
+			t.Errorf("%d ticks in a heartbeat", n)
 		}
 		err := c.credit(t.Context(), 1, 1)
 		check.Err(t, err, ErrUnreachable)

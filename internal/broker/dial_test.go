@@ -17,9 +17,8 @@ import (
 
 	"github.com/tidemark-go/tidemark/internal/check"
 	"github.com/tidemark-go/tidemark/internal/script"
-	"github.com/tidemark-go/tidemark/streamtest"
-
 	"github.com/tidemark-go/tidemark/internal/wire"
+	"github.com/tidemark-go/tidemark/streamtest"
 )
 
 // TestHandshakeGarbled: an answer of another kind ends the handshake, even where

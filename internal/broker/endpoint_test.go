@@ -140,7 +140,7 @@ func FuzzParseURI(f *testing.F) {
 			t.Errorf("password %q was read as %q: %v", password, e.Password, err)
 		}
 		if strings.Contains(e.String(), mark) {
-			t.Errorf("String shows the Password: %v", e)
+			t.Errorf("String shows the password: %v", e)
 		}
 	})
 }

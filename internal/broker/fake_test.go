@@ -12,7 +12,6 @@ import (
 
 	"github.com/tidemark-go/tidemark/internal/check"
 	"github.com/tidemark-go/tidemark/internal/script"
-
 	"github.com/tidemark-go/tidemark/internal/wire"
 )
 

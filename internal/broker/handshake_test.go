@@ -11,7 +11,6 @@ import (
 
 	"github.com/tidemark-go/tidemark/internal/check"
 	"github.com/tidemark-go/tidemark/internal/script"
-
 	"github.com/tidemark-go/tidemark/internal/wire"
 )
 
@@ -160,7 +159,7 @@ func TestDialContext(t *testing.T) {
 	})
 }
 
-// silentTLS is a plain Port: it takes the start of TLS for a long frame.
+// silentTLS is a plain port: it takes the start of TLS for a long frame.
 func silentTLS(t testing.TB) Endpoint {
 	e := listen(t, func(p *script.Peer) { p.Stall() })
 	e.TLS = true

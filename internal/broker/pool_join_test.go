@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/tidemark-go/tidemark/internal/check"
-
 	"github.com/tidemark-go/tidemark/internal/wire"
 )
 
