@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -40,6 +41,21 @@ func TestWhatIsNoAnswer(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A peer that answers one request again and again holds up nobody.
+func TestAnswersTooMany(t *testing.T) {
+	virtual(t, func(t *testing.T, b *fake) {
+		c := b.dial(t, hooks{})
+		b.on(func(p *script.Peer, _ wire.Key, fields []byte) bool {
+			id, _ := wire.Correlation(fields)
+			p.Write(bytes.Repeat(frames(t, metadata(id, "s", wire.CodeOK)), 5))
+			return true
+		})
+		for range 3 {
+			check.Nil(t, c.Ping(t.Context()))
+		}
+	})
 }
 
 // An answer that cannot be read fails its call, not the connection.

@@ -233,7 +233,9 @@ func TestQueueFull(t *testing.T) {
 		if n := ticks.Load(); n != 2 {
 			t.Errorf("%d ticks in a heartbeat", n)
 		}
-		err := c.credit(t.Context(), 1, 1)
+		ctx, cancel = context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		err := c.credit(ctx, 1, 1)
 		check.Err(t, err, ErrUnreachable)
 		says(t, err, "connection to h:1 lost")
 		took(t, begin, 2*heartbeat)

@@ -315,15 +315,6 @@ func TestHandshakeError(t *testing.T) {
 	}
 }
 
-// A URI's parts that the login cannot carry are a mistake that shows.
-func TestHandshakeTooLong(t *testing.T) {
-	e := listen(t, func(p *script.Peer) { p.Stall() })
-	_, err := dial(check.Soon(t), testOptions(), e, strings.Repeat("n", 1<<16), hooks{})
-	if err == nil {
-		t.Error("a name of 64 KiB was sent")
-	}
-}
-
 func TestResolve(t *testing.T) {
 	for _, test := range []struct {
 		host string

@@ -158,6 +158,21 @@ func TestSplitURIs(t *testing.T) {
 	}
 }
 
+func TestParseURIs(t *testing.T) {
+	got, err := ParseURIs([]string{"rabbitmq-stream://a,rabbitmq-stream://b", "rabbitmq-stream://c"})
+	var hosts []string
+	for _, e := range got {
+		hosts = append(hosts, e.Host)
+	}
+	if want := []string{"a", "b", "c"}; err != nil || !slices.Equal(hosts, want) {
+		t.Errorf("hosts %q, %v, want %q", hosts, err, want)
+	}
+	got, err = ParseURIs([]string{"rabbitmq-stream://a", "rabbitmq-stream://b,amqp://c", "rabbitmq-stream://d:0"})
+	if got != nil || !errors.Is(err, ErrInvalidConfig) || !strings.Contains(err.Error(), "amqp://c") {
+		t.Errorf("%v, %v; want the first URI that is wrong", got, err)
+	}
+}
+
 func TestEndpointString(t *testing.T) {
 	e := Endpoint{Host: "::1", Port: 5551, TLS: true, User: "a/b", Password: "secret", VHost: "/x"}
 	if got, want := e.String(), "rabbitmq-stream+tls://a%2Fb@[::1]:5551/%2Fx"; got != want {

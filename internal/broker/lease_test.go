@@ -221,6 +221,24 @@ func TestReleaseTogether(t *testing.T) {
 	})
 }
 
+// Of two goroutines that release a lease, one counts, and the others on the
+// connection stay.
+func TestReleaseTwiceAtOnce(t *testing.T) {
+	virtual(t, func(t *testing.T, b *fake) {
+		cluster, first := onlyConn(t, b)
+		l := b.lease(t, cluster, &recorder{})
+		b.mute(wire.KeyUnsubscribe)
+		done := make(chan struct{})
+		go func() { defer close(done); l.Release(true) }()
+		synctest.Wait()
+		l.Release(true)
+		<-done
+		if n := len(first.conn.leases); n != 1 || first.Reason() != nil {
+			t.Errorf("%d leases are left; %v", n, first.Reason())
+		}
+	})
+}
+
 // TestSharedDelivery: each chunk goes to its subscription, and moves and ticks to
 // all.
 func TestSharedDelivery(t *testing.T) {
