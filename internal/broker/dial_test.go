@@ -315,6 +315,24 @@ func TestHandshakeError(t *testing.T) {
 	}
 }
 
+// A vhost that does not fit a frame is the caller's mistake, not the peer's.
+func TestHandshakeTooLong(t *testing.T) {
+	long := strings.Repeat("n", 1<<16)
+	e := listen(t, func(p *script.Peer) {
+		if p.Shake(4) {
+			p.Stall()
+		}
+	})
+	e.VHost = long
+	_, err := dial(check.Soon(t), testOptions(), e, "test", hooks{})
+	check.Err(t, err, ErrInvalidConfig)
+	if errors.Is(err, ErrProtocol) {
+		t.Errorf("%.200s: the peer has not said anything wrong", err)
+	}
+	_, err = dial(check.Soon(t), testOptions(), e, long, hooks{})
+	check.Err(t, err, ErrInvalidConfig)
+}
+
 func TestResolve(t *testing.T) {
 	for _, test := range []struct {
 		host string
