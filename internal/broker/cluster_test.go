@@ -185,8 +185,10 @@ func TestFind(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(check.ErrTest)
+	c.dialing <- struct{}{} // somebody makes the connection
 	_, err = c.Find(ctx, "s")
 	check.Err(t, err, check.ErrTest)
+	<-c.dialing
 }
 
 // TestFindPastASilentConnection: the question goes to a connection of its own,
@@ -210,7 +212,7 @@ func TestFindPastASilentConnection(t *testing.T) {
 		}
 	})
 	o := testOptions()
-	o.DialTimeout = 300 * time.Millisecond
+	o.DialTimeout = 500 * time.Millisecond
 	c := NewCluster(o, []Endpoint{e})
 	t.Cleanup(c.Close)
 	silent.Store(1)
@@ -234,6 +236,7 @@ func TestFindPastASilentConnection(t *testing.T) {
 		t.Error("it connected for a caller who has gone")
 	}
 	// Where the new one cannot be had, that is the error.
+	c.opts.DialTimeout = 10 * time.Millisecond
 	c.endpoints = []Endpoint{{Host: "127.0.0.1", Port: 1}}
 	_, err = c.Find(check.Soon(t), "s")
 	says(t, err, "nothing listens")
