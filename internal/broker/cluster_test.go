@@ -239,7 +239,8 @@ func TestFindPastASilentConnection(t *testing.T) {
 	c.opts.DialTimeout = 10 * time.Millisecond
 	c.endpoints = []Endpoint{{Host: "127.0.0.1", Port: 1}}
 	_, err = c.Find(check.Soon(t), "s")
-	says(t, err, "nothing listens")
+	check.Err(t, err, ErrUnreachable)
+	says(t, err, "127.0.0.1:1")
 }
 
 func TestFindLeader(t *testing.T) {
