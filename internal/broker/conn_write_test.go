@@ -173,6 +173,20 @@ func TestPutTaken(t *testing.T) {
 	})
 }
 
+// A call under a context that has ended is not sent, though the queue has room:
+// a delete that was given up must not happen.
+func TestPutUnderAnEndedContext(t *testing.T) {
+	virtual(t, func(t *testing.T, b *fake) {
+		c := b.dial(t, hooks{})
+		ctx, cancel := context.WithCancelCause(t.Context())
+		cancel(check.ErrTest)
+		for range 50 {
+			check.Err(t, c.Delete(ctx, "s"), check.ErrTest)
+		}
+		b.took(t)
+	})
+}
+
 // What is posted is the writer's own: the caller may use the bytes again.
 func TestPostKeepsACopy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
