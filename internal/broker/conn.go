@@ -28,8 +28,8 @@ type hooks struct {
 	// overwrites it. An error ends the connection. The reader calls it.
 	deliver func(d wire.Deliver, buffer []byte) error
 	// buffer returns n bytes, whatever they contain, for the next Deliver frame
-	// of a subscription. A frame of more than 4 MiB gets new memory without it.
-	// The reader calls it.
+	// of a subscription. It is not asked for a frame of more than 4 MiB, which
+	// comes in new memory. The reader calls it.
 	buffer func(id uint8, n int) []byte
 	// moved takes the name of a stream that was deleted or has moved. The reader
 	// calls it.
