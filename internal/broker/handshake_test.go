@@ -114,7 +114,9 @@ func TestDialSilentBroker(t *testing.T) {
 			e, _ := stalled(t, n)
 			o := testOptions()
 			o.DialTimeout = 50 * time.Millisecond
-			_, err := dial(check.Soon(t), o, e, "test", hooks{})
+			got := make(chan error, 1)
+			go func() { _, err := dial(check.Soon(t), o, e, "test", hooks{}); got <- err }()
+			err := check.Recv(t, got, "dial's error")
 			check.Err(t, err, ErrUnreachable)
 			if !errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), "50ms") {
 				t.Errorf("a silent broker is %v", err)
