@@ -51,7 +51,9 @@ func (b *fake) mute(silent wire.Key) {
 func (b *fake) refuse(key wire.Key, code wire.Code) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.codes[key] = code
+	if b.codes[key] = code; code == wire.CodeOK {
+		delete(b.codes, key)
+	}
 }
 
 // took compares what the fake was sent since the last call. In a bubble of
