@@ -10,7 +10,8 @@ import (
 )
 
 // The calls of a connection. Each blocks until the broker has answered, ctx has
-// ended, or the connection is lost. A refusal is an error of errors.go.
+// ended, callTimeout has passed, or the connection is lost. StoreOffset alone has
+// no answer to wait for. A refusal is an error of errors.go.
 //
 //	Create, Delete           a stream
 //	Stats                    its extent
@@ -131,10 +132,10 @@ const (
 	verifyPause = 50 * time.Millisecond
 )
 
-// readBack queries an offset until it is the one that was stored. The first
-// answer is that one, unless the store was lost or the broker dropped it without
-// a word, for want of a permission or a leader. Half-way, resend stores it once
-// more.
+// readBack queries an offset until it is the one that was stored, up to
+// verifyTries times. The first answer is that one, unless the store was lost or
+// the broker dropped it without a word, for want of a permission or a leader.
+// Half-way, resend stores it once more.
 func (c *Conn) readBack(ctx context.Context, reference, stream string, offset uint64, resend func() error) error {
 	var got uint64
 	var err error
@@ -179,14 +180,15 @@ func (c *Conn) unsubscribe(ctx context.Context, id uint8) error {
 	return err
 }
 
-// sayGoodbye unsubscribes for somebody who is leaving and does not wait for long.
+// sayGoodbye unsubscribes, and waits for the answer for closeTimeout at most.
 func (c *Conn) sayGoodbye(id uint8) error {
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
 	return c.unsubscribe(ctx, id)
 }
 
-// credit asks for n more chunks. It does not wait for the socket.
+// credit asks for n more chunks. It does not wait for the socket, unless the
+// writer's queue is full.
 func (c *Conn) credit(ctx context.Context, id uint8, n int) error {
 	return c.post(ctx, &wire.Credit{SubscriptionID: id, Credit: int16(n)})
 }

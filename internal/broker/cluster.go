@@ -21,7 +21,7 @@ type Cluster struct {
 	opts      Options
 	endpoints []Endpoint
 
-	dialing chan struct{} // held, under a context, while the admin connection is made
+	dialing chan struct{} // a lock, held by the one who looks at or makes the admin connection
 	admin   atomic.Pointer[Conn]
 
 	readers *pool // the connections on which chunks come
@@ -93,8 +93,8 @@ func (c *Cluster) Ask(ctx context.Context, exchange func(context.Context, *Conn)
 
 // Find returns the nodes that have a stream. It asks on the administrative
 // connection. If that does not answer in time (see patience), Find makes a
-// connection of its own: whoever asks has lost a connection already, and should
-// not wait for the heartbeats of another.
+// connection of its own: whoever asks has often lost a connection already, and
+// should not wait until heartbeats show that another one is lost too.
 func (c *Cluster) Find(ctx context.Context, stream string) (l Location, err error) {
 	err = c.Ask(ctx, func(ctx context.Context, admin *Conn) (err error) {
 		soon, cancel := c.patience(ctx)
@@ -149,8 +149,9 @@ func (c *Cluster) ping(ctx context.Context, conn *Conn) error {
 const resolveTries = 20
 
 // dialNode connects to a node with the login of a contact. It dials the contact's
-// own address if that led to the node, and otherwise the node's advertised
-// address or what Options.Resolve maps it to. The peer must be that node.
+// own address if that led to the node. If it did not, or leads to another node by
+// now, dialNode dials the node's advertised address, or with Options.Resolve what
+// that maps it to. A peer at an advertised address is taken to be the node.
 func (c *Cluster) dialNode(ctx context.Context, by Contact, n Node, label string, h hooks) (*Conn, error) {
 	if by.Advertised == n.Address() {
 		conn, err := dial(ctx, c.opts, by.Endpoint, label, h)
@@ -165,7 +166,8 @@ func (c *Cluster) dialNode(ctx context.Context, by Contact, n Node, label string
 	return c.dialResolved(ctx, by, n, label, h)
 }
 
-// dialResolved dials what Options.Resolve returns until the peer is the node.
+// dialResolved dials what Options.Resolve returns until the peer is the node,
+// resolveTries times at most.
 func (c *Cluster) dialResolved(ctx context.Context, by Contact, n Node, label string, h hooks) (*Conn, error) {
 	var last *Conn
 	for range resolveTries {

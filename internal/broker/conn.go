@@ -24,11 +24,12 @@ const (
 // They must not block. Every hook may be nil.
 type hooks struct {
 	// deliver takes a Deliver frame and the buffer that holds it. The hook may
-	// keep the buffer if the buffer hook returned it. An error ends the
-	// connection. The reader calls it.
+	// keep the buffer if there is a buffer hook; without one the next frame
+	// overwrites it. An error ends the connection. The reader calls it.
 	deliver func(d wire.Deliver, buffer []byte) error
 	// buffer returns n bytes, whatever they contain, for the next Deliver frame
-	// of a subscription. Nil allocates. The reader calls it.
+	// of a subscription. It is not asked for a frame of more than 4 MiB, which
+	// comes in new memory. The reader calls it.
 	buffer func(id uint8, n int) []byte
 	// moved takes the name of a stream that was deleted or has moved. The reader
 	// calls it.
@@ -100,8 +101,8 @@ func (c *Conn) Reason() error {
 // Alive reports whether the connection has not ended, as far as is known.
 func (c *Conn) Alive() bool { return c.Reason() == nil }
 
-// Close says goodbye, ends the connection and waits for its goroutines. It takes
-// a second at most.
+// Close says goodbye, ends the connection and waits for its goroutines. It waits
+// for the peer's answer for closeTimeout at most.
 func (c *Conn) Close() {
 	if c.Alive() {
 		ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)

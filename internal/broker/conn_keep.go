@@ -7,8 +7,8 @@ import (
 	"github.com/tidemark-go/tidemark/internal/wire"
 )
 
-// silentTicks is how many half heartbeats in a row may pass without a read. The
-// keeper thus notices a silent peer after 1.5 to 2 heartbeats.
+// silentTicks is how many half heartbeats in a row without a read end the
+// connection: the keeper notices a silent peer after 1.5 to 2 heartbeats.
 const silentTicks = 3
 
 // keepAlive is the keeper. It counts ticks in place of comparing time stamps, so

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"net"
 	"strings"
 	"sync"
 	"testing"
@@ -13,7 +12,6 @@ import (
 
 	"github.com/tidemark-go/tidemark/internal/check"
 	"github.com/tidemark-go/tidemark/internal/script"
-
 	"github.com/tidemark-go/tidemark/internal/wire"
 )
 
@@ -213,16 +211,6 @@ func TestHooks(t *testing.T) {
 	if err := chunk.Check(); err != nil {
 		t.Errorf("a chunk that was kept has changed: %v", err)
 	}
-}
-
-// piped is a connection past its handshake, on a pipe in virtual time.
-func piped(t *testing.T, heartbeat time.Duration) (*Conn, net.Conn) {
-	ours, theirs := net.Pipe()
-	c := &Conn{endpoint: Endpoint{Host: "h", Port: 1}, socket: ours, heartbeat: heartbeat}
-	c.frames = wire.NewFrameReader(c, 0)
-	c.start()
-	t.Cleanup(func() { _ = theirs.Close() })
-	return c, theirs
 }
 
 func TestSilentPeerIsNoticed(t *testing.T) {

@@ -48,10 +48,14 @@ func encode(f wire.Frame) ([]byte, error) {
 }
 
 // put writes a frame at once if the socket takes it, and otherwise queues it for
-// the writer. With await it then waits for the writer.
+// the writer. With await it then waits for the writer. Under a context that has
+// ended it does neither.
 func (c *Conn) put(ctx context.Context, frame []byte, await bool) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx) // enqueue might still take the frame
+	}
 	taken := takenNone
-	if ctx.Err() == nil && c.Alive() {
+	if c.Alive() {
 		taken = c.direct.try(frame)
 	}
 	var q queuedFrame

@@ -182,6 +182,7 @@ func splitURIs(list string) []string {
 	}
 }
 
+// shuffled returns the endpoints in random order.
 func shuffled(endpoints []Endpoint) []Endpoint {
 	out := make([]Endpoint, len(endpoints))
 	for i, j := range rand.Perm(len(endpoints)) {

@@ -140,7 +140,7 @@ func FuzzParseURI(f *testing.F) {
 			t.Errorf("password %q was read as %q: %v", password, e.Password, err)
 		}
 		if strings.Contains(e.String(), mark) {
-			t.Errorf("String shows the Password: %v", e)
+			t.Errorf("String shows the password: %v", e)
 		}
 	})
 }
@@ -155,6 +155,21 @@ func TestSplitURIs(t *testing.T) {
 		if got := splitURIs(list); !slices.Equal(got, want) {
 			t.Errorf("splitURIs(%q) = %q, want %q", list, got, want)
 		}
+	}
+}
+
+func TestParseURIs(t *testing.T) {
+	got, err := ParseURIs([]string{"rabbitmq-stream://a,rabbitmq-stream://b", "rabbitmq-stream://c"})
+	var hosts []string
+	for _, e := range got {
+		hosts = append(hosts, e.Host)
+	}
+	if want := []string{"a", "b", "c"}; err != nil || !slices.Equal(hosts, want) {
+		t.Errorf("hosts %q, %v, want %q", hosts, err, want)
+	}
+	got, err = ParseURIs([]string{"rabbitmq-stream://a", "rabbitmq-stream://b,amqp://c", "rabbitmq-stream://d:0"})
+	if got != nil || !errors.Is(err, ErrInvalidConfig) || !strings.Contains(err.Error(), "amqp://c") {
+		t.Errorf("%v, %v; want the first URI that is wrong", got, err)
 	}
 }
 

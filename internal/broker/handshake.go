@@ -97,7 +97,7 @@ func (c *Conn) open() error {
 func (c *Conn) handshakeError(err error) error {
 	address := c.endpoint.Address()
 	switch {
-	case errors.Is(err, ErrAuthentication), errors.Is(err, ErrVirtualHost):
+	case errors.Is(err, ErrAuthentication), errors.Is(err, ErrVirtualHost), errors.Is(err, ErrInvalidConfig):
 		return err
 	case errors.Is(err, wire.ErrMalformed), errors.Is(err, wire.ErrFrameTooLarge):
 		return fmt.Errorf("%w: %s: is it the stream port (usually %d), and not AMQP's (5672), HTTP's or TLS's (scheme %s)?", ErrProtocol, address, defaultPort, SchemeTLS)
@@ -115,7 +115,7 @@ func (c *Conn) exchange(request, resp wire.Frame) error {
 }
 
 func (c *Conn) writeFrame(f wire.Frame) error {
-	b, err := wire.Append(nil, f)
+	b, err := encode(f)
 	if err != nil {
 		return err
 	}

@@ -11,7 +11,6 @@ import (
 
 	"github.com/tidemark-go/tidemark/internal/check"
 	"github.com/tidemark-go/tidemark/internal/script"
-
 	"github.com/tidemark-go/tidemark/internal/wire"
 )
 
@@ -115,7 +114,9 @@ func TestDialSilentBroker(t *testing.T) {
 			e, _ := stalled(t, n)
 			o := testOptions()
 			o.DialTimeout = 50 * time.Millisecond
-			_, err := dial(check.Soon(t), o, e, "test", hooks{})
+			got := make(chan error, 1)
+			go func() { _, err := dial(check.Soon(t), o, e, "test", hooks{}); got <- err }()
+			err := check.Recv(t, got, "dial's error")
 			check.Err(t, err, ErrUnreachable)
 			if !errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), "50ms") {
 				t.Errorf("a silent broker is %v", err)
@@ -160,7 +161,7 @@ func TestDialContext(t *testing.T) {
 	})
 }
 
-// silentTLS is a plain Port: it takes the start of TLS for a long frame.
+// silentTLS is a plain port: it takes the start of TLS for a long frame.
 func silentTLS(t testing.TB) Endpoint {
 	e := listen(t, func(p *script.Peer) { p.Stall() })
 	e.TLS = true

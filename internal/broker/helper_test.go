@@ -8,7 +8,7 @@ import (
 	"github.com/tidemark-go/tidemark/internal/script"
 )
 
-// testOptions have no check.Patience with a silent peer.
+// testOptions give a dial as long as a test waits for anything.
 func testOptions() Options {
 	return Options{DialTimeout: check.Patience, Heartbeat: 10 * time.Second}
 }
@@ -19,7 +19,7 @@ func listen(t testing.TB, serve func(*script.Peer)) Endpoint {
 	return Endpoint{Host: "127.0.0.1", Port: script.Listen(t, serve), User: script.User, Password: script.Password, VHost: "/"}
 }
 
-// dialed returns a connection to the Endpoint that ends with the test.
+// dialed returns a connection to the endpoint that ends with the test.
 func dialed(t testing.TB, e Endpoint, h hooks) *Conn {
 	t.Helper()
 	c, err := dial(check.Soon(t), testOptions(), e, "test", h)

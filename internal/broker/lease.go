@@ -44,8 +44,8 @@ type Lease struct {
 // credit is back.
 const FirstCredit = 1
 
-// Subscribe asks for the chunks of a stream from a place on. A consumer's name is
-// shown by the broker's management and may be empty.
+// Subscribe asks for the chunks of a stream from a place on. The broker's
+// management shows name, a consumer's, which may be empty.
 func (l *Lease) Subscribe(ctx context.Context, stream string, from wire.OffsetSpec, name string) error {
 	f := wire.Subscribe{SubscriptionID: l.id, Stream: stream, Spec: from, Credit: FirstCredit}
 	if name != "" {
@@ -61,7 +61,8 @@ func (l *Lease) Subscribe(ctx context.Context, stream string, from wire.OffsetSp
 // Unsubscribe returns when nothing more comes for the subscription.
 func (l *Lease) Unsubscribe(ctx context.Context) error { return l.conn.unsubscribe(ctx, l.id) }
 
-// Credit asks for n more chunks and does not wait for the socket.
+// Credit asks for n more chunks. It does not wait for the socket, unless the
+// connection's queue is full.
 func (l *Lease) Credit(ctx context.Context, n int) error { return l.conn.credit(ctx, l.id, n) }
 
 // Stats is [Conn.Stats].

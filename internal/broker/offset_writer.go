@@ -83,7 +83,8 @@ func (c *Cluster) NewOffsetWriter(ctx context.Context, by Contact, n Node, refer
 }
 
 // permit makes the subscription without credit. If the broker refuses it, as
-// during an election, stores are slow until the next attempt.
+// during an election, stores are slow until the next attempt, after permitRetry.
+// The error is that of a broker that does not answer.
 func (w *OffsetWriter) permit(ctx context.Context) error {
 	w.conn.direct.cork(false)
 	code, err := w.conn.subscribe(ctx, wire.Subscribe{
@@ -96,7 +97,7 @@ func (w *OffsetWriter) permit(ctx context.Context) error {
 	return err
 }
 
-// renewPermit makes the subscription anew.
+// renewPermit ends the subscription and makes another one.
 func (w *OffsetWriter) renewPermit(ctx context.Context) error {
 	w.conn.direct.cork(false)
 	if err := w.conn.unsubscribe(ctx, w.lease.id); err != nil {
@@ -108,7 +109,7 @@ func (w *OffsetWriter) renewPermit(ctx context.Context) error {
 // Store returns when the socket has taken an offset: from then on the offset
 // survives the process. more says that another store follows at once. In such a
 // burst the kernel sends stores together, because with a packet for each the
-// broker is three times as slow. It holds a store back for 200 ms at most.
+// broker is three times as slow. The kernel holds a store back for 200 ms at most.
 func (w *OffsetWriter) Store(ctx context.Context, offset uint64, more bool) error {
 	binary.BigEndian.PutUint64(w.frame[len(w.frame)-8:], offset)
 	if w.lease == nil {
@@ -130,8 +131,8 @@ func (w *OffsetWriter) Store(ctx context.Context, offset uint64, more bool) erro
 	return w.conn.sendBytes(ctx, w.frame)
 }
 
-// Verify reads back an offset that was stored. If the store was lost, it calls
-// resend once. It gives up with ErrNotStored.
+// Verify reads back an offset that was stored, for up to a second. If the store
+// was lost, it calls resend once, half-way. It gives up with ErrNotStored.
 func (w *OffsetWriter) Verify(ctx context.Context, offset uint64, resend func() error) error {
 	w.conn.direct.cork(false)
 	return w.conn.readBack(ctx, w.reference, w.stream, offset, resend)
@@ -140,8 +141,8 @@ func (w *OffsetWriter) Verify(ctx context.Context, offset uint64, resend func() 
 // Reason returns why the writer's connection ended, and nil while it has not.
 func (w *OffsetWriter) Reason() error { return w.conn.Reason() }
 
-// Close lets go of a connection that is the writer's. polite says goodbye to the
-// broker first.
+// Close ends the writer's use of the connection that carries nothing but stores,
+// like [Lease.Release]. It does nothing for a writer of [Lease.Offsets].
 func (w *OffsetWriter) Close(polite bool) {
 	if w.lease != nil {
 		w.conn.direct.cork(false)

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// Options say how a Cluster reaches its nodes. They are complete: a zero
-// DialTimeout or Heartbeat is not replaced by a default.
+// Options say how a Cluster reaches its nodes. DialTimeout and Heartbeat have no
+// default here: the caller sets both.
 type Options struct {
 	// TLS is cloned for each connection with TLS. Nil stands for the system's
 	// certificate authorities and TLS 1.2 or newer.
@@ -21,8 +21,8 @@ type Options struct {
 	// Heartbeat is the interval at which both sides show that they are alive.
 	Heartbeat time.Duration
 
-	// ReadersPerNode is how many connections to a node the leases share before
-	// one of them has to be full. 0 stands for GOMAXPROCS.
+	// ReadersPerNode is how many connections to a node the leases share. A further
+	// one is made only when all of them are full. 0 stands for GOMAXPROCS.
 	ReadersPerNode int
 	// PermitRenewal is the age at which an OffsetWriter replaces its
 	// subscription. 0 stands for a minute.

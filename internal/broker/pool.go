@@ -14,7 +14,7 @@ import (
 // connection each, up to a number of connections to a node, so that several cores
 // can read. Later ones join the connection with the fewest leases.
 type pool struct {
-	perNode int // connections to a node before a full one adds another
+	perNode int // connections to a node; more only when all of these are full
 	// ping returns an error if a connection does not answer: nobody may have
 	// noticed its end yet. Nil stands for connections that always answer.
 	ping func(context.Context, *Conn) error
@@ -145,11 +145,11 @@ func (c *sharedConn) lost() bool {
 	}
 }
 
-// dial makes a connection for everybody who waits for it. If that fails, they
-// find dialError set and have left the connection.
+// dial makes a connection for everybody who waits for it. If that fails, it sets
+// dialError and removes their leases.
 func (p *pool) dial(ctx context.Context, c *sharedConn, dial func(hooks) (*Conn, error)) (err error) {
 	var conn *Conn
-	err = errDialing // stands if Options.Resolve panics
+	err = errDialing // remains if Options.Resolve panics
 	defer func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
@@ -165,6 +165,7 @@ func (p *pool) dial(ctx context.Context, c *sharedConn, dial func(hooks) (*Conn,
 	return err
 }
 
+// errDialing is the outcome of a dial that has panicked.
 var errDialing = errors.New("dialing did not come to its end")
 
 // size returns the number of connections.
@@ -247,7 +248,7 @@ func (c *sharedConn) remove(l *Lease, freeID bool) {
 	if freeID {
 		c.byID[l.id].Store(nil)
 	} else {
-		c.byID[l.id].Store(&Lease{subscriber: dropChunks{}}) // which holds no chunks in memory
+		c.byID[l.id].Store(&Lease{subscriber: dropChunks{}}) // a stand-in: l's subscriber may be freed
 	}
 	if len(c.leases) == 0 {
 		c.pool.remove(c)

@@ -1,4 +1,4 @@
-// Package check has what tests of several packages wait and check with.
+// Package check holds the waits and checks that tests of several packages share.
 package check
 
 import (
@@ -17,14 +17,15 @@ const Patience = 10 * time.Second
 // ErrTest is an error of the test's own.
 var ErrTest = errors.New("the test's own error")
 
-// NoLeaks fails the test if the test leaves goroutines behind.
+// NoLeaks fails the test if the test leaves goroutines behind. It looks at those
+// of the whole process, so it is not for a test that runs beside others.
 func NoLeaks(t testing.TB, ignore ...goleak.Option) {
 	t.Helper()
 	ignore = append(ignore, goleak.IgnoreCurrent())
 	t.Cleanup(func() { goleak.VerifyNone(t, ignore...) })
 }
 
-// Soon returns a context that ends when waiting any longer is useless.
+// Soon returns a context that ends after Patience, or with the test.
 func Soon(t testing.TB) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), Patience)
@@ -32,7 +33,7 @@ func Soon(t testing.TB) context.Context {
 	return ctx
 }
 
-// Recv receives from a channel, or fails the test.
+// Recv receives from a channel, and ends the test if nothing comes.
 func Recv[T any](t testing.TB, ch <-chan T, what string) T {
 	t.Helper()
 	select {
@@ -62,8 +63,8 @@ func Nil(t testing.TB, err error) {
 	}
 }
 
-// Eventually waits until a condition holds, or fails the test. It looks every 2
-// ms.
+// Eventually waits until a condition holds, and ends the test if it does not. It
+// looks every 2 ms.
 func Eventually(t testing.TB, what string, holds func() bool) {
 	t.Helper()
 	EventuallyWithin(t, what, Patience, holds)

@@ -57,7 +57,8 @@ var Steps = []Step{
 	}},
 }
 
-// Shake plays the first n steps of the handshake.
+// Shake plays the first n steps of the handshake and reports whether the client
+// took part in all of them.
 func (p *Peer) Shake(n int) bool {
 	for _, step := range Steps[:n] {
 		if !step.Play(p) {

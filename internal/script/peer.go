@@ -86,7 +86,8 @@ func NewPeer(t testing.TB, conn net.Conn) *Peer {
 	return &Peer{t: t, Conn: conn, Frames: wire.NewFrameReader(conn, 0)}
 }
 
-// Next returns the next frame that is not a heartbeat. ok is false at the end.
+// Next returns the next frame that is not a heartbeat. ok is false at the end of
+// the connection, and after a frame without a key, which fails the test.
 func (p *Peer) Next() (key wire.Key, fields []byte, ok bool) {
 	for {
 		frame, err := p.Frames.Next()
@@ -104,7 +105,8 @@ func (p *Peer) Next() (key wire.Key, fields []byte, ok bool) {
 	}
 }
 
-// Expect reads the next frame into f, whose key it must have.
+// Expect reads the next frame into f and reports whether it could. A frame of
+// another key fails the test; the end of the connection does not.
 func (p *Peer) Expect(f wire.Frame) bool {
 	want, _ := f.Head()
 	key, fields, ok := p.Next()
@@ -118,7 +120,8 @@ func (p *Peer) Expect(f wire.Frame) bool {
 	return p.Decode(fields, f)
 }
 
-// Decode decodes a frame's fields, or fails the test.
+// Decode decodes a frame's fields and reports whether it could. If not, the test
+// fails.
 func (p *Peer) Decode(fields []byte, f wire.Frame) bool {
 	if err := wire.Decode(fields, f); err != nil {
 		p.t.Error(err)
@@ -138,7 +141,8 @@ func (p *Peer) Send(frames ...wire.Frame) {
 	}
 }
 
-// Write writes bytes. A client that is gone is no fault.
+// Write writes bytes, which other calls do not cut in two. A client that is gone
+// is no fault.
 func (p *Peer) Write(b []byte) {
 	p.writing.Lock()
 	defer p.writing.Unlock()
