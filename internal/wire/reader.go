@@ -44,9 +44,6 @@ func (f *FrameReader) SetMax(max uint32) { f.max = max }
 // without a copy.
 func (f *FrameReader) Give(key Key, alloc func(id byte, n int) []byte) { f.given, f.alloc = key, alloc }
 
-// Buffered returns how many bytes were read from the connection and not handed out yet.
-func (f *FrameReader) Buffered() int { return f.end - f.start }
-
 // Next returns the body of the next frame, valid until the following call unless it is given away (see
 // Give). At the clean end between two frames it returns io.EOF, inside a frame io.ErrUnexpectedEOF.
 func (f *FrameReader) Next() ([]byte, error) {
