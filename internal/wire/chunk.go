@@ -187,8 +187,13 @@ func (w *ChunkEntries) refill() bool {
 	return true
 }
 
-// Records returns how many records are left, by the word of the chunk's header.
-func (w *ChunkEntries) Records() int { return int(min(w.end-w.offset, 1<<31-1)) }
+// maxRecords bounds what Records returns.
+const maxRecords = 1 << 30
+
+// Records returns how many records are left according to the chunk's header,
+// which nobody has verified, or 1<<30 if there are more. The bound keeps sums
+// of it and of the records of a sub-batch within an int of 32 bits.
+func (w *ChunkEntries) Records() int { return int(min(w.end-w.offset, maxRecords)) }
 
 // Err returns what is wrong with the chunk, wrapping ErrMalformed; nil when entries and records add up.
 func (w *ChunkEntries) Err() error { return w.err }

@@ -146,20 +146,20 @@ func FuzzChunk(f *testing.F) {
 			return
 		}
 		_ = c.Check()
-		w, records, raw := c.Walk(), 0, 0
+		w, records, raw := c.Walk(), uint64(0), 0
 		for e := (Entry{}); ; {
 			offset, ok := w.Next(&e)
 			if !ok {
 				break
 			}
-			if offset != c.FirstOffset+uint64(records) {
+			if offset != c.FirstOffset+records {
 				t.Fatalf("offset %d", offset)
 			}
-			records, raw = records+int(e.Records), raw+len(e.Raw)
+			records, raw = records+uint64(e.Records), raw+len(e.Raw)
 			for rest, ok := e.Body, e.Batch; ok; _, rest, ok = NextRecord(rest) {
 			}
 		}
-		if w.Err() == nil && (uint32(records) != c.Records || raw != len(c.Data)) {
+		if w.Err() == nil && (records != uint64(c.Records) || raw != len(c.Data)) {
 			t.Fatal("a chunk whose entries do not add up")
 		}
 	})

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 )
 
 // ErrFrameTooLarge says that a peer announced a frame above the limit of its reader.
@@ -90,7 +91,8 @@ func (f *FrameReader) give(size int) ([]byte, error) {
 	f.start += n
 	for n < size {
 		if n == len(frame) {
-			frame = append(make([]byte, 0, min(size, 4*n)), frame...)[:min(size, 4*n)]
+			longer := fourfold(n, size)
+			frame = append(make([]byte, 0, longer), frame...)[:longer]
 		}
 		m, err := f.r.Read(frame[n:])
 		if n += m; n < size && err != nil {
@@ -124,14 +126,30 @@ func (f *FrameReader) makeRoom(n int) {
 	if f.start == f.end {
 		f.start, f.end = 0, 0
 	}
-	if f.start > 0 && f.start+n > len(f.buf) {
+	if f.start > 0 && n > len(f.buf)-f.start {
 		f.end = copy(f.buf, f.buf[f.start:f.end])
 		f.start = 0
 	}
 	if f.end < len(f.buf) {
 		return
 	}
-	bigger := make([]byte, max(firstBuffer, 2*len(f.buf)))
+	bigger := make([]byte, max(firstBuffer, doubled(len(f.buf))))
 	f.end = copy(bigger, f.buf[f.start:f.end])
 	f.start, f.buf = 0, bigger
+}
+
+// doubled returns twice n, or the largest int if that is less.
+func doubled(n int) int {
+	if n > math.MaxInt/2 {
+		return math.MaxInt
+	}
+	return 2 * n
+}
+
+// fourfold returns four times n, or limit if that is less.
+func fourfold(n, limit int) int {
+	if n > limit/4 {
+		return limit
+	}
+	return 4 * n
 }
