@@ -79,7 +79,8 @@ func checkPublished(t *testing.T, version uint16, p *Publish) {
 	}
 }
 
-// TestWalksDoNotAllocate pins that what is done per message costs no allocation.
+// TestWalksDoNotAllocate pins that what is done per message costs no
+// allocation.
 func TestWalksDoNotAllocate(t *testing.T) {
 	body := make([]byte, 100)
 	b := BeginPublish(nil, Version1, 1)

@@ -183,7 +183,7 @@ func FuzzFrameReader(f *testing.F) {
 			}
 			consumed += len(frame)
 		}
-		if len(r.buf) > 4*max(len(stream), firstBuffer) {
+		if len(r.buf) > 4*max(len(stream), initialBuffer) {
 			t.Fatalf("buffer of %d bytes for %d", len(r.buf), len(stream))
 		}
 	})

@@ -97,7 +97,8 @@ func checkGolden(t *testing.T, frame []byte, want Frame) {
 	}
 }
 
-// blank returns an empty frame of f's type; where the type serves several keys, it keeps the key.
+// blank returns an empty frame of f's type; where the type serves several keys,
+// it keeps the key.
 func blank(f Frame) Frame {
 	b := reflect.New(reflect.TypeOf(f).Elem())
 	for _, name := range []string{"Key", "Response"} {

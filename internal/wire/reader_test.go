@@ -15,7 +15,7 @@ func frameOf(body string) []byte {
 }
 
 func TestFrameReader(t *testing.T) {
-	big := string(bytes.Repeat([]byte("x"), 3*firstBuffer))
+	big := string(bytes.Repeat([]byte("x"), 3*initialBuffer))
 	var stream []byte
 	bodies := []string{"", "a", big, "bc", big, ""}
 	for _, body := range bodies {
@@ -50,7 +50,7 @@ func TestFrameReaderLimits(t *testing.T) {
 	if _, err := f.Next(); !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("half a frame: %v", err)
 	}
-	if len(f.buf) > 2*firstBuffer {
+	if len(f.buf) > 2*initialBuffer {
 		t.Errorf("an announced length made it allocate %d bytes", len(f.buf))
 	}
 	f = NewFrameReader(bytes.NewReader([]byte{0, 0}), 0)
@@ -59,11 +59,12 @@ func TestFrameReaderLimits(t *testing.T) {
 	}
 }
 
-// TestFrameReaderGives: a frame that is given away is whole, and nobody else's, however it comes and however large it is.
+// TestFrameReaderGives: a frame that is given away is whole, and nobody else's,
+// however it comes and however large it is.
 func TestFrameReaderGives(t *testing.T) {
 	given := func(n int) string { return "\x00\x08" + string(bytes.Repeat([]byte("g"), n)) }
 	other := "\x00\x09other"
-	bodies := []string{given(3), other, given(3 * firstBuffer), other, given(2*ownAtOnce + 1), "\x00", given(3)}
+	bodies := []string{given(3), other, given(3 * initialBuffer), other, given(2*ownAtOnce + 1), "\x00", given(3)}
 	var stream []byte
 	for _, body := range bodies {
 		stream = append(stream, frameOf(body)...)
