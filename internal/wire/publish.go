@@ -80,7 +80,7 @@ type Publish struct {
 // PublishEntry is one entry of a Publish frame. Its slices alias the frame.
 type PublishEntry struct {
 	PublishingID uint64
-	Filter       []byte // nil if null, and in version 1, which has no filters
+	Filter       []byte // nil if null; Next does not set it in version 1
 	Entry
 }
 
