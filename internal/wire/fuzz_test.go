@@ -168,7 +168,7 @@ func FuzzChunk(f *testing.F) {
 func FuzzFrameReader(f *testing.F) {
 	f.Add([]byte{0, 0, 0, 1, 'x', 0, 0, 0, 0}, uint32(0))
 	f.Fuzz(func(t *testing.T, stream []byte, limit uint32) {
-		r := NewFrameReader(bytes.NewReader(stream), limit)
+		r := NewFrameReader(strict(t, bytes.NewReader(stream)), limit)
 		consumed := 0
 		for {
 			frame, err := r.Next()
