@@ -205,7 +205,8 @@ func TestWalk(t *testing.T) {
 						e.Raw = want.Raw // Message does not return it
 					}
 					if got.offsets[i] != offset || fmt.Sprint(e) != fmt.Sprint(want) {
-						t.Errorf("%s: entry %d is %+v at %d, want %+v at %d", name, i, e, got.offsets[i], want, offset)
+						t.Errorf("%s: entry %d is %+v at %d, want %+v at %d",
+							name, i, e, got.offsets[i], want, offset)
 					}
 					offset += uint64(want.Records)
 				}
@@ -286,8 +287,30 @@ func TestWalkMiscounts(t *testing.T) {
 	}
 }
 
-// TestMessageReadsNothing: where Message does not know what to do it leaves all
-// to Next.
+// TestMessageReadsMessages: Message reads every message that lies within the
+// window, up to the end of the chunk, without the help of Next.
+func TestMessageReadsMessages(t *testing.T) {
+	for _, lengths := range [][]int{{0}, {1}, {0, 0}, {3, 0}, {0, 5, 2}} {
+		var entries []Entry
+		for _, n := range lengths {
+			entries = append(entries, Entry{Records: 1, Body: bytes.Repeat([]byte("m"), n)})
+		}
+		c := chunkOf(7, entries)
+		w := c.Walk()
+		for i, n := range lengths {
+			if offset, body, ok := w.Message(); !ok || offset != 7+uint64(i) || len(body) != n {
+				t.Errorf("messages of %v bytes: %d at %d, %v", lengths, len(body), offset, ok)
+			}
+		}
+		checkEnded(t, &w)
+		if w.Err() != nil {
+			t.Errorf("messages of %v bytes: %v", lengths, w.Err())
+		}
+	}
+}
+
+// TestMessageReadsNothing: Message changes nothing if the next entry is not a
+// whole message.
 func TestMessageReadsNothing(t *testing.T) {
 	batch := chunkOf(7, []Entry{{Batch: true, Records: 1, Body: []byte("b")}})
 	for name, c := range map[string]Chunk{
@@ -307,15 +330,17 @@ func TestMessageReadsNothing(t *testing.T) {
 // TestWalkCopiesAliasNothing: what a copying walk returns survives a change of
 // the chunk, and what the other walk returns follows it.
 func TestWalkCopiesAliasNothing(t *testing.T) {
-	for name, copied := range map[string]bool{"in place": false, "copies of 5": true, "copies of 1048576": true} {
+	for name, copied := range map[string]bool{
+		"in place": false, "copies of 5": true, "copies of 1048576": true,
+	} {
 		for _, messages := range []bool{false, true} {
-			c := chunkOf(0, []Entry{{Records: 1, Body: []byte("a message")}, {Records: 1, Body: []byte("another")}})
-			got := walkAll(t, walks(&c)[name], messages)
+			c := chunkOf(0, []Entry{{Records: 1, Body: []byte("one")}, {Records: 1, Body: []byte("two")}})
+			got := walkAll(t, walks(&c)[name], messages).entries
 			for i := range c.Data {
 				c.Data[i] = '!'
 			}
-			if intact := string(got.entries[0].Body) == "a message" && string(got.entries[1].Body) == "another"; intact != copied {
-				t.Errorf("%s: intact: %v", name, intact)
+			if bodies := string(got[0].Body) + string(got[1].Body); (bodies == "onetwo") != copied {
+				t.Errorf("%s: the bodies are %s", name, bodies)
 			}
 		}
 	}
@@ -347,7 +372,8 @@ func TestWalkCopiesSizes(t *testing.T) {
 			}
 		}
 		if limit := min(max(size, length), messages*length); copies != want || largest != limit || w.Err() != nil {
-			t.Errorf("size %d: %d copies of up to %d bytes, want %d of %d, %v", size, copies, largest, want, limit, w.Err())
+			t.Errorf("size %d: %d copies of up to %d bytes, want %d of %d, %v",
+				size, copies, largest, want, limit, w.Err())
 		}
 		allocations := testing.AllocsPerRun(1, func() {
 			w := c.WalkCopies(size)

@@ -97,13 +97,15 @@ func TestBytes(t *testing.T) {
 	} {
 		fields := unhex(t, head+dump)
 		f := SaslAuthenticate{Data: []byte("before")}
-		if err := Decode(fields, &f); err != nil || !bytes.Equal(f.Data, want) || (f.Data == nil) != (want == nil) {
+		err := Decode(fields, &f)
+		if err != nil || !bytes.Equal(f.Data, want) || (f.Data == nil) != (want == nil) {
 			t.Errorf("%s: %v, want %v, %v", dump, f.Data, want, err)
 		}
 		if cap(f.Data) != len(f.Data) {
 			t.Errorf("%s: a capacity of %d for %d bytes", dump, cap(f.Data), len(f.Data))
 		}
-		if got := fieldsOf(t, &SaslAuthenticate{Correlation: someCorrelation, Data: want}); !bytes.Equal(got, fields) {
+		got := fieldsOf(t, &SaslAuthenticate{Correlation: someCorrelation, Data: want})
+		if !bytes.Equal(got, fields) {
 			t.Errorf("%v was written as %x, want %x", want, got, fields)
 		}
 		if len(f.Data) > 0 {
@@ -262,7 +264,8 @@ func TestFirstErrorSticks(t *testing.T) {
 	}
 	// The offset type is unknown. A credit follows.
 	s := Subscribe{}
-	if err = Decode(unhex(t, "00000000 00 0000 0009 0007"), &s); !errors.Is(err, ErrOffsetType) || s.Credit != 0 {
+	err = Decode(unhex(t, "00000000 00 0000 0009 0007"), &s)
+	if !errors.Is(err, ErrOffsetType) || s.Credit != 0 {
 		t.Errorf("read %+v, %v", s, err)
 	}
 	if err := Decode(unhex(t, "00000000 00 0000 00"), &s); errors.Is(err, ErrOffsetType) {
@@ -324,7 +327,8 @@ func TestOffsetSpecs(t *testing.T) {
 	}
 	// rstream sends an offset with every type.
 	var f ConsumerUpdateResponse
-	if err := Decode(unhex(t, "00000000 0001 0003"+value), &f); err != nil || f.Spec != (OffsetSpec{Type: OffsetNext}) {
+	err := Decode(unhex(t, "00000000 0001 0003"+value), &f)
+	if err != nil || f.Spec != (OffsetSpec{Type: OffsetNext}) {
 		t.Errorf("read %+v, %v", f, err)
 	}
 	if !errors.Is(ErrOffsetType, ErrMalformed) {

