@@ -127,10 +127,11 @@ func checkInPlace(t *testing.T, key Key, version uint16, fields []byte) {
 			t.Fatalf("chunk: %v %v", err, chunk.Check())
 		}
 		entries := chunk.Walk()
-		for e := (Entry{}); ; {
-			if _, ok := entries.Next(&e); !ok {
-				break
+		for e, ok := (Entry{}), true; ok; {
+			if _, ok = entries.Next(&e); ok && e.Raw == nil {
+				t.Fatal("an entry of nothing")
 			}
+			e = Entry{}
 		}
 		if entries.Err() != nil {
 			t.Error(entries.Err())

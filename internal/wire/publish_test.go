@@ -86,7 +86,7 @@ func TestNextRecord(t *testing.T) {
 	for n := range len(body) + 1 {
 		var records []string
 		rest := bytes.Clone(body[:n])
-		for {
+		for len(records) <= 3 {
 			record, next, ok := NextRecord(rest)
 			if !ok {
 				if record != nil || !bytes.Equal(next, rest) {
@@ -226,6 +226,31 @@ func publishedLen(version uint16, e PublishEntry) int {
 		return 8 + 2 + len(e.Filter) + len(e.Raw)
 	}
 	return 8 + len(e.Raw)
+}
+
+// TestPublishEndsAtError: an entry that is malformed ends the iteration, though
+// there are bytes and entries behind it.
+func TestPublishEndsAtError(t *testing.T) {
+	const malformedLength, malformedFilter = "00000099", "8000 00000000"
+	for name, c := range map[string]struct {
+		version                uint16
+		good, malformed, after string
+	}{
+		"message":    {Version1, "00000000", malformedLength, "00000000"},
+		"sub-batch":  {Version1, "00000000", "80 0001 00000000" + malformedLength, "00000000"},
+		"filtered":   {Version2, "ffff 00000000", "ffff" + malformedLength, "ffff 00000000"},
+		"the filter": {Version2, "ffff 00000000", malformedFilter, "ffff 00000000"},
+	} {
+		const id = "0000000000000001"
+		for good := range 3 {
+			entries := strings.Repeat(id+c.good, good) + id + c.malformed + strings.Repeat(id+c.after, 4)
+			fields := unhex(t, fmt.Sprintf("09 %08x", good+5)+entries)
+			got, err := published(t, c.version, fields)
+			if wantError(t, name, err, "short entry"); len(got) != good {
+				t.Errorf("%s: %d entries, want %d", name, len(got), good)
+			}
+		}
+	}
 }
 
 // TestPublishCounts: a frame has as many entries as it announces, and announces

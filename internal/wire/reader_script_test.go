@@ -44,7 +44,7 @@ func (s *scriptedReader) Read(p []byte) (int, error) {
 var smallFrames = []string{
 	"", "a", "\x00\x08", "\x00\x08\x00\x01", "\x00\x08\x00\x01i", "\x00\x08\x00\x01id and more",
 	"\x00\x09\x00\x01", "\x00\x09\x00\x01i", "\x80\x08\x00\x01i", "\x00\x00\x00\x00\x00", "",
-	"\x00\x08\x00\x02j", "b",
+	"\x00\x08\x00\x02j", "b", "\x00\x08\x00\x01last",
 }
 
 func isOwned(body string) bool { return len(body) > HeadLen && strings.HasPrefix(body, "\x00\x08") }
