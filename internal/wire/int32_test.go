@@ -128,7 +128,7 @@ func TestLengthsOutOfRange(t *testing.T) {
 		}
 	}
 	for _, n := range []uint32{1 << 31, 1<<32 - 1} {
-		f := NewFrameReader(bytes.NewReader(binary.BigEndian.AppendUint32(nil, n)), 0)
+		f := NewFrameReader(strict(t, bytes.NewReader(binary.BigEndian.AppendUint32(nil, n))), 0)
 		if _, err := f.Next(); !errors.Is(err, ErrFrameTooLarge) {
 			t.Errorf("a frame of %d bytes: %v", n, err)
 		}
