@@ -61,8 +61,8 @@ func emptyFrame(key Key) Frame {
 	return &Response{Key: key}
 }
 
-// TestCaptured reads every frame that a real RabbitMQ has sent, writes it again,
-// and compares the bytes.
+// TestCaptured reads every frame that a real RabbitMQ has sent, writes it
+// again, and compares the bytes.
 func TestCaptured(t *testing.T) {
 	text, err := os.ReadFile(capturedFile)
 	if err != nil {
@@ -196,8 +196,8 @@ func (r *recorder) send(b []byte, err error, want ...Key) {
 	}
 }
 
-// ask sends f and records what follows: frames with the keys in want, or else the
-// response to f.
+// ask sends f and records what follows: frames with the keys in want, or else
+// the response to f.
 func (r *recorder) ask(f Frame, want ...Key) {
 	r.t.Helper()
 	b, err := Append(nil, f)

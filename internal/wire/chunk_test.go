@@ -189,8 +189,8 @@ func walks(c *Chunk) map[string]ChunkEntries {
 	return all
 }
 
-// TestWalk: a walk returns each entry with its offset, in place and in copies of
-// every size, by Next and by Message.
+// TestWalk: a walk returns each entry with its offset, in place and in copies
+// of every size, by Next and by Message.
 func TestWalk(t *testing.T) {
 	for _, first := range []uint64{0, 7, math.MaxUint64 - 100} {
 		entries := mixedEntries()

@@ -144,8 +144,8 @@ func FuzzDeliver(f *testing.F) {
 	})
 }
 
-// FuzzChunk: the entries of a chunk that is not malformed add up to its header's
-// counts and to its data.
+// FuzzChunk: the entries of a chunk that is not malformed add up to its
+// header's counts and to its data.
 func FuzzChunk(f *testing.F) {
 	batch := Entry{Records: 2, Body: []byte("\x00\x00\x00\x01x\x00\x00\x00\x00")}
 	data := AppendBatch(AppendEntry(nil, []byte("hello")), batch)

@@ -82,8 +82,8 @@ func TestGoldenFrames(t *testing.T) {
 	}
 }
 
-// checkGolden encodes want, which must give frame, and decodes frame, which must
-// give want.
+// checkGolden encodes want, which must give frame, and decodes frame, which
+// must give want.
 func checkGolden(t *testing.T, frame []byte, want Frame) {
 	got, err := Append(nil, want)
 	if err != nil || !bytes.Equal(got, frame) {

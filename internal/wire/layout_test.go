@@ -113,8 +113,8 @@ func TestLayouts(t *testing.T) {
 	}
 }
 
-// TestLayoutsOfAllTypes: samples and blanks leave out no type that has a layout,
-// and samples no field.
+// TestLayoutsOfAllTypes: samples and blanks leave out no type that has a
+// layout, and samples no field.
 func TestLayoutsOfAllTypes(t *testing.T) {
 	var sampled, blanked []string
 	for _, sample := range samples() {
