@@ -28,13 +28,13 @@ type DeleteSuperStream struct {
 	Name        string
 }
 
-// Metadata asks where streams live.
+// Metadata asks which nodes have the leader and the replicas of streams.
 type Metadata struct {
 	Correlation uint32
 	Streams     []string
 }
 
-// NoLeader is the reference of a leader that does not exist.
+// NoLeader is the reference that stands for a leader if there is none.
 const NoLeader uint16 = 0xffff
 
 // BrokerAddress is a node of MetadataResponse.
@@ -44,41 +44,44 @@ type BrokerAddress struct {
 	Port      uint32
 }
 
-// StreamMetadata is a stream of MetadataResponse; Leader and Replicas refer to its brokers.
+// StreamMetadata is a stream of MetadataResponse. Leader and Replicas are
+// references to its brokers.
 type StreamMetadata struct {
 	Stream   string
 	Code     Code
-	Leader   uint16 // NoLeader: none
+	Leader   uint16 // NoLeader if there is none
 	Replicas []uint16
 }
 
-// MetadataResponse answers Metadata; the only response with a correlation id and no code of its own.
+// MetadataResponse answers Metadata. It is the only response with a correlation
+// id and without a code of its own: each stream has a code.
 type MetadataResponse struct {
 	Correlation uint32
 	Brokers     []BrokerAddress
 	Streams     []StreamMetadata
 }
 
-// MetadataUpdate tells a client that a stream it uses is gone or has moved.
+// MetadataUpdate tells a client that a stream which it uses is gone or has
+// moved.
 type MetadataUpdate struct {
 	Code   Code
 	Stream string
 }
 
-// Route asks which partitions are bound with a key.
+// Route asks which partitions of a super stream are bound with a routing key.
 type Route struct {
 	Correlation uint32
 	RoutingKey  string
 	SuperStream string
 }
 
-// Partitions asks for the streams of a super stream.
+// Partitions asks for the names of a super stream's partitions.
 type Partitions struct {
 	Correlation uint32
 	SuperStream string
 }
 
-// StreamsResponse answers Route and Partitions.
+// StreamsResponse answers Route and Partitions with the names of streams.
 type StreamsResponse struct {
 	Key         Key // KeyRoute or KeyPartitions
 	Correlation uint32
@@ -86,13 +89,14 @@ type StreamsResponse struct {
 	Streams     []string
 }
 
-// StreamStats asks for the figures of a stream.
+// StreamStats asks for the statistics of a stream.
 type StreamStats struct {
 	Correlation uint32
 	Stream      string
 }
 
-// Stat is one figure of a stream; -1 where the stream is empty.
+// Stat is one number of a StreamStatsResponse. Its Value is -1 if the stream is
+// empty.
 type Stat struct {
 	Key   string
 	Value int64

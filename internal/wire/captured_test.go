@@ -13,16 +13,17 @@ import (
 	"time"
 )
 
-// capture is the broker whose frames replace those in testdata/captured.txt:
+// capture is the URI of a RabbitMQ. If it is set, TestCapture replaces the
+// frames in testdata/captured.txt with those of that broker:
 //
 //	go test ./internal/wire -run TestCapture -capture "$RABBITMQ_STREAM_URL"
 var capture = flag.String("capture", "", "record the frames of the RabbitMQ at this `URI`")
 
-const captured = "testdata/captured.txt"
+const capturedFile = "testdata/captured.txt"
 
-// fixed returns the layout of a frame that a broker sends, nil for those that
-// are walked in place.
-func fixed(key Key) Frame {
+// emptyFrame returns an empty frame for a key that a broker sends, or nil if
+// frames with that key are read in place.
+func emptyFrame(key Key) Frame {
 	switch key {
 	case KeyPeerProperties.Response():
 		return &PeerPropertiesResponse{}
@@ -60,10 +61,10 @@ func fixed(key Key) Frame {
 	return &Response{Key: key}
 }
 
-// TestCaptured reads every frame that a real RabbitMQ has sent, and writes it
-// again, byte by byte the same.
+// TestCaptured reads every frame that a real RabbitMQ has sent, writes it
+// again, and compares the bytes.
 func TestCaptured(t *testing.T) {
-	text, err := os.ReadFile(captured)
+	text, err := os.ReadFile(capturedFile)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,10 +83,10 @@ func TestCaptured(t *testing.T) {
 			t.Fatalf("line %d: %v (%v), want %s", i+1, key, err, name)
 		}
 		seen[key] = true
-		if f := fixed(key); f != nil {
-			sameAgain(t, f, fields, frame)
+		if f := emptyFrame(key); f != nil {
+			checkRewritten(t, f, fields, frame)
 		} else {
-			walk(t, key, version, fields)
+			checkInPlace(t, key, version, fields)
 		}
 	}
 	if len(seen) < 25 {
@@ -93,7 +94,8 @@ func TestCaptured(t *testing.T) {
 	}
 }
 
-func sameAgain(t *testing.T, f Frame, fields, frame []byte) {
+// checkRewritten reads fields into f and writes f, which must give frame again.
+func checkRewritten(t *testing.T, f Frame, fields, frame []byte) {
 	t.Helper()
 	if err := Decode(fields, f); err != nil {
 		t.Error(err)
@@ -102,8 +104,8 @@ func sameAgain(t *testing.T, f Frame, fields, frame []byte) {
 	}
 }
 
-// walk takes a frame apart that has no fixed layout.
-func walk(t *testing.T, key Key, version uint16, fields []byte) {
+// checkInPlace reads a frame that has no Frame type.
+func checkInPlace(t *testing.T, key Key, version uint16, fields []byte) {
 	t.Helper()
 	switch key {
 	case KeyPublishConfirm:
@@ -125,10 +127,11 @@ func walk(t *testing.T, key Key, version uint16, fields []byte) {
 			t.Fatalf("chunk: %v %v", err, chunk.Check())
 		}
 		entries := chunk.Walk()
-		for e := (Entry{}); ; {
-			if _, ok := entries.Next(&e); !ok {
-				break
+		for e, ok := (Entry{}), true; ok; {
+			if _, ok = entries.Next(&e); ok && e.Raw == nil {
+				t.Fatal("an entry of nothing")
 			}
+			e = Entry{}
 		}
 		if entries.Err() != nil {
 			t.Error(entries.Err())
@@ -136,7 +139,7 @@ func walk(t *testing.T, key Key, version uint16, fields []byte) {
 	}
 }
 
-// TestCapture records the frames, if asked to.
+// TestCapture records the frames of a real RabbitMQ if the flag capture is set.
 func TestCapture(t *testing.T) {
 	if *capture == "" {
 		return
@@ -151,14 +154,17 @@ func TestCapture(t *testing.T) {
 	}
 	defer nc.Close()
 	r := &recorder{t: t, nc: nc, frames: NewFrameReader(nc, 0)}
-	fmt.Fprintf(&r.out, "# What a RabbitMQ sent, recorded on %s by TestCapture: a frame's name and its bytes.\n", time.Now().Format(time.DateOnly))
+	fmt.Fprintf(&r.out, "# What a RabbitMQ sent, recorded on %s by TestCapture: a frame's name and its bytes.\n",
+		time.Now().Format(time.DateOnly))
 	password, _ := u.User.Password()
 	r.record(u.User.Username(), password)
-	if err := os.WriteFile(captured, []byte(r.out.String()), 0o644); err != nil {
+	if err := os.WriteFile(capturedFile, []byte(r.out.String()), 0o644); err != nil {
 		t.Fatal(err)
 	}
 }
 
+// recorder talks to a broker and writes down, in the form of capturedFile, what
+// that answers.
 type recorder struct {
 	t      *testing.T
 	nc     net.Conn
@@ -166,7 +172,8 @@ type recorder struct {
 	out    strings.Builder
 }
 
-// send writes a frame and records those that come, up to one of each key.
+// send sends the frame b, unless there is an error already. It records as many
+// frames as there are keys in want, and expects these keys in that order.
 func (r *recorder) send(b []byte, err error, want ...Key) {
 	r.t.Helper()
 	if err == nil {
@@ -189,6 +196,8 @@ func (r *recorder) send(b []byte, err error, want ...Key) {
 	}
 }
 
+// ask sends f and records what follows: frames with the keys in want, or else
+// the response to f.
 func (r *recorder) ask(f Frame, want ...Key) {
 	r.t.Helper()
 	b, err := Append(nil, f)
@@ -201,8 +210,9 @@ func (r *recorder) ask(f Frame, want ...Key) {
 func (r *recorder) record(user, password string) {
 	r.ask(&PeerProperties{Correlation: 1})
 	r.ask(&SaslHandshake{Correlation: 2})
-	r.ask(&SaslAuthenticate{Correlation: 3, Mechanism: "PLAIN", Data: []byte("\x00" + user + "\x00" + password)},
-		KeySaslAuthenticate.Response(), KeyTune)
+	r.ask(&SaslAuthenticate{
+		Correlation: 3, Mechanism: "PLAIN", Data: []byte("\x00" + user + "\x00" + password),
+	}, KeySaslAuthenticate.Response(), KeyTune)
 	tune, err := Append(nil, &Tune{FrameMax: 1 << 20, Heartbeat: 60})
 	r.send(tune, err)
 	r.ask(&Open{Correlation: 4, VHost: "/"})
@@ -224,7 +234,7 @@ func (r *recorder) publish(stream string) {
 	b := BeginPublish(nil, Version1, 1)
 	b = AppendPublishEntry(b, 1, []byte("\x00\x53\x75\xa0\x02hi"))
 	batch := AppendEntry(AppendEntry(nil, []byte("one")), []byte("two"))
-	b = AppendPublishBatch(b, 2, Entry{Batch: true, Records: 2, Uncompressed: uint32(len(batch)), Body: batch})
+	b = AppendPublishBatch(b, 2, Entry{Records: 2, Uncompressed: uint32(len(batch)), Body: batch})
 	r.send(FinishPublish(b, 0, 2), nil, KeyPublishConfirm)
 	unknown := AppendPublishEntry(BeginPublish(nil, Version1, 88), 5, []byte("lost"))
 	r.send(FinishPublish(unknown, 0, 1), nil, KeyPublishError)
@@ -239,17 +249,24 @@ func (r *recorder) publish(stream string) {
 }
 
 func (r *recorder) consume(stream string) {
-	r.ask(&Subscribe{Correlation: 16, SubscriptionID: 7, Stream: stream, Spec: OffsetSpec{Type: OffsetFirst}, Credit: 10,
-		Properties: Properties{{"name", "group"}, {"single-active-consumer", "true"}}}, KeySubscribe.Response(), KeyConsumerUpdate)
-	r.ask(&ConsumerUpdateResponse{Correlation: 0, Code: CodeOK, Spec: OffsetSpec{Type: OffsetFirst}}, KeyDeliver)
+	r.ask(&Subscribe{
+		Correlation: 16, SubscriptionID: 7, Stream: stream, Spec: OffsetSpec{Type: OffsetFirst}, Credit: 10,
+		Properties: Properties{{"name", "group"}, {"single-active-consumer", "true"}},
+	}, KeySubscribe.Response(), KeyConsumerUpdate)
+	r.ask(&ConsumerUpdateResponse{Code: CodeOK, Spec: OffsetSpec{Type: OffsetFirst}}, KeyDeliver)
 	r.ask(&Credit{SubscriptionID: 44, Credit: 1})
 	r.ask(&Unsubscribe{Correlation: 17, SubscriptionID: 7})
 	r.ask(&Unsubscribe{Correlation: 18, SubscriptionID: 7})
-	r.ask(&Subscribe{Correlation: 19, SubscriptionID: 8, Stream: stream, Spec: OffsetSpec{Type: OffsetNext}, Credit: 1})
+	r.ask(&Subscribe{
+		Correlation: 19, SubscriptionID: 8, Stream: stream, Spec: OffsetSpec{Type: OffsetNext}, Credit: 1,
+	})
 }
 
 func (r *recorder) superStream(name string) {
-	r.ask(&CreateSuperStream{Correlation: 20, Name: name, Partitions: []string{name + "-0", name + "-1"}, BindingKeys: []string{"a", "b"}})
+	r.ask(&CreateSuperStream{
+		Correlation: 20, Name: name,
+		Partitions: []string{name + "-0", name + "-1"}, BindingKeys: []string{"a", "b"},
+	})
 	r.ask(&Partitions{Correlation: 21, SuperStream: name})
 	r.ask(&Route{Correlation: 22, RoutingKey: "b", SuperStream: name})
 	r.ask(&Route{Correlation: 23, RoutingKey: "none", SuperStream: name})

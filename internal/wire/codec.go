@@ -4,23 +4,36 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 )
 
-// ErrMalformed says that a frame does not have the layout of its command: a length points outside the
-// frame, or bytes are missing or left over. Every decoding error wraps it.
+// ErrMalformed says that a frame does not have the layout of its command: a
+// length points outside the frame, or bytes are missing or left over. Every
+// decoding error wraps it.
 var ErrMalformed = errors.New("malformed frame")
 
-// maxShort is the longest string the protocol can carry: its length is a signed 16-bit number.
-const maxShort = 1<<15 - 1
+// maxString is the length of the longest string that the protocol can carry.
+// The length is a signed 16-bit number on the wire.
+const maxString = math.MaxInt16
 
-// codec walks the fields of one command, either appending them to buf or reading them from it. One
-// description of a layout thereby serves both directions. The first error sticks.
+// Lengths on the wire that mean null, as opposed to empty.
+const (
+	nullString = math.MaxUint16 // also of a filter
+	nullArray  = math.MaxUint32 // also of bytes
+)
+
+// codec walks the fields of one command. It appends them to buf when it
+// encodes, and cuts them off the front of buf when it decodes. So one
+// description of a layout serves both directions. After the first error, which
+// err keeps, it decodes nothing more.
 type codec struct {
 	buf      []byte
 	decoding bool
 	err      error
 }
 
+// fail records an error, unless there is one already, and drops what is left of
+// the frame.
 func (c *codec) fail(what string) {
 	if c.err == nil {
 		c.err = fmt.Errorf("%w: %s", ErrMalformed, what)
@@ -28,7 +41,8 @@ func (c *codec) fail(what string) {
 	c.buf = nil
 }
 
-// take cuts n bytes off the front of buf, or fails and returns nil.
+// take cuts n bytes off the front of buf. It fails and returns nil if n is
+// negative or if buf has fewer bytes.
 func (c *codec) take(n int) []byte {
 	if n < 0 || n > len(c.buf) {
 		c.fail("short frame")
@@ -47,6 +61,7 @@ func (c *codec) u8(v *uint8) {
 	}
 }
 
+// boolean writes 1 for true, and reads every other byte than 0 as true.
 func (c *codec) boolean(v *bool) {
 	var n uint8
 	if *v {
@@ -88,10 +103,11 @@ func (c *codec) i64(v *int64) {
 
 func (c *codec) code(v *Code) { c.u16((*uint16)(v)) }
 
-// str reads a null string as empty: only two fields tell them apart, and both have their own code.
+// str reads a null string as an empty one. The two fields where the difference
+// matters, a filter and the data of SaslAuthenticate, have code of their own.
 func (c *codec) str(v *string) {
 	if !c.decoding {
-		if len(*v) > maxShort {
+		if len(*v) > maxString {
 			c.fail("string too long")
 			return
 		}
@@ -100,22 +116,23 @@ func (c *codec) str(v *string) {
 	}
 	var n uint16
 	c.u16(&n)
-	if n == 0xffff {
+	if n == nullString {
 		*v = ""
 		return
 	}
-	if n > maxShort {
+	if n > maxString {
 		c.fail("negative string length")
 		return
 	}
 	*v = string(c.take(int(n)))
 }
 
-// bytes writes a nil slice as null and reads null as nil. The decoded slice aliases the frame.
+// bytes writes a nil slice as null and reads null as nil. The slice that it
+// reads aliases the frame.
 func (c *codec) bytes(v *[]byte) {
 	n := uint32(len(*v))
 	if *v == nil {
-		n = 0xffffffff
+		n = nullArray
 	}
 	c.u32(&n)
 	if !c.decoding {
@@ -123,21 +140,24 @@ func (c *codec) bytes(v *[]byte) {
 		return
 	}
 	*v = nil
-	if n != 0xffffffff {
+	if n != nullArray {
 		*v = c.take(boundedInt(n))
 	}
 }
 
-// boundedInt keeps a 32-bit length positive where int has 32 bits; take refuses negative ones.
+// boundedInt converts a length on the wire to an int, and one that does not fit
+// an int of 32 bits to -1.
 func boundedInt(n uint32) int {
-	if n > 1<<31-1 {
+	if n > math.MaxInt32 {
 		return -1
 	}
 	return int(n)
 }
 
-// array walks a counted list. When decoding, a count that cannot fit into what is left of the frame
-// (each item has at least minSize bytes) fails before anything is allocated for it.
+// array walks a list that follows its count. Each item takes at least minSize
+// bytes. When decoding, a count that cannot fit into the rest of the frame
+// fails before anything is allocated for it. Null and an empty list are both
+// read as nil; an empty list is written.
 func array[T any](c *codec, v *[]T, minSize int, item func(*codec, *T)) {
 	n := uint32(len(*v))
 	c.u32(&n)
@@ -148,7 +168,7 @@ func array[T any](c *codec, v *[]T, minSize int, item func(*codec, *T)) {
 		return
 	}
 	*v = nil
-	if c.err != nil || n == 0 || n == 0xffffffff {
+	if c.err != nil || n == 0 || n == nullArray {
 		return
 	}
 	if uint64(n)*uint64(minSize) > uint64(len(c.buf)) {
@@ -170,7 +190,8 @@ func (c *codec) props(v *Properties) {
 	})
 }
 
-// optionalProps stands at the end of a frame and may be missing altogether; empty ones are not written.
+// optionalProps walks properties at the end of a frame, which may be missing
+// altogether. Empty ones are not written.
 func (c *codec) optionalProps(v *Properties) {
 	if c.decoding && len(c.buf) == 0 || !c.decoding && len(*v) == 0 {
 		return
@@ -184,7 +205,8 @@ type Property struct{ Key, Value string }
 // Properties is a map on the wire, in the order in which it was sent.
 type Properties []Property
 
-// Get returns the value of key, and whether it was there. The last of several wins, as in a map.
+// Get returns the value of key and whether there is one. If a key occurs
+// several times, the last one counts, as in a map.
 func (p Properties) Get(key string) (string, bool) {
 	for i := len(p) - 1; i >= 0; i-- {
 		if p[i].Key == key {

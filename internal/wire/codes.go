@@ -2,17 +2,17 @@ package wire
 
 import "strconv"
 
-// Version1 and Version2 are the command versions in use; all commands but Publish and Deliver know
-// only the first.
+// Version1 and Version2 are the command versions in use. Only Publish and
+// Deliver have the second.
 const (
 	Version1 uint16 = 1
 	Version2 uint16 = 2
 )
 
-// Key identifies a command. The top bit is set in responses.
+// Key identifies a command, or the response to it if its top bit is set.
 type Key uint16
 
-// ResponseBit marks a key as that of a response.
+// ResponseBit is the bit that is set in the keys of responses.
 const ResponseBit Key = 0x8000
 
 // The commands up to RabbitMQ 4.3.
@@ -51,21 +51,41 @@ const (
 )
 
 var keyNames = [...]string{
-	KeyDeclarePublisher: "DeclarePublisher", KeyPublish: "Publish", KeyPublishConfirm: "PublishConfirm",
-	KeyPublishError: "PublishError", KeyQueryPublisherSequence: "QueryPublisherSequence",
-	KeyDeletePublisher: "DeletePublisher", KeySubscribe: "Subscribe", KeyDeliver: "Deliver",
-	KeyCredit: "Credit", KeyStoreOffset: "StoreOffset", KeyQueryOffset: "QueryOffset",
-	KeyUnsubscribe: "Unsubscribe", KeyCreate: "Create", KeyDelete: "Delete", KeyMetadata: "Metadata",
-	KeyMetadataUpdate: "MetadataUpdate", KeyPeerProperties: "PeerProperties",
-	KeySaslHandshake: "SaslHandshake", KeySaslAuthenticate: "SaslAuthenticate", KeyTune: "Tune",
-	KeyOpen: "Open", KeyClose: "Close", KeyHeartbeat: "Heartbeat", KeyRoute: "Route",
-	KeyPartitions: "Partitions", KeyConsumerUpdate: "ConsumerUpdate",
-	KeyExchangeCommandVersions: "ExchangeCommandVersions", KeyStreamStats: "StreamStats",
-	KeyCreateSuperStream: "CreateSuperStream", KeyDeleteSuperStream: "DeleteSuperStream",
-	KeyResolveOffsetSpec: "ResolveOffsetSpec",
+	KeyDeclarePublisher:        "DeclarePublisher",
+	KeyPublish:                 "Publish",
+	KeyPublishConfirm:          "PublishConfirm",
+	KeyPublishError:            "PublishError",
+	KeyQueryPublisherSequence:  "QueryPublisherSequence",
+	KeyDeletePublisher:         "DeletePublisher",
+	KeySubscribe:               "Subscribe",
+	KeyDeliver:                 "Deliver",
+	KeyCredit:                  "Credit",
+	KeyStoreOffset:             "StoreOffset",
+	KeyQueryOffset:             "QueryOffset",
+	KeyUnsubscribe:             "Unsubscribe",
+	KeyCreate:                  "Create",
+	KeyDelete:                  "Delete",
+	KeyMetadata:                "Metadata",
+	KeyMetadataUpdate:          "MetadataUpdate",
+	KeyPeerProperties:          "PeerProperties",
+	KeySaslHandshake:           "SaslHandshake",
+	KeySaslAuthenticate:        "SaslAuthenticate",
+	KeyTune:                    "Tune",
+	KeyOpen:                    "Open",
+	KeyClose:                   "Close",
+	KeyHeartbeat:               "Heartbeat",
+	KeyRoute:                   "Route",
+	KeyPartitions:              "Partitions",
+	KeyConsumerUpdate:          "ConsumerUpdate",
+	KeyExchangeCommandVersions: "ExchangeCommandVersions",
+	KeyStreamStats:             "StreamStats",
+	KeyCreateSuperStream:       "CreateSuperStream",
+	KeyDeleteSuperStream:       "DeleteSuperStream",
+	KeyResolveOffsetSpec:       "ResolveOffsetSpec",
 }
 
-// String names the command, with "Response" appended for a response key.
+// String returns the name of the command, with "Response" appended to it if k
+// is the key of a response.
 func (k Key) String() string {
 	suffix := ""
 	if k.IsResponse() {
@@ -80,13 +100,13 @@ func (k Key) String() string {
 // Response returns the key of the response to k.
 func (k Key) Response() Key { return k | ResponseBit }
 
-// Request returns the key without the response bit.
+// Request returns k without the response bit.
 func (k Key) Request() Key { return k &^ ResponseBit }
 
 // IsResponse reports whether k is the key of a response.
 func (k Key) IsResponse() bool { return k&ResponseBit != 0 }
 
-// Code is the outcome carried by a response.
+// Code is the outcome that a response carries.
 type Code uint16
 
 // The response codes.
@@ -115,22 +135,30 @@ const (
 )
 
 var codeTexts = [...]string{
-	CodeOK: "ok", CodeStreamDoesNotExist: "stream does not exist",
+	CodeOK:                         "ok",
+	CodeStreamDoesNotExist:         "stream does not exist",
 	CodeSubscriptionIDExists:       "subscription id already exists",
 	CodeSubscriptionIDDoesNotExist: "subscription id does not exist",
-	CodeStreamAlreadyExists:        "stream already exists", CodeStreamNotAvailable: "stream not available",
-	CodeSaslMechanismNotSupported: "SASL mechanism not supported",
-	CodeAuthenticationFailure:     "authentication failure", CodeSaslError: "SASL error",
-	CodeSaslChallenge: "SASL challenge", CodeAuthenticationLoopback: "authentication failure loopback",
-	CodeVHostAccessFailure: "virtual host access failure", CodeUnknownFrame: "unknown frame",
-	CodeFrameTooLarge: "frame too large", CodeInternalError: "internal error",
-	CodeAccessRefused: "access refused", CodePreconditionFailed: "precondition failed",
-	CodePublisherDoesNotExist: "publisher does not exist", CodeNoOffset: "no offset",
-	CodeSaslCannotChangeMechanism: "SASL cannot change mechanism",
-	CodeSaslCannotChangeUsername:  "SASL cannot change username",
+	CodeStreamAlreadyExists:        "stream already exists",
+	CodeStreamNotAvailable:         "stream not available",
+	CodeSaslMechanismNotSupported:  "SASL mechanism not supported",
+	CodeAuthenticationFailure:      "authentication failure",
+	CodeSaslError:                  "SASL error",
+	CodeSaslChallenge:              "SASL challenge",
+	CodeAuthenticationLoopback:     "authentication failure loopback",
+	CodeVHostAccessFailure:         "virtual host access failure",
+	CodeUnknownFrame:               "unknown frame",
+	CodeFrameTooLarge:              "frame too large",
+	CodeInternalError:              "internal error",
+	CodeAccessRefused:              "access refused",
+	CodePreconditionFailed:         "precondition failed",
+	CodePublisherDoesNotExist:      "publisher does not exist",
+	CodeNoOffset:                   "no offset",
+	CodeSaslCannotChangeMechanism:  "SASL cannot change mechanism",
+	CodeSaslCannotChangeUsername:   "SASL cannot change username",
 }
 
-// String says what the code means.
+// String returns what the code means, in words.
 func (c Code) String() string {
 	if int(c) < len(codeTexts) && codeTexts[c] != "" {
 		return codeTexts[c]

@@ -16,7 +16,8 @@ func AppendPublishConfirm(b []byte, publisherID uint8, ids []uint64) []byte {
 	return finishFrame(b, start)
 }
 
-// AppendPublishError appends a PublishError frame with one code for all ids.
+// AppendPublishError appends a PublishError frame with the same code for all
+// ids.
 func AppendPublishError(b []byte, publisherID uint8, code Code, ids []uint64) []byte {
 	start := len(b)
 	b = append(appendHead(b, KeyPublishError, Version1), publisherID)
@@ -28,46 +29,55 @@ func AppendPublishError(b []byte, publisherID uint8, code Code, ids []uint64) []
 	return finishFrame(b, start)
 }
 
-// Outcomes is a decoded PublishConfirm or PublishError: a list of publishing ids, read in place.
+// Outcomes is a decoded PublishConfirm or PublishError: a list of publishing
+// ids and their codes. It aliases the frame.
 type Outcomes struct {
 	PublisherID uint8
 	items       []byte
-	stride      int
+	itemLen     int
 }
 
-// DecodePublishConfirm reads a PublishConfirm; each of its ids has CodeOK.
+// The lengths of an item: a publishing id, in a PublishError also its code.
+const (
+	confirmItemLen = 8
+	errorItemLen   = 10
+)
+
+// DecodePublishConfirm reads the fields of a PublishConfirm, each of whose ids
+// has CodeOK.
 func DecodePublishConfirm(fields []byte) (Outcomes, error) {
-	return decodeOutcomes(fields, 8, KeyPublishConfirm)
+	return decodeOutcomes(fields, confirmItemLen, KeyPublishConfirm)
 }
 
-// DecodePublishError reads a PublishError.
+// DecodePublishError reads the fields of a PublishError.
 func DecodePublishError(fields []byte) (Outcomes, error) {
-	return decodeOutcomes(fields, 10, KeyPublishError)
+	return decodeOutcomes(fields, errorItemLen, KeyPublishError)
 }
 
-func decodeOutcomes(fields []byte, stride int, key Key) (Outcomes, error) {
+func decodeOutcomes(fields []byte, itemLen int, key Key) (Outcomes, error) {
 	if len(fields) < 5 {
 		return Outcomes{}, fmt.Errorf("decode %v: %w: short frame", key, ErrMalformed)
 	}
 	items := fields[5:]
-	if uint64(binary.BigEndian.Uint32(fields[1:]))*uint64(stride) != uint64(len(items)) {
+	if uint64(binary.BigEndian.Uint32(fields[1:]))*uint64(itemLen) != uint64(len(items)) {
 		return Outcomes{}, fmt.Errorf("decode %v: %w: count and length differ", key, ErrMalformed)
 	}
-	return Outcomes{PublisherID: fields[0], items: items, stride: stride}, nil
+	return Outcomes{PublisherID: fields[0], items: items, itemLen: itemLen}, nil
 }
 
 // Len returns how many ids there are.
 func (o *Outcomes) Len() int {
-	if o.stride == 0 {
+	if o.itemLen == 0 {
 		return 0
 	}
-	return len(o.items) / o.stride
+	return len(o.items) / o.itemLen
 }
 
-// At returns the i-th publishing id and its code.
+// At returns the i-th publishing id and its code. i is at least 0 and less than
+// Len.
 func (o *Outcomes) At(i int) (uint64, Code) {
-	item := o.items[i*o.stride : (i+1)*o.stride]
-	if o.stride == 8 {
+	item := o.items[i*o.itemLen:][:o.itemLen]
+	if o.itemLen == confirmItemLen {
 		return binary.BigEndian.Uint64(item), CodeOK
 	}
 	return binary.BigEndian.Uint64(item), Code(binary.BigEndian.Uint16(item[8:]))

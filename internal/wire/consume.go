@@ -5,7 +5,7 @@ import "fmt"
 // OffsetType says what an OffsetSpec means.
 type OffsetType uint16
 
-// The offset types. OffsetNone occurs in a ConsumerUpdateResponse only.
+// The offset types. Only a ConsumerUpdateResponse may have OffsetNone.
 const (
 	OffsetNone      OffsetType = 0
 	OffsetFirst     OffsetType = 1
@@ -15,30 +15,35 @@ const (
 	OffsetTimestamp OffsetType = 5
 )
 
-// OffsetSpec says where to start reading. Value is an offset with OffsetAt, milliseconds since the epoch
-// (an int64 in these 64 bits) with OffsetTimestamp, and absent from the wire otherwise.
+// OffsetSpec says where to start reading. With OffsetAt, Value is an offset.
+// With OffsetTimestamp, its 64 bits are an int64: milliseconds since the Unix
+// epoch. With the other types there is no Value on the wire.
 type OffsetSpec struct {
 	Type  OffsetType
 	Value uint64
 }
 
-// ErrOffsetType says that a frame names an offset type that does not exist; it wraps ErrMalformed.
+// ErrOffsetType says that a frame has an offset type that does not exist. It
+// wraps ErrMalformed.
 var ErrOffsetType = fmt.Errorf("%w: unknown offset type", ErrMalformed)
 
-func (c *codec) spec(v *OffsetSpec, none bool) {
+// spec fails with ErrOffsetType on an unknown type, and on OffsetNone unless
+// allowNone is set.
+func (c *codec) spec(v *OffsetSpec, allowNone bool) {
 	c.u16((*uint16)(&v.Type))
 	switch v.Type {
 	case OffsetAt, OffsetTimestamp:
 		c.u64(&v.Value)
 	case OffsetFirst, OffsetLast, OffsetNext:
 	default:
-		if c.err == nil && (v.Type != OffsetNone || !none) {
+		if c.err == nil && (v.Type != OffsetNone || !allowNone) {
 			c.err, c.buf = ErrOffsetType, nil
 		}
 	}
 }
 
-// Subscribe asks for the chunks of a stream. Properties may be missing on the wire.
+// Subscribe asks for the chunks of a stream. Empty Properties are not written,
+// and missing ones are read as nil.
 type Subscribe struct {
 	Correlation    uint32
 	SubscriptionID uint8
@@ -54,54 +59,59 @@ type Unsubscribe struct {
 	SubscriptionID uint8
 }
 
-// Credit allows the server to send that many more chunks. It is answered only when it fails.
+// Credit allows the broker to send that many more chunks; a negative one takes
+// some back. The broker answers only if it fails.
 type Credit struct {
 	SubscriptionID uint8
 	Credit         int16
 }
 
-// CreditResponse says that a Credit failed. It has no correlation id.
+// CreditResponse says why a Credit failed. It has no correlation id.
 type CreditResponse struct {
 	Code           Code
 	SubscriptionID uint8
 }
 
-// StoreOffset stores the offset of a consumer. It is never answered.
+// StoreOffset stores the offset of a consumer. The broker never answers it.
 type StoreOffset struct {
 	Reference string
 	Stream    string
 	Offset    uint64
 }
 
-// QueryOffset asks for a stored offset.
+// QueryOffset asks for the offset that a consumer has stored.
 type QueryOffset struct {
 	Correlation uint32
 	Reference   string
 	Stream      string
 }
 
-// QueryOffsetResponse answers QueryOffset; Offset is 0 on any code but CodeOK.
+// QueryOffsetResponse answers QueryOffset. Offset is 0 with any code but
+// CodeOK.
 type QueryOffsetResponse struct {
 	Correlation uint32
 	Code        Code
 	Offset      uint64
 }
 
-// ConsumerUpdate is sent by the server to a member of a group with a single active consumer.
+// ConsumerUpdate is what the broker sends to a member of a group with a single
+// active consumer. It tells the member whether it is the active one.
 type ConsumerUpdate struct {
 	Correlation    uint32
 	SubscriptionID uint8
 	Active         bool
 }
 
-// ConsumerUpdateResponse is the client's answer; OffsetNone means the spec of its Subscribe.
+// ConsumerUpdateResponse is the client's answer to ConsumerUpdate. With
+// OffsetNone the broker starts at the spec of the client's Subscribe.
 type ConsumerUpdateResponse struct {
 	Correlation uint32
 	Code        Code
 	Spec        OffsetSpec
 }
 
-// ResolveOffsetSpec asks where a subscription with this spec would start.
+// ResolveOffsetSpec asks for the offset at which a subscription with this spec
+// would start. Its Properties are optional, like those of Subscribe.
 type ResolveOffsetSpec struct {
 	Correlation uint32
 	Stream      string
@@ -109,8 +119,9 @@ type ResolveOffsetSpec struct {
 	Properties  Properties
 }
 
-// ResolveOffsetSpecResponse answers ResolveOffsetSpec. Type is always OffsetAt; Offset is 0 on any code but
-// CodeOK, and unlike in an OffsetSpec both are always there.
+// ResolveOffsetSpecResponse answers ResolveOffsetSpec. Type is always OffsetAt,
+// and Offset is 0 with any code but CodeOK. Unlike the Value of an OffsetSpec,
+// Offset is on the wire whatever the type.
 type ResolveOffsetSpecResponse struct {
 	Correlation uint32
 	Code        Code
@@ -182,7 +193,9 @@ func (f *ConsumerUpdateResponse) fields(c *codec) {
 	c.code(&f.Code)
 	c.spec(&f.Spec, true)
 	if c.decoding {
-		c.buf = nil // rstream sends an offset with every type; RabbitMQ does not look at it
+		// The rstream client sends an offset with every type, and RabbitMQ
+		// ignores it.
+		c.buf = nil
 	}
 }
 

@@ -5,11 +5,12 @@ import (
 	"fmt"
 )
 
-// Deliver carries one chunk to a subscription. CommittedChunk is there in version 2 only.
+// Deliver carries one chunk to a subscription. Only version 2 has a
+// CommittedChunk.
 type Deliver struct {
 	SubscriptionID uint8
 	CommittedChunk uint64 // first offset of the last committed chunk
-	Chunk          []byte // see ParseChunk; aliases the frame
+	Chunk          []byte // as ParseChunk reads it; aliases the frame
 }
 
 // DecodeDeliver reads a Deliver frame of version 1 or 2.
@@ -28,8 +29,11 @@ func DecodeDeliver(version uint16, fields []byte) (Deliver, error) {
 	return d, nil
 }
 
-// AppendDeliverHead appends a Deliver frame up to, and without, its chunk of chunkLen bytes.
-func AppendDeliverHead(b []byte, version uint16, subscriptionID uint8, committedChunk uint64, chunkLen int) []byte {
+// AppendDeliverHead appends a Deliver frame up to its chunk, whose chunkLen
+// bytes the caller appends. Version 1 does not write committedChunk.
+func AppendDeliverHead(
+	b []byte, version uint16, subscriptionID uint8, committedChunk uint64, chunkLen int,
+) []byte {
 	start := len(b)
 	b = append(appendHead(b, KeyDeliver, version), subscriptionID)
 	if version == Version2 {

@@ -27,7 +27,7 @@ func TestBatchEntry(t *testing.T) {
 	}
 	var records []string
 	rest := e.Body
-	for {
+	for len(records) <= 3 {
 		record, next, ok := NextRecord(rest)
 		if !ok {
 			break
@@ -44,7 +44,8 @@ func TestPublishRoundTrip(t *testing.T) {
 		b := BeginPublish(nil, version, 9)
 		if version == Version1 {
 			b = AppendPublishEntry(b, 5, []byte("one"))
-			b = AppendPublishBatch(b, 6, Entry{Records: 2, Uncompressed: 10, Compression: CompressionGzip, Body: []byte("zip")})
+			batch := Entry{Records: 2, Uncompressed: 10, Compression: CompressionGzip, Body: []byte("zip")}
+			b = AppendPublishBatch(b, 6, batch)
 		} else {
 			b = AppendPublishFiltered(b, 5, []byte("red"), []byte("one"))
 			b = AppendPublishFiltered(b, 6, nil, []byte("two"))
@@ -71,7 +72,8 @@ func checkPublished(t *testing.T, version uint16, p *Publish) {
 	if !p.Next(&e) || e.PublishingID != 6 {
 		t.Fatalf("version %d: second entry %+v, %v", version, e, p.Err())
 	}
-	if version == Version1 && (!e.Batch || e.Records != 2 || string(e.Body) != "zip") || version == Version2 && e.Filter != nil {
+	if version == Version1 && (!e.Batch || e.Records != 2 || string(e.Body) != "zip") ||
+		version == Version2 && e.Filter != nil {
 		t.Errorf("version %d: second entry %+v", version, e)
 	}
 	if p.Next(&e) || p.Err() != nil {
@@ -79,7 +81,7 @@ func checkPublished(t *testing.T, version uint16, p *Publish) {
 	}
 }
 
-// TestWalksDoNotAllocate pins that what is done per message costs no allocation.
+// TestWalksDoNotAllocate: what happens per message allocates nothing.
 func TestWalksDoNotAllocate(t *testing.T) {
 	body := make([]byte, 100)
 	b := BeginPublish(nil, Version1, 1)

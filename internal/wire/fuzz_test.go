@@ -8,23 +8,26 @@ import (
 	"testing"
 )
 
-// blanks returns one empty frame of each type that Decode knows.
+// blanks returns an empty frame of each type, and of Tune both variants.
 func blanks() []Frame {
 	return []Frame{
 		&PeerProperties{}, &PeerPropertiesResponse{}, &SaslHandshake{}, &SaslHandshakeResponse{},
-		&SaslAuthenticate{}, &SaslAuthenticateResponse{}, &Tune{}, &Tune{Response: true}, &Open{}, &OpenResponse{},
-		&ExchangeCommandVersions{}, &ExchangeCommandVersionsResponse{}, &Close{}, &Heartbeat{},
-		&Response{Key: KeyCreate}, &Create{}, &Delete{}, &CreateSuperStream{}, &DeleteSuperStream{},
-		&Metadata{}, &MetadataResponse{}, &MetadataUpdate{}, &Route{}, &Partitions{},
-		&StreamsResponse{Key: KeyRoute}, &StreamStats{}, &StreamStatsResponse{},
-		&Subscribe{Spec: OffsetSpec{Type: OffsetAt}}, &Unsubscribe{}, &Credit{}, &CreditResponse{}, &StoreOffset{}, &QueryOffset{},
-		&QueryOffsetResponse{}, &ConsumerUpdate{}, &ConsumerUpdateResponse{}, &ResolveOffsetSpec{Spec: OffsetSpec{Type: OffsetNext}},
-		&ResolveOffsetSpecResponse{}, &DeclarePublisher{}, &DeletePublisher{}, &QueryPublisherSequence{},
+		&SaslAuthenticate{}, &SaslAuthenticateResponse{}, &Tune{}, &Tune{Response: true},
+		&Open{}, &OpenResponse{}, &ExchangeCommandVersions{}, &ExchangeCommandVersionsResponse{},
+		&Close{}, &Heartbeat{}, &Response{Key: KeyCreate}, &Create{}, &Delete{},
+		&CreateSuperStream{}, &DeleteSuperStream{}, &Metadata{}, &MetadataResponse{},
+		&MetadataUpdate{}, &Route{}, &Partitions{}, &StreamsResponse{Key: KeyRoute},
+		&StreamStats{}, &StreamStatsResponse{}, &Subscribe{Spec: OffsetSpec{Type: OffsetAt}},
+		&Unsubscribe{}, &Credit{}, &CreditResponse{}, &StoreOffset{}, &QueryOffset{},
+		&QueryOffsetResponse{}, &ConsumerUpdate{}, &ConsumerUpdateResponse{},
+		&ResolveOffsetSpec{Spec: OffsetSpec{Type: OffsetNext}}, &ResolveOffsetSpecResponse{},
+		&DeclarePublisher{}, &DeletePublisher{}, &QueryPublisherSequence{},
 		&QueryPublisherSequenceResponse{},
 	}
 }
 
-// FuzzDecode: what decodes must encode, and decode again to the same.
+// FuzzDecode: a frame that was decoded can be encoded, and decoding that gives
+// the same frame.
 func FuzzDecode(f *testing.F) {
 	types := blanks()
 	for i, frame := range types {
@@ -53,6 +56,8 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
+// FuzzPublish: the entries of a Publish frame that is not malformed, appended
+// one by one, give the same frame.
 func FuzzPublish(f *testing.F) {
 	b := AppendPublishEntry(BeginPublish(nil, Version1, 1), 5, []byte("hello"))
 	b = AppendPublishBatch(b, 6, Entry{Records: 3, Body: []byte("abc")})
@@ -83,12 +88,15 @@ func FuzzPublish(f *testing.F) {
 		if total > len(fields) {
 			t.Fatal("bodies longer than the frame")
 		}
-		if p.Err() == nil && (n != p.Count || !bytes.Equal(FinishPublish(again, 0, n)[SizeLen+HeadLen:], fields)) {
+		again = FinishPublish(again, 0, n)[SizeLen+HeadLen:]
+		if p.Err() == nil && (n != p.Count || !bytes.Equal(again, fields)) {
 			t.Fatalf("%d entries of %d, or other bytes", n, p.Count)
 		}
 	})
 }
 
+// FuzzPublishConfirm: a PublishConfirm that was decoded is encoded to the same
+// bytes.
 func FuzzPublishConfirm(f *testing.F) {
 	f.Add(AppendPublishConfirm(nil, 1, []uint64{5, 6})[SizeLen+HeadLen:])
 	f.Fuzz(func(t *testing.T, fields []byte) {
@@ -106,6 +114,7 @@ func FuzzPublishConfirm(f *testing.F) {
 	})
 }
 
+// FuzzPublishError: the ids of a PublishError that was decoded fill it.
 func FuzzPublishError(f *testing.F) {
 	f.Add(AppendPublishError(nil, 1, CodePublisherDoesNotExist, []uint64{5, 6})[SizeLen+HeadLen:])
 	f.Fuzz(func(t *testing.T, fields []byte) {
@@ -119,6 +128,7 @@ func FuzzPublishError(f *testing.F) {
 	})
 }
 
+// FuzzDeliver: a Deliver that was decoded is encoded to the same bytes.
 func FuzzDeliver(f *testing.F) {
 	f.Add(uint16(1), append(AppendDeliverHead(nil, 1, 1, 7, 1), 'x')[SizeLen+HeadLen:])
 	f.Add(uint16(2), append(AppendDeliverHead(nil, 2, 1, 7, 1), 'x')[SizeLen+HeadLen:])
@@ -134,8 +144,11 @@ func FuzzDeliver(f *testing.F) {
 	})
 }
 
+// FuzzChunk: the entries of a chunk that is not malformed add up to its
+// header's counts and to its data.
 func FuzzChunk(f *testing.F) {
-	data := AppendBatch(AppendEntry(nil, []byte("hello")), Entry{Records: 2, Body: []byte("\x00\x00\x00\x01x\x00\x00\x00\x00")})
+	batch := Entry{Records: 2, Body: []byte("\x00\x00\x00\x01x\x00\x00\x00\x00")}
+	data := AppendBatch(AppendEntry(nil, []byte("hello")), batch)
 	h := ChunkHeader{Entries: 2, Records: 3, DataLength: uint32(len(data)), CRC: Checksum(data)}
 	b := make([]byte, ChunkHeaderLen)
 	h.Put(b)
@@ -146,29 +159,31 @@ func FuzzChunk(f *testing.F) {
 			return
 		}
 		_ = c.Check()
-		w, records, raw := c.Walk(), 0, 0
+		w, records, raw := c.Walk(), uint64(0), 0
 		for e := (Entry{}); ; {
 			offset, ok := w.Next(&e)
 			if !ok {
 				break
 			}
-			if offset != c.FirstOffset+uint64(records) {
+			if offset != c.FirstOffset+records {
 				t.Fatalf("offset %d", offset)
 			}
-			records, raw = records+int(e.Records), raw+len(e.Raw)
+			records, raw = records+uint64(e.Records), raw+len(e.Raw)
 			for rest, ok := e.Body, e.Batch; ok; _, rest, ok = NextRecord(rest) {
 			}
 		}
-		if w.Err() == nil && (uint32(records) != c.Records || raw != len(c.Data)) {
+		if w.Err() == nil && (records != uint64(c.Records) || raw != len(c.Data)) {
 			t.Fatal("a chunk whose entries do not add up")
 		}
 	})
 }
 
+// FuzzFrameReader: the frames are those of the stream, and the buffer is no
+// larger than they need.
 func FuzzFrameReader(f *testing.F) {
 	f.Add([]byte{0, 0, 0, 1, 'x', 0, 0, 0, 0}, uint32(0))
 	f.Fuzz(func(t *testing.T, stream []byte, limit uint32) {
-		r := NewFrameReader(bytes.NewReader(stream), limit)
+		r := NewFrameReader(strict(t, bytes.NewReader(stream)), limit)
 		consumed := 0
 		for {
 			frame, err := r.Next()
@@ -183,7 +198,7 @@ func FuzzFrameReader(f *testing.F) {
 			}
 			consumed += len(frame)
 		}
-		if len(r.buf) > 4*max(len(stream), firstBuffer) {
+		if len(r.buf) > 4*max(len(stream), initialBuffer) {
 			t.Fatalf("buffer of %d bytes for %d", len(r.buf), len(stream))
 		}
 	})

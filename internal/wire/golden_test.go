@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// golden returns the frames of testdata/golden.txt by name.
+// golden returns the frames of testdata/golden.txt by their names.
 func golden(t testing.TB) map[string][]byte {
 	t.Helper()
 	text, err := os.ReadFile("testdata/golden.txt")
@@ -27,6 +27,8 @@ func golden(t testing.TB) map[string][]byte {
 	return frames
 }
 
+// parseGolden converts a frame as golden.txt writes it: hexadecimal bytes and
+// texts in quotes.
 func parseGolden(t testing.TB, spec string) []byte {
 	t.Helper()
 	var frame []byte
@@ -44,12 +46,14 @@ func parseGolden(t testing.TB, spec string) []byte {
 	return frame
 }
 
+// TestGoldenFrames encodes and decodes frames as RabbitMQ 4.0.5 sent them.
 func TestGoldenFrames(t *testing.T) {
 	frames := golden(t)
 	tests := map[string]Frame{
-		"Heartbeat":                &Heartbeat{},
-		"Tune":                     &Tune{FrameMax: 1 << 20, Heartbeat: 60},
-		"SaslHandshakeResponse":    &SaslHandshakeResponse{Correlation: 2, Code: CodeOK, Mechanisms: []string{"AMQPLAIN", "PLAIN", "ANONYMOUS"}},
+		"Heartbeat": &Heartbeat{},
+		"Tune":      &Tune{FrameMax: 1 << 20, Heartbeat: 60},
+		"SaslHandshakeResponse": &SaslHandshakeResponse{
+			Correlation: 2, Code: CodeOK, Mechanisms: []string{"AMQPLAIN", "PLAIN", "ANONYMOUS"}},
 		"SaslAuthenticateResponse": &SaslAuthenticateResponse{Correlation: 3, Code: CodeOK},
 		"OpenResponse": &OpenResponse{Correlation: 4, Code: CodeOK, Properties: Properties{
 			{"advertised_port", "5552"}, {"advertised_host", "localhost"}}},
@@ -78,7 +82,8 @@ func TestGoldenFrames(t *testing.T) {
 	}
 }
 
-// checkGolden encodes want and decodes frame; both must meet in the middle.
+// checkGolden encodes want, which must give frame, and decodes frame, which
+// must give want.
 func checkGolden(t *testing.T, frame []byte, want Frame) {
 	got, err := Append(nil, want)
 	if err != nil || !bytes.Equal(got, frame) {
@@ -97,7 +102,8 @@ func checkGolden(t *testing.T, frame []byte, want Frame) {
 	}
 }
 
-// blank returns an empty frame of f's type; where the type serves several keys, it keeps the key.
+// blank returns an empty frame of f's type. If the type serves several keys,
+// blank keeps the one of f.
 func blank(f Frame) Frame {
 	b := reflect.New(reflect.TypeOf(f).Elem())
 	for _, name := range []string{"Key", "Response"} {
@@ -113,7 +119,8 @@ func TestGoldenConfirms(t *testing.T) {
 	if got := AppendPublishConfirm(nil, 1, []uint64{5}); !bytes.Equal(got, frames["PublishConfirm"]) {
 		t.Errorf("PublishConfirm %x, want %x", got, frames["PublishConfirm"])
 	}
-	if got := AppendPublishError(nil, 0x58, CodePublisherDoesNotExist, []uint64{5, 6}); !bytes.Equal(got, frames["PublishError"]) {
+	got := AppendPublishError(nil, 0x58, CodePublisherDoesNotExist, []uint64{5, 6})
+	if !bytes.Equal(got, frames["PublishError"]) {
 		t.Errorf("PublishError %x, want %x", got, frames["PublishError"])
 	}
 	o, err := DecodePublishError(frames["PublishError"][SizeLen+HeadLen:])

@@ -1,22 +1,22 @@
 package wire
 
-// PeerProperties introduces the client; its answer, the server.
+// PeerProperties introduces the client to the broker.
 type PeerProperties struct {
 	Correlation uint32
 	Properties  Properties
 }
 
-// PeerPropertiesResponse answers PeerProperties.
+// PeerPropertiesResponse answers PeerProperties. It introduces the broker.
 type PeerPropertiesResponse struct {
 	Correlation uint32
 	Code        Code
 	Properties  Properties
 }
 
-// SaslHandshake asks for the mechanisms the server offers.
+// SaslHandshake asks for the mechanisms that the broker offers.
 type SaslHandshake struct{ Correlation uint32 }
 
-// SaslHandshakeResponse lists the mechanisms.
+// SaslHandshakeResponse answers SaslHandshake.
 type SaslHandshakeResponse struct {
 	Correlation uint32
 	Code        Code
@@ -30,19 +30,21 @@ type SaslAuthenticate struct {
 	Data        []byte
 }
 
-// SaslAuthenticateResponse answers SaslAuthenticate; Challenge is there with CodeSaslChallenge only.
+// SaslAuthenticateResponse answers SaslAuthenticate. Only with
+// CodeSaslChallenge is there a Challenge on the wire.
 type SaslAuthenticateResponse struct {
 	Correlation uint32
 	Code        Code
 	Challenge   string
 }
 
-// Tune is sent by the server and answered by the client with the same layout. Some clients answer with
-// the key of a request, some with that of a response.
+// Tune proposes limits. The broker sends it and the client answers with a Tune
+// of its own. Some clients write that with the key of a request, some with the
+// key of a response.
 type Tune struct {
-	FrameMax  uint32
-	Heartbeat uint32 // seconds; 0: none
-	Response  bool   // which key it is written with
+	FrameMax  uint32 // bytes; 0: no limit
+	Heartbeat uint32 // seconds; 0: no heartbeats
+	Response  bool   // whether it is written with the key of a response
 }
 
 // Open enters a virtual host.
@@ -51,45 +53,48 @@ type Open struct {
 	VHost       string
 }
 
-// OpenResponse answers Open. A refusal carries no properties, not even their count.
+// OpenResponse answers Open. With any code but CodeOK there are no Properties
+// on the wire, and no count of them either.
 type OpenResponse struct {
 	Correlation uint32
 	Code        Code
 	Properties  Properties
 }
 
-// CommandVersion says which versions of a command one side knows.
+// CommandVersion says which versions of a command a peer knows.
 type CommandVersion struct {
 	Key      Key
 	Min, Max uint16
 }
 
-// ExchangeCommandVersions tells the server what the client knows.
+// ExchangeCommandVersions tells the broker which commands the client knows.
 type ExchangeCommandVersions struct {
 	Correlation uint32
 	Commands    []CommandVersion
 }
 
-// ExchangeCommandVersionsResponse tells the client what the server knows.
+// ExchangeCommandVersionsResponse tells the client which commands the broker
+// knows.
 type ExchangeCommandVersionsResponse struct {
 	Correlation uint32
 	Code        Code
 	Commands    []CommandVersion
 }
 
-// Close ends the connection; either side sends it. It is answered by a Response.
+// Close ends the connection. Either side may send it; the other answers with a
+// Response.
 type Close struct {
 	Correlation uint32
 	Code        Code
 	Reason      string
 }
 
-// Heartbeat says that its sender is alive.
+// Heartbeat says that its sender is alive. It has no fields and no answer.
 type Heartbeat struct{}
 
-// Response is the answer to every command that returns nothing but a code.
+// Response answers every command that returns nothing but a code.
 type Response struct {
-	Key         Key // of the request, or of the response
+	Key         Key // of the request or of the response; both are written the same
 	Correlation uint32
 	Code        Code
 }
@@ -128,7 +133,7 @@ func (*SaslAuthenticateResponse) Head() (Key, uint16) { return KeySaslAuthentica
 func (f *SaslAuthenticateResponse) fields(c *codec) {
 	c.u32(&f.Correlation)
 	c.code(&f.Code)
-	// The specification says bytes, the server writes a string.
+	// The specification says bytes, but RabbitMQ writes a string.
 	if f.Code == CodeSaslChallenge {
 		c.str(&f.Challenge)
 	}

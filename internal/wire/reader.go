@@ -5,52 +5,61 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 )
 
-// ErrFrameTooLarge says that a peer announced a frame above the limit of its reader.
+// ErrFrameTooLarge says that a peer announced a frame above the limit of its
+// reader.
 var ErrFrameTooLarge = errors.New("frame too large")
 
 const (
-	firstBuffer = 16 << 10
-	// ownAtOnce is how much is allocated for a frame that is given away before
-	// its bytes have come.
+	// initialBuffer is the size of a reader's buffer until a frame needs more.
+	initialBuffer = 16 << 10
+	// ownAtOnce is the most that a reader allocates for an owned frame (see
+	// Give) before the bytes of that frame have arrived.
 	ownAtOnce = 4 << 20
 )
 
-// FrameReader cuts a stream of bytes into frames. It reads as much as the connection has, so that many
-// small frames cost one system call, and grows its buffer only as bytes arrive: an announced length
-// alone makes it allocate ownAtOnce at most. One goroutine at a time.
+// FrameReader cuts a stream of bytes into frames. It reads as much as the
+// connection has, so that many small frames cost one system call. Its memory
+// grows only as bytes arrive: a length that is announced, with nothing behind
+// it, makes the reader allocate ownAtOnce at most. Only one goroutine may use
+// it at a time.
 type FrameReader struct {
 	r          io.Reader
 	buf        []byte
-	start, end int
+	start, end int // the bytes of buf that were read and not yet returned
 	max        uint32
-	given      Key // frames with this key are given away; 0: none
+	ownedKey   Key // key of the frames that get memory of their own; 0: none
 	alloc      func(id byte, n int) []byte
 }
 
-// NewFrameReader returns a reader whose frames may have up to max bytes (without their size prefix);
-// 0 means any length.
+// NewFrameReader returns a reader that accepts frames of up to max bytes,
+// without their size prefix. With 0 it accepts any length below 2 GiB.
 func NewFrameReader(r io.Reader, max uint32) *FrameReader {
 	return &FrameReader{r: r, max: max}
 }
 
-// SetMax changes the limit from the next frame on; 0 means any length.
+// SetMax changes the limit from the next frame on; see NewFrameReader.
 func (f *FrameReader) SetMax(max uint32) { f.max = max }
 
-// Give makes frames with this key come in memory of their own, which alloc returns and the caller may
-// keep; it may have been used before. id is the first byte after the frame's head, by which Deliver says for
-// which subscription it is; a frame that has none is not given away. Large frames are read into the memory
-// without a copy.
-func (f *FrameReader) Give(key Key, alloc func(id byte, n int) []byte) { f.given, f.alloc = key, alloc }
+// Give makes the reader put each frame with this key into memory of its own,
+// which the caller may keep. The reader asks alloc for that memory, and alloc
+// returns n bytes, whatever their content. id is the first byte after the
+// frame's head; in a Deliver it is the subscription. A frame without that byte
+// stays in the reader's buffer, like the frames with other keys. For a frame
+// above ownAtOnce the reader allocates memory itself, without calling alloc.
+func (f *FrameReader) Give(key Key, alloc func(id byte, n int) []byte) {
+	f.ownedKey, f.alloc = key, alloc
+}
 
-// Buffered returns how many bytes were read from the connection and not handed out yet.
-func (f *FrameReader) Buffered() int { return f.end - f.start }
-
-// Next returns the body of the next frame, valid until the following call unless it is given away (see
-// Give). At the clean end between two frames it returns io.EOF, inside a frame io.ErrUnexpectedEOF.
+// Next returns the body of the next frame, and blocks until it has arrived. The
+// caller may use the body until the following call, or keep it if the frame has
+// memory of its own (see Give). Next returns io.EOF if the stream ends between
+// two frames, io.ErrUnexpectedEOF if it ends inside one, and an error that
+// wraps ErrFrameTooLarge if the frame exceeds the limit.
 func (f *FrameReader) Next() ([]byte, error) {
-	if err := f.fill(SizeLen); err != nil {
+	if err := f.bufferAtLeast(SizeLen); err != nil {
 		return nil, err
 	}
 	size := binary.BigEndian.Uint32(f.buf[f.start:])
@@ -58,42 +67,46 @@ func (f *FrameReader) Next() ([]byte, error) {
 		return nil, fmt.Errorf("%w: %d bytes, limit %d", ErrFrameTooLarge, size, f.max)
 	}
 	f.start += SizeLen
-	frame, err := f.body(int(size))
+	frame, err := f.readBody(int(size))
 	if errors.Is(err, io.EOF) {
 		err = io.ErrUnexpectedEOF
 	}
 	return frame, err
 }
 
-func (f *FrameReader) body(size int) ([]byte, error) {
-	if f.given != 0 && size > HeadLen {
-		if err := f.fill(HeadLen + 1); err != nil {
+func (f *FrameReader) readBody(size int) ([]byte, error) {
+	if f.ownedKey != 0 && size > HeadLen {
+		if err := f.bufferAtLeast(HeadLen + 1); err != nil {
 			return nil, err
 		}
-		if Key(binary.BigEndian.Uint16(f.buf[f.start:])) == f.given {
-			return f.give(size)
+		if Key(binary.BigEndian.Uint16(f.buf[f.start:])) == f.ownedKey {
+			return f.readOwned(size)
 		}
 	}
-	if err := f.fill(size); err != nil {
+	if err := f.bufferAtLeast(size); err != nil {
 		return nil, err
 	}
 	f.start += size
 	return f.buf[f.start-size : f.start : f.start], nil
 }
 
-// give reads a frame into memory of its own.
-func (f *FrameReader) give(size int) ([]byte, error) {
+// readOwned reads a frame of size bytes into memory of its own. The buffer
+// holds the first bytes of the frame, up to its id at least. The rest goes from
+// the connection into that memory without a copy, but for a frame above
+// ownAtOnce, whose memory grows as the bytes arrive.
+func (f *FrameReader) readOwned(size int) ([]byte, error) {
 	var frame []byte
 	if size <= ownAtOnce {
 		frame = f.alloc(f.buf[f.start+HeadLen], size)
-	} else { // it grows as its bytes come, which alloc's memory is not made for
+	} else {
 		frame = make([]byte, ownAtOnce)
 	}
 	n := copy(frame, f.buf[f.start:f.end])
 	f.start += n
 	for n < size {
 		if n == len(frame) {
-			frame = append(make([]byte, 0, min(size, 4*n)), frame...)[:min(size, 4*n)]
+			longer := fourfold(n, size)
+			frame = append(make([]byte, 0, longer), frame...)[:longer]
 		}
 		m, err := f.r.Read(frame[n:])
 		if n += m; n < size && err != nil {
@@ -103,8 +116,9 @@ func (f *FrameReader) give(size int) ([]byte, error) {
 	return frame[:size], nil
 }
 
-// fill reads until n bytes are buffered.
-func (f *FrameReader) fill(n int) error {
+// bufferAtLeast reads until the buffer holds n bytes. It reads nothing if it
+// holds them already.
+func (f *FrameReader) bufferAtLeast(n int) error {
 	for f.end-f.start < n {
 		f.makeRoom(n)
 		m, err := f.r.Read(f.buf[f.end:])
@@ -122,19 +136,37 @@ func (f *FrameReader) fill(n int) error {
 	return nil
 }
 
-// makeRoom leaves space behind end. The buffer doubles only when it is full of a frame's bytes.
+// makeRoom leaves space behind end, for a frame or a part of one that takes n
+// bytes from start on. It moves what is buffered to the front if n bytes do not
+// fit otherwise. It doubles the buffer only if that is full.
 func (f *FrameReader) makeRoom(n int) {
 	if f.start == f.end {
 		f.start, f.end = 0, 0
 	}
-	if f.start > 0 && f.start+n > len(f.buf) {
+	if f.start > 0 && n > len(f.buf)-f.start {
 		f.end = copy(f.buf, f.buf[f.start:f.end])
 		f.start = 0
 	}
 	if f.end < len(f.buf) {
 		return
 	}
-	bigger := make([]byte, max(firstBuffer, 2*len(f.buf)))
+	bigger := make([]byte, max(initialBuffer, doubled(len(f.buf))))
 	f.end = copy(bigger, f.buf[f.start:f.end])
 	f.start, f.buf = 0, bigger
+}
+
+// doubled returns twice n, or the largest int if that is less.
+func doubled(n int) int {
+	if n > math.MaxInt/2 {
+		return math.MaxInt
+	}
+	return 2 * n
+}
+
+// fourfold returns four times n, or limit if that is less.
+func fourfold(n, limit int) int {
+	if n > limit/4 {
+		return limit
+	}
+	return 4 * n
 }
