@@ -10,7 +10,7 @@ import (
 )
 
 // DefaultURI is the broker that [Connect] uses when Config.URIs is empty.
-const DefaultURI = broker.DefaultURI
+const DefaultURI = "rabbitmq-stream://guest:guest@localhost:5552/%2f"
 
 // Config says how an [Env] reaches the broker. Its zero value is the broker on
 // this machine with the login guest.

@@ -9,9 +9,9 @@ import (
 
 // The names under which the broker's management shows the connections.
 const (
-	adminLabel    = "tidemark-admin"
-	consumerLabel = "tidemark-consumer"
-	storeLabel    = "tidemark-store"
+	adminLabel = "tidemark-admin"
+	readLabel  = "tidemark-consumer"
+	storeLabel = "tidemark-store"
 )
 
 // Cluster is the nodes of one broker. It owns a connection for administration,
@@ -193,7 +193,7 @@ func (c *Cluster) dialResolved(ctx context.Context, by Contact, n Node, label st
 func (c *Cluster) Lease(ctx context.Context, by Contact, n Node, s Subscriber) (*Lease, error) {
 	l := &Lease{node: n, subscriber: s}
 	err := c.readers.join(ctx, l, func(h hooks) (*Conn, error) {
-		return c.dialNode(ctx, by, n, consumerLabel, h)
+		return c.dialNode(ctx, by, n, readLabel, h)
 	})
 	if err != nil {
 		return nil, err

@@ -10,9 +10,6 @@ import (
 	"strings"
 )
 
-// DefaultURI is the broker on this machine.
-const DefaultURI = "rabbitmq-stream://guest:guest@localhost:5552/%2f"
-
 // The schemes of a URI.
 const (
 	SchemePlain = "rabbitmq-stream"

@@ -20,7 +20,7 @@ func TestParseURI(t *testing.T) {
 	}
 	vhost := func(v string) Endpoint { return with(func(e *Endpoint) { e.Host, e.VHost = "h", v }) }
 	for uri, want := range map[string]Endpoint{
-		DefaultURI:                         local,
+		"rabbitmq-stream://guest:guest@localhost:5552/%2f": local,
 		"rabbitmq-stream://":               local,
 		"rabbitmq-stream:///":              local,
 		"rabbitmq-stream://localhost/%2f":  local,
