@@ -29,7 +29,7 @@ type dispatcher interface {
 // newDispatcher returns the dispatcher for a session.
 func (r *run) newDispatcher(ctx context.Context) dispatcher {
 	switch {
-	case r.batch != nil:
+	case r.batchHandler != nil:
 		return newBatches(ctx, r)
 	case r.workers > 1:
 		return startWorkers(ctx, r)
