@@ -24,7 +24,7 @@ func TestFlow(t *testing.T) {
 			for range 10_000 {
 				switch {
 				case hand && rand.IntN(2) == 0:
-					f.finished()
+					f.returned()
 					hand = false
 				case !hand && len(queue) > 0 && rand.IntN(2) == 0:
 					f.taken(queue[0])
@@ -66,7 +66,7 @@ func TestFlowSlowHandler(t *testing.T) {
 	if f.arrived(1) {
 		t.Error("a chunk without credit was accepted")
 	}
-	if credit := f.finished() + f.taken(100_000); credit == 0 {
+	if credit := f.returned() + f.taken(100_000); credit == 0 {
 		t.Error("no credit when there is room and nothing to come")
 	}
 }
@@ -79,7 +79,7 @@ func TestFlowLargerThanLimit(t *testing.T) {
 	if credit := f.taken(40 << 20); credit != 0 {
 		t.Errorf("credit of %d beside 40 MiB", credit)
 	}
-	if credit := f.finished(); credit != 1 {
+	if credit := f.returned(); credit != 1 {
 		t.Errorf("credit of %d afterwards", credit)
 	}
 	f.arrived(1000) // a small one comes, and more of it may
@@ -95,7 +95,7 @@ func TestFlowGrowingChunks(t *testing.T) {
 	for range 100 {
 		f.arrived(100)
 		f.taken(100)
-		f.finished()
+		f.returned()
 	}
 	n := 0
 	for f.arrived(1 << 20) {
@@ -106,7 +106,7 @@ func TestFlowGrowingChunks(t *testing.T) {
 	}
 	for range n {
 		f.taken(1 << 20)
-		f.finished()
+		f.returned()
 	}
 	if got := f.granted; got != 1 {
 		t.Errorf("credit for %d more chunks of the limit's size, want 1", got)

@@ -112,7 +112,7 @@ func (m *placeModel) connect(behind int) {
 	if !m.place.Begun() {
 		m.begin(now)
 	} else {
-		m.place.Retry()
+		m.place.Resume()
 		if m.probe(node, now) {
 			m.forget()
 			return
