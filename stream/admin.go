@@ -15,7 +15,8 @@ import (
 // broker's default: the stream keeps everything, in segments of 500 MB.
 type StreamConfig struct {
 	// MaxBytes bounds the stream's size in bytes. Once the stream exceeds it,
-	// the broker removes whole segments from its beginning. Default 0: no bound.
+	// the broker removes whole segments from its beginning. Default 0: no
+	// bound.
 	MaxBytes int64
 	// MaxAge is the age at which the broker removes a whole segment. It is at
 	// least 1 s; fractions of a second are dropped. Default 0: no bound.
@@ -23,8 +24,9 @@ type StreamConfig struct {
 	// SegmentBytes is the size of a segment in bytes, at most 3 GB. Default 0:
 	// the broker's 500 MB.
 	SegmentBytes int64
-	// InitialClusterSize is the number of replicas. Default 0: what the broker's
-	// configuration says; if it says nothing, every node has a replica.
+	// InitialClusterSize is the number of replicas. Default 0: what the
+	// broker's configuration says; if it says nothing, every node has a
+	// replica.
 	InitialClusterSize int
 	// LeaderLocator places the leader: "client-local" or "balanced". Default
 	// "": what the broker's configuration says.
@@ -76,10 +78,11 @@ func (e *Env) DeclareStream(ctx context.Context, name string, cfg StreamConfig) 
 // DeleteStream deletes a stream with its messages and stored offsets and blocks
 // until the broker has answered. For a stream that does not exist it returns
 // [ErrStreamNotFound]. If the connection drops before the broker has answered,
-// DeleteStream asks once more, so this error can also mean that the first attempt
-// worked.
+// DeleteStream asks once more, so this error can also mean that the first
+// attempt worked.
 //
-// Other errors wrap [ErrAccessRefused] or [ErrClosed], or are those of [Connect].
+// Other errors wrap [ErrAccessRefused] or [ErrClosed], or are those of
+// [Connect].
 func (e *Env) DeleteStream(ctx context.Context, name string) error {
 	return e.ask(ctx, "delete stream", name, "", func(ctx context.Context, c *broker.Conn) error {
 		return c.Delete(ctx, name)
@@ -87,8 +90,8 @@ func (e *Env) DeleteStream(ctx context.Context, name string) error {
 }
 
 // Stats is the extent of a stream at one moment. Its offsets are those of
-// chunks, which are the batches of messages that the broker writes together. The
-// broker's own tracking entries take offsets too.
+// chunks, which are the batches of messages that the broker writes together.
+// The broker's own tracking entries take offsets too.
 type Stats struct {
 	// Empty is true for a stream to which nothing was ever written. The offsets
 	// then mean nothing.
@@ -113,10 +116,10 @@ func (e *Env) Stats(ctx context.Context, stream string) (Stats, error) {
 }
 
 // QueryOffset returns the offset that the broker has stored under a consumer's
-// name, whichever client stored it, and blocks until the broker has answered. By
-// the convention of this library, of rstream and of the Java client's examples,
-// that is the offset of the last handled message. If nothing is stored, the error
-// is [ErrNoOffset].
+// name, whichever client stored it, and blocks until the broker has answered.
+// By the convention of this library, of rstream and of the Java client's
+// examples, that is the offset of the last handled message. If nothing is
+// stored, the error is [ErrNoOffset].
 //
 // Other errors wrap [ErrInvalidConfig] or are those of [Env.Stats].
 func (e *Env) QueryOffset(ctx context.Context, consumer, stream string) (uint64, error) {
@@ -132,14 +135,14 @@ func (e *Env) QueryOffset(ctx context.Context, consumer, stream string) (uint64,
 	return offset, err
 }
 
-// StoreOffset stores an offset under a consumer's name. The broker never answers
-// a store, so StoreOffset reads the offset back and returns when the broker has
-// it. If it cannot be read back, the error is [ErrNotStored].
+// StoreOffset stores an offset under a consumer's name. The broker never
+// answers a store, so StoreOffset reads the offset back and returns when the
+// broker has it. If it cannot be read back, the error is [ErrNotStored].
 //
-// An offset below the stored one rewinds the consumer: its next run begins after
-// that offset. Stop the consumer before. A consumer that is running goes on where
-// it is, and its next store overwrites this one. So does its check of a store
-// that it sent in the two seconds before.
+// An offset below the stored one rewinds the consumer: its next run begins
+// after that offset. Stop the consumer before. A consumer that is running goes
+// on where it is, and its next store overwrites this one. So does its check of
+// a store that it sent in the two seconds before.
 //
 // Other errors wrap [ErrInvalidConfig] or are those of [Env.Stats].
 func (e *Env) StoreOffset(ctx context.Context, consumer, stream string, offset uint64) error {

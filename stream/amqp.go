@@ -8,10 +8,11 @@ import (
 	"github.com/Azure/go-amqp"
 )
 
-// This file encodes and decodes AMQP 1.0 messages. Our own code handles a message
-// that is one data section, as most are, and finds the body of any other. The rest
-// is go-amqp's codec. The official client has a copy of that codec, its package
-// amqp, which we do not use: it reads small negative integers as positive ones.
+// This file encodes and decodes AMQP 1.0 messages. Our own code handles a
+// message that is one data section, as most are, and finds the body of any
+// other. The rest is go-amqp's codec. The official client has a copy of that
+// codec, its package amqp, which we do not use: it reads small negative
+// integers as positive ones.
 
 // The codes of the sections. A section begins with the bytes 00 53 code (OASIS
 // AMQP 1.0, part 3, section 3.2).
@@ -100,8 +101,8 @@ func (m *Message) marshal() (b []byte, err error) {
 	return out.MarshalBinary()
 }
 
-// check rejects ids of types that the standard does not allow, because the codec
-// would send them.
+// check rejects ids of types that the standard does not allow, because the
+// codec would send them.
 func (p *Properties) check() error {
 	if p == nil {
 		return nil
@@ -241,8 +242,8 @@ func unmarshal(raw []byte) (m *amqp.Message, err error) {
 // three bytes, and a stack that overflows ends the process.
 const maxSections = 1 << 20
 
-// sizeOfSections returns the size in bytes of all sections except those of data.
-// ok is false for a message that is not AMQP 1.0.
+// sizeOfSections returns the size in bytes of all sections except those of
+// data. ok is false for a message that is not AMQP 1.0.
 func sizeOfSections(raw []byte) (n int, ok bool) {
 	for rest := raw; len(rest) > 0; {
 		code, value, _, ok := cutSection(rest)
@@ -258,8 +259,8 @@ func sizeOfSections(raw []byte) (n int, ok bool) {
 }
 
 // cutSection returns the code of the section at the front of b, and the size in
-// bytes of its value, which begins at b[3]. head is how many of these bytes come
-// before the value's content. ok is false if there is no whole section.
+// bytes of its value, which begins at b[3]. head is how many of these bytes
+// come before the value's content. ok is false if there is no whole section.
 func cutSection(b []byte) (code byte, size, head int, ok bool) {
 	if len(b) < 4 || b[0] != 0 || b[1] != 0x53 || b[2] < sectionHeader || b[2] > sectionFooter {
 		return 0, 0, 0, false
@@ -296,10 +297,10 @@ func plainBody(raw []byte) (body []byte, ok bool) {
 	return nil, false
 }
 
-// bodyOf finds the body without decoding the message. The body is the bytes of the
-// data section, of several data sections together, or of a value section that is a
-// string or binary. The body aliases raw. A message that is not AMQP 1.0 is its own
-// body, and ok is false.
+// bodyOf finds the body without decoding the message. The body is the bytes of
+// the data section, of several data sections together, or of a value section
+// that is a string or binary. The body aliases raw. A message that is not AMQP
+// 1.0 is its own body, and ok is false.
 func bodyOf(raw []byte) (body []byte, ok bool) {
 	found := false
 	for rest := raw; len(rest) > 0; {
@@ -332,9 +333,9 @@ func isBytes(constructor byte) bool {
 	return false
 }
 
-// valueSize returns the size in bytes of the AMQP value at the front of b (OASIS
-// AMQP 1.0, part 1, section 1.2). head is how many of them come before the value's
-// content. If b is too short or begins with no value, size is -1.
+// valueSize returns the size in bytes of the AMQP value at the front of b
+// (OASIS AMQP 1.0, part 1, section 1.2). head is how many of them come before
+// the value's content. If b is too short or begins with no value, size is -1.
 func valueSize(b []byte) (size, head int) {
 	if len(b) == 0 {
 		return -1, 0

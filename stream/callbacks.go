@@ -6,8 +6,8 @@ import (
 	"sync"
 )
 
-// callbacks calls the user's callbacks one after the other, on a goroutine of its
-// own. Adding one never blocks, so a slow callback delays no confirm.
+// callbacks calls the user's callbacks one after the other, on a goroutine of
+// its own. Adding one never blocks, so a slow callback delays no confirm.
 type callbacks struct {
 	mu      sync.Mutex
 	queue   []callback
@@ -16,8 +16,8 @@ type callbacks struct {
 	ended   chan struct{} // closed when the goroutine has ended
 }
 
-// callback is a call f(), or a call done(err) if f is nil. The second form spares
-// a closure for each message.
+// callback is a call f(), or a call done(err) if f is nil. The second form
+// spares a closure for each message.
 type callback struct {
 	f    func()
 	done func(error)
@@ -53,9 +53,10 @@ func (c *callbacks) poke() {
 	}
 }
 
-// drain waits under ctx until all callbacks have returned, and ends the goroutine.
-// If ctx ends first, drain returns an error, and the goroutine still makes the
-// calls that are left. A callback added after drain may not be called.
+// drain waits under ctx until all callbacks have returned, and ends the
+// goroutine. If ctx ends first, drain returns an error, and the goroutine still
+// makes the calls that are left. A callback added after drain may not be
+// called.
 func (c *callbacks) drain(ctx context.Context) error {
 	c.mu.Lock()
 	c.closing = true

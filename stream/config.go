@@ -27,9 +27,9 @@ type Config struct {
 	// host. Default: the system's certificate authorities, TLS 1.2 or newer.
 	TLS *tls.Config
 
-	// Logger gets a line for each connection that is lost or made again, for each
-	// failure of a handler that is tried again or settled, and for each store
-	// that failed. It never gets a password. Default: nothing is logged.
+	// Logger gets a line for each connection that is lost or made again, for
+	// each failure of a handler that is tried again or settled, and for each
+	// store that failed. It never gets a password. Default: nothing is logged.
 	Logger *slog.Logger
 
 	// Resolve maps a node's advertised address to one that this client can
@@ -39,18 +39,18 @@ type Config struct {
 	// Several goroutines may call Resolve at a time, and it must not block.
 	//
 	// The node that answers must be the one that was asked for. Behind a load
-	// balancer another one may answer; the Env then dials again. A consumer dials
-	// 20 times before it counts the node as unreachable. Default nil: the
+	// balancer another one may answer; the Env then dials again. A consumer
+	// dials 20 times before it counts the node as unreachable. Default nil: the
 	// advertised address.
 	Resolve func(host string, port int) (string, int)
 
-	// DialTimeout bounds one attempt to connect, the login included. Below 3.5 s
-	// a refused login looks like a silent broker, because RabbitMQ delays that
-	// answer by 3 s. Default 4.5 s.
+	// DialTimeout bounds one attempt to connect, the login included. Below 3.5
+	// s a refused login looks like a silent broker, because RabbitMQ delays
+	// that answer by 3 s. Default 4.5 s.
 	//
 	// A consumer that joins an open connection first asks whether the peer
-	// answers. If there is no answer within DialTimeout, and within 5 s at most,
-	// the consumer makes a new connection.
+	// answers. If there is no answer within DialTimeout, and within 5 s at
+	// most, the consumer makes a new connection.
 	DialTimeout time.Duration
 
 	// Heartbeat is the interval at which both sides show that they are alive. A
@@ -63,11 +63,11 @@ type Config struct {
 	Backoff Backoff
 
 	// OnState gets each change of a consumer or producer; see [State]. The Env
-	// calls it on a goroutine of its own, for one change at a time, in the order
-	// of the changes. A slow callback delays only the changes behind it, which
-	// are kept. Env.Close waits for it, for [CloseTimeout] at most, so the
-	// callback must not call Env.Close. A panic ends the process. Default nil:
-	// no callback.
+	// calls it on a goroutine of its own, for one change at a time, in the
+	// order of the changes. A slow callback delays only the changes behind it,
+	// which are kept. Env.Close waits for it, for [CloseTimeout] at most, so
+	// the callback must not call Env.Close. A panic ends the process. Default
+	// nil: no callback.
 	OnState func(StateChange)
 }
 
@@ -125,7 +125,8 @@ func (c Config) withDefaults() (Config, []broker.Endpoint, error) {
 	return c, endpoints, err
 }
 
-// brokerOptions returns the part of the configuration that internal/broker needs.
+// brokerOptions returns the part of the configuration that internal/broker
+// needs.
 func (c Config) brokerOptions() broker.Options {
 	return broker.Options{TLS: c.TLS, Resolve: c.Resolve, DialTimeout: c.DialTimeout, Heartbeat: c.Heartbeat}
 }

@@ -8,13 +8,13 @@ import (
 	"sync"
 )
 
-// Handler handles one message. It runs on the goroutine that called Run, for one
-// message at a time, in the order of the stream. With ConsumerConfig.Workers it
-// runs on several goroutines at a time.
+// Handler handles one message. It runs on the goroutine that called Run, for
+// one message at a time, in the order of the stream. With
+// ConsumerConfig.Workers it runs on several goroutines at a time.
 //
 // If the handler returns nil, the message is handled, and its offset may be
-// stored. An error ends the run, unless ConsumerConfig.OnError says otherwise. A
-// panic counts as an error, with its stack.
+// stored. An error ends the run, unless ConsumerConfig.OnError says otherwise.
+// A panic counts as an error, with its stack.
 //
 // ctx ends with the context of Run, with Env.Close, and with Workers also when
 // another worker's failure ends the run. It does not end with a connection. Run
@@ -32,8 +32,8 @@ type Consumer struct {
 	run *run // nil while not running
 }
 
-// NewConsumer checks the configuration and returns a consumer. It does no I/O, so
-// Run reports a stream that does not exist. Errors wrap [ErrInvalidConfig].
+// NewConsumer checks the configuration and returns a consumer. It does no I/O,
+// so Run reports a stream that does not exist. Errors wrap [ErrInvalidConfig].
 func (e *Env) NewConsumer(stream string, cfg ConsumerConfig) (*Consumer, error) {
 	cfg, err := cfg.withDefaults(stream)
 	if nameErr := checkStream(stream); nameErr != nil {
@@ -45,20 +45,20 @@ func (e *Env) NewConsumer(stream string, cfg ConsumerConfig) (*Consumer, error) 
 	return &Consumer{env: e, stream: stream, cfg: cfg}, nil
 }
 
-// Run reads the stream and calls h for each message. It blocks until ctx ends, h
-// fails, the Env is closed, or something happens that trying again cannot mend. A
-// Consumer has one run at a time, and can run again.
+// Run reads the stream and calls h for each message. It blocks until ctx ends,
+// h fails, the Env is closed, or something happens that trying again cannot
+// mend. A Consumer has one run at a time, and can run again.
 //
 // Run survives a lost connection, a broker that restarts or stays away for
-// however long, and a leader that moves: it connects again by itself and goes on
-// at the first message not handled. One run handles no message twice. If the
+// however long, and a leader that moves: it connects again by itself and goes
+// on at the first message not handled. One run handles no message twice. If the
 // stream is deleted and created again meanwhile, Run starts over in the new
 // stream; see [StateStreamRecreated].
 //
 // Before it returns, Run stores the last mark and reads it back, except with
-// StorePolicy.Manual. That takes [CloseTimeout] at most, and as long again if the
-// connection is lost meanwhile. If the mark cannot be stored, the error wraps
-// [ErrNotStored] as well. No handler runs after Run has returned.
+// StorePolicy.Manual. That takes [CloseTimeout] at most, and as long again if
+// the connection is lost meanwhile. If the mark cannot be stored, the error
+// wraps [ErrNotStored] as well. No handler runs after Run has returned.
 //
 // Run never returns nil. The error wraps one of these:
 //
@@ -70,8 +70,8 @@ func (e *Env) NewConsumer(stream string, cfg ConsumerConfig) (*Consumer, error) 
 //   - [ErrMalformed], if a chunk cannot be decoded
 //   - [ErrOffsetStore]
 //   - [ErrAuthentication], [ErrVirtualHost], [ErrAccessRefused] or [ErrTLS]
-//   - [ErrInvalidConfig], if Config.Resolve returns no address, or if the stored
-//     offset is the largest number there is
+//   - [ErrInvalidConfig], if Config.Resolve returns no address, or if the
+//     stored offset is the largest number there is
 //
 // If the stream was deleted and created again before the last mark was stored,
 // the error wraps [ErrStreamRecreated] together with ErrNotStored.
@@ -79,12 +79,12 @@ func (c *Consumer) Run(ctx context.Context, h Handler) error {
 	return c.consume(ctx, func(r *run) { r.handler, r.workers = h, c.cfg.Workers })
 }
 
-// All is [Consumer.Run] as an iterator. The loop's body runs on the goroutine of
-// the loop. A message is handled when the loop asks for the next one; a message
-// at which the loop ends by break or return is not. The last pair has a nil
-// Delivery and Run's error. After a break there is no such pair, so the loop does
-// not see whether the last mark was stored; call [Consumer.Commit] before the
-// break to be sure of it. Where Workers is 2 or more, the error is
+// All is [Consumer.Run] as an iterator. The loop's body runs on the goroutine
+// of the loop. A message is handled when the loop asks for the next one; a
+// message at which the loop ends by break or return is not. The last pair has a
+// nil Delivery and Run's error. After a break there is no such pair, so the
+// loop does not see whether the last mark was stored; call [Consumer.Commit]
+// before the break to be sure of it. Where Workers is 2 or more, the error is
 // [ErrInvalidConfig].
 //
 //	for d, err := range consumer.All(ctx) {
@@ -118,18 +118,18 @@ var errLoopLeft = errors.New("the loop was left")
 
 // Commit stores the mark and returns once it has read the mark back from the
 // broker, or once OffsetStore.Save has returned. The mark is the offset of the
-// last handled message; with Workers, of the last message before which everything
-// is handled. If this run has handled nothing, Commit returns nil.
+// last handled message; with Workers, of the last message before which
+// everything is handled. If this run has handled nothing, Commit returns nil.
 //
-// Any goroutine may call Commit. So may the handler, but the message that it has
-// in hand does not count as handled. While the consumer connects again, Commit
-// waits under ctx.
+// Any goroutine may call Commit. So may the handler, but the message that it
+// has in hand does not count as handled. While the consumer connects again,
+// Commit waits under ctx.
 //
 // Errors wrap [ErrNoName], [ErrNotRunning], [ErrNotStored] or [ErrOffsetStore],
-// or are the context's. If the connection is lost or the stream moves meanwhile,
-// the error wraps [ErrUnreachable] or [ErrStreamUnavailable]. The consumer then
-// stores the mark again on its next connection, except with StorePolicy.Manual,
-// where the caller calls Commit again.
+// or are the context's. If the connection is lost or the stream moves
+// meanwhile, the error wraps [ErrUnreachable] or [ErrStreamUnavailable]. The
+// consumer then stores the mark again on its next connection, except with
+// StorePolicy.Manual, where the caller calls Commit again.
 func (c *Consumer) Commit(ctx context.Context) error {
 	const op = "commit offset on stream"
 	if c.cfg.Name == "" {

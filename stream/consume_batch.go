@@ -8,27 +8,29 @@ import (
 	"github.com/tidemark-go/tidemark/internal/wire"
 )
 
-// BatchHandler handles several messages as one step, such as a bulk insert. If it
-// returns nil, all of them are handled; if it returns an error, none is. A panic
-// counts as an error, with its stack. The handler may keep the slice. It runs on
-// the goroutine that called RunBatch, for one batch at a time, in the order of
-// the stream.
+// BatchHandler handles several messages as one step, such as a bulk insert. If
+// it returns nil, all of them are handled; if it returns an error, none is. A
+// panic counts as an error, with its stack. The handler may keep the slice. It
+// runs on the goroutine that called RunBatch, for one batch at a time, in the
+// order of the stream.
 //
-// ctx ends with the context of RunBatch and with Env.Close. RunBatch waits until
-// the handler has returned; if it then returns nil, its messages count as handled.
+// ctx ends with the context of RunBatch and with Env.Close. RunBatch waits
+// until the handler has returned; if it then returns nil, its messages count as
+// handled.
 type BatchHandler func(ctx context.Context, batch []Delivery) error
 
 // RunBatch is [Consumer.Run] with batches. A batch has ConsumerConfig.BatchSize
 // messages. It has fewer if ConsumerConfig.BatchWait has passed since its first
 // message came, or if the connection is lost. It is never empty. Messages that
-// wait for a batch when ctx ends are not handled. The consumer stores the offset
-// as StorePolicy says, which counts messages, and never stores an offset in the
-// middle of a batch.
+// wait for a batch when ctx ends are not handled. The consumer stores the
+// offset as StorePolicy says, which counts messages, and never stores an offset
+// in the middle of a batch.
 //
-// In addition to what Run holds in memory, RunBatch holds the messages of a batch,
-// with the memory that they share with others (see [Delivery]).
+// In addition to what Run holds in memory, RunBatch holds the messages of a
+// batch, with the memory that they share with others (see [Delivery]).
 //
-// The errors are those of Run, and [ErrInvalidConfig] where Workers is 2 or more.
+// The errors are those of Run, and [ErrInvalidConfig] where Workers is 2 or
+// more.
 func (c *Consumer) RunBatch(ctx context.Context, h BatchHandler) error {
 	if err := c.checkOneAtATime("RunBatch"); err != nil {
 		return err
@@ -87,8 +89,8 @@ func (b *batches) dispatch(chunk *wire.Chunk, d *decoder) error {
 }
 
 // flushOverdue flushes if the pending messages have waited long enough. receive
-// prefers a chunk to flushDue, so while chunks keep coming only this looks at the
-// timer.
+// prefers a chunk to flushDue, so while chunks keep coming only this looks at
+// the timer.
 func (b *batches) flushOverdue() error {
 	select {
 	case <-b.flushDue():
@@ -98,7 +100,8 @@ func (b *batches) flushOverdue() error {
 	}
 }
 
-// flush calls the handler for the pending messages and moves the mark over them.
+// flush calls the handler for the pending messages and moves the mark over
+// them.
 func (b *batches) flush() error {
 	b.stopTimer()
 	batch := b.pending
@@ -126,9 +129,9 @@ func (b *batches) stopTimer() {
 	}
 }
 
-// end flushes what is pending if the session ended with its connection. If it did
-// not, a batch that takes longer to fill than connections last would never be
-// handled.
+// end flushes what is pending if the session ended with its connection. If it
+// did not, a batch that takes longer to fill than connections last would never
+// be handled.
 func (b *batches) end(err error) error {
 	if b.ctx.Err() == nil && !isFatal(err) && !endedByHandler(err) {
 		if failed := b.flush(); failed != nil {

@@ -16,8 +16,9 @@ type ConsumerConfig struct {
 	Name string
 	// Start says where to begin. Default: Stored(First()).
 	Start Start
-	// Store says when the consumer stores the offset. Default: after each message
-	// while traffic is slow, and every 100 ms in a burst; see [StorePolicy].
+	// Store says when the consumer stores the offset. Default: after each
+	// message while traffic is slow, and every 100 ms in a burst; see
+	// [StorePolicy].
 	Store StorePolicy
 
 	// OffsetStore keeps the offset in place of the broker. It needs Name.
@@ -26,35 +27,37 @@ type ConsumerConfig struct {
 	// OnError says what happens when a handler fails. Default: the run ends.
 	OnError ErrorPolicy
 
-	// Workers is the number of goroutines on which Run calls the handler, 10,000
-	// at most. The mark is then the offset of the last message up to which, in
-	// the order of the stream, every message is handled. Messages above the mark
-	// that are handled come again after a crash, but not after a reconnect. With
-	// StorePolicy.Every only the worker that has moved the mark waits for the
-	// store. Default 0: one message at a time, on the goroutine that called Run;
-	// 1 means the same.
+	// Workers is the number of goroutines on which Run calls the handler,
+	// 10,000 at most. The mark is then the offset of the last message up to
+	// which, in the order of the stream, every message is handled. Messages
+	// above the mark that are handled come again after a crash, but not after a
+	// reconnect. With StorePolicy.Every only the worker that has moved the mark
+	// waits for the store. Default 0: one message at a time, on the goroutine
+	// that called Run; 1 means the same.
 	//
 	// The workers run ahead of the first message that is not handled until the
-	// chunks from its own to the newest have MaxBuffered bytes, and at least
-	// 2 * Workers messages from it on are in hand. Then they take no further chunk.
+	// chunks from its own to the newest have MaxBuffered bytes, and at least 2
+	// * Workers messages from it on are in hand. Then they take no further
+	// chunk.
 	Workers int
 	// KeyOf makes the workers handle messages with the same key one at a time,
 	// in the order of the stream. The empty key is a key like any other. KeyOf
 	// runs on the goroutine that called Run, before any handler of the message,
-	// and must not block. A panic ends the run with a [*HandlerError]. KeyOf needs
-	// 2 Workers or more. Default nil: messages have no order among the workers.
+	// and must not block. A panic ends the run with a [*HandlerError]. KeyOf
+	// needs 2 Workers or more. Default nil: messages have no order among the
+	// workers.
 	KeyOf func(*Delivery) string
 
-	// MaxBuffered bounds the bytes of the chunks that are on their way, wait, or
-	// are being handled. It counts bytes as they come, so compressed ones count
-	// compressed. Default 8 MiB, at most 1 GiB.
+	// MaxBuffered bounds the bytes of the chunks that are on their way, wait,
+	// or are being handled. It counts bytes as they come, so compressed ones
+	// count compressed. Default 8 MiB, at most 1 GiB.
 	//
-	// The broker sends whole chunks, and the consumer learns a chunk's size only
-	// when the chunk comes. It therefore asks for n chunks at a time, where n is
-	// MaxBuffered divided by the typical size of recent chunks, at least 1 and at
-	// most 32. If chunks of a larger size L follow, it holds up to n * L bytes
-	// until it has handled them. After that it holds a chunk that is larger than
-	// MaxBuffered alone.
+	// The broker sends whole chunks, and the consumer learns a chunk's size
+	// only when the chunk comes. It therefore asks for n chunks at a time,
+	// where n is MaxBuffered divided by the typical size of recent chunks, at
+	// least 1 and at most 32. If chunks of a larger size L follow, it holds up
+	// to n * L bytes until it has handled them. After that it holds a chunk
+	// that is larger than MaxBuffered alone.
 	//
 	// In addition the consumer holds copies of the messages that are being
 	// handled: up to 256 of them, and with Workers up to another MaxBuffered.

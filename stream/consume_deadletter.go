@@ -26,8 +26,8 @@ const (
 	DeadLetterTimestamp = "x-tidemark-timestamp" // timestamp: that of its chunk
 )
 
-// maxReason is how many bytes DeadLetterReason has at most. The text of an error
-// may include a stack.
+// maxReason is how many bytes DeadLetterReason has at most. The text of an
+// error may include a stack.
 const maxReason = 4 << 10
 
 // deadLetters publishes the messages of a run whose attempts have failed. It
@@ -39,8 +39,8 @@ type deadLetters struct {
 	producer *Producer
 }
 
-// publish returns when the broker has confirmed the messages. While the stream is
-// unreachable it waits, until ctx ends.
+// publish returns when the broker has confirmed the messages. While the stream
+// is unreachable it waits, until ctx ends.
 func (l *deadLetters) publish(ctx context.Context, h *HandlerError, failed []Delivery) error {
 	p, err := l.connect(ctx)
 	if err != nil {
@@ -79,8 +79,8 @@ func (l *deadLetters) connect(ctx context.Context) (*Producer, error) {
 	return l.producer, nil
 }
 
-// check returns an error if the dead-letter stream does not exist. A run calls it
-// when it begins, so that the mistake does not show first at night.
+// check returns an error if the dead-letter stream does not exist. A run calls
+// it when it begins, so that the mistake does not show first at night.
 func (l *deadLetters) check(ctx context.Context, lease *broker.Lease) error {
 	to := l.run.consumer.cfg.OnError.DeadLetter
 	if to == "" {
@@ -103,8 +103,8 @@ func (l *deadLetters) closeProducer() {
 	_ = l.producer.Close(ctx)
 }
 
-// letter returns a failed message, in AMQP 1.0, with the reason and the origin in
-// its application properties.
+// letter returns a failed message, in AMQP 1.0, with the reason and the origin
+// in its application properties.
 func letter(d *Delivery, h *HandlerError, consumer string) ([]byte, error) {
 	props := map[string]any{}
 	before, after, ok := splitAtProperties(d.Raw())

@@ -25,8 +25,8 @@ const (
 // decoder returns the messages of one chunk, whose checksum was verified, in
 // blocks. It copies and decodes a block when it is asked for. Nothing that it
 // returns aliases the chunk (see ring). It works in blocks because a chunk may
-// have thousands of messages, and the garbage collector would look through all of
-// them.
+// have thousands of messages, and the garbage collector would look through all
+// of them.
 type decoder struct {
 	stream    string
 	timestamp time.Time
@@ -47,8 +47,8 @@ func decode(stream string, chunk *wire.Chunk, from uint64) *decoder {
 }
 
 // block returns the next messages, at most n. It returns none at the end of the
-// chunk. Where the chunk cannot be decoded any further, block sets err and returns
-// what comes before that.
+// chunk. Where the chunk cannot be decoded any further, block sets err and
+// returns what comes before that.
 func (d *decoder) block(n int) []Delivery {
 	// The announced count may be a lie, so it sizes a small list only.
 	return d.fill(make([]Delivery, 0, d.announced(min(n, maxRoom))), n)
@@ -77,7 +77,8 @@ func (d *decoder) fill(list []Delivery, n int) []Delivery {
 	return list
 }
 
-// next returns the next message, still encoded. At a sub-batch it opens it first.
+// next returns the next message, still encoded. At a sub-batch it opens it
+// first.
 func (d *decoder) next() (offset uint64, raw []byte, ok bool) {
 	for d.subBatchCount == 0 {
 		var entry wire.Entry
@@ -107,16 +108,16 @@ func (d *decoder) next() (offset uint64, raw []byte, ok bool) {
 func (d *decoder) unread() bool { return d.announced(1) > 0 && d.err == nil }
 
 // announced returns how many further messages the chunk announces, and limit at
-// most. The chunk's count may be the largest int of a 32-bit system, so announced
-// bounds both counts before it adds them.
+// most. The chunk's count may be the largest int of a 32-bit system, so
+// announced bounds both counts before it adds them.
 func (d *decoder) announced(limit int) int {
 	return min(limit, min(limit, d.subBatchCount)+min(limit, d.entries.Records()))
 }
 
 const (
-	// blockSize is how many messages are decoded at a time, and copySize how many
-	// bytes are copied out of a chunk at a time. The runtime allocates both sizes
-	// without waste, and does not treat them as large objects.
+	// blockSize is how many messages are decoded at a time, and copySize how
+	// many bytes are copied out of a chunk at a time. The runtime allocates
+	// both sizes without waste, and does not treat them as large objects.
 	blockSize = 256
 	copySize  = 28 << 10
 	// maxRoom bounds the length of a list that block allocates by the announced
@@ -144,8 +145,8 @@ func (d *decoder) open(entry *wire.Entry, offset uint64) error {
 	return nil
 }
 
-// add appends a message to a list. It fills the Delivery in place, because a copy
-// of a Delivery costs more than everything else here.
+// add appends a message to a list. It fills the Delivery in place, because a
+// copy of a Delivery costs more than everything else here.
 func (d *decoder) add(list []Delivery, offset uint64, raw []byte) []Delivery {
 	n := len(list)
 	if n < cap(list) {
@@ -176,8 +177,8 @@ func (d *decoder) sections(raw []byte) *sections {
 	return s
 }
 
-// decompress returns a sub-batch's records. It allocates by what it finds, not by
-// the announced size, and fails if the two differ.
+// decompress returns a sub-batch's records. It allocates by what it finds, not
+// by the announced size, and fails if the two differ.
 func decompress(entry *wire.Entry) ([]byte, error) {
 	if entry.Compression == wire.CompressionNone {
 		return entry.Body, nil
@@ -202,8 +203,8 @@ func decompress(entry *wire.Entry) ([]byte, error) {
 	return out, nil
 }
 
-// zstdDecoders keeps decoders, which are expensive to make. With a concurrency of
-// 1 they start no goroutines.
+// zstdDecoders keeps decoders, which are expensive to make. With a concurrency
+// of 1 they start no goroutines.
 var zstdDecoders = sync.Pool{New: func() any {
 	z, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(maxSubBatch))
 	if err != nil {

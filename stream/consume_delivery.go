@@ -7,12 +7,13 @@ import (
 )
 
 // Delivery is a message as a consumer gets it. The handler may keep it. A
-// Delivery that is kept also keeps the memory that it shares with its neighbours:
-// a block of up to 256 messages, its batch, or its sub-batch. A change of Body may
-// change Raw and a dead letter of the same message, and changes no other message.
+// Delivery that is kept also keeps the memory that it shares with its
+// neighbours: a block of up to 256 messages, its batch, or its sub-batch. A
+// change of Body may change Raw and a dead letter of the same message, and
+// changes no other message.
 //
-// The methods decode the message's other sections when they are called. They are
-// not safe for concurrent use on one Delivery.
+// The methods decode the message's other sections when they are called. They
+// are not safe for concurrent use on one Delivery.
 type Delivery struct {
 	// Stream is the stream that the message was read from.
 	Stream string
@@ -56,7 +57,8 @@ func (d *Delivery) decode() (*amqp.Message, error) {
 }
 
 // Raw returns the message as it was published, in AMQP 1.0 or whatever its
-// producer sent. The caller must not change it, because Body may be a part of it.
+// producer sent. The caller must not change it, because Body may be a part of
+// it.
 func (d *Delivery) Raw() []byte {
 	if d.sections == nil {
 		return appendData(nil, d.Body)
@@ -64,8 +66,8 @@ func (d *Delivery) Raw() []byte {
 	return d.sections.raw
 }
 
-// Properties returns the standard properties, or nil if the message has none. For
-// a message that is not AMQP 1.0 it returns [ErrMalformed].
+// Properties returns the standard properties, or nil if the message has none.
+// For a message that is not AMQP 1.0 it returns [ErrMalformed].
 func (d *Delivery) Properties() (*Properties, error) {
 	m, err := d.decode()
 	if err != nil || m.Properties == nil {
@@ -85,8 +87,8 @@ func (d *Delivery) ApplicationProperties() (map[string]any, error) {
 	return mapMap(m.ApplicationProperties, valueIn), nil
 }
 
-// Annotations returns the message annotations, or nil if the message has none. A
-// message that was published over AMQP 0.9.1 has x-exchange and x-routing-key
+// Annotations returns the message annotations, or nil if the message has none.
+// A message that was published over AMQP 0.9.1 has x-exchange and x-routing-key
 // among them. For a message that is not AMQP 1.0 it returns [ErrMalformed].
 func (d *Delivery) Annotations() (map[string]any, error) {
 	m, err := d.decode()
@@ -96,8 +98,8 @@ func (d *Delivery) Annotations() (map[string]any, error) {
 	return annotationsIn(m.Annotations), nil
 }
 
-// DeliveryAnnotations returns the delivery annotations, or nil if the message has
-// none. For a message that is not AMQP 1.0 it returns [ErrMalformed].
+// DeliveryAnnotations returns the delivery annotations, or nil if the message
+// has none. For a message that is not AMQP 1.0 it returns [ErrMalformed].
 func (d *Delivery) DeliveryAnnotations() (map[string]any, error) {
 	m, err := d.decode()
 	if err != nil {
@@ -127,8 +129,8 @@ func (d *Delivery) Header() (*Header, error) {
 	return &h, nil
 }
 
-// Value returns the content of an AMQP value section, or nil if the body is data.
-// For a message that is not AMQP 1.0 it returns [ErrMalformed].
+// Value returns the content of an AMQP value section, or nil if the body is
+// data. For a message that is not AMQP 1.0 it returns [ErrMalformed].
 func (d *Delivery) Value() (any, error) {
 	m, err := d.decode()
 	if err != nil {

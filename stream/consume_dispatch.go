@@ -10,9 +10,9 @@ import (
 // dispatcher hands the messages of one session to the handler. Run's goroutine
 // calls its methods. An error of dispatch or flush ends the session.
 type dispatcher interface {
-	// context returns a context that ends when the session has to: with the run,
-	// or when a handler's failure was not settled. Its cause is the session's
-	// error.
+	// context returns a context that ends when the session has to: with the
+	// run, or when a handler's failure was not settled. Its cause is the
+	// session's error.
 	context() context.Context
 	// dispatch handles the messages of a chunk, or queues them, as far as they
 	// can be decoded. It blocks while the session holds as much as it may.

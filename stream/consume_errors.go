@@ -10,26 +10,26 @@ import (
 
 // ErrorPolicy says what happens when a handler returns an error or panics: the
 // consumer calls it again, then settles the failure by Skip or DeadLetter, or
-// ends the run. A failed message is settled when a further attempt succeeds, when
-// it is skipped, or when the broker has confirmed it in the dead-letter stream.
-// The mark does not pass the message before that.
+// ends the run. A failed message is settled when a further attempt succeeds,
+// when it is skipped, or when the broker has confirmed it in the dead-letter
+// stream. The mark does not pass the message before that.
 //
-// The zero value ends the run with the first error. Once ctx has ended or the Env
-// is closed, failures are not settled, and the message comes again in the next
-// run.
+// The zero value ends the run with the first error. Once ctx has ended or the
+// Env is closed, failures are not settled, and the message comes again in the
+// next run.
 //
-// Run and RunBatch follow the policy. All does not, because a loop's body cannot
-// be called again. RunBatch calls the handler again for the whole batch, and
-// skips it or sends it to the dead-letter stream as a whole.
+// Run and RunBatch follow the policy. All does not, because a loop's body
+// cannot be called again. RunBatch calls the handler again for the whole batch,
+// and skips it or sends it to the dead-letter stream as a whole.
 type ErrorPolicy struct {
 	// Attempts is the number of times that the handler is called for a message,
-	// the first time included. Meanwhile the messages behind it wait. With Workers
-	// those with its key wait, and sooner or later all; see
+	// the first time included. Meanwhile the messages behind it wait. With
+	// Workers those with its key wait, and sooner or later all; see
 	// ConsumerConfig.Workers. [RetryForever] sets no limit. Default 0: once, as
 	// with 1.
 	Attempts int
-	// Backoff paces the attempts: about Min before the second one, twice as long
-	// before each further one, up to Max. Default: from 100 ms to 30 s.
+	// Backoff paces the attempts: about Min before the second one, twice as
+	// long before each further one, up to Max. Default: from 100 ms to 30 s.
 	Backoff Backoff
 
 	// Skip passes over a message whose attempts have failed, with a line in the
@@ -38,10 +38,10 @@ type ErrorPolicy struct {
 	// DeadLetter names a stream to which the consumer publishes a message whose
 	// attempts have failed; see [DeadLetterReason] for what it adds. The stream
 	// must exist: otherwise Run ends at once with [ErrStreamNotFound]. The
-	// consumer goes on when the broker has confirmed the message. A crash before
-	// the mark is stored may publish it twice. If the message cannot be published,
-	// the run ends with a [*HandlerError] that wraps the reason. DeadLetter
-	// excludes Skip. Default "": no stream.
+	// consumer goes on when the broker has confirmed the message. A crash
+	// before the mark is stored may publish it twice. If the message cannot be
+	// published, the run ends with a [*HandlerError] that wraps the reason.
+	// DeadLetter excludes Skip. Default "": no stream.
 	DeadLetter string
 }
 
@@ -81,7 +81,8 @@ func (p ErrorPolicy) withDefaults(stream string) (ErrorPolicy, error) {
 	return p, nil
 }
 
-// allows reports whether the handler may be called once more after so many calls.
+// allows reports whether the handler may be called once more after so many
+// calls.
 func (p ErrorPolicy) allows(attempts int) bool {
 	return p.Attempts == RetryForever || attempts < p.Attempts
 }

@@ -2,14 +2,15 @@ package stream
 
 import "github.com/tidemark-go/tidemark/internal/broker"
 
-// flow decides how much credit a subscription gives. A chunk is granted when flow
-// gives credit for it, then waits in the subscription's queue, and then is the
-// current one, which the dispatcher takes apart. flow keeps the bytes of all three
-// together at about limit. Credit counts chunks, and a chunk's size is known only
-// when it comes, so flow estimates it by recent ones.
+// flow decides how much credit a subscription gives. A chunk is granted when
+// flow gives credit for it, then waits in the subscription's queue, and then is
+// the current one, which the dispatcher takes apart. flow keeps the bytes of
+// all three together at about limit. Credit counts chunks, and a chunk's size
+// is known only when it comes, so flow estimates it by recent ones.
 //
 // While the current chunk is smaller than limit, flow grants at least one more.
-// While it is larger, flow grants none. flow is pure: no I/O, no clock, no lock.
+// While it is larger, flow grants none. flow is pure: no I/O, no clock, no
+// lock.
 type flow struct {
 	limit        int // bytes
 	granted      int // chunks that are granted and have not come
@@ -19,16 +20,17 @@ type flow struct {
 	typicalBytes int // estimated size of the next chunk; 0: none has come yet
 }
 
-// newFlow returns the flow of a subscription that has asked for its first chunks.
+// newFlow returns the flow of a subscription that has asked for its first
+// chunks.
 func newFlow(limit int) flow { return flow{limit: limit, granted: broker.FirstCredit} }
 
 // maxChunks bounds how many chunks are granted or wait. If chunks grow, as many
 // large ones may come before flow knows.
 const maxChunks = 32
 
-// arrived counts a chunk of n bytes that has come. It returns false if there was
-// no credit for it. The estimate takes over half of a growth at once, and an
-// eighth of a decrease.
+// arrived counts a chunk of n bytes that has come. It returns false if there
+// was no credit for it. The estimate takes over half of a growth at once, and
+// an eighth of a decrease.
 func (f *flow) arrived(n int) bool {
 	if f.granted == 0 {
 		return false
@@ -47,8 +49,8 @@ func (f *flow) arrived(n int) bool {
 	return true
 }
 
-// taken makes the first waiting chunk, of n bytes, the current one. It returns the
-// credit to give now.
+// taken makes the first waiting chunk, of n bytes, the current one. It returns
+// the credit to give now.
 func (f *flow) taken(n int) (credit int) {
 	f.waiting--
 	f.currentBytes = n

@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// TestFlow: whatever the sizes, the broker never runs dry for good, what is held
-// stays near the limit, and there are never too many chunks.
+// TestFlow: whatever the sizes, the broker never runs dry for good, what is
+// held stays near the limit, and there are never too many chunks.
 func TestFlow(t *testing.T) {
 	const limit = 4 << 20
 	for name, size := range map[string]func() int{
@@ -88,8 +88,8 @@ func TestFlowLargerThanLimit(t *testing.T) {
 	}
 }
 
-// TestFlowGrowingChunks: large chunks after small ones cost at most maxChunks of
-// them, once.
+// TestFlowGrowingChunks: large chunks after small ones cost at most maxChunks
+// of them, once.
 func TestFlowGrowingChunks(t *testing.T) {
 	f := newFlow(1 << 20)
 	for range 100 {

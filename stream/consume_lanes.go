@@ -7,9 +7,10 @@ type job struct {
 	key    string // from KeyOf
 }
 
-// lanes is the queue of the workers. Without keys it is first in, first out. With
-// keys, one message of a key is ready or with a worker at a time, and the others
-// of that key wait behind it, in order. It is pure: no I/O, no clock, no lock.
+// lanes is the queue of the workers. Without keys it is first in, first out.
+// With keys, one message of a key is ready or with a worker at a time, and the
+// others of that key wait behind it, in order. It is pure: no I/O, no clock, no
+// lock.
 type lanes struct {
 	byKey bool
 	ready []job // ready[head] is the next one
@@ -37,8 +38,8 @@ func (l *lanes) push(j job) {
 	l.ready = append(l.ready, j)
 }
 
-// pop removes and returns the next message that is ready. ok is false if there is
-// none.
+// pop removes and returns the next message that is ready. ok is false if there
+// is none.
 func (l *lanes) pop() (j job, ok bool) {
 	if l.head == len(l.ready) {
 		return j, false

@@ -9,7 +9,8 @@ import (
 )
 
 // storeLast has the session's storer store the last mark and read it back. It
-// waits for CloseTimeout and not under the run's context, which has usually ended.
+// waits for CloseTimeout and not under the run's context, which has usually
+// ended.
 func (r *run) storeLast() error {
 	ctx, cancel := context.WithTimeout(context.Background(), CloseTimeout)
 	defer cancel()
@@ -88,8 +89,8 @@ func (r *run) storeWithoutSession(ctx context.Context, offset uint64) error {
 }
 
 // checkSameStream returns an error unless the subscription's node has the chunk
-// with the last handled message, or a chunk behind it. In a new stream of the same
-// name the mark would make the next run skip messages.
+// with the last handled message, or a chunk behind it. In a new stream of the
+// same name the mark would make the next run skip messages.
 func (r *run) checkSameStream(ctx context.Context, s *subscription) error {
 	resume := r.place.ResumeChunk()
 	chunk, err := s.peek(ctx, wire.OffsetSpec{Type: wire.OffsetAt, Value: resume.First})

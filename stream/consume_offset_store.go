@@ -5,9 +5,9 @@ import (
 	"fmt"
 )
 
-// OffsetStore keeps offsets in a place of the service's own, such as the database
-// that its handlers write to. With ConsumerConfig.OffsetStore the broker stores
-// nothing for the consumer, and Env.QueryOffset finds nothing.
+// OffsetStore keeps offsets in a place of the service's own, such as the
+// database that its handlers write to. With ConsumerConfig.OffsetStore the
+// broker stores nothing for the consumer, and Env.QueryOffset finds nothing.
 //
 // For exactly-once effects, the handler writes the effect and the offset in one
 // transaction, and Load returns what the transaction wrote. StorePolicy.Manual
@@ -15,28 +15,30 @@ import (
 // batch, at a time: with Workers the offset of a message says nothing about the
 // messages before it. See examples/sqlite.
 //
-// Without such a transaction the consumer calls Save as StorePolicy says, and the
-// effects happen at least once, as with the broker's store.
+// Without such a transaction the consumer calls Save as StorePolicy says, and
+// the effects happen at least once, as with the broker's store.
 type OffsetStore interface {
 	// Load returns the offset of the last handled message. If nothing is stored
-	// it returns ok false; for a stored offset 0 it returns ok true. A run whose
-	// Start is Stored calls Load once, before it reads, on the goroutine that
-	// called Run. After a reconnect the run knows itself what it has handled. An
-	// error ends the run.
+	// it returns ok false; for a stored offset 0 it returns ok true. A run
+	// whose Start is Stored calls Load once, before it reads, on the goroutine
+	// that called Run. After a reconnect the run knows itself what it has
+	// handled. An error ends the run.
 	Load(ctx context.Context, consumer, stream string) (offset uint64, ok bool, err error)
-	// Save records the offset of the last handled message and returns when it is
-	// safe. A run calls Save on a goroutine of its own or on the one that called
-	// Run, never twice at a time. The offsets may repeat but never fall, unless
-	// the stream is created again (see [StateStreamRecreated]): for the new stream
-	// they begin low again. Until the first Save for the new stream the store
-	// keeps the old one's offset, and a run that begins then begins after it.
+	// Save records the offset of the last handled message and returns when it
+	// is safe. A run calls Save on a goroutine of its own or on the one that
+	// called Run, never twice at a time. The offsets may repeat but never fall,
+	// unless the stream is created again (see [StateStreamRecreated]): for the
+	// new stream they begin low again. Until the first Save for the new stream
+	// the store keeps the old one's offset, and a run that begins then begins
+	// after it.
 	//
-	// ctx ends with the connection, or with the context of the Commit or handler
-	// that waits for the store. At the end of a run it ends after CloseTimeout.
+	// ctx ends with the connection, or with the context of the Commit or
+	// handler that waits for the store. At the end of a run it ends after
+	// CloseTimeout.
 	//
-	// The consumer logs an error of Save and calls it again a second later. With
-	// StorePolicy.Every the error ends the run. Commit returns the error, and so
-	// does a run whose last Save fails.
+	// The consumer logs an error of Save and calls it again a second later.
+	// With StorePolicy.Every the error ends the run. Commit returns the error,
+	// and so does a run whose last Save fails.
 	Save(ctx context.Context, consumer, stream string, offset uint64) error
 }
 

@@ -5,30 +5,33 @@ import (
 	"time"
 )
 
-// StorePolicy says when the consumer stores the mark, which is the offset of the
-// last handled message. Each store is an entry in the stream's log, so frequent
-// stores cost. A crash repeats the messages that are handled and not stored, so
-// rare stores cost too. Whatever the policy, a run stores its mark when it ends,
-// except with Manual.
+// StorePolicy says when the consumer stores the mark, which is the offset of
+// the last handled message. Each store is an entry in the stream's log, so
+// frequent stores cost. A crash repeats the messages that are handled and not
+// stored, so rare stores cost too. Whatever the policy, a run stores its mark
+// when it ends, except with Manual.
 //
 // The zero value stores the mark of every message while traffic is slow, and
-// every 100 ms in a burst. A crash then repeats what was handled in about 100 ms.
+// every 100 ms in a burst. A crash then repeats what was handled in about 100
+// ms.
 type StorePolicy struct {
 	// Every stores the mark after that many handled messages, before the next
 	// handler runs. With Every: 1 a crash of the process repeats at most the
-	// message, or batch, in hand. With Workers it repeats what they have handled
-	// above the mark. Default 0: the number of messages does not matter.
+	// message, or batch, in hand. With Workers it repeats what they have
+	// handled above the mark. Default 0: the number of messages does not
+	// matter.
 	//
 	// In a burst Linux may hold stores back for up to 200 ms, to send them
 	// together. A crash of the machine, or a broken network, can lose those.
-	// Meanwhile other clients see an older offset. RabbitMQ lists such a consumer
-	// twice, the second time without credit.
+	// Meanwhile other clients see an older offset. RabbitMQ lists such a
+	// consumer twice, the second time without credit.
 	Every int
-	// Interval stores the mark that long after the first handled message that is
-	// not stored yet. If Every is set too, the mark is stored when the first of
-	// the two is reached. Default 0: the time does not matter.
+	// Interval stores the mark that long after the first handled message that
+	// is not stored yet. If Every is set too, the mark is stored when the first
+	// of the two is reached. Default 0: the time does not matter.
 	Interval time.Duration
-	// Manual stores the mark only on [Consumer.Commit]. It excludes the other two.
+	// Manual stores the mark only on [Consumer.Commit]. It excludes the other
+	// two.
 	Manual bool
 }
 

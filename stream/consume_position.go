@@ -9,8 +9,8 @@ import (
 	"github.com/tidemark-go/tidemark/internal/mark"
 )
 
-// findPosition decides where the coming session begins. It asks the node that the
-// session will read from, and at the beginning of a run the OffsetStore.
+// findPosition decides where the coming session begins. It asks the node that
+// the session will read from, and at the beginning of a run the OffsetStore.
 func (r *run) findPosition(ctx context.Context, s *subscription) (mark.Position, error) {
 	if !r.place.Begun() && !r.recreated {
 		if err := r.letters.check(ctx, s.lease); err != nil {
@@ -57,8 +57,8 @@ func (r *run) beginPlace(ctx context.Context, lease *broker.Lease, extent broker
 	return nil
 }
 
-// storedOffset asks the broker or the OffsetStore for the stored offset. If there
-// is none, the error is ErrNoOffset.
+// storedOffset asks the broker or the OffsetStore for the stored offset. If
+// there is none, the error is ErrNoOffset.
 func (r *run) storedOffset(ctx context.Context, lease *broker.Lease) (uint64, error) {
 	c := r.consumer
 	if c.cfg.OffsetStore != nil {
@@ -67,10 +67,10 @@ func (r *run) storedOffset(ctx context.Context, lease *broker.Lease) (uint64, er
 	return lease.QueryOffset(ctx, c.cfg.Name, c.stream)
 }
 
-// checkRecreated returns ErrStreamRecreated if the stream on the node is not the
-// one that the run has read. It looks only if the stream ends before what the run
-// has read. A replica that is behind ends there too, so checkRecreated compares a
-// chunk.
+// checkRecreated returns ErrStreamRecreated if the stream on the node is not
+// the one that the run has read. It looks only if the stream ends before what
+// the run has read. A replica that is behind ends there too, so checkRecreated
+// compares a chunk.
 func (r *run) checkRecreated(ctx context.Context, s *subscription, extent broker.Extent) error {
 	spec, suspect := r.place.Probe(mark.Extent(extent))
 	if !suspect {

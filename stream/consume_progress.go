@@ -9,7 +9,8 @@ import (
 )
 
 // progress shares the mark between the goroutines that handle messages and the
-// storer. It lives as long as a run, or until the run's stream is created again.
+// storer. It lives as long as a run, or until the run's stream is created
+// again.
 //
 // The mark moves in one of three ways:
 //
@@ -39,9 +40,9 @@ func newProgress(policy StorePolicy) *progress {
 	return p
 }
 
-// markOne moves the mark over one handled message. mustStore says that the policy
-// wants a store before the next handler runs. Only the goroutine that handles one
-// message after the other calls markOne and markFast.
+// markOne moves the mark over one handled message. mustStore says that the
+// policy wants a store before the next handler runs. Only the goroutine that
+// handles one message after the other calls markOne and markFast.
 func (p *progress) markOne(offset uint64) (mustStore bool) {
 	if p.policy.Every > 0 {
 		return p.markMany(offset, 1)
@@ -50,14 +51,15 @@ func (p *progress) markOne(offset uint64) (mustStore bool) {
 	return false
 }
 
-// markFast is markOne for a policy that does not count messages. It moves the mark
-// to the message before the offset next. It is called for every message and is
-// just short enough for the compiler to inline it.
+// markFast is markOne for a policy that does not count messages. It moves the
+// mark to the message before the offset next. It is called for every message
+// and is just short enough for the compiler to inline it.
 //
-// It wakes the storer if the storer is idle, and cannot miss that: markFast writes
-// fastNext and then reads idle, while the storer sets idle and then reads fastNext
-// once more (see due). If markFast reads idle too early to see it set, the storer
-// reads fastNext late enough to see the new value, and does not go idle.
+// It wakes the storer if the storer is idle, and cannot miss that: markFast
+// writes fastNext and then reads idle, while the storer sets idle and then
+// reads fastNext once more (see due). If markFast reads idle too early to see
+// it set, the storer reads fastNext late enough to see the new value, and does
+// not go idle.
 func (p *progress) markFast(next uint64) {
 	p.fastNext.Store(next)
 	if p.idle.Load() {
@@ -73,8 +75,8 @@ func (p *progress) wakeIdleStorer() {
 	p.wakeStorer()
 }
 
-// wakeStorer makes the storer look whether a store is due. With Manual none ever
-// is.
+// wakeStorer makes the storer look whether a store is due. With Manual none
+// ever is.
 func (p *progress) wakeStorer() {
 	if !p.policy.Manual {
 		p.wakeAlways()
@@ -113,7 +115,8 @@ func (p *progress) markMany(offset uint64, n int) (mustStore bool) {
 }
 
 // advance moves the mark over n handled messages. It returns how many handled
-// messages were unstored before that and are unstored now. The caller holds p.mu.
+// messages were unstored before that and are unstored now. The caller holds
+// p.mu.
 func (p *progress) advance(offset uint64, n int) (before, after int64) {
 	var at time.Time
 	if before = p.tracker.Unstored(); before == 0 {
@@ -123,9 +126,9 @@ func (p *progress) advance(offset uint64, n int) (before, after int64) {
 	return before, before + int64(n)
 }
 
-// applyPolicy does what the policy says after the number of unstored messages has
-// grown: it wakes the storer, or returns mustStore, or does nothing. It never
-// blocks.
+// applyPolicy does what the policy says after the number of unstored messages
+// has grown: it wakes the storer, or returns mustStore, or does nothing. It
+// never blocks.
 func (p *progress) applyPolicy(before, after int64) (mustStore bool) {
 	if p.policy.Wakes(before, after) {
 		p.wakeStorer()
@@ -133,9 +136,9 @@ func (p *progress) applyPolicy(before, after int64) (mustStore bool) {
 	return p.policy.Blocks(after)
 }
 
-// takeInHand takes messages of one chunk, of size bytes, in hand, in the order of
-// delivery. It appends a job to jobs for each message that no earlier session has
-// finished.
+// takeInHand takes messages of one chunk, of size bytes, in hand, in the order
+// of delivery. It appends a job to jobs for each message that no earlier
+// session has finished.
 func (p *progress) takeInHand(chunk mark.ChunkID, size int, list []Delivery, jobs []job) []job {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -150,8 +153,8 @@ func (p *progress) takeInHand(chunk mark.ChunkID, size int, list []Delivery, job
 }
 
 // markFinished records that a worker has handled the message with a ticket. It
-// moves the mark if everything before the message is finished. mustStore says that
-// the policy wants a store before this worker's next handler runs.
+// moves the mark if everything before the message is finished. mustStore says
+// that the policy wants a store before this worker's next handler runs.
 func (p *progress) markFinished(ticket uint64) (mustStore bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -177,7 +180,8 @@ func (p *progress) inHand() (messages, bytes int) {
 }
 
 // endSession tells lowWater that a session of workers has ended. It returns the
-// last message that the mark has passed in that session, and whether there is one.
+// last message that the mark has passed in that session, and whether there is
+// one.
 func (p *progress) endSession() (last mark.Passed, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -193,8 +197,8 @@ func (p *progress) pauseStores() { p.paused.Store(true) }
 
 func (p *progress) storesPaused() bool { return p.paused.Load() }
 
-// resumeStores ends pauseStores. It is called with each chunk that shows that the
-// stream is the same.
+// resumeStores ends pauseStores. It is called with each chunk that shows that
+// the stream is the same.
 func (p *progress) resumeStores() {
 	if p.paused.Load() {
 		p.paused.Store(false)
@@ -245,8 +249,8 @@ func (p *progress) now() time.Time {
 	return time.Now()
 }
 
-// doubtStore makes the mark count as not stored. A new session calls it, because
-// what was sent on the connection before may be lost.
+// doubtStore makes the mark count as not stored. A new session calls it,
+// because what was sent on the connection before may be lost.
 func (p *progress) doubtStore() {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -2,15 +2,16 @@ package stream
 
 import "sync"
 
-// ring is the memory for a subscription's chunks. It hands out pieces one behind
-// the other, and hands them out again once they are given back in that order.
+// ring is the memory for a subscription's chunks. It hands out pieces one
+// behind the other, and hands them out again once they are given back in that
+// order.
 //
-// New memory for each chunk made the heap grow and shrink by megabytes with each
-// garbage collection. The runtime then gave pages back to the operating system
-// only to take them again, which was half of the CPU time. With a ring the heap
-// keeps its size. What the user may keep is copied out of the ring, a block of
-// messages at a time, so a message that is kept holds its block in memory and not
-// its chunk.
+// New memory for each chunk made the heap grow and shrink by megabytes with
+// each garbage collection. The runtime then gave pages back to the operating
+// system only to take them again, which was half of the CPU time. With a ring
+// the heap keeps its size. What the user may keep is copied out of the ring, a
+// block of messages at a time, so a message that is kept holds its block in
+// memory and not its chunk.
 type ring struct {
 	mu     sync.Mutex
 	size   int
@@ -26,8 +27,8 @@ type piece struct{ start, end int }
 // such chunks, and so need no ring.
 const minPiece = 8 << 10
 
-// get returns n bytes with any content. They lie in the ring if it has room, and
-// are new otherwise.
+// get returns n bytes with any content. They lie in the ring if it has room,
+// and are new otherwise.
 func (r *ring) get(n int) []byte {
 	if n >= minPiece && n <= r.size {
 		r.mu.Lock()
@@ -59,8 +60,8 @@ func (r *ring) room(n int) (start int, ok bool) {
 	return 0, n <= first
 }
 
-// put takes back the oldest piece if b is that piece. It leaves memory outside the
-// ring to the garbage collector.
+// put takes back the oldest piece if b is that piece. It leaves memory outside
+// the ring to the garbage collector.
 func (r *ring) put(b []byte) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

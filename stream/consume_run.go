@@ -10,9 +10,9 @@ import (
 	"github.com/tidemark-go/tidemark/internal/mark"
 )
 
-// run is one call of Run, RunBatch or All: one session after the other until the
-// run ends. Everything happens on the caller's goroutine, except for the stores
-// and for what workers handle.
+// run is one call of Run, RunBatch or All: one session after the other until
+// the run ends. Everything happens on the caller's goroutine, except for the
+// stores and for what workers handle.
 type run struct {
 	consumer *Consumer
 	log      func(msg string, args ...any)
@@ -108,9 +108,9 @@ func (r *run) attempt(ctx context.Context) (useful bool, next nextStep, err erro
 	return useful, next, err
 }
 
-// afterFailure decides what follows a failed subscribe, or a session that did not
-// end in order. It also returns the error to report: err, or what explains it
-// better.
+// afterFailure decides what follows a failed subscribe, or a session that did
+// not end in order. It also returns the error to report: err, or what explains
+// it better.
 func (r *run) afterFailure(ctx context.Context, err error) (nextStep, error) {
 	switch {
 	case endedByHandler(err):
@@ -127,13 +127,14 @@ func (r *run) afterFailure(ctx context.Context, err error) (nextStep, error) {
 	return retry, err
 }
 
-// recreationTime is how long a stream may be missing until it counts as deleted.
+// recreationTime is how long a stream may be missing until it counts as
+// deleted.
 const recreationTime = time.Second
 
 // afterMissing decides what follows when a stream that the run has read is
 // missing. For recreationTime the run tries again, because somebody may create
-// the stream again. After that it ends, with nothing to store: the broker deletes
-// stored offsets with their stream.
+// the stream again. After that it ends, with nothing to store: the broker
+// deletes stored offsets with their stream.
 func (r *run) afterMissing(err error) (nextStep, error) {
 	if r.missingSince.IsZero() {
 		r.missingSince = time.Now()
@@ -172,8 +173,8 @@ func (r *run) reportClosed(err error) {
 // named reports whether the consumer has a name to store offsets under.
 func (r *run) named() bool { return r.consumer.cfg.Name != "" }
 
-// endedByHandler reports whether err means that a handler's failure, or the end of
-// the user's loop over All, has ended a session.
+// endedByHandler reports whether err means that a handler's failure, or the end
+// of the user's loop over All, has ended a session.
 func endedByHandler(err error) bool {
 	var h *HandlerError
 	return errors.As(err, &h) || errors.Is(err, errLoopLeft)

@@ -46,7 +46,8 @@ type block struct {
 
 // handle handles the messages of a block, one after the other.
 func (s *serial) handle(b *block) error {
-	// Deferred, because the handler may call Goexit, and a loop's body may panic.
+	// Deferred, because the handler may call Goexit, and a loop's body may
+	// panic.
 	defer func() {
 		if b.handled > 0 {
 			s.run.place.HandledTo(b.list[b.handled-1].Offset, b.chunk)
@@ -64,7 +65,8 @@ func (s *serial) handle(b *block) error {
 	return nil
 }
 
-// settleNext settles the failure of the block's first message that is not handled.
+// settleNext settles the failure of the block's first message that is not
+// handled.
 func (s *serial) settleNext(b *block, handlerErr error) error {
 	d := &b.list[b.handled]
 	if err := s.run.settleOne(s.ctx, handlerErr, d); err != nil {
@@ -75,9 +77,10 @@ func (s *serial) settleNext(b *block, handlerErr error) error {
 }
 
 // callHandler calls the handler for the block's messages that are not handled,
-// until all are, the handler fails, or the session has to end. handlerErr is the
-// handler's failure, which the caller settles; err ends the session. One recover
-// serves the whole block: one for each message would cost as much as decoding.
+// until all are, the handler fails, or the session has to end. handlerErr is
+// the handler's failure, which the caller settles; err ends the session. One
+// recover serves the whole block: one for each message would cost as much as
+// decoding.
 func (s *serial) callHandler(b *block) (handlerErr, err error) {
 	handler := s.run.handler
 	if handler == nil {
@@ -91,8 +94,8 @@ func (s *serial) callHandler(b *block) (handlerErr, err error) {
 	return s.callEach(b, handler)
 }
 
-// callLoopBody calls the body of a loop over All. It does not recover the body's
-// panics. The body's error ends the session.
+// callLoopBody calls the body of a loop over All. It does not recover the
+// body's panics. The body's error ends the session.
 func (s *serial) callLoopBody(b *block) error {
 	bodyErr, err := s.callEach(b, s.run.loopBody)
 	if bodyErr != nil {
@@ -126,8 +129,8 @@ func (s *serial) callEach(b *block, handler Handler) (handlerErr, err error) {
 	return nil, nil
 }
 
-// markHandled moves the mark over a message, and stores it if the policy says so.
-// moreFollow says that the next message is at hand.
+// markHandled moves the mark over a message, and stores it if the policy says
+// so. moreFollow says that the next message is at hand.
 func (s *serial) markHandled(offset uint64, moreFollow bool) error {
 	if s.run.named() && s.run.progress.markOne(offset) {
 		return s.run.storer.storeNow(s.ctx, moreFollow)

@@ -57,8 +57,8 @@ func (r *run) offsetsOf(ctx context.Context, s *subscription) (offsets, error) {
 	return c.env.brokerOffsets(ctx, s, c.cfg.Name, c.cfg.Store)
 }
 
-// deliver handles messages until the subscription, the handler or ctx ends. When
-// it returns, no handler is at work any more.
+// deliver handles messages until the subscription, the handler or ctx ends.
+// When it returns, no handler is at work any more.
 func (r *run) deliver(ctx context.Context, s *subscription) (progressed bool, err error) {
 	d := r.newDispatcher(ctx)
 	progressed, err = r.feed(d, s)
@@ -66,8 +66,8 @@ func (r *run) deliver(ctx context.Context, s *subscription) (progressed bool, er
 }
 
 // feed passes what the subscription delivers to the dispatcher, and checks that
-// it comes from the stream that the run has read. It reports whether something new
-// came.
+// it comes from the stream that the run has read. It reports whether something
+// new came.
 func (r *run) feed(d dispatcher, s *subscription) (progressed bool, err error) {
 	for {
 		received, err := s.receive(d.context(), d.flushDue())
@@ -97,14 +97,14 @@ func (r *run) feed(d dispatcher, s *subscription) (progressed bool, err error) {
 	}
 }
 
-// otherStream is the error of a session that meets a chunk of a stream which the
-// run has not read.
+// otherStream is the error of a session that meets a chunk of a stream which
+// the run has not read.
 func otherStream(offset uint64) error {
 	return fmt.Errorf("%w: the messages at offset %d are not those that were read", ErrStreamRecreated, offset)
 }
 
-// dispatch passes a chunk's messages, from an offset on, to the dispatcher, which
-// does not keep the chunk.
+// dispatch passes a chunk's messages, from an offset on, to the dispatcher,
+// which does not keep the chunk.
 func (r *run) dispatch(d dispatcher, s *subscription, chunk *wire.Chunk, from uint64) error {
 	messages := decode(r.consumer.stream, chunk, from)
 	if err := d.dispatch(chunk, messages); err != nil {
@@ -117,8 +117,8 @@ func (r *run) dispatch(d dispatcher, s *subscription, chunk *wire.Chunk, from ui
 }
 
 // undecodable is the error for a chunk that cannot be decoded. It ends the run:
-// the chunk's checksum was right, so the chunk is the same on the broker and would
-// be on every attempt.
+// the chunk's checksum was right, so the chunk is the same on the broker and
+// would be on every attempt.
 func undecodable(s *subscription, chunk *wire.Chunk, err error) error {
 	last := chunk.FirstOffset + uint64(chunk.Records) - 1
 	return fmt.Errorf("%w: the chunk with the offsets %d to %d, from %s, cannot be decoded (%v): to go on behind it, store offset %d with Env.StoreOffset", ErrMalformed, chunk.FirstOffset, last, s.lease.Address(), err, last)

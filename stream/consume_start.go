@@ -8,11 +8,12 @@ import (
 	"github.com/tidemark-go/tidemark/internal/mark"
 )
 
-// Start says where a consumer begins to read. The zero Start is Stored(First()):
-// it resumes after the stored offset and, where none is stored, reads the stream
-// from its beginning.
+// Start says where a consumer begins to read. The zero Start is
+// Stored(First()): it resumes after the stored offset and, where none is
+// stored, reads the stream from its beginning.
 type Start struct {
-	// ignoreStored is a negative flag so that the zero Start is Stored(First()).
+	// ignoreStored is a negative flag so that the zero Start is
+	// Stored(First()).
 	ignoreStored bool
 	kind         startKind
 	offset       uint64
@@ -35,9 +36,9 @@ const (
 // stored offset, as every Start does but Stored.
 func First() Start { return explicit(Start{kind: startFirst}) }
 
-// Last starts at the last chunk: the messages, one or many, that the broker wrote
-// together most recently. On an empty stream the consumer waits for the first
-// message.
+// Last starts at the last chunk: the messages, one or many, that the broker
+// wrote together most recently. On an empty stream the consumer waits for the
+// first message.
 func Last() Start { return explicit(Start{kind: startLast}) }
 
 // Next starts after the messages that are in the stream when [Consumer.Run]
@@ -61,8 +62,8 @@ func Since(t time.Time) Start { return explicit(Start{kind: startSince, time: t}
 func Ago(d time.Duration) Start { return explicit(Start{kind: startAgo, ago: d}) }
 
 // Stored starts at the message after the offset that is stored under the
-// consumer's name. If nothing is stored, or if the consumer has no name, it starts
-// as orElse says. Offset 0 is an offset like any other.
+// consumer's name. If nothing is stored, or if the consumer has no name, it
+// starts as orElse says. Offset 0 is an offset like any other.
 func Stored(orElse Start) Start {
 	orElse.ignoreStored = false
 	return orElse
@@ -116,9 +117,9 @@ func (s Start) validate() error {
 	return nil
 }
 
-// inNewStream returns where to start in a stream that was created again during the
-// run. All of that stream is newer than the run, so Next and Last leave none of it
-// out.
+// inNewStream returns where to start in a stream that was created again during
+// the run. All of that stream is newer than the run, so Next and Last leave
+// none of it out.
 func (s Start) inNewStream() Start {
 	if s.kind == startNext || s.kind == startLast {
 		s.kind = startFirst
@@ -134,10 +135,10 @@ func (s Start) resolve(now time.Time) Start {
 	return s
 }
 
-// positions returns where the first session begins, and where later ones begin as
-// long as nothing is handled. By then "next" and "last" mean another place, so
-// positions ties both to the last chunk of extent, which is the stream's extent
-// when the run begins. The start has to be resolved.
+// positions returns where the first session begins, and where later ones begin
+// as long as nothing is handled. By then "next" and "last" mean another place,
+// so positions ties both to the last chunk of extent, which is the stream's
+// extent when the run begins. The start has to be resolved.
 func (s Start) positions(extent Stats) (first, resume mark.Position) {
 	switch s.kind {
 	case startAt:

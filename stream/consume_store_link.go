@@ -7,15 +7,16 @@ import (
 	"github.com/tidemark-go/tidemark/internal/broker"
 )
 
-// brokerOffsets stores a session's offsets on the broker, over the connection on
-// which chunks come, or with StorePolicy.Every over one that carries only stores.
+// brokerOffsets stores a session's offsets on the broker, over the connection
+// on which chunks come, or with StorePolicy.Every over one that carries only
+// stores.
 type brokerOffsets struct {
 	writer  *broker.OffsetWriter
 	session *subscription
 }
 
-// brokerOffsets returns where a session stores its offsets. With StorePolicy.Every
-// it joins or makes a connection for that.
+// brokerOffsets returns where a session stores its offsets. With
+// StorePolicy.Every it joins or makes a connection for that.
 func (e *Env) brokerOffsets(ctx context.Context, s *subscription, consumer string, p StorePolicy) (*brokerOffsets, error) {
 	var writer *broker.OffsetWriter
 	var err error
@@ -30,9 +31,9 @@ func (e *Env) brokerOffsets(ctx context.Context, s *subscription, consumer strin
 	return &brokerOffsets{writer: writer, session: s}, nil
 }
 
-// store sends an offset. Once the stream is gone it stores nothing: the run still
-// handles the messages that are buffered, and stores their mark in its next
-// session, if that leads to the same stream.
+// store sends an offset. Once the stream is gone it stores nothing: the run
+// still handles the messages that are buffered, and stores their mark in its
+// next session, if that leads to the same stream.
 func (o *brokerOffsets) store(ctx context.Context, offset uint64, moreFollow bool) error {
 	if o.session.streamGone() {
 		return errMoved
@@ -49,8 +50,8 @@ func (o *brokerOffsets) verify(ctx context.Context, offset uint64) error {
 }
 
 // endSessionIfLost ends the session if the writer's connection is lost, because
-// only the next session has another one. err is the error of the last call of the
-// writer, and endSessionIfLost returns it.
+// only the next session has another one. err is the error of the last call of
+// the writer, and endSessionIfLost returns it.
 func (o *brokerOffsets) endSessionIfLost(ctx context.Context, err error) error {
 	switch lost := o.writer.Reason(); {
 	case lost != nil:

@@ -9,9 +9,9 @@ import (
 
 // offsets is where a session stores the offsets of its consumer.
 type offsets interface {
-	// store returns once an offset is on its way to the broker and arrives there
-	// even if this process ends. moreFollow says that the next message, and a
-	// store after it, follow at once.
+	// store returns once an offset is on its way to the broker and arrives
+	// there even if this process ends. moreFollow says that the next message,
+	// and a store after it, follow at once.
 	store(ctx context.Context, offset uint64, moreFollow bool) error
 	// verify reads an offset back that was stored last, and stores it once more
 	// if it was lost.
@@ -20,13 +20,14 @@ type offsets interface {
 	release(polite bool)
 }
 
-// storer stores the mark for one session. Its own goroutine does so when a store
-// is due, or when somebody requests one. With StorePolicy.Every, Run's goroutine
-// does so between two handlers (storeNow). Both hold sending meanwhile, so that a
-// lower mark never follows a higher one.
+// storer stores the mark for one session. Its own goroutine does so when a
+// store is due, or when somebody requests one. With StorePolicy.Every, Run's
+// goroutine does so between two handlers (storeNow). Both hold sending
+// meanwhile, so that a lower mark never follows a higher one.
 //
 // The broker never answers a store, and may lose one. In a burst the next store
-// makes up for it. The last store before a pause is read back by verifyWhenQuiet.
+// makes up for it. The last store before a pause is read back by
+// verifyWhenQuiet.
 type storer struct {
 	offsets  offsets
 	progress *progress
@@ -108,8 +109,8 @@ const quietAfter = time.Second
 // one. A tick that finds none reads the last store back, stores it again if the
 // broker lost it, and stops the ticker.
 //
-// If the store cannot be read back even so, verifyWhenQuiet logs that. The mark is
-// then stored with the next message, or at the end of the run.
+// If the store cannot be read back even so, verifyWhenQuiet logs that. The mark
+// is then stored with the next message, or at the end of the run.
 func (s *storer) verifyWhenQuiet(ctx context.Context) (stopTicker bool) {
 	if !s.sending.TryLock() {
 		return false // a store is under way
@@ -129,8 +130,8 @@ func (s *storer) verifyWhenQuiet(ctx context.Context) (stopTicker bool) {
 	return true
 }
 
-// serve fulfils a request. It stops waiting when the caller's context ends, or the
-// storer's: stop must not wait for an answer that never comes.
+// serve fulfils a request. It stops waiting when the caller's context ends, or
+// the storer's: stop must not wait for an answer that never comes.
 func (s *storer) serve(ctx context.Context, r storeRequest) error {
 	both, cancel := context.WithCancelCause(r.ctx)
 	defer cancel(nil)
@@ -163,8 +164,8 @@ func (s *storer) storeIfDue(ctx context.Context, timer *time.Timer) {
 	}
 }
 
-// storeDue stores the mark and returns when to look again. A zero time says that
-// something will wake the storer.
+// storeDue stores the mark and returns when to look again. A zero time says
+// that something will wake the storer.
 func (s *storer) storeDue(ctx context.Context) time.Time {
 	err := s.storeMark(ctx, false)
 	switch due, at := s.progress.due(); {
@@ -178,8 +179,8 @@ func (s *storer) storeDue(ctx context.Context) time.Time {
 }
 
 // storeNow stores the mark on Run's goroutine, which saves two switches between
-// goroutines. If a store is under way, storeNow requests one and waits under ctx.
-// moreFollow is that of offsets.store.
+// goroutines. If a store is under way, storeNow requests one and waits under
+// ctx. moreFollow is that of offsets.store.
 func (s *storer) storeNow(ctx context.Context, moreFollow bool) error {
 	if !s.sending.TryLock() {
 		return s.requests.ask(ctx, false, nil)
@@ -219,8 +220,8 @@ func (s *storer) storeVerified(ctx context.Context) error {
 	return nil
 }
 
-// send stores an offset. If it is the first one since everything was read back, it
-// starts the ticker of verifyWhenQuiet. The caller holds s.sending.
+// send stores an offset. If it is the first one since everything was read back,
+// it starts the ticker of verifyWhenQuiet. The caller holds s.sending.
 func (s *storer) send(ctx context.Context, offset uint64, moreFollow bool) error {
 	if err := s.offsets.store(ctx, offset, moreFollow); err != nil {
 		return err
@@ -241,9 +242,9 @@ func (s *storer) send(ctx context.Context, offset uint64, moreFollow bool) error
 // While the run has no session, nobody receives from it, and requests wait.
 type storeRequests chan storeRequest
 
-// ask makes the storer store the mark, and with verify read it back. It waits for
-// the result under ctx. It returns ErrNotRunning if ended is closed before a
-// storer has received the request.
+// ask makes the storer store the mark, and with verify read it back. It waits
+// for the result under ctx. It returns ErrNotRunning if ended is closed before
+// a storer has received the request.
 func (q storeRequests) ask(ctx context.Context, verify bool, ended <-chan struct{}) error {
 	request := storeRequest{ctx, verify, make(chan error, 1)}
 	select {

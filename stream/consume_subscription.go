@@ -13,9 +13,9 @@ import (
 )
 
 // subscription reads a stream over one connection, which others may share. It
-// ends with its connection, when its stream is deleted or moves, and when end is
-// called. The next session has another subscription. Whoever opened it releases
-// it, also after it has ended.
+// ends with its connection, when its stream is deleted or moves, and when end
+// is called. The next session has another subscription. Whoever opened it
+// releases it, also after it has ended.
 type subscription struct {
 	stream string
 	node   broker.Node
@@ -77,8 +77,8 @@ func (r *run) beginSubscription(ctx context.Context, s *subscription) error {
 	return err
 }
 
-// firstOf calls use for one node after the other, until it works, or fails for a
-// reason that no other node could mend.
+// firstOf calls use for one node after the other, until it works, or fails for
+// a reason that no other node could mend.
 func firstOf(ctx context.Context, nodes []broker.Node, use func(broker.Node) error) error {
 	var errs []error
 	for _, n := range nodes {
@@ -91,8 +91,8 @@ func firstOf(ctx context.Context, nodes []broker.Node, use func(broker.Node) err
 	return errors.Join(errs...)
 }
 
-// openSubscription returns a subscription that has a connection to a node and has
-// not asked for chunks yet. The caller releases it.
+// openSubscription returns a subscription that has a connection to a node and
+// has not asked for chunks yet. The caller releases it.
 func (e *Env) openSubscription(ctx context.Context, l broker.Location, n broker.Node, stream string, maxBuffered int) (*subscription, error) {
 	s := newSubscription(stream, n, maxBuffered, &e.corruptChunks)
 	lease, err := e.cluster.Lease(ctx, l.Contact, n, s)
@@ -115,9 +115,9 @@ func newSubscription(stream string, n broker.Node, maxBuffered int, corruptChunk
 // peekTime is how long peek waits for a chunk.
 const peekTime = time.Second
 
-// peek returns the header of the first chunk that the broker has for spec, or nil
-// if none comes within peekTime. For that it subscribes, without a name, and
-// unsubscribes again; the caller has not subscribed yet.
+// peek returns the header of the first chunk that the broker has for spec, or
+// nil if none comes within peekTime. For that it subscribes, without a name,
+// and unsubscribes again; the caller has not subscribed yet.
 func (s *subscription) peek(ctx context.Context, spec wire.OffsetSpec) (*wire.Chunk, error) {
 	if err := s.lease.Subscribe(ctx, s.stream, spec, ""); err != nil {
 		return nil, err
@@ -152,9 +152,10 @@ func (s *subscription) peek(ctx context.Context, spec wire.OffsetSpec) (*wire.Ch
 }
 
 // Deliver queues a chunk. The connection's reader calls it, possibly before
-// openSubscription has set s.lease. A chunk that does not match its checksum ends
-// the subscription, and Deliver drops it and what comes behind it. The queue has
-// room for every chunk that credit was given for, so Deliver never blocks.
+// openSubscription has set s.lease. A chunk that does not match its checksum
+// ends the subscription, and Deliver drops it and what comes behind it. The
+// queue has room for every chunk that credit was given for, so Deliver never
+// blocks.
 func (s *subscription) Deliver(d wire.Deliver, buffer []byte) error {
 	chunk, err := wire.ParseChunk(d.Chunk)
 	if err != nil {
@@ -221,8 +222,9 @@ func (s *subscription) whyEnded() error {
 
 func (s *subscription) alive() bool { return s.whyEnded() == nil }
 
-// streamGone reports whether the stream was deleted or has moved. A new stream may
-// have the name by now, and an offset of the old one means another message there.
+// streamGone reports whether the stream was deleted or has moved. A new stream
+// may have the name by now, and an offset of the old one means another message
+// there.
 func (s *subscription) streamGone() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -242,10 +244,10 @@ func (s *subscription) release(polite bool) {
 // errFlushDue ends a receive that has waited until a flush is due.
 var errFlushDue = errors.New("a flush is due")
 
-// receive waits for the next chunk and gives credit for further ones. It returns
-// errFlushDue if flushDue gets an item first. After the connection is lost it
-// still returns the chunks that have come before. The caller passes each chunk to
-// giveBack.
+// receive waits for the next chunk and gives credit for further ones. It
+// returns errFlushDue if flushDue gets an item first. After the connection is
+// lost it still returns the chunks that have come before. The caller passes
+// each chunk to giveBack.
 func (s *subscription) receive(ctx context.Context, flushDue <-chan time.Time) (receivedChunk, error) {
 	select {
 	case chunk := <-s.chunks:
@@ -266,7 +268,8 @@ func (s *subscription) receive(ctx context.Context, flushDue <-chan time.Time) (
 	}
 }
 
-// take counts a chunk as taken from the queue and gives credit for further ones.
+// take counts a chunk as taken from the queue and gives credit for further
+// ones.
 func (s *subscription) take(ctx context.Context, chunk receivedChunk) (receivedChunk, error) {
 	if ctx.Err() != nil {
 		return chunk, context.Cause(ctx)
@@ -278,8 +281,8 @@ func (s *subscription) take(ctx context.Context, chunk receivedChunk) (receivedC
 	return chunk, nil
 }
 
-// giveBack takes the memory of a chunk back from the caller of receive, and gives
-// credit for further chunks.
+// giveBack takes the memory of a chunk back from the caller of receive, and
+// gives credit for further chunks.
 func (s *subscription) giveBack(ctx context.Context, chunk receivedChunk) {
 	s.ring.put(chunk.buffer)
 	s.mu.Lock()

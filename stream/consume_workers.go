@@ -12,8 +12,8 @@ import (
 )
 
 // workers is the dispatcher of Run with ConsumerConfig.Workers. Run's goroutine
-// queues the messages of one session, and each worker handles them on a goroutine
-// of its own. end waits for all workers.
+// queues the messages of one session, and each worker handles them on a
+// goroutine of its own. end waits for all workers.
 type workers struct {
 	run    *run
 	ctx    context.Context // of the handlers
@@ -83,7 +83,8 @@ func (w *workers) push(chunk *wire.Chunk, list []Delivery) error {
 	return nil
 }
 
-// setKey sets the key that KeyOf returns, and returns a panic of KeyOf as an error.
+// setKey sets the key that KeyOf returns, and returns a panic of KeyOf as an
+// error.
 func (j *job) setKey(keyOf func(*Delivery) string) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -136,8 +137,8 @@ func (w *workers) handleAll() {
 	completed = true
 }
 
-// next waits for a message to handle. handled is the message that the worker has
-// just handled, or nil. ok is false if the worker has to end.
+// next waits for a message to handle. handled is the message that the worker
+// has just handled, or nil. ok is false if the worker has to end.
 func (w *workers) next(handled *job) (j job, ok bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -164,9 +165,9 @@ func (w *workers) handle(j job) error {
 	return nil
 }
 
-// fail ends the session, and the context of the handlers with it. The first error
-// counts. fail calls cancel before stop: when stop wakes dispatch, dispatch returns
-// the context's cause, which has to be there by then.
+// fail ends the session, and the context of the handlers with it. The first
+// error counts. fail calls cancel before stop: when stop wakes dispatch,
+// dispatch returns the context's cause, which has to be there by then.
 func (w *workers) fail(err error) {
 	w.mu.Lock()
 	if w.failure == nil {
@@ -186,8 +187,8 @@ func (w *workers) stop() {
 	w.room.Broadcast()
 }
 
-// end waits for the handlers at work. The next session gets the messages above the
-// mark again, and handles those of them that no worker has finished.
+// end waits for the handlers at work. The next session gets the messages above
+// the mark again, and handles those of them that no worker has finished.
 func (w *workers) end(err error) error {
 	w.stop()
 	w.wg.Wait()
@@ -196,8 +197,9 @@ func (w *workers) end(err error) error {
 	if last, ok := w.run.progress.endSession(); ok {
 		w.run.place.HandledTo(last.Offset, last.Chunk)
 	}
-	// When ctx ends the run, a worker that waits for a store returns the context's
-	// error. It must not replace err, which says the same. A handler's failure does.
+	// When ctx ends the run, a worker that waits for a store returns the
+	// context's error. It must not replace err, which says the same. A
+	// handler's failure does.
 	var h *HandlerError
 	if w.failure != nil && (err == nil || errors.As(w.failure, &h)) {
 		return w.failure

@@ -20,15 +20,17 @@
 //
 //   - The stored offset never passes a message whose handler has not returned
 //     nil, unless [ErrorPolicy] has settled its failure.
-//   - A consumer handles messages in the order of the stream. Workers with KeyOf
-//     keep the order of each key.
-//   - After a reconnect a consumer goes on at the first message not handled. One
-//     run handles no message twice, unless ErrorPolicy calls the handler again.
+//   - A consumer handles messages in the order of the stream. Workers with
+//     KeyOf keep the order of each key.
+//   - After a reconnect a consumer goes on at the first message not handled.
+//     One run handles no message twice, unless ErrorPolicy calls the handler
+//     again.
 //   - A producer publishes again what a lost connection left unconfirmed. A
 //     producer's name lets the broker drop what it has already.
 //   - Every wait ends with its context.
-//   - A failure that trying again cannot mend ends the call or run with an error
-//     that says what to do; see [ErrInvalidConfig] and the sentinels around it.
+//   - A failure that trying again cannot mend ends the call or run with an
+//     error that says what to do; see [ErrInvalidConfig] and the sentinels
+//     around it.
 //
 // # Requirements
 //

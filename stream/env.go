@@ -21,17 +21,17 @@ const CloseTimeout = 5 * time.Second
 // long as the program.
 //
 // An Env keeps one connection for administration and replaces it when it is
-// lost. Its consumers share connections: up to GOMAXPROCS to each node, and more
-// once each of these has 256 consumers. Consumers with StorePolicy.Every share
-// one more connection to each node for their stores. A producer has a connection
-// of its own.
+// lost. Its consumers share connections: up to GOMAXPROCS to each node, and
+// more once each of these has 256 consumers. Consumers with StorePolicy.Every
+// share one more connection to each node for their stores. A producer has a
+// connection of its own.
 type Env struct {
 	cfg     Config
 	cluster *broker.Cluster
 	states  *states
 
-	// life ends with Close, which ends the runs and calls of the Env. Close then
-	// waits for owned: the runs, the calls and the producers.
+	// life ends with Close, which ends the runs and calls of the Env. Close
+	// then waits for owned: the runs, the calls and the producers.
 	life  context.Context
 	end   context.CancelCauseFunc
 	owned sync.WaitGroup
@@ -67,8 +67,8 @@ func Connect(ctx context.Context, cfg Config) (*Env, error) {
 }
 
 // Close ends every consumer and producer of the Env, waits for them, and then
-// closes its connections. Consumers stop as if their context had been cancelled:
-// the handler at work finishes and the mark is stored. Producers get
+// closes its connections. Consumers stop as if their context had been
+// cancelled: the handler at work finishes and the mark is stored. Producers get
 // [CloseTimeout] to have their messages confirmed. Each message that is not
 // confirmed by then gets [ErrUnconfirmed], and Close returns the producers'
 // errors. Close also returns an error if OnState has not returned by then.
@@ -98,7 +98,8 @@ func (e *Env) Close() error {
 }
 
 // CorruptChunks returns how many chunks did not match their checksum since the
-// Env was made. None was delivered; each was fetched again. See [ErrCorruptChunk].
+// Env was made. None was delivered; each was fetched again. See
+// [ErrCorruptChunk].
 func (e *Env) CorruptChunks() uint64 { return e.corruptChunks.Load() }
 
 // closeAll closes the producers side by side, in CloseTimeout together.
@@ -134,7 +135,8 @@ func (e *Env) isClosing() bool {
 	return e.closing
 }
 
-// under returns a context that ends with ctx or with the Env, whichever is first.
+// under returns a context that ends with ctx or with the Env, whichever is
+// first.
 func (e *Env) under(ctx context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	stop := context.AfterFunc(e.life, func() { cancel(ErrClosed) })

@@ -9,11 +9,12 @@ import (
 )
 
 // The conditions that a caller can tell apart with [errors.Is]. The errors that
-// the package returns wrap them with the operation, the stream, the value and the
-// remedy.
+// the package returns wrap them with the operation, the stream, the value and
+// the remedy.
 var (
-	// ErrInvalidConfig reports a URI, name, setting or start that cannot work. It
-	// comes before any I/O, except for what only shows then: see Consumer.Run.
+	// ErrInvalidConfig reports a URI, name, setting or start that cannot work.
+	// It comes before any I/O, except for what only shows then: see
+	// Consumer.Run.
 	ErrInvalidConfig = broker.ErrInvalidConfig
 	// ErrUnreachable reports that no broker answers: the host is unknown, the
 	// port is closed, the peer stays silent, or the connection is lost.
@@ -44,12 +45,13 @@ var (
 	// consumer reports it if nobody creates the stream again within a second.
 	ErrStreamDeleted = errors.New("stream deleted while in use")
 	// ErrStreamRecreated reports that the stream was deleted and created again
-	// while a consumer read it. StateChange.Err holds it when the consumer starts
-	// over. If the run ends before that, Run returns it with ErrNotStored, because
-	// the mark belongs to the old stream.
+	// while a consumer read it. StateChange.Err holds it when the consumer
+	// starts over. If the run ends before that, Run returns it with
+	// ErrNotStored, because the mark belongs to the old stream.
 	ErrStreamRecreated = errors.New("stream deleted and created again")
-	// ErrStreamMismatch reports, from DeclareStream, that the stream exists with
-	// other arguments, or that the broker does not accept its name or arguments.
+	// ErrStreamMismatch reports, from DeclareStream, that the stream exists
+	// with other arguments, or that the broker does not accept its name or
+	// arguments.
 	ErrStreamMismatch = broker.ErrStreamMismatch
 	// ErrStreamUnavailable reports that the stream has no leader at the moment,
 	// as during an election. The remedy is to try again later.
@@ -60,17 +62,18 @@ var (
 	// ErrNotStored reports that an offset could not be stored, or not be read
 	// back after that.
 	ErrNotStored = broker.ErrNotStored
-	// ErrOffsetStore reports that the Load or the Save of an OffsetStore failed.
+	// ErrOffsetStore reports that the Load or the Save of an OffsetStore
+	// failed.
 	ErrOffsetStore = errors.New("the OffsetStore failed")
 	// ErrUnconfirmed means that the outcome of a published message is unknown:
 	// it was accepted, and the broker has neither confirmed nor refused it.
 	ErrUnconfirmed = errors.New("outcome unknown: not confirmed by the broker")
-	// ErrRefused means that the broker refused a published message: it is not in
-	// the stream.
+	// ErrRefused means that the broker refused a published message: it is not
+	// in the stream.
 	ErrRefused = errors.New("message refused by the broker")
-	// ErrNameInUse means that another producer publishes to the stream under the
-	// same name. The broker takes the messages of the one for repeats of the
-	// other's.
+	// ErrNameInUse means that another producer publishes to the stream under
+	// the same name. The broker takes the messages of the one for repeats of
+	// the other's.
 	ErrNameInUse = errors.New("producer name in use")
 	// ErrMessageTooLarge reports a message that does not fit into one frame as
 	// negotiated with the broker (1 MiB unless configured).
@@ -79,8 +82,8 @@ var (
 	// publishing id that does not grow.
 	ErrInvalidMessage = errors.New("invalid message")
 	// ErrMalformed reports bytes that are not an AMQP 1.0 message; the methods
-	// of a Delivery return it. It also ends a run that meets a chunk which cannot
-	// be decoded.
+	// of a Delivery return it. It also ends a run that meets a chunk which
+	// cannot be decoded.
 	ErrMalformed = errors.New("malformed message")
 	// ErrNoName reports a Commit of a consumer without a name.
 	ErrNoName = errors.New("the consumer has no name")
@@ -121,10 +124,10 @@ func (e *OpError) Error() string {
 // Unwrap returns the cause.
 func (e *OpError) Unwrap() error { return e.Err }
 
-// HandlerError ends [Consumer.Run] when a failure of the handler was not settled;
-// see [ErrorPolicy]. The message at Offset counts as not handled. The next run of
-// a consumer with a name starts with that message, or with an earlier one that
-// Workers had not finished.
+// HandlerError ends [Consumer.Run] when a failure of the handler was not
+// settled; see [ErrorPolicy]. The message at Offset counts as not handled. The
+// next run of a consumer with a name starts with that message, or with an
+// earlier one that Workers had not finished.
 type HandlerError struct {
 	Stream   string
 	Offset   uint64 // of the message, or of the first message of a batch
@@ -143,8 +146,8 @@ func (e *HandlerError) Unwrap() error { return e.Err }
 // SafeToRetry reports whether the caller can repeat the failed call: the broker
 // was not reached, the connection was lost, or the stream had no leader. It is
 // false if that may publish a message twice ([ErrUnconfirmed]). The other calls
-// are idempotent. If the connection was lost, the first attempt may have worked;
-// a repeated DeleteStream then returns [ErrStreamNotFound].
+// are idempotent. If the connection was lost, the first attempt may have
+// worked; a repeated DeleteStream then returns [ErrStreamNotFound].
 func SafeToRetry(err error) bool {
 	if err == nil || errors.Is(err, ErrUnconfirmed) {
 		return false
@@ -165,9 +168,9 @@ func opErr(op, stream, name string, err error) error {
 }
 
 // isFatal reports whether trying again cannot help until a person has changed
-// something. An unreachable broker may come back, so ErrUnreachable is not fatal
-// whatever it comes with: a broker that restarts behind TLS also gives ErrTLS.
-// Within ErrOffsetStore it says nothing about the broker.
+// something. An unreachable broker may come back, so ErrUnreachable is not
+// fatal whatever it comes with: a broker that restarts behind TLS also gives
+// ErrTLS. Within ErrOffsetStore it says nothing about the broker.
 func isFatal(err error) bool {
 	if errors.Is(err, ErrUnreachable) && !errors.Is(err, ErrOffsetStore) {
 		return false

@@ -5,16 +5,17 @@ import (
 )
 
 // Message is what a producer publishes: a body and, if they are set, the other
-// sections of an AMQP 1.0 message. A producer sends only the fields that are set.
+// sections of an AMQP 1.0 message. A producer sends only the fields that are
+// set.
 type Message struct {
 	// Body is the message's data section. The producer copies it, so the caller
 	// may change it once Publish or PublishAsync has returned. Nil is an empty
 	// body.
 	Body []byte
-	// Value is sent as an AMQP value section in place of Body. Only one of the two
-	// may be set. Value is a bool, an integer or float type, string, []byte,
-	// time.Time, [UUID], []any, map[string]any or map[any]any. Default nil: Body is
-	// sent.
+	// Value is sent as an AMQP value section in place of Body. Only one of the
+	// two may be set. Value is a bool, an integer or float type, string,
+	// []byte, time.Time, [UUID], []any, map[string]any or map[any]any. Default
+	// nil: Body is sent.
 	Value any
 
 	Properties            *Properties
@@ -35,11 +36,12 @@ type Message struct {
 	// Key is for super streams, which producers do not support yet. On a plain
 	// stream it does nothing, and is not sent.
 	Key string
-	// FilterValue lets a consumer that filters skip chunks in which no message has
-	// its value (RabbitMQ 3.13 or newer). It has 255 bytes at most, and does not
-	// go with ProducerConfig.SubEntries. Between a message with a value and one
-	// without, the producer waits until the messages before are confirmed.
-	// Consumers of this package do not filter yet. Default "": no value.
+	// FilterValue lets a consumer that filters skip chunks in which no message
+	// has its value (RabbitMQ 3.13 or newer). It has 255 bytes at most, and
+	// does not go with ProducerConfig.SubEntries. Between a message with a
+	// value and one without, the producer waits until the messages before are
+	// confirmed. Consumers of this package do not filter yet. Default "": no
+	// value.
 	FilterValue string
 
 	raw []byte // the encoded message, in place of all that encode would look at
@@ -64,9 +66,9 @@ type Properties struct {
 }
 
 // Header is the header section of an AMQP 1.0 message (OASIS AMQP 1.0, part 3,
-// section 3.2.1). A stream carries it for the message's readers and does not act
-// on it. A producer sends all fields of a Header, so Priority 0 is sent too; the
-// standard's default is 4.
+// section 3.2.1). A stream carries it for the message's readers and does not
+// act on it. A producer sends all fields of a Header, so Priority 0 is sent
+// too; the standard's default is 4.
 type Header struct {
 	Durable       bool
 	Priority      uint8

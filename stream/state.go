@@ -14,8 +14,8 @@ const (
 	// StateReconnecting: it has lost its connection or got none, for the reason
 	// in Err. It pauses (Config.Backoff) and tries again.
 	StateReconnecting
-	// StateClosed: it has ended, for the reason in Err. Err is nil for a producer
-	// that was closed in order, and for a loop over All that was left.
+	// StateClosed: it has ended, for the reason in Err. Err is nil for a
+	// producer that was closed in order, and for a loop over All that was left.
 	StateClosed
 	// StateMessagesLost: retention has removed Lost messages that the consumer
 	// had not read. The consumer goes on at the first message that is left.
@@ -23,8 +23,8 @@ const (
 	// StateStreamRecreated: the stream was deleted and created again. The
 	// consumer starts over in the new stream, at the place that its Start names
 	// for a consumer with nothing stored. With Next and Last it starts at the
-	// beginning, because all of the new stream is newer than the run. Err says how
-	// the consumer noticed.
+	// beginning, because all of the new stream is newer than the run. Err says
+	// how the consumer noticed.
 	StateStreamRecreated
 )
 
@@ -75,19 +75,20 @@ type StateChange struct {
 	// StateClosed unless the end was in order.
 	Err error
 	// Attempt is set with StateReconnecting: the number of the attempt that
-	// follows. It starts again at 1 after a connection that delivered or confirmed
-	// something, or on which a consumer was for longer than Backoff.Max.
+	// follows. It starts again at 1 after a connection that delivered or
+	// confirmed something, or on which a consumer was for longer than
+	// Backoff.Max.
 	Attempt int
 	// Lost is set with StateMessagesLost: how many offsets the consumer passes
-	// over. Some of them may be the broker's own entries, so fewer messages may be
-	// lost.
+	// over. Some of them may be the broker's own entries, so fewer messages may
+	// be lost.
 	Lost uint64
 
 	reconnected bool // with StateConnected: not for the first time
 }
 
-// states logs changes. It also hands them to OnState, in order, on a goroutine of
-// its own.
+// states logs changes. It also hands them to OnState, in order, on a goroutine
+// of its own.
 type states struct {
 	log     *slog.Logger
 	onState func(StateChange)

@@ -2,10 +2,10 @@ package mark
 
 import "github.com/tidemark-go/tidemark/internal/wire"
 
-// Place is how far a run is in its stream. It also knows by which chunks the run
-// recognises the stream: one that was deleted and created again has the same name,
-// and the protocol tells the two apart by nothing else. The zero Place belongs to
-// a run that has not begun.
+// Place is how far a run is in its stream. It also knows by which chunks the
+// run recognises the stream: one that was deleted and created again has the
+// same name, and the protocol tells the two apart by nothing else. The zero
+// Place belongs to a run that has not begun.
 type Place struct {
 	begun  bool
 	next   Position // where this session begins, or goes on
@@ -14,8 +14,8 @@ type Place struct {
 	// oldestChunk is the first chunk that the run received. resumeChunk is the
 	// chunk with the last handled message. Before a message is handled, it is
 	// oldestChunk if that one begins before next.From or the run began with
-	// AfterChunk; otherwise there is none. A chunk that contradicts one of the two
-	// lies in another stream.
+	// AfterChunk; otherwise there is none. A chunk that contradicts one of the
+	// two lies in another stream.
 	resumeChunk, oldestChunk ChunkID
 	hasResume, hasOldest     bool
 	newest                   uint64 // first offset of the newest chunk received
@@ -32,8 +32,8 @@ type Extent struct {
 }
 
 // Begin sets where the run's first session begins. A later session begins at
-// resume as long as nothing is handled. The two differ where first means another
-// place by then, as AtLast does.
+// resume as long as nothing is handled. The two differ where first means
+// another place by then, as AtLast does.
 func (p *Place) Begin(first, resume Position) { p.begun, p.next, p.resume = true, first, resume }
 
 // BeginAfterStored sets that the run begins behind a stored offset.
@@ -48,13 +48,13 @@ func (p *Place) Begun() bool { return p.begun }
 // Resume begins another session, which goes on where the run has got to.
 func (p *Place) Resume() { p.next = p.resume }
 
-// Next returns where the session begins, and once a message is handled, where it
-// goes on.
+// Next returns where the session begins, and once a message is handled, where
+// it goes on.
 func (p *Place) Next() Position { return p.next }
 
 // HandledTo records that the message at offset is handled, and everything
-// delivered before it. The message lies in chunk, with which the next session will
-// begin.
+// delivered before it. The message lies in chunk, with which the next session
+// will begin.
 func (p *Place) HandledTo(offset uint64, chunk ChunkID) {
 	p.next = AtOffset(offset + 1).askingFor(chunk.First)
 	p.resume = p.next
@@ -62,8 +62,8 @@ func (p *Place) HandledTo(offset uint64, chunk ChunkID) {
 	p.afterHandled = true
 }
 
-// Receive reports whether a chunk may lie in the stream that the run has read. If
-// so, it takes note of the chunk.
+// Receive reports whether a chunk may lie in the stream that the run has read.
+// If so, it takes note of the chunk.
 func (p *Place) Receive(chunk *wire.Chunk) bool {
 	if p.hasResume && p.resumeChunk.Contradicts(chunk) || p.hasOldest && p.oldestChunk.Contradicts(chunk) {
 		return false
@@ -80,30 +80,30 @@ func (p *Place) Receive(chunk *wire.Chunk) bool {
 	return true
 }
 
-// MustRecognise reports whether a new session has to recognise the stream before
-// it may store the mark there. See Recognises.
+// MustRecognise reports whether a new session has to recognise the stream
+// before it may store the mark there. See Recognises.
 func (p *Place) MustRecognise() bool { return p.hasResume }
 
-// Recognises reports whether a chunk, for which Receive was true, shows that the
-// stream is the one that the run has read. The resume chunk shows it. So does a
-// chunk behind it; if that is the session's first, retention has removed the
-// resume chunk. A chunk before the resume chunk shows nothing, because it may lie
-// in a new stream that is not as long yet.
+// Recognises reports whether a chunk, for which Receive was true, shows that
+// the stream is the one that the run has read. The resume chunk shows it. So
+// does a chunk behind it; if that is the session's first, retention has removed
+// the resume chunk. A chunk before the resume chunk shows nothing, because it
+// may lie in a new stream that is not as long yet.
 func (p *Place) Recognises(chunk *wire.Chunk) bool {
 	return !p.hasResume || chunk.FirstOffset >= p.resumeChunk.First
 }
 
-// ResumeChunk returns the chunk by which a session recognises the stream. There is
-// one if MustRecognise is true.
+// ResumeChunk returns the chunk by which a session recognises the stream. There
+// is one if MustRecognise is true.
 func (p *Place) ResumeChunk() ChunkID { return p.resumeChunk }
 
 // Newest returns the first offset of the newest chunk that the run received.
 func (p *Place) Newest() uint64 { return p.newest }
 
 // Lost returns how many offsets retention has removed before the run read them.
-// It reports each of them once: nodes clean up on their own, so another node may
-// still have what one has removed. extent is how far the stream reaches on the
-// session's node. A run that follows no handled message has lost nothing.
+// It reports each of them once: nodes clean up on their own, so another node
+// may still have what one has removed. extent is how far the stream reaches on
+// the session's node. A run that follows no handled message has lost nothing.
 func (p *Place) Lost(extent Extent) uint64 {
 	told := max(p.next.From, p.toldBelow)
 	if !p.afterHandled || extent.Empty || extent.FirstOffset <= told {
@@ -114,9 +114,9 @@ func (p *Place) Lost(extent Extent) uint64 {
 }
 
 // Probe reports whether the stream is suspect because it ends, on the session's
-// node, before what the run has read. It does so if it is a new stream, or if the
-// node is behind. To tell one from the other, the caller asks the node for the
-// first chunk from spec on and passes it to ProbeContradicts.
+// node, before what the run has read. It does so if it is a new stream, or if
+// the node is behind. To tell one from the other, the caller asks the node for
+// the first chunk from spec on and passes it to ProbeContradicts.
 func (p *Place) Probe(extent Extent) (spec wire.OffsetSpec, suspect bool) {
 	if !p.hasOldest || extent.Empty || extent.CommittedChunk >= p.newest {
 		return spec, false // the first chunk that comes will tell
