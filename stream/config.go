@@ -12,8 +12,8 @@ import (
 // DefaultURI is the broker that [Connect] uses when Config.URIs is empty.
 const DefaultURI = broker.DefaultURI
 
-// Config says how an [Env] reaches the broker. Its zero value is the broker on
-// this machine with the login guest.
+// Config says how an [Env] reaches the broker. With the zero value it connects
+// to the broker on this machine as the user guest.
 type Config struct {
 	// URIs are the nodes to try, in random order. A URI has the form
 	// rabbitmq-stream://user:password@host:port/vhost, or rabbitmq-stream+tls
@@ -44,9 +44,9 @@ type Config struct {
 	// advertised address.
 	Resolve func(host string, port int) (string, int)
 
-	// DialTimeout bounds one attempt to connect, the login included. Below 3.5
-	// s a refused login looks like a silent broker, because RabbitMQ delays
-	// that answer by 3 s. Default 4.5 s.
+	// DialTimeout bounds one attempt to connect, the login included. If it is
+	// below 3.5 s, a refused login looks like a silent broker, because RabbitMQ
+	// delays that answer by 3 s. Default 4.5 s.
 	//
 	// A consumer that joins an open connection first asks whether the peer
 	// answers. If there is no answer within DialTimeout, and within 5 s at

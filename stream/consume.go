@@ -60,7 +60,7 @@ func (e *Env) NewConsumer(stream string, cfg ConsumerConfig) (*Consumer, error) 
 // the connection is lost meanwhile. If the mark cannot be stored, the error
 // wraps [ErrNotStored] as well. No handler runs after Run has returned.
 //
-// Run never returns nil. The error wraps one of these:
+// Run never returns nil. The error is or wraps one of these:
 //
 //   - the context's error, or [ErrClosed] after Env.Close
 //   - a [*HandlerError]

@@ -12,8 +12,7 @@ import (
 // when it ends, except with Manual.
 //
 // The zero value stores the mark of every message while traffic is slow, and
-// every 100 ms in a burst. A crash then repeats what was handled in about 100
-// ms.
+// every 100 ms in a burst. A crash then repeats the messages of about 100 ms.
 type StorePolicy struct {
 	// Every stores the mark after that many handled messages, before the next
 	// handler runs. With Every: 1 a crash of the process repeats at most the

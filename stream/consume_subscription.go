@@ -14,8 +14,8 @@ import (
 
 // subscription reads a stream over one connection, which others may share. It
 // ends with its connection, when its stream is deleted or moves, and when end
-// is called. The next session has another subscription. Whoever opened it
-// releases it, also after it has ended.
+// is called. The next session has another subscription. The caller of
+// openSubscription releases it, also after it has ended.
 type subscription struct {
 	stream string
 	node   broker.Node

@@ -5,7 +5,7 @@ import (
 	"log/slog"
 )
 
-// State is what a consumer or producer has come to; see [StateChange].
+// State is the state of a consumer or producer after a [StateChange].
 type State int
 
 const (
@@ -15,7 +15,8 @@ const (
 	// in Err. It pauses (Config.Backoff) and tries again.
 	StateReconnecting
 	// StateClosed: it has ended, for the reason in Err. Err is nil for a
-	// producer that was closed in order, and for a loop over All that was left.
+	// producer that was closed in order, and for a loop over All that ended by
+	// break or return.
 	StateClosed
 	// StateMessagesLost: retention has removed Lost messages that the consumer
 	// had not read. The consumer goes on at the first message that is left.
