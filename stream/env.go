@@ -71,7 +71,8 @@ func Connect(ctx context.Context, cfg Config) (*Env, error) {
 // cancelled: the handler at work finishes and the mark is stored. Producers get
 // [CloseTimeout] to have their messages confirmed. Each message that is not
 // confirmed by then gets [ErrUnconfirmed], and Close returns the producers'
-// errors. Close also returns an error if OnState has not returned by then.
+// errors. At last Close waits for Config.OnState, for another CloseTimeout, and
+// returns an error if OnState is still at work.
 //
 // Close is idempotent; a further call waits for the first and returns nil. A
 // handler or callback must not call it, because Close would wait for them.
