@@ -24,7 +24,8 @@ type broker struct {
 	close func() error
 }
 
-// rabbitDir is where the bench's own RabbitMQ lives, below the working directory.
+// rabbitDir is where the bench's own RabbitMQ lives, below the working
+// directory.
 var rabbitDir = filepath.Join(".rabbitmq", "bench")
 
 // openBroker finds or starts the broker that the options ask for.

@@ -75,7 +75,7 @@ var allCases = []benchCase{
 		implTidemark: consumeTidemark(slow), implOfficial: consumeOfficial(slow), implSocket: consumeSocket(slow)}},
 }
 
-// mode is in what way a case of consuming consumes.
+// mode is the way in which a case consumes.
 type mode int
 
 const (
@@ -88,10 +88,10 @@ const (
 	inBatches
 )
 
-// parallelWorkers is how many there are with inParallel.
+// parallelWorkers is the number of workers with inParallel.
 const parallelWorkers = 4
 
-// manyConsumers is how many there are with many.
+// manyConsumers is the number of consumers with many.
 const manyConsumers = 4
 
 func (m mode) named() bool { return m == tracked || m == storeEach }
@@ -103,7 +103,7 @@ func (m mode) consumers() int {
 	return 1
 }
 
-// upTo is that many messages, or fewer where they are large.
+// upTo returns a function that gives n messages, or fewer if they are large.
 func upTo(n int, bytes int) func(int) int {
 	return func(size int) int { return max(1000, min(n, bytes/size)) }
 }

@@ -54,7 +54,8 @@ func childMain(spec string, stdout, stderr io.Writer) int {
 	return exitOK
 }
 
-// serve is `tidemark broker` on a free port; it ends with its parent.
+// serve runs the in-process broker on a free port, like `tidemark broker`. It
+// ends with its parent.
 func serve(stdout io.Writer) error {
 	b, err := streamtest.Start(streamtest.WithAddr("127.0.0.1:0"))
 	if err != nil {
@@ -88,7 +89,7 @@ func (j job) measure(stdout io.Writer) error {
 	return json.NewEncoder(stdout).Encode(m.sample)
 }
 
-// meter takes the time, CPU time and allocations from begin to end.
+// meter measures time, CPU time and allocations between begin and end.
 type meter struct {
 	job         job
 	sample      sample
@@ -178,7 +179,8 @@ func (m *meter) counters(consumers, total int) []*counter {
 	return list
 }
 
-// message counts one. What comes after the last one wanted does nothing.
+// message counts one message. It ignores those after the last one that is
+// wanted.
 func (c *counter) message() {
 	c.n++
 	if c.n == 1 || c.n == c.want {
@@ -186,7 +188,7 @@ func (c *counter) message() {
 	}
 }
 
-// messages counts several.
+// messages counts several messages.
 func (c *counter) messages(n int) {
 	for range n {
 		c.message()
@@ -206,12 +208,12 @@ func (c *counter) edge() {
 	c.done()
 }
 
-// storedPoll is how often the broker is asked how far it is.
+// storedPoll is the pause between two questions for the stored offset.
 const storedPoll = 5 * time.Millisecond
 
-// stored ends a measurement with untilStored, once the broker gives the offset of
-// the last message to who asks on another connection. What was sent only, the
-// broker may not have read for seconds.
+// stored ends a measurement with untilStored, once the broker gives the offset
+// of the last message to who asks on another connection. What was sent only,
+// the broker may not have read for seconds.
 func (m *meter) stored(ctx context.Context) error {
 	c, err := dialRaw(m.job.URI)
 	if err != nil {

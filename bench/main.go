@@ -13,12 +13,12 @@
 //	socket    the ceiling: a bare connection on internal/wire that checks CRCs and
 //	          walks the entries, and has no reconnects, no cancellation, no API
 //
-// Each measurement is a process of its own, so that CPU time and allocations are
-// its own, and they take turns (A B C A B C), so that a busy moment of the
-// machine meets all. What is shown are medians over -runs, with the spread.
-// Time and CPU count from the first message handled to the last one. Resident
-// memory and the load average are known on Linux only; elsewhere the table says
-// "unknown" and JSON leaves them out.
+// Each measurement is a process of its own, so that CPU time and allocations
+// are its own. The implementations take turns (A B C A B C), so that a busy
+// moment of the machine meets all of them. The bench shows medians over -runs,
+// with the spread. Time and CPU count from the first message handled to the
+// last one. Resident memory and the load average are known on Linux only;
+// elsewhere the table says "unknown" and JSON leaves them out.
 //
 // Exit codes: 0 measured, 1 failed or interrupted, 2 wrong usage.
 package main
@@ -49,7 +49,7 @@ func main() {
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
-// run is main without the process.
+// run is main without the process. It returns the exit code.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	o, err := parse(args, stderr)
 	switch {

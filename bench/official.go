@@ -13,8 +13,8 @@ import (
 	official "github.com/rabbitmq/rabbitmq-stream-go-client/pkg/stream"
 )
 
-// environment connects as the README of the official client says, but for the
-// socket buffers: those of its own, 8 KiB, stall on loopback.
+// environment connects as the README of the official client says, except for
+// the socket buffers: that client's own, 8 KiB, stall on loopback.
 func environment(uri string) (*official.Environment, error) {
 	env, err := official.NewEnvironment(official.NewEnvironmentOptions().SetUri(uri).SetReadBuffer(-1).SetWriteBuffer(-1))
 	if err != nil && env != nil {
@@ -102,8 +102,8 @@ func consumeOneOfficial(ctx context.Context, env *official.Environment, j job, h
 	return err
 }
 
-// producerOfficial runs f with a producer, whose confirms confirmed counts
-// down to 0, at which all is closed.
+// producerOfficial runs f with a producer. confirmed counts the producer's
+// confirms down to 0; then everything is closed.
 func producerOfficial(j job, m *meter, f func(p *official.Producer, confirmed <-chan int) error) error {
 	return producerOfficialWith(j, m, nil, f)
 }
@@ -145,7 +145,7 @@ func confirmsOf(p *official.Producer) <-chan int {
 	return confirmed
 }
 
-// await reads until n messages are confirmed.
+// await waits until n messages are confirmed.
 func await(confirmed <-chan int, n int) error {
 	timeout := time.After(childTimeout)
 	for n > 0 {
@@ -182,7 +182,8 @@ func publishAsyncOfficial(_ context.Context, j job, m *meter) error {
 	})
 }
 
-// publishBatchOfficial makes the messages anew for each batch, as a service does.
+// publishBatchOfficial makes the messages anew for each batch, as a service
+// does.
 func publishBatchOfficial(_ context.Context, j job, m *meter) error {
 	body := make([]byte, j.Size)
 	// A frame of 1 MiB has to hold a batch.
@@ -217,7 +218,8 @@ func publishOneOfficial(_ context.Context, j job, m *meter) error {
 	})
 }
 
-// reconnectOfficial uses its ReliableConsumer, the one that comes back.
+// reconnectOfficial uses the official client's ReliableConsumer, the one that
+// connects again.
 func reconnectOfficial(_ context.Context, j job, m *meter) error {
 	return reconnect(j, m, func(uri string, handled chan<- struct{}) (func() error, error) {
 		env, err := environment(uri)

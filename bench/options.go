@@ -37,7 +37,7 @@ const (
 	maxSize = 900 << 10 // a message has to fit into a frame of 1 MiB
 )
 
-// errHelp means that the help was asked for and shown.
+// errHelp means that parse has shown the help, for which the user asked.
 var errHelp = flag.ErrHelp
 
 // parse reads the command line. Help goes to stderr.
@@ -51,7 +51,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	fs.Func("case", "comma-separated `NAMES` of cases, listed below (default all)", o.setCases)
 	fs.Func("size", "comma-separated message sizes in `BYTES`, or all: 10,100,1024,10240 (default 100)", o.setSizes)
 	fs.Func("impl", "comma-separated `NAMES` of implementations (default tidemark,official,socket)", o.setImpls)
-	fs.Func("n", "`NUMBER` of messages in each measurement (default: as the case needs)", positive(&o.n, 1<<30))
+	fs.Func("n", "`NUMBER` of messages in each measurement (default: what the case needs)", positive(&o.n, 1<<30))
 	o.runs = 5
 	fs.Func("runs", "`NUMBER` of measurements to take the median of (default 5)", positive(&o.runs, maxRuns))
 	fs.BoolVar(&o.json, "json", false, "print one JSON object per line")

@@ -146,7 +146,7 @@ func (p *plan) with(f func(*raw) error) error {
 	return f(c)
 }
 
-// one measures in a child.
+// one makes one measurement, in a child.
 func (p *plan) one(ctx context.Context, g *group, impl string, stderr io.Writer) (s sample, err error) {
 	j := job{
 		Case: g.name, Impl: impl, URI: p.broker.uri, Stream: p.streamOf(g), N: g.n, Size: g.size,

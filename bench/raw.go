@@ -127,7 +127,8 @@ func (c *raw) await(resp wire.Frame) error {
 	}
 }
 
-// next returns the next frame; a Close of the broker is an error.
+// next returns the next frame. If it is a Close of the broker, next returns an
+// error.
 func (c *raw) next() (wire.Key, uint16, []byte, error) {
 	frame, err := c.frames.Next()
 	if err != nil {
@@ -142,7 +143,7 @@ func (c *raw) next() (wire.Key, uint16, []byte, error) {
 	return key, version, fields, err
 }
 
-// ask is call for commands that are answered by a code.
+// ask is call for a command that the broker answers with a code.
 func (c *raw) ask(f wire.Frame) error {
 	key, _ := f.Head()
 	resp := wire.Response{Key: key}

@@ -13,10 +13,11 @@ import (
 	"github.com/tidemark-go/tidemark/internal/wire"
 )
 
-// socketCredit is the other implementations' default.
+// socketCredit is the default credit of the other implementations.
 const socketCredit = 10
 
-// consumeSocket reads from a bare connection: the least there is to do.
+// consumeSocket reads from a bare connection and does the least that a client
+// can do.
 func consumeSocket(how mode) runner {
 	return func(ctx context.Context, j job, m *meter) error {
 		m.untilStored = how == storeEach

@@ -19,7 +19,7 @@ func statOf(values []float64) stat {
 	return stat{mid, v[0], v[len(v)-1]}
 }
 
-// percentile returns the value below or at which that part of the values lie.
+// percentile returns the value that a part of the values do not exceed.
 func percentile(values []float64, part float64) float64 {
 	if len(values) == 0 {
 		return 0
@@ -57,8 +57,8 @@ type sample struct {
 	Heap      float64   `json:"heap_mib,omitempty"` // the largest seen
 }
 
-// result is what all samples of one case, size and implementation say, as it
-// is printed.
+// result sums up all samples of one case, size and implementation, for
+// printing.
 type result struct {
 	Case   string `json:"case"`
 	Impl   string `json:"impl"`

@@ -15,22 +15,25 @@ import (
 // broker's default: the stream keeps everything, in segments of 500 MB.
 type StreamConfig struct {
 	// MaxBytes bounds the stream's size in bytes. Once the stream exceeds it,
-	// the broker removes whole segments from its beginning. Default 0: no bound.
+	// the broker removes whole segments from its beginning. Default 0: no
+	// bound.
 	MaxBytes int64
-	// MaxAge removes whole segments older than this, with a resolution of
-	// seconds. Default 0: no bound.
+	// MaxAge is the age at which the broker removes a whole segment. It is at
+	// least 1 s; fractions of a second are dropped. Default 0: no bound.
 	MaxAge time.Duration
 	// SegmentBytes is the size of a segment in bytes, at most 3 GB. Default 0:
 	// the broker's 500 MB.
 	SegmentBytes int64
-	// InitialClusterSize is the number of replicas. Default 0: the broker's
-	// configuration says, and without one every node has a replica.
+	// InitialClusterSize is the number of replicas. Default 0: what the
+	// broker's configuration says; if it says nothing, every node has a
+	// replica.
 	InitialClusterSize int
 	// LeaderLocator places the leader: "client-local" or "balanced". Default
-	// "": the broker's configuration says.
+	// "": what the broker's configuration says.
 	LeaderLocator string
 }
 
+// arguments returns the settings as the arguments of the Create command.
 func (c StreamConfig) arguments() (wire.Properties, error) {
 	if c.MaxBytes < 0 || c.SegmentBytes < 0 || c.MaxAge < 0 || c.InitialClusterSize < 0 {
 		return nil, fmt.Errorf("%w: MaxBytes, MaxAge, SegmentBytes and InitialClusterSize must not be negative; 0 is the broker's default", ErrInvalidConfig)
@@ -52,8 +55,12 @@ func (c StreamConfig) arguments() (wire.Properties, error) {
 	return args, nil
 }
 
-// DeclareStream creates the stream. It returns nil for a stream that exists with
-// the same arguments, and [ErrStreamMismatch] for one that exists with others.
+// DeclareStream creates a stream and blocks until the broker has answered. It
+// returns nil for a stream that exists with the same arguments, and
+// [ErrStreamMismatch] for one that exists with others.
+//
+// Other errors wrap [ErrInvalidConfig], [ErrAccessRefused] or [ErrClosed], or
+// are those of [Connect].
 func (e *Env) DeclareStream(ctx context.Context, name string, cfg StreamConfig) error {
 	const op = "declare stream"
 	args, err := cfg.arguments()
@@ -68,10 +75,14 @@ func (e *Env) DeclareStream(ctx context.Context, name string, cfg StreamConfig) 
 	})
 }
 
-// DeleteStream deletes the stream with its messages and stored offsets. For a
-// stream that does not exist it returns [ErrStreamNotFound]. If the connection
-// drops before the broker has answered, DeleteStream asks once more, so this
-// error can also mean that the first attempt worked.
+// DeleteStream deletes a stream with its messages and stored offsets and blocks
+// until the broker has answered. For a stream that does not exist it returns
+// [ErrStreamNotFound]. If the connection drops before the broker has answered,
+// DeleteStream asks once more, so this error can also mean that the first
+// attempt worked.
+//
+// Other errors wrap [ErrAccessRefused] or [ErrClosed], or are those of
+// [Connect].
 func (e *Env) DeleteStream(ctx context.Context, name string) error {
 	return e.ask(ctx, "delete stream", name, "", func(ctx context.Context, c *broker.Conn) error {
 		return c.Delete(ctx, name)
@@ -79,8 +90,8 @@ func (e *Env) DeleteStream(ctx context.Context, name string) error {
 }
 
 // Stats is the extent of a stream at one moment. Its offsets are those of
-// chunks: the broker counts in batches of messages that it wrote together, and
-// its own tracking entries take offsets too.
+// chunks, which are the batches of messages that the broker writes together.
+// The broker's own tracking entries take offsets too.
 type Stats struct {
 	// Empty is true for a stream to which nothing was ever written. The offsets
 	// then mean nothing.
@@ -88,11 +99,13 @@ type Stats struct {
 	// FirstOffset is the first offset that retention has left.
 	FirstOffset uint64
 	// CommittedChunk is the first offset of the last chunk that a quorum of
-	// replicas has.
+	// replicas has. The stream's last offset is that or a higher one.
 	CommittedChunk uint64
 }
 
-// Stats asks the broker for the extent of a stream.
+// Stats asks the broker for the extent of a stream and blocks until it has
+// answered. Errors wrap [ErrStreamNotFound], [ErrStreamUnavailable],
+// [ErrAccessRefused] or [ErrClosed], or are those of [Connect].
 func (e *Env) Stats(ctx context.Context, stream string) (Stats, error) {
 	var extent broker.Extent
 	err := e.ask(ctx, "stats of stream", stream, "", func(ctx context.Context, c *broker.Conn) (err error) {
@@ -103,9 +116,12 @@ func (e *Env) Stats(ctx context.Context, stream string) (Stats, error) {
 }
 
 // QueryOffset returns the offset that the broker has stored under a consumer's
-// name, whichever client stored it. By the convention of this library, of rstream
-// and of the Java client's examples, that is the offset of the last handled
-// message. Nothing stored is [ErrNoOffset].
+// name, whichever client stored it, and blocks until the broker has answered.
+// By the convention of this library, of rstream and of the Java client's
+// examples, that is the offset of the last handled message. If nothing is
+// stored, the error is [ErrNoOffset].
+//
+// Other errors wrap [ErrInvalidConfig] or are those of [Env.Stats].
 func (e *Env) QueryOffset(ctx context.Context, consumer, stream string) (uint64, error) {
 	const op = "query offset on stream"
 	if err := checkName(consumer); err != nil {
@@ -119,14 +135,16 @@ func (e *Env) QueryOffset(ctx context.Context, consumer, stream string) (uint64,
 	return offset, err
 }
 
-// StoreOffset stores an offset under a consumer's name. The broker never answers
-// a store, so StoreOffset asks for the offset and returns when the broker gives
-// it back.
+// StoreOffset stores an offset under a consumer's name. The broker never
+// answers a store, so StoreOffset reads the offset back and returns when the
+// broker has it. If it cannot be read back, the error is [ErrNotStored].
 //
-// An offset below the stored one rewinds the consumer: its next run begins after
-// that offset. A consumer that is running goes on where it is, and its next store
-// overwrites this one. So does its check of a store that it sent in the two
-// seconds before.
+// An offset below the stored one rewinds the consumer: its next run begins
+// after that offset. Stop the consumer before. A consumer that is running goes
+// on where it is, and its next store overwrites this one. So does its check of
+// a store that it sent in the two seconds before.
+//
+// Other errors wrap [ErrInvalidConfig] or are those of [Env.Stats].
 func (e *Env) StoreOffset(ctx context.Context, consumer, stream string, offset uint64) error {
 	const op = "store offset on stream"
 	err := checkName(consumer)
@@ -144,11 +162,11 @@ func (e *Env) StoreOffset(ctx context.Context, consumer, stream string, offset u
 	})
 }
 
-// maxName is how many bytes the protocol has room for in a name.
+// maxName is how many bytes a name may have on RabbitMQ.
 const maxName = 255
 
-// checkName rejects a consumer or producer name that the broker would drop
-// without a word.
+// checkName rejects a consumer or producer name under which the broker would
+// silently store nothing.
 func checkName(name string) error {
 	if name == "" {
 		return fmt.Errorf("%w: the name is empty", ErrInvalidConfig)
@@ -156,6 +174,7 @@ func checkName(name string) error {
 	return checkLength("name", name)
 }
 
+// checkStream rejects a stream name that no stream can have.
 func checkStream(name string) error {
 	if name == "" {
 		return fmt.Errorf("%w: the stream's name is empty", ErrInvalidConfig)

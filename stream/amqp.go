@@ -8,10 +8,11 @@ import (
 	"github.com/Azure/go-amqp"
 )
 
-// This file is the seam to the AMQP 1.0 codec of go-amqp. Our own code handles
-// only the plain data section, which is the usual case. The official client has a
-// copy of that codec, its package amqp, which reads small negative integers as
-// positive ones.
+// This file encodes and decodes AMQP 1.0 messages. Our own code handles a
+// message that is one data section, as most are, and finds the body of any
+// other. The rest is go-amqp's codec. The official client has a copy of that
+// codec, its package amqp, which we do not use: it reads small negative
+// integers as positive ones.
 
 // The codes of the sections. A section begins with the bytes 00 53 code (OASIS
 // AMQP 1.0, part 3, section 3.2).
@@ -28,7 +29,7 @@ const (
 )
 
 // encode returns the message in AMQP 1.0. The result shares no memory with m,
-// except for m.raw, which it is.
+// unless m.raw is set: then it is m.raw.
 func (m *Message) encode() ([]byte, error) {
 	if m.raw != nil {
 		return m.raw, nil
@@ -62,8 +63,8 @@ func appendData(b, body []byte) []byte {
 	return append(b, body...)
 }
 
-// marshal encodes with the codec. It gets exotic values from the user, so it turns
-// a panic of the codec into an error.
+// marshal encodes the message with the codec. The user's values may be of any
+// type, so it turns a panic of the codec into an error.
 func (m *Message) marshal() (b []byte, err error) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -100,8 +101,8 @@ func (m *Message) marshal() (b []byte, err error) {
 	return out.MarshalBinary()
 }
 
-// check rejects ids of types that the standard does not know. The codec would send
-// them.
+// check rejects ids of types that the standard does not allow, because the
+// codec would send them.
 func (p *Properties) check() error {
 	if p == nil {
 		return nil
@@ -155,6 +156,7 @@ func orZero[T any](v *T) T {
 	return *v
 }
 
+// annotationsOut returns annotations as the codec takes them.
 func annotationsOut(m map[string]any) amqp.Annotations {
 	if m == nil {
 		return nil
@@ -214,8 +216,8 @@ func mapMap[K comparable](in map[K]any, f func(any) any) map[K]any {
 	return out
 }
 
-// unmarshal decodes all sections with the codec. It gets whatever another client
-// has published, so it turns a panic of the codec into an error.
+// unmarshal decodes a message with the codec. Another client may have published
+// any bytes, so it turns a panic of the codec into an error.
 func unmarshal(raw []byte) (m *amqp.Message, err error) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -235,13 +237,13 @@ func unmarshal(raw []byte) (m *amqp.Message, err error) {
 	return m, nil
 }
 
-// maxSections bounds what the codec decodes besides data. The codec recurses once
-// for each three bytes of a hostile message, and a stack that overflows ends the
-// process.
+// maxSections is how many bytes the sections besides the data may have for the
+// codec to decode them. A hostile message makes the codec recurse once for each
+// three bytes, and a stack that overflows ends the process.
 const maxSections = 1 << 20
 
-// sizeOfSections returns the size in bytes of all sections except those of data.
-// ok is false for a message that is not AMQP 1.0.
+// sizeOfSections returns the size in bytes of all sections except those of
+// data. ok is false for a message that is not AMQP 1.0.
 func sizeOfSections(raw []byte) (n int, ok bool) {
 	for rest := raw; len(rest) > 0; {
 		code, value, _, ok := cutSection(rest)
@@ -256,9 +258,9 @@ func sizeOfSections(raw []byte) (n int, ok bool) {
 	return n, len(raw) > 0
 }
 
-// cutSection returns the code of the section at the front of b and the size of
-// its value in bytes. head is how many of these bytes come before the value's
-// content.
+// cutSection returns the code of the section at the front of b, and the size in
+// bytes of its value, which begins at b[3]. head is how many of these bytes
+// come before the value's content. ok is false if there is no whole section.
 func cutSection(b []byte) (code byte, size, head int, ok bool) {
 	if len(b) < 4 || b[0] != 0 || b[1] != 0x53 || b[2] < sectionHeader || b[2] > sectionFooter {
 		return 0, 0, 0, false
@@ -267,6 +269,8 @@ func cutSection(b []byte) (code byte, size, head int, ok bool) {
 	return b[2], size, head, size >= 0
 }
 
+// annotationsIn returns the codec's annotations as ours. A key that is a number
+// becomes its text.
 func annotationsIn(a amqp.Annotations) map[string]any {
 	if a == nil {
 		return nil
@@ -278,8 +282,8 @@ func annotationsIn(a amqp.Annotations) map[string]any {
 	return out
 }
 
-// plainBody returns the body of a message as appendData makes it, which most
-// messages are. ok is false for any other message.
+// plainBody returns the body of a message that has the form which appendData
+// makes, as most have. ok is false for any other message.
 func plainBody(raw []byte) (body []byte, ok bool) {
 	if len(raw) < 5 || raw[0] != 0 || raw[1] != 0x53 || raw[2] != sectionData {
 		return nil, false
@@ -293,10 +297,10 @@ func plainBody(raw []byte) (body []byte, ok bool) {
 	return nil, false
 }
 
-// bodyOf finds the body without decoding the message. The body is the bytes of the
-// data section, of several data sections together, or of a value section that is a
-// string or binary. The body aliases raw. A message that is not AMQP 1.0 is its own
-// body, and ok is false.
+// bodyOf finds the body without decoding the message. The body is the bytes of
+// the data section, of several data sections together, or of a value section
+// that is a string or binary. The body aliases raw. A message that is not AMQP
+// 1.0 is its own body, and ok is false.
 func bodyOf(raw []byte) (body []byte, ok bool) {
 	found := false
 	for rest := raw; len(rest) > 0; {
@@ -329,9 +333,9 @@ func isBytes(constructor byte) bool {
 	return false
 }
 
-// valueSize returns the size in bytes of the AMQP value at the front of b. head is
-// how many of them come before the value's content. size is -1 where b is too short
-// or begins with no value (OASIS AMQP 1.0, part 1, section 1.2).
+// valueSize returns the size in bytes of the AMQP value at the front of b
+// (OASIS AMQP 1.0, part 1, section 1.2). head is how many of them come before
+// the value's content. If b is too short or begins with no value, size is -1.
 func valueSize(b []byte) (size, head int) {
 	if len(b) == 0 {
 		return -1, 0

@@ -6,17 +6,18 @@ import (
 	"sync"
 )
 
-// callbacks runs callbacks one after the other, on a goroutine of its own. Adding
-// one never blocks, so that a slow callback delays no confirm.
+// callbacks calls the user's callbacks one after the other, on a goroutine of
+// its own. Adding one never blocks, so a slow callback delays no confirm.
 type callbacks struct {
 	mu      sync.Mutex
 	queue   []callback
-	closing bool
-	wake    chan struct{}
-	ended   chan struct{}
+	closing bool          // drain was called: the goroutine ends once the queue is empty
+	wake    chan struct{} // wakes the goroutine
+	ended   chan struct{} // closed when the goroutine has ended
 }
 
-// callback is a call of f, or else a call of done with err.
+// callback is a call f(), or a call done(err) if f is nil. The second form
+// spares a closure for each message.
 type callback struct {
 	f    func()
 	done func(error)
@@ -29,13 +30,15 @@ func startCallbacks() *callbacks {
 	return c
 }
 
+// add queues a call of f.
 func (c *callbacks) add(f func()) { c.push(callback{f: f}) }
 
+// outcome queues a call of done with the outcome of a message.
 func (c *callbacks) outcome(done func(error), err error) { c.push(callback{done: done, err: err}) }
 
-func (c *callbacks) push(f callback) {
+func (c *callbacks) push(call callback) {
 	c.mu.Lock()
-	c.queue = append(c.queue, f)
+	c.queue = append(c.queue, call)
 	first := len(c.queue) == 1
 	c.mu.Unlock()
 	if first {
@@ -50,14 +53,16 @@ func (c *callbacks) poke() {
 	}
 }
 
-// drain runs what is queued and waits for it under ctx. If ctx ends first, a
-// callback is still at work, and the others run after it.
+// drain waits under ctx until all callbacks have returned, and ends the
+// goroutine. If ctx ends first, drain returns an error, and the goroutine still
+// makes the calls that are left. A callback added after drain may not be
+// called.
 func (c *callbacks) drain(ctx context.Context) error {
 	c.mu.Lock()
 	c.closing = true
 	c.mu.Unlock()
 	c.poke()
-	select {
+	select { // first, because ctx may have ended as well
 	case <-c.ended:
 		return nil
 	default:

@@ -12,8 +12,8 @@ import (
 // DefaultURI is the broker that [Connect] uses when Config.URIs is empty.
 const DefaultURI = "rabbitmq-stream://guest:guest@localhost:5552/%2f"
 
-// Config says how an [Env] reaches the broker. Its zero value is the broker on
-// this machine with the login guest.
+// Config says how an [Env] reaches the broker. With the zero value it connects
+// to the broker on this machine as the user guest.
 type Config struct {
 	// URIs are the nodes to try, in random order. A URI has the form
 	// rabbitmq-stream://user:password@host:port/vhost, or rabbitmq-stream+tls
@@ -23,31 +23,34 @@ type Config struct {
 	URIs []string
 
 	// TLS is used for URIs with rabbitmq-stream+tls. An empty ServerName
-	// becomes the URI's host, for every node of the cluster. Default: the
-	// system's certificate authorities, TLS 1.2 or newer.
+	// becomes the host that the Env dials, and for producers always the URI's
+	// host. Default: the system's certificate authorities, TLS 1.2 or newer.
 	TLS *tls.Config
 
-	// Logger gets a line for each connection lost and won back. It never gets a
-	// password. Default: nothing is logged.
+	// Logger gets a line for each connection that is lost or made again, for
+	// each failure of a handler that is tried again or settled, and for each
+	// store that failed. It never gets a password. Default: nothing is logged.
 	Logger *slog.Logger
 
 	// Resolve maps a node's advertised address to one that this client can
 	// reach. It serves clients behind a load balancer, a proxy or a container's
 	// network. The Env calls it before it connects to a node that the broker
-	// has named, unless one of URIs has led to that node. Several goroutines may
-	// call it at a time, and it must not block.
+	// has named. It may dial a node without it if a URI has led to that node.
+	// Several goroutines may call Resolve at a time, and it must not block.
 	//
-	// The node that answers must be the one that was asked for. The Env tries a
-	// load balancer 20 times until it is. With TLS the certificate has to be for
-	// the resolved host, or for TLS.ServerName. Default nil: the advertised
-	// address.
+	// The node that answers must be the one that was asked for. Behind a load
+	// balancer another one may answer; the Env then dials again. A consumer
+	// dials 20 times before it counts the node as unreachable. Default nil: the
+	// advertised address.
 	Resolve func(host string, port int) (string, int)
 
-	// DialTimeout bounds one attempt to connect, the login included. Below 3.5 s
-	// a refused login looks like a silent broker, because the broker delays that
-	// answer by 3 s. It also bounds how long a new consumer waits for a
-	// connection that is there already: one that does not answer within
-	// DialTimeout, or within 5 s if that is less, is replaced. Default 4.5 s.
+	// DialTimeout bounds one attempt to connect, the login included. If it is
+	// below 3.5 s, a refused login looks like a silent broker, because RabbitMQ
+	// delays that answer by 3 s. Default 4.5 s.
+	//
+	// A consumer that joins an open connection first asks whether the peer
+	// answers. If there is no answer within DialTimeout, and within 5 s at
+	// most, the consumer makes a new connection.
 	DialTimeout time.Duration
 
 	// Heartbeat is the interval at which both sides show that they are alive. A
@@ -56,43 +59,43 @@ type Config struct {
 	// 10 s, minimum 1 s.
 	Heartbeat time.Duration
 
-	// Backoff paces the attempts to connect again.
+	// Backoff paces the attempts to connect again. Default: from 50 ms to 5 s.
 	Backoff Backoff
 
-	// OnState is told what becomes of consumers and producers; see [State]. The
-	// Env calls it on a goroutine that does nothing else, for one change after
-	// the other, in the order in which they happened. A slow callback delays the
-	// changes behind it, which are kept, and nothing else. Env.Close waits for
-	// it, for [CloseTimeout] at most, so the callback must not call Env.Close. A
-	// panic ends the process. Default nil: nobody is told.
+	// OnState gets each change of a consumer or producer; see [State]. The Env
+	// calls it on a goroutine of its own, for one change at a time, in the
+	// order of the changes. A slow callback delays only the changes behind it,
+	// which are kept. Env.Close waits for it, for [CloseTimeout] at most, so
+	// the callback must not call Env.Close. A panic ends the process. Default
+	// nil: no callback.
 	OnState func(StateChange)
 }
 
-// Backoff is the pause between attempts. The first attempt comes at once, the
-// next one after about Min, and each further one after about twice the last
-// pause, up to Max. Every pause is random, from 50 to 100 % of that, so that many
-// clients do not return in step.
+// Backoff paces attempts. The first attempt comes at once, the second one after
+// about Min, and each further one after about twice the last pause, up to Max.
+// Every pause is random, from 50 to 100 % of that, so that many clients do not
+// return in step. The defaults are those of the field that holds the Backoff.
 type Backoff struct {
-	Min time.Duration // default 50 ms
-	Max time.Duration // default 5 s
+	Min time.Duration
+	Max time.Duration
 }
 
-// pause returns how long to wait before attempt n, where the first attempt is 0.
-// random returns a number in [0, 1).
-func (b Backoff) pause(n int, random func() float64) time.Duration {
-	if n <= 0 {
+// pause returns how long to wait before the next attempt, after a number of
+// failures. Without a failure that is 0. random returns a number in [0, 1).
+func (b Backoff) pause(failures int, random func() float64) time.Duration {
+	if failures <= 0 {
 		return 0
 	}
 	d := b.Min
-	for i := 1; i < n && d < b.Max; i++ {
+	for i := 1; i < failures && d < b.Max; i++ {
 		d *= 2
 	}
 	d = min(d, b.Max)
 	return d/2 + time.Duration(random()*float64(d/2))
 }
 
-// withDefaults fills in what is left out, checks the configuration and parses
-// the URIs.
+// withDefaults returns the configuration with its defaults filled in, and its
+// URIs parsed. It fails if a setting cannot work.
 func (c Config) withDefaults() (Config, []broker.Endpoint, error) {
 	if len(c.URIs) == 0 {
 		c.URIs = []string{DefaultURI}
@@ -122,7 +125,8 @@ func (c Config) withDefaults() (Config, []broker.Endpoint, error) {
 	return c, endpoints, err
 }
 
-// brokerOptions returns what the floor below needs of the configuration.
+// brokerOptions returns the part of the configuration that internal/broker
+// needs.
 func (c Config) brokerOptions() broker.Options {
 	return broker.Options{TLS: c.TLS, Resolve: c.Resolve, DialTimeout: c.DialTimeout, Heartbeat: c.Heartbeat}
 }

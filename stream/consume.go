@@ -8,16 +8,18 @@ import (
 	"sync"
 )
 
-// Handler handles one message. It runs on the goroutine that called Run, for one
-// message at a time, in the order of the stream; with ConsumerConfig.Workers it
-// runs on several goroutines.
+// Handler handles one message. It runs on the goroutine that called Run, for
+// one message at a time, in the order of the stream. With
+// ConsumerConfig.Workers it runs on several goroutines at a time.
 //
-// Nil means that the message is handled: from then on its offset may be stored.
-// An error ends the run, unless ConsumerConfig.OnError says otherwise. A panic
-// counts as an error, with its stack.
+// If the handler returns nil, the message is handled, and its offset may be
+// stored. An error ends the run, unless ConsumerConfig.OnError says otherwise.
+// A panic counts as an error, with its stack.
 //
-// ctx ends with the run's. Run waits for a handler that is at work then, and if
-// the handler returns nil its message counts as handled.
+// ctx ends with the context of Run, with Env.Close, and with Workers also when
+// another worker's failure ends the run. It does not end with a connection. Run
+// waits until the handler has returned; if it then returns nil, its message
+// counts as handled.
 type Handler func(ctx context.Context, d *Delivery) error
 
 // Consumer reads a stream in order. Make one with [Env.NewConsumer].
@@ -30,8 +32,8 @@ type Consumer struct {
 	run *run // nil while not running
 }
 
-// NewConsumer checks the configuration and does no I/O. A stream that is missing
-// shows when the consumer runs. Errors wrap [ErrInvalidConfig].
+// NewConsumer checks the configuration and returns a consumer. It does no I/O,
+// so Run reports a stream that does not exist. Errors wrap [ErrInvalidConfig].
 func (e *Env) NewConsumer(stream string, cfg ConsumerConfig) (*Consumer, error) {
 	cfg, err := cfg.withDefaults(stream)
 	if nameErr := checkStream(stream); nameErr != nil {
@@ -43,36 +45,47 @@ func (e *Env) NewConsumer(stream string, cfg ConsumerConfig) (*Consumer, error) 
 	return &Consumer{env: e, stream: stream, cfg: cfg}, nil
 }
 
-// Run reads the stream and calls h for each message. It blocks until ctx ends, h
-// fails, the Env is closed, or something happens that trying again cannot mend. A
-// Consumer runs once at a time, and can run again.
+// Run reads the stream and calls h for each message. It blocks until ctx ends,
+// h fails, the Env is closed, or something happens that trying again cannot
+// mend. A Consumer has one run at a time, and can run again.
 //
 // Run survives a lost connection, a broker that restarts or stays away for
-// however long, and a leader that moves: it connects again by itself and goes on
-// at the first message not handled. One run handles nothing twice. If the stream
-// is deleted and created again meanwhile, Run starts over in the new stream; see
-// [StateStreamRecreated].
+// however long, and a leader that moves: it connects again by itself and goes
+// on at the first message not handled. One run handles no message twice. If the
+// stream is deleted and created again meanwhile, Run starts over in the new
+// stream; see [StateStreamRecreated].
 //
-// Before it returns, Run stores the last mark and reads it back, which takes
-// [CloseTimeout] at most. If that fails, the error wraps [ErrNotStored] as well.
-// No handler runs after Run has returned.
+// Before it returns, Run stores the last mark and reads it back, except with
+// StorePolicy.Manual. That takes [CloseTimeout] at most, and as long again if
+// the connection is lost meanwhile. If the mark cannot be stored, the error
+// wraps [ErrNotStored] as well. No handler runs after Run has returned.
 //
-// Run never returns nil. The error wraps the context's error after a
-// cancellation, [ErrClosed] after Env.Close, a [*HandlerError], [ErrRunning], or
-// one of [ErrStreamNotFound], [ErrStreamDeleted], [ErrMalformed],
-// [ErrOffsetStore], [ErrAuthentication], [ErrVirtualHost], [ErrAccessRefused] and
-// [ErrTLS]. It wraps [ErrInvalidConfig] if Config.Resolve returns no address, or
-// if the stored offset cannot be one. [ErrStreamRecreated] comes together with
-// ErrNotStored if the stream that was read is gone.
+// Run never returns nil. The error is or wraps one of these:
+//
+//   - the context's error, or [ErrClosed] after Env.Close
+//   - a [*HandlerError]
+//   - [ErrRunning]
+//   - [ErrStreamNotFound], of the stream or of ErrorPolicy.DeadLetter, or
+//     [ErrStreamDeleted]
+//   - [ErrMalformed], if a chunk cannot be decoded
+//   - [ErrOffsetStore]
+//   - [ErrAuthentication], [ErrVirtualHost], [ErrAccessRefused] or [ErrTLS]
+//   - [ErrInvalidConfig], if Config.Resolve returns no address, or if the
+//     stored offset is the largest number there is
+//
+// If the stream was deleted and created again before the last mark was stored,
+// the error wraps [ErrStreamRecreated] together with ErrNotStored.
 func (c *Consumer) Run(ctx context.Context, h Handler) error {
 	return c.consume(ctx, func(r *run) { r.handler, r.workers = h, c.cfg.Workers })
 }
 
-// All is [Consumer.Run] as an iterator. Asking for the next message marks the
-// last one as handled; leaving the loop does not. The error is Run's and comes
-// last. After a break the loop sees neither that error nor a mark that could not
-// be stored; call [Consumer.Commit] to be sure of the mark. The error is
-// [ErrInvalidConfig] if Workers is set.
+// All is [Consumer.Run] as an iterator. The loop's body runs on the goroutine
+// of the loop. A message is handled when the loop asks for the next one; a
+// message at which the loop ends by break or return is not. The last pair has a
+// nil Delivery and Run's error. After a break there is no such pair, so the
+// loop does not see whether the last mark was stored; call [Consumer.Commit]
+// before the break to be sure of it. Where Workers is 2 or more, the error is
+// [ErrInvalidConfig].
 //
 //	for d, err := range consumer.All(ctx) {
 //		if err != nil {
@@ -82,11 +95,11 @@ func (c *Consumer) Run(ctx context.Context, h Handler) error {
 //	}
 func (c *Consumer) All(ctx context.Context) iter.Seq2[*Delivery, error] {
 	return func(yield func(*Delivery, error) bool) {
-		left := false
+		loopLeft := false
 		body := func(_ context.Context, d *Delivery) error {
 			if !yield(d, nil) {
-				left = true
-				return errLeft
+				loopLeft = true
+				return errLoopLeft
 			}
 			return nil
 		}
@@ -94,26 +107,29 @@ func (c *Consumer) All(ctx context.Context) iter.Seq2[*Delivery, error] {
 		if err == nil {
 			err = c.consume(ctx, func(r *run) { r.loopBody = body })
 		}
-		if !left {
+		if !loopLeft {
 			yield(nil, err)
 		}
 	}
 }
 
-// errLeft ends a run whose loop was left.
-var errLeft = errors.New("the loop was left")
+// errLoopLeft ends the run of All when the user's loop ends by break or return.
+var errLoopLeft = errors.New("the loop was left")
 
-// Commit stores the mark, which is the offset of the last handled message, and
-// returns when the broker gives it back on being asked. The handler may call it,
-// whose own message is not handled yet, and so may another goroutine. While the
-// consumer is connecting again, Commit waits. If this run has handled nothing,
-// there is nothing to store, and Commit returns nil.
+// Commit stores the mark and returns once it has read the mark back from the
+// broker, or once OffsetStore.Save has returned. The mark is the offset of the
+// last handled message; with Workers, of the last message before which
+// everything is handled. If this run has handled nothing, Commit returns nil.
 //
-// Errors: [ErrNoName], [ErrNotRunning], [ErrNotStored] or the context's. If the
-// connection is lost or the stream moves meanwhile, [ErrUnreachable] or
-// [ErrStreamUnavailable]. The consumer then stores the mark again on its next
-// connection, except with StorePolicy.Manual, where the caller calls Commit
-// again.
+// Any goroutine may call Commit. So may the handler, but the message that it
+// has in hand does not count as handled. While the consumer connects again,
+// Commit waits under ctx.
+//
+// Errors wrap [ErrNoName], [ErrNotRunning], [ErrNotStored] or [ErrOffsetStore],
+// or are the context's. If the connection is lost or the stream moves
+// meanwhile, the error wraps [ErrUnreachable] or [ErrStreamUnavailable]. The
+// consumer then stores the mark again on its next connection, except with
+// StorePolicy.Manual, where the caller calls Commit again.
 func (c *Consumer) Commit(ctx context.Context) error {
 	const op = "commit offset on stream"
 	if c.cfg.Name == "" {
@@ -128,8 +144,8 @@ func (c *Consumer) Commit(ctx context.Context) error {
 	return opErr(op, c.stream, c.cfg.Name, r.requests.ask(ctx, true, r.ended))
 }
 
-// consume does what Run, RunBatch and All have in common. setup gives the run its
-// handler.
+// consume does what Run, RunBatch and All have in common. setup sets the new
+// run's handler.
 func (c *Consumer) consume(ctx context.Context, setup func(*run)) error {
 	err := c.env.own()
 	if err == nil {
@@ -145,7 +161,7 @@ func (c *Consumer) consume(ctx context.Context, setup func(*run)) error {
 		}
 	}
 	var h *HandlerError
-	if errors.As(err, &h) || errors.Is(err, errLeft) {
+	if errors.As(err, &h) || errors.Is(err, errLoopLeft) {
 		return err
 	}
 	return opErr("consume stream", c.stream, c.cfg.Name, err)
@@ -169,10 +185,10 @@ func (c *Consumer) endRun(r *run) {
 	close(r.ended)
 }
 
-// checkOneAtATime refuses Workers where they would be ignored.
-func (c *Consumer) checkOneAtATime(what string) error {
+// checkOneAtATime refuses Workers for a method that would ignore them.
+func (c *Consumer) checkOneAtATime(method string) error {
 	if c.cfg.Workers > 1 {
-		return opErr("consume stream", c.stream, c.cfg.Name, fmt.Errorf("%w: %s handles one thing at a time: leave Workers at 0, or call Run", ErrInvalidConfig, what))
+		return opErr("consume stream", c.stream, c.cfg.Name, fmt.Errorf("%w: %s handles one thing at a time: leave Workers at 0, or call Run", ErrInvalidConfig, method))
 	}
 	return nil
 }

@@ -8,40 +8,44 @@ import (
 	"github.com/tidemark-go/tidemark/internal/wire"
 )
 
-// BatchHandler handles several messages as one step, such as a bulk insert. Nil
-// means that all of them are handled, an error that none is. A panic counts as an
-// error, with its stack. The handler may keep the slice. It runs on the goroutine
-// that called RunBatch, for one batch at a time, in the order of the stream.
+// BatchHandler handles several messages as one step, such as a bulk insert. If
+// it returns nil, all of them are handled; if it returns an error, none is. A
+// panic counts as an error, with its stack. The handler may keep the slice. It
+// runs on the goroutine that called RunBatch, for one batch at a time, in the
+// order of the stream.
 //
-// ctx ends with the run's. RunBatch waits for a handler that is at work then, and
-// if the handler returns nil its messages count as handled.
+// ctx ends with the context of RunBatch and with Env.Close. RunBatch waits
+// until the handler has returned; if it then returns nil, its messages count as
+// handled.
 type BatchHandler func(ctx context.Context, batch []Delivery) error
 
 // RunBatch is [Consumer.Run] with batches. A batch has ConsumerConfig.BatchSize
-// messages, or fewer when ConsumerConfig.BatchWait has passed since its first
-// message came, or when the connection is lost. It is never empty. The offset is
-// stored as StorePolicy says, which counts messages, and never points into the
-// middle of a batch.
+// messages. It has fewer if ConsumerConfig.BatchWait has passed since its first
+// message came, or if the connection is lost. It is never empty. Messages that
+// wait for a batch when ctx ends are not handled. The consumer stores the
+// offset as StorePolicy says, which counts messages, and never stores an offset
+// in the middle of a batch.
 //
-// In addition to what Run holds in memory, RunBatch holds the messages of a batch,
-// with the memory that they share with others (see [Delivery]).
+// In addition to what Run holds in memory, RunBatch holds the messages of a
+// batch, with the memory that they share with others (see [Delivery]).
 //
-// The errors are those of Run. The Offset of a [*HandlerError] is that of the
-// first message of its batch. [ErrInvalidConfig] if Workers is set.
+// The errors are those of Run, and [ErrInvalidConfig] where Workers is 2 or
+// more.
 func (c *Consumer) RunBatch(ctx context.Context, h BatchHandler) error {
 	if err := c.checkOneAtATime("RunBatch"); err != nil {
 		return err
 	}
-	return c.consume(ctx, func(r *run) { r.batch = r.settlingBatch(h) })
+	return c.consume(ctx, func(r *run) { r.batchHandler = r.settlingBatch(h) })
 }
 
-// batches collects the messages of one session.
+// batches is the dispatcher of RunBatch: it collects messages until a batch is
+// full or has waited long enough.
 type batches struct {
 	ctx   context.Context
 	run   *run
-	size  int
-	wait  time.Duration
-	timer *time.Timer // runs while something is pending
+	size  int           // ConsumerConfig.BatchSize
+	wait  time.Duration // ConsumerConfig.BatchWait
+	timer *time.Timer   // runs while something is pending
 
 	pending []Delivery
 	chunk   mark.ChunkID // of the last message that is pending
@@ -61,7 +65,8 @@ func (b *batches) flushDue() <-chan time.Time {
 	return b.timer.C
 }
 
-// dispatch handles the batches that a chunk fills, and keeps the rest.
+// dispatch handles each batch that the chunk's messages fill. What is left over
+// stays pending.
 func (b *batches) dispatch(chunk *wire.Chunk, d *decoder) error {
 	b.chunk = mark.IDOf(chunk)
 	for {
@@ -83,8 +88,9 @@ func (b *batches) dispatch(chunk *wire.Chunk, d *decoder) error {
 	return b.flushOverdue()
 }
 
-// flushOverdue handles what has waited long enough. Nobody else looks at the
-// timer while chunks keep coming.
+// flushOverdue flushes if the pending messages have waited long enough. receive
+// prefers a chunk to flushDue, so while chunks keep coming only this looks at
+// the timer.
 func (b *batches) flushOverdue() error {
 	select {
 	case <-b.flushDue():
@@ -94,7 +100,8 @@ func (b *batches) flushOverdue() error {
 	}
 }
 
-// flush handles what is pending.
+// flush calls the handler for the pending messages and moves the mark over
+// them.
 func (b *batches) flush() error {
 	b.stopTimer()
 	batch := b.pending
@@ -104,7 +111,7 @@ func (b *batches) flush() error {
 	if b.ctx.Err() != nil {
 		return context.Cause(b.ctx)
 	}
-	if err := b.run.batch(b.ctx, batch); err != nil {
+	if err := b.run.batchHandler(b.ctx, batch); err != nil {
 		return err
 	}
 	last := batch[len(batch)-1].Offset
@@ -122,8 +129,9 @@ func (b *batches) stopTimer() {
 	}
 }
 
-// end handles what is pending when a connection is lost. Batches that take longer
-// than connections last would otherwise never be complete.
+// end flushes what is pending if the session ended with its connection. If it
+// did not, a batch that takes longer to fill than connections last would never
+// be handled.
 func (b *batches) end(err error) error {
 	if b.ctx.Err() == nil && !isFatal(err) && !endedByHandler(err) {
 		if failed := b.flush(); failed != nil {

@@ -10,14 +10,15 @@ import (
 type ConsumerConfig struct {
 	// Name is the name under which the broker, or OffsetStore, keeps the offset
 	// of the last handled message of this stream. It has 255 bytes at most.
-	// Consumers with different names each get every message. Two consumers with
-	// one name at a time overwrite each other's offset. Default "": nothing is
-	// stored.
+	// Consumers with different names each get every message. Two consumers that
+	// use one name at the same time overwrite each other's offset. Default "":
+	// nothing is stored.
 	Name string
 	// Start says where to begin. Default: Stored(First()).
 	Start Start
-	// Store says when the offset is stored. Default: with every message while
-	// traffic is slow, coalesced in a burst; see [StorePolicy].
+	// Store says when the consumer stores the offset. Default: after each
+	// message while traffic is slow, and every 100 ms in a burst; see
+	// [StorePolicy].
 	Store StorePolicy
 
 	// OffsetStore keeps the offset in place of the broker. It needs Name.
@@ -26,38 +27,43 @@ type ConsumerConfig struct {
 	// OnError says what happens when a handler fails. Default: the run ends.
 	OnError ErrorPolicy
 
-	// Workers is how many messages Run handles at a time, each on a goroutine of
-	// its own, 10,000 at most. The consumer then stores the offset of the last
-	// message before which everything is handled, in the order of the stream.
-	// What was handled above that offset comes again after a crash, but not after
-	// a reconnect. With StorePolicy.Every only the worker that has moved the
-	// offset waits for the store. Default 0: one message at a time, as with 1.
+	// Workers is the number of goroutines on which Run calls the handler,
+	// 10,000 at most. The mark is then the offset of the last message up to
+	// which, in the order of the stream, every message is handled. Messages
+	// above the mark that are handled come again after a crash, but not after a
+	// reconnect. With StorePolicy.Every only the worker that has moved the mark
+	// waits for the store. Default 0: one message at a time, on the goroutine
+	// that called Run; 1 means the same.
 	//
-	// Workers run ahead of a slow handler until the chunks from its message on
-	// have MaxBuffered bytes, and 2 * Workers messages lie in them.
+	// The workers run ahead of the first message that is not handled until the
+	// chunks from its own to the newest have MaxBuffered bytes, and at least 2
+	// * Workers messages from it on are in hand. Then they take no further
+	// chunk.
 	Workers int
 	// KeyOf makes the workers handle messages with the same key one at a time,
 	// in the order of the stream. The empty key is a key like any other. KeyOf
 	// runs on the goroutine that called Run, before any handler of the message,
-	// and must not block. A panic ends the run. KeyOf needs Workers. Default nil:
-	// messages have no order among the workers.
+	// and must not block. A panic ends the run with a [*HandlerError]. KeyOf
+	// needs 2 Workers or more. Default nil: messages have no order among the
+	// workers.
 	KeyOf func(*Delivery) string
 
-	// MaxBuffered bounds the bytes of chunks that a slow handler makes the
-	// consumer hold: chunks that are on their way, wait, or are in hand. It
-	// counts bytes as they come, so compressed ones count compressed. Default
-	// 8 MiB, at most 1 GiB.
+	// MaxBuffered bounds the bytes of the chunks that are on their way, wait,
+	// or are being handled. It counts bytes as they come, so compressed ones
+	// count compressed. Default 8 MiB, at most 1 GiB.
 	//
-	// The broker sends whole chunks, and their sizes are known only once they
-	// come. The consumer asks for n chunks at a time: n is MaxBuffered divided by
-	// the size of recent chunks, at least 1 and at most 32. If larger chunks of
-	// size L follow, it holds up to n * L bytes until it has handled them. A chunk
-	// larger than MaxBuffered is held alone after that. In addition the consumer
-	// holds copies of up to 256 messages that are being handled, and with Workers
-	// another MaxBuffered.
+	// The broker sends whole chunks, and the consumer learns a chunk's size
+	// only when the chunk comes. It therefore asks for n chunks at a time,
+	// where n is MaxBuffered divided by the typical size of recent chunks, at
+	// least 1 and at most 32. If chunks of a larger size L follow, it holds up
+	// to n * L bytes until it has handled them. After that it holds a chunk
+	// that is larger than MaxBuffered alone.
+	//
+	// In addition the consumer holds copies of the messages that are being
+	// handled: up to 256 of them, and with Workers up to another MaxBuffered.
 	MaxBuffered int
 
-	// BatchSize is how many messages RunBatch hands over at the most. Default
+	// BatchSize is the number of messages in a full batch of RunBatch. Default
 	// 1000, at most 1,000,000.
 	BatchSize int
 	// BatchWait is how long the first message of a batch waits for the others.
@@ -76,7 +82,8 @@ const (
 	defaultBatchWait = 100 * time.Millisecond
 )
 
-// withDefaults checks the configuration and fills in what is left out.
+// withDefaults returns the configuration of a consumer of a stream with its
+// defaults filled in. It fails if a setting cannot work.
 func (c ConsumerConfig) withDefaults(stream string) (ConsumerConfig, error) {
 	onError, err := c.OnError.withDefaults(stream)
 	c.OnError = onError

@@ -12,10 +12,11 @@ import (
 	"github.com/tidemark-go/tidemark/internal/broker"
 )
 
-// The application properties that ErrorPolicy.DeadLetter adds to a message. They
-// replace properties of the same names, as when a dead letter fails again. The
-// body and every other section stay as they were, byte for byte. A message that
-// is not AMQP 1.0 becomes the body of a new message.
+// The application properties that the consumer adds to a message for
+// ErrorPolicy.DeadLetter. They replace properties of the same names, which a
+// message has if it was a dead letter before. Every other section stays as it
+// was, byte for byte. A message that is not AMQP 1.0 becomes the body of a new
+// message.
 const (
 	DeadLetterReason    = "x-tidemark-reason"    // string: the handler's error, 4 KiB at most
 	DeadLetterAttempts  = "x-tidemark-attempts"  // int64: how often the handler was called
@@ -25,11 +26,12 @@ const (
 	DeadLetterTimestamp = "x-tidemark-timestamp" // timestamp: that of its chunk
 )
 
-// maxReason bounds the text of an error, which may include a stack.
+// maxReason is how many bytes DeadLetterReason has at most. The text of an
+// error may include a stack.
 const maxReason = 4 << 10
 
-// deadLetters publishes what failed for good. It makes its producer for the first
-// failure. It is safe for concurrent use.
+// deadLetters publishes the messages of a run whose attempts have failed. It
+// makes its producer for the first of them. It is safe for concurrent use.
 type deadLetters struct {
 	run *run
 
@@ -37,8 +39,8 @@ type deadLetters struct {
 	producer *Producer
 }
 
-// publish returns when the broker has confirmed the messages. While the stream is
-// unreachable it waits, until ctx ends.
+// publish returns when the broker has confirmed the messages. While the stream
+// is unreachable it waits, until ctx ends.
 func (l *deadLetters) publish(ctx context.Context, h *HandlerError, failed []Delivery) error {
 	p, err := l.connect(ctx)
 	if err != nil {
@@ -77,8 +79,8 @@ func (l *deadLetters) connect(ctx context.Context) (*Producer, error) {
 	return l.producer, nil
 }
 
-// check returns an error if the dead-letter stream does not exist. That shows when
-// the run begins, and not with the first failure, at night.
+// check returns an error if the dead-letter stream does not exist. A run calls
+// it when it begins, so that the mistake does not show first at night.
 func (l *deadLetters) check(ctx context.Context, lease *broker.Lease) error {
 	to := l.run.consumer.cfg.OnError.DeadLetter
 	if to == "" {
@@ -90,7 +92,8 @@ func (l *deadLetters) check(ctx context.Context, lease *broker.Lease) error {
 	return nil
 }
 
-// closeProducer ends the producer. Nothing of it is in flight, because publish waits.
+// closeProducer ends the producer. None of its messages is in flight, because
+// publish waits for the confirms.
 func (l *deadLetters) closeProducer() {
 	if l.producer == nil {
 		return
@@ -100,8 +103,8 @@ func (l *deadLetters) closeProducer() {
 	_ = l.producer.Close(ctx)
 }
 
-// letter returns a message with the reason and the origin in its application
-// properties.
+// letter returns a failed message, in AMQP 1.0, with the reason and the origin
+// in its application properties.
 func letter(d *Delivery, h *HandlerError, consumer string) ([]byte, error) {
 	props := map[string]any{}
 	before, after, ok := splitAtProperties(d.Raw())
@@ -130,8 +133,9 @@ func letter(d *Delivery, h *HandlerError, consumer string) ([]byte, error) {
 	return append(append(append(out, before...), section...), after...), nil
 }
 
-// splitAtProperties splits a message where its application properties belong. It
-// leaves out the properties that the message has.
+// splitAtProperties splits a message where its application properties belong,
+// and leaves those out that it has. ok is false for a message that is not AMQP
+// 1.0.
 func splitAtProperties(raw []byte) (before, after []byte, ok bool) {
 	for at := 0; at < len(raw); {
 		code, size, _, ok := cutSection(raw[at:])

@@ -15,47 +15,50 @@ import (
 )
 
 const (
-	// maxBatch bounds the decompressed size of a sub-batch. RabbitMQ 4.3.5
-	// refuses larger batches itself.
-	maxBatch = 64 << 20
+	// maxSubBatch bounds the decompressed size of a sub-batch. RabbitMQ 4.3.5
+	// refuses larger ones itself.
+	maxSubBatch = 64 << 20
 	// maxChunk bounds the decompressed size of a chunk's sub-batches together.
 	maxChunk = 256 << 20
 )
 
-// decoder walks the messages of one chunk, whose checksum was verified. It copies
-// and decodes them in blocks, as they are asked for. Nothing that it returns
-// aliases the chunk (see ring). A block gives the garbage collector little to look
-// through, while a chunk may have thousands of messages.
+// decoder returns the messages of one chunk, whose checksum was verified, in
+// blocks. It copies and decodes a block when it is asked for. Nothing that it
+// returns aliases the chunk (see ring). It works in blocks because a chunk may
+// have thousands of messages, and the garbage collector would look through all
+// of them.
 type decoder struct {
 	stream    string
 	timestamp time.Time
-	from      uint64 // messages below are left out
+	from      uint64 // messages with lower offsets are left out
 	entries   wire.ChunkEntries
-	budget    int   // bytes that the sub-batches to come may announce
-	err       error // what is wrong with the chunk
-	spare     []sections
+	budget    int        // bytes that the sub-batches to come may announce
+	err       error      // what is wrong with the chunk
+	spare     []sections // memory for the next messages' sections
 
-	batch       []byte // the records of a sub-batch that are not decoded yet
-	batchCount  int    // how many records those are
-	batchOffset uint64 // of the first of them
+	subBatch       []byte // the records of a sub-batch that are not decoded yet
+	subBatchCount  int    // how many records those are
+	subBatchOffset uint64 // of the first of them
 }
 
+// decode returns a decoder for the messages of a chunk from an offset on.
 func decode(stream string, chunk *wire.Chunk, from uint64) *decoder {
 	return &decoder{stream: stream, timestamp: time.UnixMilli(chunk.Timestamp).UTC(), from: from, entries: chunk.WalkCopies(copySize), budget: maxChunk}
 }
 
 // block returns the next messages, at most n. It returns none at the end of the
-// chunk, and behind what cannot be decoded, where it sets err.
+// chunk. Where the chunk cannot be decoded any further, block sets err and
+// returns what comes before that.
 func (d *decoder) block(n int) []Delivery {
-	// The count is the sender's word, so it sizes little before it proves true.
+	// The announced count may be a lie, so it sizes a small list only.
 	return d.fill(make([]Delivery, 0, d.announced(min(n, maxRoom))), n)
 }
 
-// fill appends messages to a list until it has n, or until the chunk ends. What
-// lies behind the list's end in its memory must be zero.
+// fill appends messages to a list until it has n, or until the chunk ends. The
+// list's memory behind its end must be zero.
 func (d *decoder) fill(list []Delivery, n int) []Delivery {
 	for len(list) < n && d.err == nil {
-		if d.batchCount == 0 { // the short way for plain messages
+		if d.subBatchCount == 0 { // the short way for plain messages
 			if offset, raw, ok := d.entries.Message(); ok {
 				if offset >= d.from {
 					list = d.add(list, offset, raw)
@@ -74,9 +77,10 @@ func (d *decoder) fill(list []Delivery, n int) []Delivery {
 	return list
 }
 
-// next returns the next message as the chunk has it.
+// next returns the next message, still encoded. At a sub-batch it opens it
+// first.
 func (d *decoder) next() (offset uint64, raw []byte, ok bool) {
-	for d.batchCount == 0 {
+	for d.subBatchCount == 0 {
 		var entry wire.Entry
 		if offset, ok = d.entries.Next(&entry); !ok {
 			d.err = d.entries.Err()
@@ -89,38 +93,40 @@ func (d *decoder) next() (offset uint64, raw []byte, ok bool) {
 			return 0, nil, false
 		}
 	}
-	raw, rest, ok := wire.NextRecord(d.batch)
-	d.batchCount--
-	if !ok || d.batchCount == 0 && len(rest) > 0 {
-		d.err = fmt.Errorf("sub-batch with offset %d: %w: its bytes are not its records", d.batchOffset, wire.ErrMalformed)
+	raw, rest, ok := wire.NextRecord(d.subBatch)
+	d.subBatchCount--
+	if !ok || d.subBatchCount == 0 && len(rest) > 0 {
+		d.err = fmt.Errorf("sub-batch with offset %d: %w: its bytes are not its records", d.subBatchOffset, wire.ErrMalformed)
 		return 0, nil, false
 	}
-	offset, d.batch = d.batchOffset, rest
-	d.batchOffset++
+	offset, d.subBatch = d.subBatchOffset, rest
+	d.subBatchOffset++
 	return offset, raw, true
 }
 
-// unread reports whether messages are left, by the word of the chunk.
+// unread reports whether the chunk announces further messages.
 func (d *decoder) unread() bool { return d.announced(1) > 0 && d.err == nil }
 
-// announced returns how many messages are left, by the word of the chunk, and
-// limit at most. A chunk may announce as many as an int holds on a 32-bit system,
-// so announced bounds both counts before it adds them.
+// announced returns how many further messages the chunk announces, and limit at
+// most. The chunk's count may be the largest int of a 32-bit system, so
+// announced bounds both counts before it adds them.
 func (d *decoder) announced(limit int) int {
-	return min(limit, min(limit, d.batchCount)+min(limit, d.entries.Records()))
+	return min(limit, min(limit, d.subBatchCount)+min(limit, d.entries.Records()))
 }
 
 const (
-	// blockSize is how many messages are decoded at a time, and copySize how many
-	// bytes are copied out of a chunk at a time. The runtime allocates both sizes
-	// without waste, and does not treat them as large objects.
+	// blockSize is how many messages are decoded at a time, and copySize how
+	// many bytes are copied out of a chunk at a time. The runtime allocates
+	// both sizes without waste, and does not treat them as large objects.
 	blockSize = 256
 	copySize  = 28 << 10
-	// maxRoom bounds the room that block makes on the chunk's word.
+	// maxRoom bounds the length of a list that block allocates by the announced
+	// count.
 	maxRoom = 4 * blockSize
 )
 
-// open makes next go on with the records of a sub-batch.
+// open decompresses a sub-batch, so that next goes on with its records. It does
+// nothing if all of them lie below from.
 func (d *decoder) open(entry *wire.Entry, offset uint64) error {
 	if offset+uint64(entry.Records) <= d.from {
 		return nil
@@ -135,12 +141,12 @@ func (d *decoder) open(entry *wire.Entry, offset uint64) error {
 	if err != nil {
 		return fmt.Errorf("sub-batch at offset %d: %w", offset, err)
 	}
-	d.batch, d.batchCount, d.batchOffset = records, int(entry.Records), offset
+	d.subBatch, d.subBatchCount, d.subBatchOffset = records, int(entry.Records), offset
 	return nil
 }
 
-// add appends a message. It fills the Delivery in place, because copying one costs
-// more than the rest.
+// add appends a message to a list. It fills the Delivery in place, because a
+// copy of a Delivery costs more than everything else here.
 func (d *decoder) add(list []Delivery, offset uint64, raw []byte) []Delivery {
 	n := len(list)
 	if n < cap(list) {
@@ -171,21 +177,21 @@ func (d *decoder) sections(raw []byte) *sections {
 	return s
 }
 
-// decompress returns a sub-batch's records. It neither believes their announced
-// size nor exceeds it.
+// decompress returns a sub-batch's records. It allocates by what it finds, not
+// by the announced size, and fails if the two differ.
 func decompress(entry *wire.Entry) ([]byte, error) {
 	if entry.Compression == wire.CompressionNone {
 		return entry.Body, nil
 	}
-	if entry.Uncompressed > maxBatch {
-		return nil, fmt.Errorf("%w: announces %d bytes, more than %d", wire.ErrMalformed, entry.Uncompressed, maxBatch)
+	if entry.Uncompressed > maxSubBatch {
+		return nil, fmt.Errorf("%w: announces %d bytes, more than %d", wire.ErrMalformed, entry.Uncompressed, maxSubBatch)
 	}
 	r, done, err := decompressor(entry.Compression, bytes.NewReader(entry.Body))
 	if err != nil {
 		return nil, fmt.Errorf("%w: %v", wire.ErrMalformed, err)
 	}
 	defer done()
-	// The buffer has room for the announced size, as far as that costs little.
+	// The buffer begins with room for the announced size, but at most 64 KiB.
 	buf := bytes.NewBuffer(make([]byte, 0, min(int(entry.Uncompressed), 64<<10)+bytes.MinRead))
 	if _, err := buf.ReadFrom(io.LimitReader(r, int64(entry.Uncompressed)+1)); err != nil {
 		return nil, fmt.Errorf("%w: %v", wire.ErrMalformed, err)
@@ -197,16 +203,18 @@ func decompress(entry *wire.Entry) ([]byte, error) {
 	return out, nil
 }
 
-// zstdDecoders keeps decoders, which are expensive to make. With a concurrency of
-// 1 they start no goroutines.
+// zstdDecoders keeps decoders, which are expensive to make. With a concurrency
+// of 1 they start no goroutines.
 var zstdDecoders = sync.Pool{New: func() any {
-	z, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(maxBatch))
+	z, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(maxSubBatch))
 	if err != nil {
 		panic("tidemark: " + err.Error()) // the options are constant
 	}
 	return z
 }}
 
+// decompressor returns a reader of what in compresses. The caller calls done
+// after the last read.
 func decompressor(c wire.Compression, in io.Reader) (r io.Reader, done func(), err error) {
 	done = func() {}
 	switch c {
@@ -220,7 +228,7 @@ func decompressor(c wire.Compression, in io.Reader) (r io.Reader, done func(), e
 		z := zstdDecoders.Get().(*zstd.Decoder)
 		r, err = z, z.Reset(in)
 		done = func() {
-			_ = z.Reset(nil) // lets go of in
+			_ = z.Reset(nil) // so that the pool does not keep in
 			zstdDecoders.Put(z)
 		}
 	default:

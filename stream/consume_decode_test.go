@@ -135,8 +135,8 @@ func TestDeliveriesHostile(t *testing.T) {
 	}
 }
 
-// TestDeliveriesAnnounced: a chunk that announces more records than an int holds
-// on 32-bit systems is decoded as far as it goes.
+// TestDeliveriesAnnounced: a chunk that announces more records than an int
+// holds on 32-bit systems is decoded as far as it goes.
 func TestDeliveriesAnnounced(t *testing.T) {
 	props := "\x00\x53\x73\x45" // an empty list of properties, so that a message has sections
 	single := wire.AppendEntry(nil, append([]byte(props), appendData(nil, []byte("x"))...))

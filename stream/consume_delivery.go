@@ -7,12 +7,13 @@ import (
 )
 
 // Delivery is a message as a consumer gets it. The handler may keep it. A
-// Delivery that is kept also keeps the memory that it shares with its neighbours:
-// a block of up to 256 messages, or its sub-batch. Changing its Body changes
-// nothing else.
+// Delivery that is kept also keeps the memory that it shares with its
+// neighbours: a block of up to 256 messages, its batch, or its sub-batch. A
+// change of Body may change Raw and a dead letter of the same message, and
+// changes no other message.
 //
-// The methods decode the message's other sections when they are called. They are
-// not safe for concurrent use on one Delivery.
+// The methods decode the message's other sections when they are called. They
+// are not safe for concurrent use on one Delivery.
 type Delivery struct {
 	// Stream is the stream that the message was read from.
 	Stream string
@@ -20,28 +21,30 @@ type Delivery struct {
 	// message, not always by 1, because the broker's own entries take some.
 	Offset uint64
 	// Timestamp is when the broker wrote the message's chunk, by the broker's
-	// clock, in milliseconds and UTC.
+	// clock: in UTC, with a resolution of milliseconds.
 	Timestamp time.Time
-	// Body is the data of the message, or the bytes of a value that is a string
-	// or binary. If the message is not AMQP 1.0, as when rstream publishes bare
+	// Body is the message's data, or the bytes of a value that is a string or
+	// binary. If the message is not AMQP 1.0, as when rstream publishes bare
 	// bytes, Body is the whole message, and the methods return [ErrMalformed].
 	Body []byte
 
-	// sections has what Body lacks. Nil stands for a message that is one section
-	// of data in its shortest form, as most are.
+	// sections is nil for a message that is one section of data in its shortest
+	// form, as most are. Body then says everything.
 	sections *sections
 }
 
 // sections are a message as it was published, and what decoding found in it.
 type sections struct {
 	raw []byte
-	msg *amqp.Message // nil until somebody asks
-	err error
+	msg *amqp.Message // nil until decoded
+	err error         // why it cannot be decoded
 }
 
+// noSections is what a message without sections decodes to.
 var noSections amqp.Message
 
-// decode decodes the message once.
+// decode returns the decoded message. It decodes on the first call and returns
+// the same after that.
 func (d *Delivery) decode() (*amqp.Message, error) {
 	s := d.sections
 	if s == nil {
@@ -53,8 +56,9 @@ func (d *Delivery) decode() (*amqp.Message, error) {
 	return s.msg, s.err
 }
 
-// Raw returns the message's bytes as they were published. The caller must not
-// change them, because Body may be a part of them.
+// Raw returns the message as it was published, in AMQP 1.0 or whatever its
+// producer sent. The caller must not change it, because Body may be a part of
+// it.
 func (d *Delivery) Raw() []byte {
 	if d.sections == nil {
 		return appendData(nil, d.Body)
@@ -62,8 +66,8 @@ func (d *Delivery) Raw() []byte {
 	return d.sections.raw
 }
 
-// Properties returns the standard properties, or nil if the message has none. For
-// a message that is not AMQP 1.0 it returns [ErrMalformed].
+// Properties returns the standard properties, or nil if the message has none.
+// For a message that is not AMQP 1.0 it returns [ErrMalformed].
 func (d *Delivery) Properties() (*Properties, error) {
 	m, err := d.decode()
 	if err != nil || m.Properties == nil {
@@ -72,8 +76,9 @@ func (d *Delivery) Properties() (*Properties, error) {
 	return propertiesIn(m.Properties), nil
 }
 
-// ApplicationProperties returns the application's properties, or nil if the
-// message has none. For a message that is not AMQP 1.0 it returns [ErrMalformed].
+// ApplicationProperties returns the properties that the application has set, or
+// nil if the message has none. For a message that is not AMQP 1.0 it returns
+// [ErrMalformed].
 func (d *Delivery) ApplicationProperties() (map[string]any, error) {
 	m, err := d.decode()
 	if err != nil || m.ApplicationProperties == nil {
@@ -82,8 +87,8 @@ func (d *Delivery) ApplicationProperties() (map[string]any, error) {
 	return mapMap(m.ApplicationProperties, valueIn), nil
 }
 
-// Annotations returns the message annotations, or nil if the message has none. A
-// message that was published over AMQP 0.9.1 has x-exchange and x-routing-key
+// Annotations returns the message annotations, or nil if the message has none.
+// A message that was published over AMQP 0.9.1 has x-exchange and x-routing-key
 // among them. For a message that is not AMQP 1.0 it returns [ErrMalformed].
 func (d *Delivery) Annotations() (map[string]any, error) {
 	m, err := d.decode()
@@ -93,8 +98,8 @@ func (d *Delivery) Annotations() (map[string]any, error) {
 	return annotationsIn(m.Annotations), nil
 }
 
-// DeliveryAnnotations returns the delivery annotations, or nil if the message has
-// none. For a message that is not AMQP 1.0 it returns [ErrMalformed].
+// DeliveryAnnotations returns the delivery annotations, or nil if the message
+// has none. For a message that is not AMQP 1.0 it returns [ErrMalformed].
 func (d *Delivery) DeliveryAnnotations() (map[string]any, error) {
 	m, err := d.decode()
 	if err != nil {
@@ -124,8 +129,8 @@ func (d *Delivery) Header() (*Header, error) {
 	return &h, nil
 }
 
-// Value returns the content of an AMQP value section, or nil if the body is data.
-// For a message that is not AMQP 1.0 it returns [ErrMalformed].
+// Value returns the content of an AMQP value section, or nil if the body is
+// data. For a message that is not AMQP 1.0 it returns [ErrMalformed].
 func (d *Delivery) Value() (any, error) {
 	m, err := d.decode()
 	if err != nil {

@@ -8,28 +8,29 @@ import (
 )
 
 // dispatcher hands the messages of one session to the handler. Run's goroutine
-// calls its methods.
+// calls its methods. An error of dispatch or flush ends the session.
 type dispatcher interface {
-	// context ends when the session has to: with the run, or when a handler
-	// failed for good. Its cause is what the session ends with.
+	// context returns a context that ends when the session has to: with the
+	// run, or when a handler's failure was not settled. Its cause is the
+	// session's error.
 	context() context.Context
-	// dispatch hands over the messages of a chunk, as far as they can be
-	// decoded. It blocks while the session holds as much as it may.
+	// dispatch handles the messages of a chunk, or queues them, as far as they
+	// can be decoded. It blocks while the session holds as much as it may.
 	dispatch(chunk *wire.Chunk, d *decoder) error
-	// flushDue gets an item when flush is to be called, unless dispatch comes
-	// first. A nil channel stands for never.
+	// flushDue returns a channel that gets an item when the caller has to call
+	// flush, unless it calls dispatch before. A nil channel stands for never.
 	flushDue() <-chan time.Time
-	// flush hands over what waits for more messages.
+	// flush handles the messages that dispatch has kept back for a batch.
 	flush() error
-	// end waits for the handlers at work. It takes what ended the session, and
-	// returns what the session ends with after all.
+	// end ends the session, which err has ended, and waits for the handlers at
+	// work. It returns the session's error: err, or that of a handler.
 	end(err error) error
 }
 
-// newDispatcher returns the dispatcher for a session.
+// newDispatcher returns a dispatcher for a new session.
 func (r *run) newDispatcher(ctx context.Context) dispatcher {
 	switch {
-	case r.batch != nil:
+	case r.batchHandler != nil:
 		return newBatches(ctx, r)
 	case r.workers > 1:
 		return startWorkers(ctx, r)

@@ -8,40 +8,45 @@ import (
 	"time"
 )
 
-// ErrorPolicy says what happens when a handler returns an error or panics. The
-// offset moves only once the outcome of the message is settled: the message is
-// handled at last, skipped, or confirmed in the dead-letter stream.
+// ErrorPolicy says what happens when a handler returns an error or panics: the
+// consumer calls it again, then settles the failure by Skip or DeadLetter, or
+// ends the run. A failed message is settled when a further attempt succeeds,
+// when it is skipped, or when the broker has confirmed it in the dead-letter
+// stream. The mark does not pass the message before that.
 //
-// The zero value ends the run with the first error. A run that is ending settles
-// no failure: the message comes again in the next run.
+// The zero value ends the run with the first error. Once ctx has ended or the
+// Env is closed, failures are not settled, and the message comes again in the
+// next run.
 //
-// Run and RunBatch follow the policy; All has no handler. For RunBatch, what is
-// said of a message goes for the whole batch, which is tried again, skipped, or
-// sent to the dead-letter stream as one.
+// Run and RunBatch follow the policy. All does not, because a loop's body
+// cannot be called again. RunBatch calls the handler again for the whole batch,
+// and skips it or sends it to the dead-letter stream as a whole.
 type ErrorPolicy struct {
-	// Attempts is how often the handler is called for a message in all.
-	// [RetryForever] calls it until it succeeds. Meanwhile the messages behind it
-	// wait. With Workers those with its key wait, and sooner or later all; see
-	// ConsumerConfig.Workers. Default 1: the handler is not called again.
+	// Attempts is the number of times that the handler is called for a message,
+	// the first time included. Meanwhile the messages behind it wait. With
+	// Workers those with its key wait, and sooner or later all; see
+	// ConsumerConfig.Workers. [RetryForever] sets no limit. Default 0: once, as
+	// with 1.
 	Attempts int
-	// Backoff paces the attempts: about Min before the second one, twice as long
-	// before each further one, up to Max. Default 100 ms to 30 s.
+	// Backoff paces the attempts: about Min before the second one, twice as
+	// long before each further one, up to Max. Default: from 100 ms to 30 s.
 	Backoff Backoff
 
 	// Skip passes over a message whose attempts have failed, with a line in the
 	// log. Default false: the run ends with a [*HandlerError].
 	Skip bool
-	// DeadLetter names a stream to which the consumer publishes such a message.
-	// The stream must exist. Once the broker has confirmed, the consumer goes on.
-	// A crash before that may publish the message twice. If the message cannot be
-	// published, it is not settled, and the run ends with a [*HandlerError] that
-	// wraps the reason. See [DeadLetterReason] for what is added to the message.
-	// Default "": no stream.
+	// DeadLetter names a stream to which the consumer publishes a message whose
+	// attempts have failed; see [DeadLetterReason] for what it adds. The stream
+	// must exist: otherwise Run ends at once with [ErrStreamNotFound]. The
+	// consumer goes on when the broker has confirmed the message. A crash
+	// before the mark is stored may publish it twice. If the message cannot be
+	// published, the run ends with a [*HandlerError] that wraps the reason.
+	// DeadLetter excludes Skip. Default "": no stream.
 	DeadLetter string
 }
 
-// RetryForever as ErrorPolicy.Attempts calls the handler until it succeeds or the
-// run ends.
+// RetryForever, as ErrorPolicy.Attempts, makes the consumer call the handler
+// until it succeeds or the run ends.
 const RetryForever = -1
 
 const (
@@ -49,8 +54,8 @@ const (
 	defaultRetryMax = 30 * time.Second
 )
 
-// withDefaults checks the policy of a consumer of a stream and fills in what is
-// left out.
+// withDefaults returns the policy of a consumer of a stream with its defaults
+// filled in. It fails if a setting cannot work.
 func (p ErrorPolicy) withDefaults(stream string) (ErrorPolicy, error) {
 	if p.Attempts == 0 {
 		p.Attempts = 1
@@ -76,12 +81,14 @@ func (p ErrorPolicy) withDefaults(stream string) (ErrorPolicy, error) {
 	return p, nil
 }
 
-// allows reports whether the handler may be called once more.
+// allows reports whether the handler may be called once more after so many
+// calls.
 func (p ErrorPolicy) allows(attempts int) bool {
 	return p.Attempts == RetryForever || attempts < p.Attempts
 }
 
-// handleOne handles a message. Nil means that its outcome is settled.
+// handleOne calls the handler for a message, and settles a failure. Nil means
+// that the message is handled or settled.
 func (r *run) handleOne(ctx context.Context, d *Delivery) error {
 	if err := callProtected(ctx, r.handler, d); err != nil {
 		return r.settleOne(ctx, err, d)
@@ -94,8 +101,8 @@ func (r *run) settleOne(ctx context.Context, err error, d *Delivery) error {
 	return r.settle(ctx, err, []Delivery{*d}, func() error { return callProtected(ctx, r.handler, d) })
 }
 
-// settlingBatch returns a handler that calls h and settles its errors. Nil from it
-// means that the outcome of the batch is settled.
+// settlingBatch returns a handler that calls h and settles its failures. If it
+// returns nil, the batch is handled or settled.
 func (r *run) settlingBatch(h BatchHandler) BatchHandler {
 	return func(ctx context.Context, batch []Delivery) error {
 		err := callBatchProtected(ctx, h, batch)
@@ -107,7 +114,7 @@ func (r *run) settlingBatch(h BatchHandler) BatchHandler {
 }
 
 // settle does what the policy says after the handler's first error. callAgain
-// calls the handler for the messages that have failed.
+// calls the handler for the failed messages. Nil means that they are settled.
 func (r *run) settle(ctx context.Context, err error, failed []Delivery, callAgain func() error) error {
 	p := r.consumer.cfg.OnError
 	h := &HandlerError{Stream: failed[0].Stream, Offset: failed[0].Offset, Attempts: 1, Err: err}
@@ -125,7 +132,7 @@ func (r *run) settle(ctx context.Context, err error, failed []Delivery, callAgai
 	}
 	switch {
 	case ctx.Err() != nil || r.consumer.env.isClosing():
-		return h // the handler may have failed for that
+		return h // the handler may have failed because the run is ending
 	case p.Skip:
 		r.log("handler failed; skipped", "offset", h.Offset, "messages", len(failed), "attempts", h.Attempts, "error", h.Err)
 		return nil
@@ -135,7 +142,7 @@ func (r *run) settle(ctx context.Context, err error, failed []Delivery, callAgai
 	return h
 }
 
-// deadLetter settles a failure by publishing what failed.
+// deadLetter settles a failure by publishing the failed messages.
 func (r *run) deadLetter(ctx context.Context, h *HandlerError, failed []Delivery) error {
 	to := r.consumer.cfg.OnError.DeadLetter
 	if err := r.letters.publish(ctx, h, failed); err != nil {
@@ -166,6 +173,6 @@ func callBatchProtected(ctx context.Context, h BatchHandler, batch []Delivery) (
 	return h(ctx, batch)
 }
 
-// panicError returns a panic as an error. It is called while panicking, so that
-// the stack is the panic's.
+// panicError returns a panic as an error. The deferred function that recovers
+// calls it, so that the stack is the panic's.
 func panicError(v any) error { return fmt.Errorf("panic: %v\n%s", v, debug.Stack()) }

@@ -249,7 +249,8 @@ func TestDeadLetterStreamMissing(t *testing.T) {
 	}
 }
 
-// TestDeadLettersOfWorkersAndBatches: the producer is shared, batches go as one.
+// TestDeadLettersOfWorkersAndBatches: the producer is shared, batches go as
+// one.
 func TestDeadLettersOfWorkersAndBatches(t *testing.T) {
 	beside(t)
 	b, env, name := inStream(t, 100)

@@ -2,30 +2,35 @@ package stream
 
 import "github.com/tidemark-go/tidemark/internal/broker"
 
-// flow decides how much credit a subscription gives. It aims at limit bytes of
-// chunks that are on their way, wait, or are in the hands of the dispatcher.
-// Credit counts chunks, whose sizes are known only once they come, so flow goes
-// by the sizes of recent ones. While the chunk in hand is smaller than limit, one
-// more may always be on its way. Behind a larger one, flow asks for nothing. It is
-// pure: no I/O, no clock, no lock.
+// flow decides how much credit a subscription gives. A chunk is granted when
+// flow gives credit for it, then waits in the subscription's queue, and then is
+// the current one, which the dispatcher takes apart. flow keeps the bytes of
+// all three together at about limit. Credit counts chunks, and a chunk's size
+// is known only when it comes, so flow estimates it by recent ones.
+//
+// While the current chunk is smaller than limit, flow grants at least one more.
+// While it is larger, flow grants none. flow is pure: no I/O, no clock, no
+// lock.
 type flow struct {
 	limit        int // bytes
-	granted      int // chunks that credit was given for and that have not come
-	waiting      int // chunks that came and were not taken
-	inHandBytes  int // of the chunk that was taken
-	bytes        int // of the chunks that wait and of the one in hand
-	typicalBytes int // of a chunk to come, to go by the recent ones; 0: none came yet
+	granted      int // chunks that are granted and have not come
+	waiting      int // chunks that wait
+	currentBytes int // size of the current chunk; 0: there is none
+	bytes        int // size of the waiting chunks and the current one
+	typicalBytes int // estimated size of the next chunk; 0: none has come yet
 }
 
-// newFlow returns the flow of a subscription that has asked for its first chunks.
+// newFlow returns the flow of a subscription that has asked for its first
+// chunks.
 func newFlow(limit int) flow { return flow{limit: limit, granted: broker.FirstCredit} }
 
-// maxChunks bounds the credit where chunks are small. It bounds how many large
-// chunks may follow small ones before flow knows.
+// maxChunks bounds how many chunks are granted or wait. If chunks grow, as many
+// large ones may come before flow knows.
 const maxChunks = 32
 
-// arrived counts a chunk of n bytes. It reports whether there was credit for the
-// chunk. The typical size grows at once and shrinks by and by.
+// arrived counts a chunk of n bytes that has come. It returns false if there
+// was no credit for it. The estimate takes over half of a growth at once, and
+// an eighth of a decrease.
 func (f *flow) arrived(n int) bool {
 	if f.granted == 0 {
 		return false
@@ -44,28 +49,30 @@ func (f *flow) arrived(n int) bool {
 	return true
 }
 
-// taken takes a chunk of n bytes in hand and returns the credit to give now.
+// taken makes the first waiting chunk, of n bytes, the current one. It returns
+// the credit to give now.
 func (f *flow) taken(n int) (credit int) {
 	f.waiting--
-	f.inHandBytes = n
+	f.currentBytes = n
 	return f.grant()
 }
 
-// finished lets go of the chunk in hand and returns the credit to give now.
-func (f *flow) finished() (credit int) {
-	f.bytes -= f.inHandBytes
-	f.inHandBytes = 0
+// returned ends the current chunk and returns the credit to give now.
+func (f *flow) returned() (credit int) {
+	f.bytes -= f.currentBytes
+	f.currentBytes = 0
 	return f.grant()
 }
 
+// grant returns the credit to give now, and counts it.
 func (f *flow) grant() int {
 	typical := max(f.typicalBytes, 1)
 	most := min(max(f.limit/typical, 1), maxChunks)
 	credit := min(most-f.waiting, (f.limit-f.bytes)/typical) - f.granted
-	if f.waiting+f.granted == 0 && f.inHandBytes < f.limit {
+	if f.waiting+f.granted == 0 && f.currentBytes < f.limit {
 		credit = max(credit, 1)
 	}
-	// A frame for each chunk pays only where chunks are large.
+	// Credit costs a frame, so it is given for several small chunks together.
 	if credit <= 0 || f.granted > 0 && credit < most/4 {
 		return 0
 	}

@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// TestFlow: whatever the sizes, the broker never runs dry for good, what is held
-// stays near the limit, and there are never too many chunks.
+// TestFlow: whatever the sizes, the broker never runs dry for good, what is
+// held stays near the limit, and there are never too many chunks.
 func TestFlow(t *testing.T) {
 	const limit = 4 << 20
 	for name, size := range map[string]func() int{
@@ -24,7 +24,7 @@ func TestFlow(t *testing.T) {
 			for range 10_000 {
 				switch {
 				case hand && rand.IntN(2) == 0:
-					f.finished()
+					f.returned()
 					hand = false
 				case !hand && len(queue) > 0 && rand.IntN(2) == 0:
 					f.taken(queue[0])
@@ -66,7 +66,7 @@ func TestFlowSlowHandler(t *testing.T) {
 	if f.arrived(1) {
 		t.Error("a chunk without credit was accepted")
 	}
-	if credit := f.finished() + f.taken(100_000); credit == 0 {
+	if credit := f.returned() + f.taken(100_000); credit == 0 {
 		t.Error("no credit when there is room and nothing to come")
 	}
 }
@@ -79,7 +79,7 @@ func TestFlowLargerThanLimit(t *testing.T) {
 	if credit := f.taken(40 << 20); credit != 0 {
 		t.Errorf("credit of %d beside 40 MiB", credit)
 	}
-	if credit := f.finished(); credit != 1 {
+	if credit := f.returned(); credit != 1 {
 		t.Errorf("credit of %d afterwards", credit)
 	}
 	f.arrived(1000) // a small one comes, and more of it may
@@ -88,14 +88,14 @@ func TestFlowLargerThanLimit(t *testing.T) {
 	}
 }
 
-// TestFlowGrowingChunks: large chunks after small ones cost at most maxChunks of
-// them, once.
+// TestFlowGrowingChunks: large chunks after small ones cost at most maxChunks
+// of them, once.
 func TestFlowGrowingChunks(t *testing.T) {
 	f := newFlow(1 << 20)
 	for range 100 {
 		f.arrived(100)
 		f.taken(100)
-		f.finished()
+		f.returned()
 	}
 	n := 0
 	for f.arrived(1 << 20) {
@@ -106,7 +106,7 @@ func TestFlowGrowingChunks(t *testing.T) {
 	}
 	for range n {
 		f.taken(1 << 20)
-		f.finished()
+		f.returned()
 	}
 	if got := f.granted; got != 1 {
 		t.Errorf("credit for %d more chunks of the limit's size, want 1", got)

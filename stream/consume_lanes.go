@@ -1,21 +1,22 @@
 package stream
 
-// job is a message in the hands of the workers.
+// job is a message that the workers have to handle.
 type job struct {
 	d      *Delivery
-	ticket uint64
-	key    string
+	ticket uint64 // see mark.LowWater
+	key    string // from KeyOf
 }
 
-// lanes is the queue of the workers. Without keys it is first in, first out. With
-// keys, one message of a key is out at a time, and the others of that key follow
-// it in order. It is pure: no I/O, no clock, no lock.
+// lanes is the queue of the workers. Without keys it is first in, first out.
+// With keys, one message of a key is ready or with a worker at a time, and the
+// others of that key wait behind it, in order. It is pure: no I/O, no clock, no
+// lock.
 type lanes struct {
 	byKey bool
 	ready []job // ready[head] is the next one
 	head  int
-	// behind holds, for each key with a message that is ready or out, the
-	// messages that follow it.
+	// behind has an entry for each key with a message that is ready or with a
+	// worker: the messages that wait behind that one.
 	behind map[string][]job
 }
 
@@ -37,8 +38,8 @@ func (l *lanes) push(j job) {
 	l.ready = append(l.ready, j)
 }
 
-// pop takes the next message that may be handled now. ok is false if there is
-// none.
+// pop removes and returns the next message that is ready. ok is false if there
+// is none.
 func (l *lanes) pop() (j job, ok bool) {
 	if l.head == len(l.ready) {
 		return j, false
@@ -50,8 +51,8 @@ func (l *lanes) pop() (j job, ok bool) {
 	return j, true
 }
 
-// popBehind takes the message that follows a handled one of its key. ok is false
-// if there is none.
+// popBehind removes and returns the message that waits behind a handled one of
+// the same key. ok is false if there is none.
 func (l *lanes) popBehind(handled job) (j job, ok bool) {
 	if !l.byKey {
 		return j, false

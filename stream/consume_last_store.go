@@ -8,8 +8,9 @@ import (
 	"github.com/tidemark-go/tidemark/internal/wire"
 )
 
-// storeLast stores the mark at the end of a session and reads it back. The run's
-// context has usually ended, so storeLast has a time of its own.
+// storeLast has the session's storer store the last mark and read it back. It
+// waits for CloseTimeout and not under the run's context, which has usually
+// ended.
 func (r *run) storeLast() error {
 	ctx, cancel := context.WithTimeout(context.Background(), CloseTimeout)
 	defer cancel()
@@ -21,12 +22,14 @@ func (r *run) storeLast() error {
 	return err
 }
 
+// notStored says that the mark could not be stored, and why.
 func notStored(offset uint64, cause error) error {
 	return fmt.Errorf("%w: the messages up to offset %d were handled, but: %w", ErrNotStored, offset, cause)
 }
 
-// finish ends a run that has no session. If the mark may not be stored, it tries
-// other connections for CloseTimeout. It returns cause, and a failure to store.
+// finish stores the mark of a run whose session has ended without doing so. It
+// tries new connections for CloseTimeout. It returns cause, which ends the run,
+// joined with a failure to store.
 func (r *run) finish(cause error) error {
 	snapshot, handled := r.progress.snapshot()
 	if !handled || !r.named() || r.consumer.cfg.Store.Manual {
@@ -40,7 +43,7 @@ func (r *run) finish(cause error) error {
 	return cause
 }
 
-// storeUntilStored tries to store the mark until that has worked, trying again
+// storeUntilStored tries to store the mark until it is stored, trying again
 // cannot help, or ctx ends. It returns what stood in the way last.
 func (r *run) storeUntilStored(ctx context.Context, offset uint64) error {
 	var obstacle error
@@ -49,8 +52,8 @@ func (r *run) storeUntilStored(ctx context.Context, offset uint64) error {
 		if err == nil || isFatal(err) || errors.Is(err, ErrNotStored) {
 			return err
 		}
-		// The deadline may end a dial a moment before it ends ctx. That says
-		// nothing about the obstacle.
+		// The end of ctx makes the last attempt fail and says nothing about the
+		// obstacle. Its deadline may end a dial a moment before ctx.Err is set.
 		if obstacle == nil || ctx.Err() == nil && !errors.Is(err, context.DeadlineExceeded) {
 			obstacle = err
 		}
@@ -64,7 +67,7 @@ func (r *run) storeUntilStored(ctx context.Context, offset uint64) error {
 // leader, and reads it back.
 func (r *run) storeWithoutSession(ctx context.Context, offset uint64) error {
 	c := r.consumer
-	if c.cfg.OffsetStore != nil { // which does not need the broker
+	if c.cfg.OffsetStore != nil { // it does not need the broker
 		return (&savedOffsets{run: r}).store(ctx, offset, false)
 	}
 	location, err := c.env.cluster.Find(ctx, c.stream)
@@ -85,8 +88,9 @@ func (r *run) storeWithoutSession(ctx context.Context, offset uint64) error {
 	return s.lease.VerifyOffset(ctx, c.cfg.Name, c.stream, offset)
 }
 
-// checkSameStream returns an error unless the node has the chunk that the place is
-// in. In a new stream of the same name the mark would skip messages.
+// checkSameStream returns an error unless the subscription's node has the chunk
+// with the last handled message, or a chunk behind it. In a new stream of the
+// same name the mark would make the next run skip messages.
 func (r *run) checkSameStream(ctx context.Context, s *subscription) error {
 	resume := r.place.ResumeChunk()
 	chunk, err := s.peek(ctx, wire.OffsetSpec{Type: wire.OffsetAt, Value: resume.First})

@@ -5,37 +5,40 @@ import (
 	"fmt"
 )
 
-// OffsetStore keeps offsets in a place of the service's own, such as the database
-// that its handlers write to. With ConsumerConfig.OffsetStore the broker stores
-// nothing for the consumer, and Env.QueryOffset finds nothing.
+// OffsetStore keeps offsets in a place of the service's own, such as the
+// database that its handlers write to. With ConsumerConfig.OffsetStore the
+// broker stores nothing for the consumer, and Env.QueryOffset finds nothing.
 //
 // For exactly-once effects, the handler writes the effect and the offset in one
-// transaction. StorePolicy.Manual then keeps Save from being called, and Load
-// finds what the transaction wrote. This works for one message, or batch, at a
-// time: with Workers the offset of a message says nothing about the messages
-// before it. See examples/sqlite.
+// transaction, and Load returns what the transaction wrote. StorePolicy.Manual
+// then keeps the consumer from calling Save. This works for one message, or
+// batch, at a time: with Workers the offset of a message says nothing about the
+// messages before it. See examples/sqlite.
 //
-// Otherwise the consumer calls Save as StorePolicy says, and the effects happen
-// at least once, as with the broker's store.
+// Without such a transaction the consumer calls Save as StorePolicy says, and
+// the effects happen at least once, as with the broker's store.
 type OffsetStore interface {
-	// Load returns the offset of the last handled message, or ok false if
-	// nothing is stored. A stored offset 0 is not nothing. The consumer calls
-	// Load on the goroutine that called Run, at the beginning of a run whose
-	// Start is Stored. It calls Load once, unless the broker becomes unreachable
-	// right after it. After a reconnect a run goes on by what it has handled
-	// itself. An error ends the run.
+	// Load returns the offset of the last handled message. If nothing is stored
+	// it returns ok false; for a stored offset 0 it returns ok true. A run
+	// whose Start is Stored calls Load once, before it reads, on the goroutine
+	// that called Run. After a reconnect the run knows itself what it has
+	// handled. An error ends the run.
 	Load(ctx context.Context, consumer, stream string) (offset uint64, ok bool, err error)
-	// Save records the offset of the last handled message and returns when it is
-	// safe. The calls for one run come one after the other, on a goroutine of the
-	// run. Their offsets may repeat but never fall, unless the stream is created
-	// again (see [StateStreamRecreated]), where they begin anew. Until then the
-	// offset of the old stream stays, and the next run begins after it if this one
-	// ends.
+	// Save records the offset of the last handled message and returns when it
+	// is safe. A run calls Save on a goroutine of its own or on the one that
+	// called Run, never twice at a time. The offsets may repeat but never fall,
+	// unless the stream is created again (see [StateStreamRecreated]): for the
+	// new stream they begin low again. Until the first Save for the new stream
+	// the store keeps the old one's offset, and a run that begins then begins
+	// after it.
 	//
-	// ctx ends with the connection or the caller, and CloseTimeout after the end
-	// of the run at the latest. The consumer logs an error and calls Save again a
-	// second later. With StorePolicy.Every the error ends the run; Commit returns
-	// it, and so does the end of a run.
+	// ctx ends with the connection, or with the context of the Commit or
+	// handler that waits for the store. At the end of a run it ends after
+	// CloseTimeout.
+	//
+	// The consumer logs an error of Save and calls it again a second later.
+	// With StorePolicy.Every the error ends the run. Commit returns the error,
+	// and so does a run whose last Save fails.
 	Save(ctx context.Context, consumer, stream string, offset uint64) error
 }
 
@@ -59,7 +62,8 @@ type savedOffsets struct {
 	session *subscription // nil once the run has none
 }
 
-// store saves an offset, unless the session's stream is gone: see brokerOffsets.
+// store saves an offset, unless the session's stream is gone; see
+// brokerOffsets.store.
 func (s *savedOffsets) store(ctx context.Context, offset uint64, _ bool) error {
 	if s.session != nil && s.session.streamGone() {
 		return errMoved

@@ -5,31 +5,36 @@ import (
 	"time"
 )
 
-// StorePolicy says when the consumer stores the mark, which is the offset of the
-// last handled message. Storing has a price, because each store is an entry in
-// the stream's log. Not storing has one too: what is handled and not stored is
-// what a crash repeats. A run that ends in order always stores its mark, except
-// with Manual.
+// StorePolicy says when the consumer stores the mark, which is the offset of
+// the last handled message. Each store is an entry in the stream's log, so
+// frequent stores cost. A crash repeats the messages that are handled and not
+// stored, so rare stores cost too. Whatever the policy, a run stores its mark
+// when it ends, except with Manual.
 //
 // The zero value stores the mark of every message while traffic is slow, and
-// every 100 ms in a burst. A crash then repeats what was handled in 100 ms.
+// every 100 ms in a burst. A crash then repeats the messages of about 100 ms.
 type StorePolicy struct {
-	// Every stores after that many handled messages, before the handler of the
-	// next one runs. With Every: 1 a crash of the process repeats at most the
-	// message in hand.
+	// Every stores the mark after that many handled messages, before the next
+	// handler runs. With Every: 1 a crash of the process repeats at most the
+	// message, or batch, in hand. With Workers it repeats what they have
+	// handled above the mark. Default 0: the number of messages does not
+	// matter.
 	//
-	// In a burst the operating system may hold stores back for 200 ms, to send
-	// them together. A crash of the machine, or a broken network, can lose those,
-	// and other clients see an offset that is as old. RabbitMQ lists such a
+	// In a burst Linux may hold stores back for up to 200 ms, to send them
+	// together. A crash of the machine, or a broken network, can lose those.
+	// Meanwhile other clients see an older offset. RabbitMQ lists such a
 	// consumer twice, the second time without credit.
 	Every int
-	// Interval stores that long after the first handled message that is not
-	// stored yet. With Every, whichever comes first counts.
+	// Interval stores the mark that long after the first handled message that
+	// is not stored yet. If Every is set too, the mark is stored when the first
+	// of the two is reached. Default 0: the time does not matter.
 	Interval time.Duration
-	// Manual stores only on [Consumer.Commit].
+	// Manual stores the mark only on [Consumer.Commit]. It excludes the other
+	// two.
 	Manual bool
 }
 
+// validate rejects a policy whose fields contradict each other.
 func (p StorePolicy) validate() error {
 	switch {
 	case p.Every < 0 || p.Interval < 0:

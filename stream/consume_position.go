@@ -9,27 +9,27 @@ import (
 	"github.com/tidemark-go/tidemark/internal/mark"
 )
 
-// findPosition decides where the coming session begins. It asks the broker, or
-// the OffsetStore, over the session's own connection.
+// findPosition decides where the coming session begins. It asks the node that
+// the session will read from, and at the beginning of a run the OffsetStore.
 func (r *run) findPosition(ctx context.Context, s *subscription) (mark.Position, error) {
 	if !r.place.Begun() && !r.recreated {
 		if err := r.letters.check(ctx, s.lease); err != nil {
 			return mark.Position{}, err
 		}
 	}
-	now, err := s.lease.Stats(ctx, r.consumer.stream)
+	extent, err := s.lease.Stats(ctx, r.consumer.stream)
 	switch {
 	case err != nil:
 	case r.place.Begun():
-		r.place.Retry()
-		err = r.checkRecreated(ctx, s, now)
+		r.place.Resume()
+		err = r.checkRecreated(ctx, s, extent)
 	default:
-		err = r.beginPlace(ctx, s.lease, now)
+		err = r.beginPlace(ctx, s.lease, extent)
 	}
 	if err != nil {
 		return mark.Position{}, err
 	}
-	if lost := r.place.Lost(mark.Extent(now)); lost > 0 {
+	if lost := r.place.Lost(mark.Extent(extent)); lost > 0 {
 		r.report(StateChange{State: StateMessagesLost, Lost: lost})
 	}
 	return r.place.Next(), nil
@@ -37,7 +37,7 @@ func (r *run) findPosition(ctx context.Context, s *subscription) (mark.Position,
 
 // beginPlace sets where the run begins: after the stored offset, or where Start
 // says.
-func (r *run) beginPlace(ctx context.Context, lease *broker.Lease, now broker.Extent) error {
+func (r *run) beginPlace(ctx context.Context, lease *broker.Lease, extent broker.Extent) error {
 	start := r.start
 	if r.recreated {
 		start = start.inNewStream()
@@ -53,11 +53,12 @@ func (r *run) beginPlace(ctx context.Context, lease *broker.Lease, now broker.Ex
 			return err
 		}
 	}
-	r.place.Begin(start.positions(Stats(now)))
+	r.place.Begin(start.positions(Stats(extent)))
 	return nil
 }
 
-// storedOffset asks the broker or the OffsetStore.
+// storedOffset asks the broker or the OffsetStore for the stored offset. If
+// there is none, the error is ErrNoOffset.
 func (r *run) storedOffset(ctx context.Context, lease *broker.Lease) (uint64, error) {
 	c := r.consumer
 	if c.cfg.OffsetStore != nil {
@@ -66,11 +67,12 @@ func (r *run) storedOffset(ctx context.Context, lease *broker.Lease) (uint64, er
 	return lease.QueryOffset(ctx, c.cfg.Name, c.stream)
 }
 
-// checkRecreated looks whether a stream that ends before what was read of it is
-// another one. A node that is behind ends there too, so the run goes by the
-// chunks that the node has.
-func (r *run) checkRecreated(ctx context.Context, s *subscription, now broker.Extent) error {
-	spec, suspect := r.place.Probe(mark.Extent(now))
+// checkRecreated returns ErrStreamRecreated if the stream on the node is not
+// the one that the run has read. It looks only if the stream ends before what
+// the run has read. A replica that is behind ends there too, so checkRecreated
+// compares a chunk.
+func (r *run) checkRecreated(ctx context.Context, s *subscription, extent broker.Extent) error {
+	spec, suspect := r.place.Probe(mark.Extent(extent))
 	if !suspect {
 		return nil
 	}

@@ -9,12 +9,18 @@ import (
 )
 
 // progress shares the mark between the goroutines that handle messages and the
-// storer. It lives as long as a run, or until the run's stream is created again.
+// storer. It lives as long as a run, or until the run's stream is created
+// again.
 //
-// A goroutine that handles one message after the other says in fastNext how far
-// it is, which costs a third of taking the lock. It takes the lock only to wake
-// the storer. Whoever holds the lock folds fastNext into the tracker before
-// looking at the tracker.
+// The mark moves in one of three ways:
+//
+//	markOne, markFast         one message after the other
+//	markMany                  a batch
+//	takeInHand, markFinished  by workers, in any order
+//
+// markFast only writes fastNext, which costs a third of taking the lock. So the
+// tracker may lag behind fastNext, and whoever reads the tracker calls foldFast
+// first, under the lock.
 type progress struct {
 	policy mark.Policy
 	wake   chan struct{} // wakes the storer
@@ -24,18 +30,19 @@ type progress struct {
 	lowWater mark.LowWater // empty unless there are workers
 
 	fastNext atomic.Uint64 // the offset after the last message of markFast; 0: none
-	idle     atomic.Bool   // the storer sleeps until it is woken
-	held     atomic.Bool   // nothing is to be stored; see hold
+	idle     atomic.Bool   // all is stored, and the storer sleeps until markFast wakes it
+	paused   atomic.Bool   // nothing is to be stored; see pauseStores
 }
 
-func newProgress(p StorePolicy) *progress {
-	r := &progress{policy: mark.Policy(p), wake: make(chan struct{}, 1)}
-	r.idle.Store(true)
-	return r
+func newProgress(policy StorePolicy) *progress {
+	p := &progress{policy: mark.Policy(policy), wake: make(chan struct{}, 1)}
+	p.idle.Store(true)
+	return p
 }
 
-// markOne moves the mark over one handled message. It reports whether the next
-// handler has to wait for a store. One goroutine calls it.
+// markOne moves the mark over one handled message. mustStore says that the
+// policy wants a store before the next handler runs. Only the goroutine that
+// handles one message after the other calls markOne and markFast.
 func (p *progress) markOne(offset uint64) (mustStore bool) {
 	if p.policy.Every > 0 {
 		return p.markMany(offset, 1)
@@ -44,13 +51,17 @@ func (p *progress) markOne(offset uint64) (mustStore bool) {
 	return false
 }
 
-// markFast is markOne where the policy does not count messages. It moves the mark
-// over all messages before next. It runs for every message and is just short
-// enough for the compiler to inline it.
+// markFast is markOne for a policy that does not count messages. It moves the
+// mark to the message before the offset next. It is called for every message
+// and is just short enough for the compiler to inline it.
+//
+// It wakes the storer if the storer is idle, and cannot miss that: markFast
+// writes fastNext and then reads idle, while the storer sets idle and then
+// reads fastNext once more (see due). If markFast reads idle too early to see
+// it set, the storer reads fastNext late enough to see the new value, and does
+// not go idle.
 func (p *progress) markFast(next uint64) {
 	p.fastNext.Store(next)
-	// The storer sets idle and then looks at fastNext once more. Here the order is
-	// the other way round, so that one of the two sees the other.
 	if p.idle.Load() {
 		p.wakeIdleStorer()
 	}
@@ -64,14 +75,15 @@ func (p *progress) wakeIdleStorer() {
 	p.wakeStorer()
 }
 
-// wakeStorer has the storer look whether a store is due.
+// wakeStorer makes the storer look whether a store is due. With Manual none
+// ever is.
 func (p *progress) wakeStorer() {
 	if !p.policy.Manual {
 		p.wakeAlways()
 	}
 }
 
-// wakeAlways is wakeStorer for every policy.
+// wakeAlways makes the storer go once around its loop, whatever the policy.
 func (p *progress) wakeAlways() {
 	select {
 	case p.wake <- struct{}{}:
@@ -79,28 +91,32 @@ func (p *progress) wakeAlways() {
 	}
 }
 
-// foldFast moves the tracker to where markFast is. The caller holds p.mu.
+// foldFast moves the tracker's mark to where markFast has got. It counts one
+// handled message, however many there were: where markFast is used, the policy
+// does not count. The caller holds p.mu.
 func (p *progress) foldFast() {
 	next := p.fastNext.Load()
 	if next == 0 {
 		return
 	}
 	if offset, ok := p.tracker.Mark(); !ok || offset != next-1 {
-		p.tracker.Advance(next-1, 1, time.Now()) // they may be more than 1, which nobody asks for
+		p.tracker.Advance(next-1, 1, time.Now())
 	}
 }
 
 // markMany moves the mark over n handled messages, the last of which is at
-// offset. It reports whether the next handler has to wait for a store.
+// offset. mustStore says that the policy wants a store before the next handler
+// runs.
 func (p *progress) markMany(offset uint64, n int) (mustStore bool) {
 	p.mu.Lock()
 	before, after := p.advance(offset, n)
 	p.mu.Unlock()
-	return p.react(before, after)
+	return p.applyPolicy(before, after)
 }
 
-// advance moves the mark and returns how many handled messages were unstored
-// before and are unstored after that. The caller holds p.mu.
+// advance moves the mark over n handled messages. It returns how many handled
+// messages were unstored before that and are unstored now. The caller holds
+// p.mu.
 func (p *progress) advance(offset uint64, n int) (before, after int64) {
 	var at time.Time
 	if before = p.tracker.Unstored(); before == 0 {
@@ -110,17 +126,19 @@ func (p *progress) advance(offset uint64, n int) (before, after int64) {
 	return before, before + int64(n)
 }
 
-// react wakes the storer if need be. It reports whether the next handler has to
-// wait for a store.
-func (p *progress) react(before, after int64) (mustStore bool) {
+// applyPolicy does what the policy says after the number of unstored messages
+// has grown: it wakes the storer, or returns mustStore, or does nothing. It
+// never blocks.
+func (p *progress) applyPolicy(before, after int64) (mustStore bool) {
 	if p.policy.Wakes(before, after) {
 		p.wakeStorer()
 	}
 	return p.policy.Blocks(after)
 }
 
-// takeInHand takes the messages of a chunk in hand, in the order of delivery. It
-// appends a job to jobs for each message that no earlier session has handled.
+// takeInHand takes messages of one chunk, of size bytes, in hand, in the order
+// of delivery. It appends a job to jobs for each message that no earlier
+// session has finished.
 func (p *progress) takeInHand(chunk mark.ChunkID, size int, list []Delivery, jobs []job) []job {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -129,28 +147,28 @@ func (p *progress) takeInHand(chunk mark.ChunkID, size int, list []Delivery, job
 		if fresh {
 			jobs = append(jobs, job{d: &list[i], ticket: ticket})
 		}
-		p.pass(passed) // mustStore does not matter: nothing new was handled
+		p.followLowWater(passed) // mustStore does not matter: no worker has handled anything
 	}
 	return jobs
 }
 
-// finish marks a message in hand as handled, and moves the mark if everything
-// before it is handled. It reports whether the next handler has to wait for a
-// store.
-func (p *progress) finish(ticket uint64) (mustStore bool) {
+// markFinished records that a worker has handled the message with a ticket. It
+// moves the mark if everything before the message is finished. mustStore says
+// that the policy wants a store before this worker's next handler runs.
+func (p *progress) markFinished(ticket uint64) (mustStore bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.pass(p.lowWater.Finish(ticket))
+	return p.followLowWater(p.lowWater.Finish(ticket))
 }
 
-// pass moves the mark over the messages that the low-water mark has passed. The
-// caller holds p.mu.
-func (p *progress) pass(passed int) (mustStore bool) {
+// followLowWater moves the mark to the last message that lowWater has passed.
+// passed is how many it has passed since the last time. The caller holds p.mu.
+func (p *progress) followLowWater(passed int) (mustStore bool) {
 	if passed == 0 {
 		return false
 	}
 	last, _ := p.lowWater.Last()
-	return p.react(p.advance(last.Offset, passed)) // which never blocks
+	return p.applyPolicy(p.advance(last.Offset, passed))
 }
 
 // inHand returns how many messages the mark has not passed, and how many bytes
@@ -161,9 +179,10 @@ func (p *progress) inHand() (messages, bytes int) {
 	return p.lowWater.Messages(), p.lowWater.Bytes()
 }
 
-// restart ends a session of workers. It returns the last message that the mark
-// has passed in that session, and whether there is one.
-func (p *progress) restart() (last mark.Passed, ok bool) {
+// endSession tells lowWater that a session of workers has ended. It returns the
+// last message that the mark has passed in that session, and whether there is
+// one.
+func (p *progress) endSession() (last mark.Passed, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	last, ok = p.lowWater.Last()
@@ -171,32 +190,33 @@ func (p *progress) restart() (last mark.Passed, ok bool) {
 	return last, ok
 }
 
-// hold keeps everything from being stored until release. The stream of a new
-// session may be another one, to which the mark means nothing.
-func (p *progress) hold() { p.held.Store(true) }
+// pauseStores keeps the storer from storing until resumeStores. A new session
+// begins so: its stream may be another one of the same name, in which the mark
+// means other messages.
+func (p *progress) pauseStores() { p.paused.Store(true) }
 
-func (p *progress) isHeld() bool { return p.held.Load() }
+func (p *progress) storesPaused() bool { return p.paused.Load() }
 
-// release ends hold. It is called with each chunk that shows that the stream is
-// the same.
-func (p *progress) release() {
-	if p.held.Load() {
-		p.held.Store(false)
+// resumeStores ends pauseStores. It is called with each chunk that shows that
+// the stream is the same.
+func (p *progress) resumeStores() {
+	if p.paused.Load() {
+		p.paused.Store(false)
 		p.wakeAlways()
 	}
 }
 
 // due reports whether the mark is to be stored now. If not, at is when to ask
-// again; a zero at stands for the next wake.
+// again; a zero at says that something will wake the storer.
 func (p *progress) due() (due bool, at time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.isHeld() {
+	if p.storesPaused() {
 		return false, time.Time{}
 	}
 	p.foldFast()
 	if p.tracker.Unstored() == 0 {
-		p.idle.Store(true)
+		p.idle.Store(true) // and then look at fastNext once more: see markFast
 		if p.foldFast(); p.tracker.Unstored() == 0 {
 			return false, time.Time{}
 		}
@@ -205,7 +225,7 @@ func (p *progress) due() (due bool, at time.Time) {
 	return p.policy.Due(&p.tracker, time.Now())
 }
 
-// snapshot returns what to store now. ok is false while nothing was handled.
+// snapshot returns the mark to store. ok is false while nothing was handled.
 func (p *progress) snapshot() (s mark.Snapshot, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -220,8 +240,8 @@ func (p *progress) storedAt(s mark.Snapshot) {
 	p.tracker.StoredAt(s, p.now())
 }
 
-// now returns the time if the policy looks at it, because reading the clock costs
-// as much as everything else.
+// now returns the time, or the zero time if the policy does not look at it:
+// reading the clock would cost as much as everything else here.
 func (p *progress) now() time.Time {
 	if !p.policy.Timed() {
 		return time.Time{}
@@ -229,8 +249,8 @@ func (p *progress) now() time.Time {
 	return time.Now()
 }
 
-// doubtStore makes the mark count as not stored: what was sent on the last
-// connection may be lost.
+// doubtStore makes the mark count as not stored. A new session calls it,
+// because what was sent on the connection before may be lost.
 func (p *progress) doubtStore() {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -69,8 +69,8 @@ func TestRingTrim(t *testing.T) {
 	}
 }
 
-// TestKeptDeliveriesStay: what a handler keeps does not change when the memory of
-// its chunk is used again, whatever the messages look like.
+// TestKeptDeliveriesStay: what a handler keeps does not change when the memory
+// of its chunk is used again, whatever the messages look like.
 func TestKeptDeliveriesStay(t *testing.T) {
 	onBrokers(t, func(t *testing.T, b testBroker) {
 		env := connect(t, b.StreamURL())

@@ -10,30 +10,30 @@ import (
 	"github.com/tidemark-go/tidemark/internal/mark"
 )
 
-// run is one Run of a consumer: a session after the other until it ends. All of
-// it happens on the goroutine that called Run, except for the stores and what
-// workers handle.
+// run is one call of Run, RunBatch or All: one session after the other until
+// the run ends. Everything happens on the caller's goroutine, except for the
+// stores and for what workers handle.
 type run struct {
 	consumer *Consumer
 	log      func(msg string, args ...any)
 	letters  *deadLetters
 
 	// One of the three is set.
-	handler  Handler      // of Run
-	loopBody Handler      // of All; its panics are the caller's
-	batch    BatchHandler // of RunBatch; nil from it means that the outcome is settled
-	workers  int          // how many goroutines call handler; 0 and 1 stand for Run's own
+	handler      Handler      // of Run
+	loopBody     Handler      // of All; its panics are the caller's
+	batchHandler BatchHandler // of RunBatch; it settles its own failures
+	workers      int          // how many goroutines call handler; 0 and 1 stand for Run's own
 
 	start     Start // resolved when the run began
-	recreated bool  // the stream was created again, so what is stored is the old one's
+	recreated bool  // the stream was created again; the stored offset may be the old one's
 	place     mark.Place
 	progress  *progress
 	requests  storeRequests
 	storer    *storer       // of the session, if the consumer has a name
 	ended     chan struct{} // closed when the run has ended
 
-	connected    bool      // at least once
-	missingSince time.Time // when the stream was found missing; zero: it is there
+	connected    bool      // the run has had a session
+	missingSince time.Time // when the stream was found missing; zero: it exists
 }
 
 func newRun(c *Consumer) *run {
@@ -49,23 +49,22 @@ func newRun(c *Consumer) *run {
 	return r
 }
 
-// outcome is what a run does after a session, or after an attempt to begin one.
-type outcome uint8
+// nextStep is what a run does after an attempt at a session.
+type nextStep uint8
 
 const (
 	// retry connects again, after a pause.
-	retry outcome = iota
-	// startOver connects again to a stream that was created anew.
+	retry nextStep = iota
+	// startOver connects again, to a stream that was created again.
 	startOver
-	// finish ends the run. The mark may not be stored, and other connections are
-	// tried for it.
+	// finish stores the mark over a new connection and ends the run.
 	finish
-	// done ends the run. Nothing is left to be stored.
+	// done ends the run: the mark is stored, or it cannot be.
 	done
 )
 
-// supervise keeps a session going until ctx ends or trying again is useless. It
-// returns why the run ended.
+// supervise makes one attempt at a session after the other, until ctx ends or
+// trying again is useless. It returns why the run ended.
 func (r *run) supervise(ctx context.Context) error {
 	for failures := 0; ; {
 		if err := sleep(ctx, r.backoff(failures)); err != nil {
@@ -88,9 +87,10 @@ func (r *run) supervise(ctx context.Context) error {
 	}
 }
 
-// attempt connects and lives through one session. useful says that a connection
-// was of use; err is why it ended.
-func (r *run) attempt(ctx context.Context) (useful bool, next outcome, err error) {
+// attempt subscribes and then reads until the session ends. useful reports that
+// the session delivered something, or lasted longer than the longest pause. err
+// is why the attempt failed or the session ended.
+func (r *run) attempt(ctx context.Context) (useful bool, next nextStep, err error) {
 	s, err := r.subscribe(ctx)
 	if err != nil {
 		next, err = r.afterFailure(ctx, err)
@@ -108,9 +108,10 @@ func (r *run) attempt(ctx context.Context) (useful bool, next outcome, err error
 	return useful, next, err
 }
 
-// afterFailure decides what follows a session that did not end in order, or an
-// attempt that failed. It returns the error that the run reports.
-func (r *run) afterFailure(ctx context.Context, err error) (outcome, error) {
+// afterFailure decides what follows a failed subscribe, or a session that did
+// not end in order. It also returns the error to report: err, or what explains
+// it better.
+func (r *run) afterFailure(ctx context.Context, err error) (nextStep, error) {
 	switch {
 	case endedByHandler(err):
 		return finish, err
@@ -126,12 +127,15 @@ func (r *run) afterFailure(ctx context.Context, err error) (outcome, error) {
 	return retry, err
 }
 
-// recreationTime is how long a stream may be missing until it counts as deleted.
+// recreationTime is how long a stream may be missing until it counts as
+// deleted.
 const recreationTime = time.Second
 
-// afterMissing waits for a stream that the run has read to be created again. The
-// stream's end is also that of its stored offsets.
-func (r *run) afterMissing(err error) (outcome, error) {
+// afterMissing decides what follows when a stream that the run has read is
+// missing. For recreationTime the run tries again, because somebody may create
+// the stream again. After that it ends, with nothing to store: the broker
+// deletes stored offsets with their stream.
+func (r *run) afterMissing(err error) (nextStep, error) {
 	if r.missingSince.IsZero() {
 		r.missingSince = time.Now()
 	}
@@ -141,7 +145,7 @@ func (r *run) afterMissing(err error) (outcome, error) {
 	return done, fmt.Errorf("%w; its messages and stored offsets are gone: create it again with Env.DeclareStream and start a new run", ErrStreamDeleted)
 }
 
-// startOver forgets the stream that is gone, and its mark with it.
+// startOver forgets the old stream, its place and its mark.
 func (r *run) startOver(err error) {
 	r.place, r.recreated, r.progress = mark.Place{}, true, newProgress(r.consumer.cfg.Store)
 	r.report(StateChange{State: StateStreamRecreated, Err: err})
@@ -152,7 +156,7 @@ func (r *run) backoff(failures int) time.Duration {
 	return r.consumer.env.cfg.Backoff.pause(failures, rand.Float64)
 }
 
-// report tells OnState of a change of the consumer's.
+// report logs a change of the consumer and hands it to OnState.
 func (r *run) report(c StateChange) {
 	c.Role, c.Stream, c.Name = RoleConsumer, r.consumer.stream, r.consumer.cfg.Name
 	r.consumer.env.states.change(c)
@@ -160,7 +164,7 @@ func (r *run) report(c StateChange) {
 
 // reportClosed reports the end of the run.
 func (r *run) reportClosed(err error) {
-	if errors.Is(err, errLeft) {
+	if errors.Is(err, errLoopLeft) {
 		err = nil
 	}
 	r.report(StateChange{State: StateClosed, Err: err})
@@ -169,14 +173,14 @@ func (r *run) reportClosed(err error) {
 // named reports whether the consumer has a name to store offsets under.
 func (r *run) named() bool { return r.consumer.cfg.Name != "" }
 
-// endedByHandler reports whether the handler, or a loop that was left, has ended
-// a session.
+// endedByHandler reports whether err means that a handler's failure, or the end
+// of the user's loop over All, has ended a session.
 func endedByHandler(err error) bool {
 	var h *HandlerError
-	return errors.As(err, &h) || errors.Is(err, errLeft)
+	return errors.As(err, &h) || errors.Is(err, errLoopLeft)
 }
 
-// sleep waits for d, or until ctx ends.
+// sleep waits for d, or until ctx ends, which is its error.
 func sleep(ctx context.Context, d time.Duration) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)

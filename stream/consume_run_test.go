@@ -162,8 +162,8 @@ func TestRunRefusedWhileReconnecting(t *testing.T) {
 }
 
 // TestRunPacesACorruptChunk: a chunk that is corrupt for good is asked for with
-// growing pauses, though the one before it comes each time, for the stream to be
-// recognised.
+// growing pauses, though the one before it comes each time, for the stream to
+// be recognised.
 func TestRunPacesACorruptChunk(t *testing.T) {
 	noLeaks(t)
 	b := startScripted(t)
@@ -196,8 +196,8 @@ func TestRunPacesACorruptChunk(t *testing.T) {
 	}
 }
 
-// TestRunStoresNothingBeforeItRecognises: the first thing that a session does is
-// not to store the mark: the stream may be another one.
+// TestRunStoresNothingBeforeItRecognises: the first thing that a session does
+// is not to store the mark: the stream may be another one.
 func TestRunStoresNothingBeforeItRecognises(t *testing.T) {
 	noLeaks(t)
 	b := startScripted(t)
@@ -265,9 +265,9 @@ func TestRunStreamMissingForAMoment(t *testing.T) {
 	wantErr(t, stop(), context.Canceled)
 }
 
-// TestRunNodeThatIsBehind: a stream that ends before what was read of it is still
-// the same: a replica may be behind, and a new leader not know yet what is
-// committed. Nothing is read again, and nothing stored before it is known.
+// TestRunNodeThatIsBehind: a stream that ends before what was read of it is
+// still the same: a replica may be behind, and a new leader not know yet what
+// is committed. Nothing is read again, and nothing stored before it is known.
 func TestRunNodeThatIsBehind(t *testing.T) {
 	for name, committed := range map[string]int64{"behind": 50, "knows nothing": -1} {
 		t.Run(name, func(t *testing.T) {

@@ -8,7 +8,8 @@ import (
 	"github.com/tidemark-go/tidemark/internal/wire"
 )
 
-// serial handles one message at a time, on Run's goroutine.
+// serial is the dispatcher of Run without workers, and of All. It handles one
+// message at a time, on Run's goroutine.
 type serial struct {
 	ctx context.Context
 	run *run
@@ -35,7 +36,7 @@ func (s *serial) dispatch(chunk *wire.Chunk, d *decoder) error {
 	}
 }
 
-// block is a run of messages of one chunk on its way through the handler.
+// block is up to blockSize messages of one chunk, some of which are handled.
 type block struct {
 	list       []Delivery
 	chunk      mark.ChunkID
@@ -45,7 +46,9 @@ type block struct {
 
 // handle handles the messages of a block, one after the other.
 func (s *serial) handle(b *block) error {
-	defer func() { // after a Goexit of the handler, or a panic of a loop's body, too
+	// Deferred, because the handler may call Goexit, and a loop's body may
+	// panic.
+	defer func() {
 		if b.handled > 0 {
 			s.run.place.HandledTo(b.list[b.handled-1].Offset, b.chunk)
 		}
@@ -62,7 +65,8 @@ func (s *serial) handle(b *block) error {
 	return nil
 }
 
-// settleNext settles the failure of the message that comes next in a block.
+// settleNext settles the failure of the block's first message that is not
+// handled.
 func (s *serial) settleNext(b *block, handlerErr error) error {
 	d := &b.list[b.handled]
 	if err := s.run.settleOne(s.ctx, handlerErr, d); err != nil {
@@ -72,9 +76,9 @@ func (s *serial) settleNext(b *block, handlerErr error) error {
 	return s.markHandled(d.Offset, false)
 }
 
-// callHandler calls the handler for the messages of a block until all are
-// handled, the handler fails, or the session has to end. handlerErr is the
-// handler's failure, which ErrorPolicy settles; err ends the session. A single
+// callHandler calls the handler for the block's messages that are not handled,
+// until all are, the handler fails, or the session has to end. handlerErr is
+// the handler's failure, which the caller settles; err ends the session. One
 // recover serves the whole block: one for each message would cost as much as
 // decoding.
 func (s *serial) callHandler(b *block) (handlerErr, err error) {
@@ -90,8 +94,8 @@ func (s *serial) callHandler(b *block) (handlerErr, err error) {
 	return s.callEach(b, handler)
 }
 
-// callLoopBody calls the body of a loop over All. The body's panics are the
-// caller's, and its error ends the session.
+// callLoopBody calls the body of a loop over All. It does not recover the
+// body's panics. The body's error ends the session.
 func (s *serial) callLoopBody(b *block) error {
 	bodyErr, err := s.callEach(b, s.run.loopBody)
 	if bodyErr != nil {
@@ -100,7 +104,8 @@ func (s *serial) callLoopBody(b *block) error {
 	return err
 }
 
-// callEach is the loop over the messages of a block.
+// callEach calls a handler for the block's messages that are not handled, and
+// marks each of them. Its results are those of callHandler.
 func (s *serial) callEach(b *block, handler Handler) (handlerErr, err error) {
 	named, counted := s.run.named(), s.run.consumer.cfg.Store.Every > 0
 	for i := b.handled; i < len(b.list); i++ {
@@ -124,8 +129,8 @@ func (s *serial) callEach(b *block, handler Handler) (handlerErr, err error) {
 	return nil, nil
 }
 
-// markHandled moves the mark, and stores it if the policy says so. moreFollow
-// says that the next message is at hand.
+// markHandled moves the mark over a message, and stores it if the policy says
+// so. moreFollow says that the next message is at hand.
 func (s *serial) markHandled(offset uint64, moreFollow bool) error {
 	if s.run.named() && s.run.progress.markOne(offset) {
 		return s.run.storer.storeNow(s.ctx, moreFollow)

@@ -10,14 +10,16 @@ import (
 
 // sessionEnd is how a session ended.
 type sessionEnd struct {
-	err        error
-	inOrder    bool // ended by the handler or ctx, with the mark stored as far as possible
-	progressed bool // something new was delivered
+	err        error // why it ended, and why the mark could not be stored
+	inOrder    bool  // its connection was alive, and the mark was stored over it if it could be
+	progressed bool  // something new was delivered
 }
 
-// session handles what one subscription delivers.
+// session handles what one subscription delivers, until the subscription, the
+// handler or ctx ends. Then it stores the mark, if the subscription still lives
+// and the stream is surely the one that the run has read.
 func (r *run) session(ctx context.Context, s *subscription) (end sessionEnd) {
-	defer s.release(false) // after a panic or a Goexit of the handler too
+	defer s.release(false) // deferred, because the handler may call Goexit
 	if r.named() {
 		to, err := r.offsetsOf(ctx, s)
 		if err != nil {
@@ -25,19 +27,19 @@ func (r *run) session(ctx context.Context, s *subscription) (end sessionEnd) {
 		}
 		defer func() { to.release(end.inOrder) }()
 		if r.place.MustRecognise() {
-			r.progress.hold() // until the stream is recognised
+			r.progress.pauseStores() // until feed recognises the stream
 		}
 		r.storer = startStorer(to, r.progress, r.requests, r.log)
 		defer r.storer.stop()
 	}
 	end.progressed, end.err = r.deliver(ctx, s)
-	if errors.Is(end.err, ErrStreamRecreated) || !s.alive() || r.progress.isHeld() {
+	if errors.Is(end.err, ErrStreamRecreated) || !s.alive() || r.progress.storesPaused() {
 		return end
 	}
 	if r.named() && !r.consumer.cfg.Store.Manual {
 		err := r.storeLast()
 		if err != nil && !s.alive() {
-			return end // finish stores on another connection
+			return end // run.finish stores over another connection
 		}
 		end.err = errors.Join(end.err, err)
 	}
@@ -55,16 +57,17 @@ func (r *run) offsetsOf(ctx context.Context, s *subscription) (offsets, error) {
 	return c.env.brokerOffsets(ctx, s, c.cfg.Name, c.cfg.Store)
 }
 
-// deliver handles messages until the connection, the handler or ctx ends. When it
-// returns no handler is at work any more.
+// deliver handles messages until the subscription, the handler or ctx ends.
+// When it returns, no handler is at work any more.
 func (r *run) deliver(ctx context.Context, s *subscription) (progressed bool, err error) {
 	d := r.newDispatcher(ctx)
 	progressed, err = r.feed(d, s)
 	return progressed, d.end(err)
 }
 
-// feed gives what the subscription delivers to the dispatcher. It reports whether
-// something new came.
+// feed passes what the subscription delivers to the dispatcher, and checks that
+// it comes from the stream that the run has read. It reports whether something
+// new came.
 func (r *run) feed(d dispatcher, s *subscription) (progressed bool, err error) {
 	for {
 		received, err := s.receive(d.context(), d.flushDue())
@@ -82,7 +85,7 @@ func (r *run) feed(d dispatcher, s *subscription) (progressed bool, err error) {
 			return progressed, otherStream(chunk.FirstOffset)
 		}
 		if r.place.Recognises(&chunk) {
-			r.progress.release()
+			r.progress.resumeStores()
 		}
 		if next := r.place.Next(); next.Wants(&chunk) {
 			progressed = progressed || next.HasNew(&chunk)
@@ -90,18 +93,18 @@ func (r *run) feed(d dispatcher, s *subscription) (progressed bool, err error) {
 				return progressed, err
 			}
 		}
-		s.finished(d.context(), received)
+		s.giveBack(d.context(), received)
 	}
 }
 
-// otherStream is how a session ends that meets a chunk of another stream than the
-// one that the run has read.
+// otherStream is the error of a session that meets a chunk of a stream which
+// the run has not read.
 func otherStream(offset uint64) error {
 	return fmt.Errorf("%w: the messages at offset %d are not those that were read", ErrStreamRecreated, offset)
 }
 
-// dispatch gives a chunk's messages, from an offset on, to the dispatcher. The
-// dispatcher does not keep the chunk.
+// dispatch passes a chunk's messages, from an offset on, to the dispatcher,
+// which does not keep the chunk.
 func (r *run) dispatch(d dispatcher, s *subscription, chunk *wire.Chunk, from uint64) error {
 	messages := decode(r.consumer.stream, chunk, from)
 	if err := d.dispatch(chunk, messages); err != nil {
@@ -113,8 +116,9 @@ func (r *run) dispatch(d dispatcher, s *subscription, chunk *wire.Chunk, from ui
 	return nil
 }
 
-// undecodable ends the run. The chunk's checksum was right, so the chunk is as
-// bad on the broker and would be on every attempt.
+// undecodable is the error for a chunk that cannot be decoded. It ends the run:
+// the chunk's checksum was right, so the chunk is the same on the broker and
+// would be on every attempt.
 func undecodable(s *subscription, chunk *wire.Chunk, err error) error {
 	last := chunk.FirstOffset + uint64(chunk.Records) - 1
 	return fmt.Errorf("%w: the chunk with the offsets %d to %d, from %s, cannot be decoded (%v): to go on behind it, store offset %d with Env.StoreOffset", ErrMalformed, chunk.FirstOffset, last, s.lease.Address(), err, last)

@@ -195,8 +195,9 @@ func TestChunksForNobody(t *testing.T) {
 }
 
 // Thirty consumers that store each offset do it on one connection. When it
-// drops they share the next one; each that ends leaves it to the others, and the
-// last one closes it. No message is handled twice, and every offset is stored.
+// drops they share the next one; each that ends leaves it to the others, and
+// the last one closes it. No message is handled twice, and every offset is
+// stored.
 func TestStoresShareAConnection(t *testing.T) {
 	const consumers, half = 30, 20
 	b, env, stream := faulty(t, half)
@@ -345,8 +346,8 @@ func TestPanicsWhileConnecting(t *testing.T) {
 }
 
 // Consumers of every kind come and go on two connections that drop again and
-// again: nothing is handled twice, no stored offset is ahead of what is handled,
-// and in the end nothing is left in the pools.
+// again: nothing is handled twice, no stored offset is ahead of what is
+// handled, and in the end nothing is left in the pools.
 func TestPoolUnderStress(t *testing.T) {
 	const total, consumers, rounds = 2000, 12, 5
 	b, env, stream := faulty(t, total)

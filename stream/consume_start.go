@@ -8,11 +8,12 @@ import (
 	"github.com/tidemark-go/tidemark/internal/mark"
 )
 
-// Start says where a consumer begins to read. The zero Start is Stored(First()):
-// it resumes after the stored offset and, where none is stored, reads the stream
-// from its beginning.
+// Start says where a consumer begins to read. The zero Start is
+// Stored(First()): it resumes after the stored offset and, where none is
+// stored, reads the stream from its beginning.
 type Start struct {
-	// ignoreStored is negative so that the zero Start is Stored(First()).
+	// ignoreStored is a negative flag so that the zero Start is
+	// Stored(First()).
 	ignoreStored bool
 	kind         startKind
 	offset       uint64
@@ -31,12 +32,13 @@ const (
 	startAgo
 )
 
-// First starts at the oldest message that the stream still has.
+// First starts at the oldest message that the stream still has. It ignores a
+// stored offset, as every Start does but Stored.
 func First() Start { return explicit(Start{kind: startFirst}) }
 
-// Last starts at the last chunk: the messages, one or many, that the broker wrote
-// together most recently. On an empty stream the consumer waits for the first
-// message.
+// Last starts at the last chunk: the messages, one or many, that the broker
+// wrote together most recently. On an empty stream the consumer waits for the
+// first message.
 func Last() Start { return explicit(Start{kind: startLast}) }
 
 // Next starts after the messages that are in the stream when [Consumer.Run]
@@ -60,8 +62,8 @@ func Since(t time.Time) Start { return explicit(Start{kind: startSince, time: t}
 func Ago(d time.Duration) Start { return explicit(Start{kind: startAgo, ago: d}) }
 
 // Stored starts at the message after the offset that is stored under the
-// consumer's name. Where nothing is stored it starts as orElse says. A stored
-// offset 0 is not nothing.
+// consumer's name. If nothing is stored, or if the consumer has no name, it
+// starts as orElse says. Offset 0 is an offset like any other.
 func Stored(orElse Start) Start {
 	orElse.ignoreStored = false
 	return orElse
@@ -76,7 +78,7 @@ func explicit(s Start) Start {
 // usesStored reports whether the stored offset comes first.
 func (s Start) usesStored() bool { return !s.ignoreStored }
 
-// String returns the start as a person would say it, for logs.
+// String returns the start in words, for logs.
 func (s Start) String() string {
 	text := s.withoutStored()
 	if s.usesStored() {
@@ -115,9 +117,9 @@ func (s Start) validate() error {
 	return nil
 }
 
-// inNewStream returns where to start in a stream that was created under the run.
-// All of that stream is newer than the run, so none of it is what Next leaves out
-// or Last has passed.
+// inNewStream returns where to start in a stream that was created again during
+// the run. All of that stream is newer than the run, so Next and Last leave
+// none of it out.
 func (s Start) inNewStream() Start {
 	if s.kind == startNext || s.kind == startLast {
 		s.kind = startFirst
@@ -125,7 +127,7 @@ func (s Start) inNewStream() Start {
 	return s
 }
 
-// resolve turns a start that counts from now into a point in time.
+// resolve turns Ago into Since, by the time at which the run begins.
 func (s Start) resolve(now time.Time) Start {
 	if s.kind == startAgo {
 		s.kind, s.time = startSince, now.Add(-s.ago)
@@ -133,26 +135,26 @@ func (s Start) resolve(now time.Time) Start {
 	return s
 }
 
-// positions returns where the first session begins, and where to begin again as
-// long as nothing is handled. By then "next" and "last" mean another place, so
-// both are tied to the chunk that is the last one now. The start has to be
-// resolved.
-func (s Start) positions(now Stats) (first, retry mark.Position) {
+// positions returns where the first session begins, and where later ones begin
+// as long as nothing is handled. By then "next" and "last" mean another place,
+// so positions ties both to the last chunk of extent, which is the stream's
+// extent when the run begins. The start has to be resolved.
+func (s Start) positions(extent Stats) (first, resume mark.Position) {
 	switch s.kind {
 	case startAt:
 		first = mark.AtOffset(s.offset)
 	case startSince:
 		first = mark.AtTime(s.time.UnixMilli())
 	case startNext:
-		if now.Empty {
+		if extent.Empty {
 			return mark.AtOffset(0), mark.AtOffset(0)
 		}
-		first = mark.AfterChunk(now.CommittedChunk)
+		first = mark.AfterChunk(extent.CommittedChunk)
 	case startLast:
-		if now.Empty {
+		if extent.Empty {
 			return mark.AtOffset(0), mark.AtOffset(0)
 		}
-		return mark.AtLast(), mark.AtOffset(now.CommittedChunk)
+		return mark.AtLast(), mark.AtOffset(extent.CommittedChunk)
 	default:
 		first = mark.AtFirst()
 	}

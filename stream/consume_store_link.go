@@ -7,36 +7,38 @@ import (
 	"github.com/tidemark-go/tidemark/internal/broker"
 )
 
-// brokerOffsets stores a session's offsets on the broker. Its writer uses the
-// connection that delivers, or with StorePolicy.Every one beside it.
+// brokerOffsets stores a session's offsets on the broker, over the connection
+// on which chunks come, or with StorePolicy.Every over one that carries only
+// stores.
 type brokerOffsets struct {
 	writer  *broker.OffsetWriter
 	session *subscription
 }
 
-// brokerOffsets connects to where a session stores, if need be.
+// brokerOffsets returns where a session stores its offsets. With
+// StorePolicy.Every it joins or makes a connection for that.
 func (e *Env) brokerOffsets(ctx context.Context, s *subscription, consumer string, p StorePolicy) (*brokerOffsets, error) {
-	var w *broker.OffsetWriter
+	var writer *broker.OffsetWriter
 	var err error
 	if p.Every == 0 {
-		w, err = s.lease.Offsets(consumer, s.stream)
+		writer, err = s.lease.Offsets(consumer, s.stream)
 	} else {
-		w, err = e.cluster.NewOffsetWriter(ctx, s.lease.Contact(), s.node, consumer, s.stream, s.Moved)
+		writer, err = e.cluster.NewOffsetWriter(ctx, s.lease.Contact(), s.node, consumer, s.stream, s.Moved)
 	}
 	if err != nil {
 		return nil, err
 	}
-	return &brokerOffsets{writer: w, session: s}, nil
+	return &brokerOffsets{writer: writer, session: s}, nil
 }
 
-// store sends an offset. Once the stream is gone it stores nothing: messages that
-// are buffered are still handled, and their mark is stored on the next connection
-// if that leads to the same stream.
-func (o *brokerOffsets) store(ctx context.Context, offset uint64, more bool) error {
+// store sends an offset. Once the stream is gone it stores nothing: the run
+// still handles the messages that are buffered, and stores their mark in its
+// next session, if that leads to the same stream.
+func (o *brokerOffsets) store(ctx context.Context, offset uint64, moreFollow bool) error {
 	if o.session.streamGone() {
 		return errMoved
 	}
-	return o.endSessionIfLost(ctx, o.writer.Store(ctx, offset, more))
+	return o.endSessionIfLost(ctx, o.writer.Store(ctx, offset, moreFollow))
 }
 
 // verify reads an offset back and, if the store was lost, sends it once more.
@@ -47,8 +49,9 @@ func (o *brokerOffsets) verify(ctx context.Context, offset uint64) error {
 	return o.endSessionIfLost(ctx, o.writer.Verify(ctx, offset, func() error { return o.store(ctx, offset, false) }))
 }
 
-// endSessionIfLost ends the session if an attempt failed because of the
-// connection: the next session has another one. It returns the attempt's error.
+// endSessionIfLost ends the session if the writer's connection is lost, because
+// only the next session has another one. err is the error of the last call of
+// the writer, and endSessionIfLost returns it.
 func (o *brokerOffsets) endSessionIfLost(ctx context.Context, err error) error {
 	switch lost := o.writer.Reason(); {
 	case lost != nil:
@@ -59,5 +62,6 @@ func (o *brokerOffsets) endSessionIfLost(ctx context.Context, err error) error {
 	return err
 }
 
-// release lets go of the writer's connection. polite says goodbye to the broker.
+// release gives up the connection that carries only stores, if there is one.
+// polite says goodbye to the broker first.
 func (o *brokerOffsets) release(polite bool) { o.writer.Close(polite) }

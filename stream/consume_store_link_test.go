@@ -11,8 +11,8 @@ import (
 	"github.com/tidemark-go/tidemark/streamtest"
 )
 
-// A burst that stops in the middle: what the operating system keeps, in order to
-// send it with what follows, arrives though nothing does.
+// A burst that stops in the middle: what the operating system keeps, in order
+// to send it with what follows, arrives though nothing does.
 func TestStoresOfABurstThatStops(t *testing.T) {
 	beside(t)
 	const n, stops = 1000, 500
@@ -66,8 +66,8 @@ func TestStorePermitIsRefused(t *testing.T) {
 	wantErr(t, stop(), context.Canceled)
 }
 
-// A store connection that is lost, with a store on it, while nothing follows: the
-// reading back notices, and the session makes another one.
+// A store connection that is lost, with a store on it, while nothing follows:
+// the reading back notices, and the session makes another one.
 func TestStoreConnectionLostWhenQuiet(t *testing.T) {
 	beside(t)
 	b, env, stream := faulty(t, 0)
@@ -90,8 +90,8 @@ func TestStoreConnectionLostWhenQuiet(t *testing.T) {
 	}
 }
 
-// Nothing is stored, nor repeated by reading back, once the stream is gone: there
-// may be a new one.
+// Nothing is stored, nor repeated by reading back, once the stream is gone:
+// there may be a new one.
 func TestStoreLinkOfAStreamThatIsGone(t *testing.T) {
 	for name, policy := range map[string]StorePolicy{"apart": {Every: 1}, "on the delivering connection": {}} {
 		t.Run(name, func(t *testing.T) {

@@ -9,18 +9,25 @@ import (
 
 // offsets is where a session stores the offsets of its consumer.
 type offsets interface {
-	// store returns when an offset is on its way and survives the process. more
-	// says that another message is handled at once, with a store after it.
-	store(ctx context.Context, offset uint64, more bool) error
-	// verify returns when a stored offset is read back.
+	// store returns once an offset is on its way to the broker and arrives
+	// there even if this process ends. moreFollow says that the next message,
+	// and a store after it, follow at once.
+	store(ctx context.Context, offset uint64, moreFollow bool) error
+	// verify reads an offset back that was stored last, and stores it once more
+	// if it was lost.
 	verify(ctx context.Context, offset uint64) error
-	// release ends the use, politely if the broker is to be told.
+	// release gives up the connection. polite says goodbye to the broker first.
 	release(polite bool)
 }
 
-// storer sends the stores of one session. Its own goroutine sends most of them.
-// Run's goroutine sends those for which the next handler has to wait. They send
-// one at a time, so that a lower mark never follows a higher one.
+// storer stores the mark for one session. Its own goroutine does so when a
+// store is due, or when somebody requests one. With StorePolicy.Every, Run's
+// goroutine does so between two handlers (storeNow). Both hold sending
+// meanwhile, so that a lower mark never follows a higher one.
+//
+// The broker never answers a store, and may lose one. In a burst the next store
+// makes up for it. The last store before a pause is read back by
+// verifyWhenQuiet.
 type storer struct {
 	offsets  offsets
 	progress *progress
@@ -29,25 +36,27 @@ type storer struct {
 	cancel   context.CancelFunc
 	wg       sync.WaitGroup
 
-	sending sync.Mutex // held while a mark is stored and read back
-	// Under sending, for verifyWhenQuiet:
-	sent       int           // how many stores were sent
-	sentBefore int           // how many they were at the last look
-	lastOffset uint64        // what was sent last
-	verified   bool          // it was read back
-	unverified chan struct{} // gets an item when something is to be read back
+	startTicker chan struct{} // gets an item when the ticker of verifyWhenQuiet has to start
+
+	sending    sync.Mutex // held while a mark is stored and read back; guards these:
+	stores     int        // how many stores were sent
+	storesSeen int        // what stores was at the last tick of verifyWhenQuiet
+	lastOffset uint64     // the offset that was sent last
+	settled    bool       // nothing is to be read back
 }
 
 // storeRequest asks the storer for a store now.
 type storeRequest struct {
 	ctx    context.Context
 	verify bool
-	done   chan error // gets the outcome; has room for it
+	done   chan error // gets the result; has room for it
 }
 
+// startStorer starts the storer of a session. It doubts the last store, so that
+// the storer stores the mark again.
 func startStorer(to offsets, p *progress, requests storeRequests, log func(string, ...any)) *storer {
 	ctx, cancel := context.WithCancel(context.Background())
-	s := &storer{offsets: to, progress: p, requests: requests, log: log, cancel: cancel, verified: true, unverified: make(chan struct{}, 1)}
+	s := &storer{offsets: to, progress: p, requests: requests, log: log, cancel: cancel, settled: true, startTicker: make(chan struct{}, 1)}
 	p.doubtStore()
 	s.wg.Add(1)
 	go s.run(ctx)
@@ -69,8 +78,8 @@ func (s *storer) run(ctx context.Context) {
 	defer quiet.Stop()
 	for {
 		requests := s.requests
-		if s.progress.isHeld() {
-			requests = nil // they wait for the release, which wakes the storer
+		if s.progress.storesPaused() {
+			requests = nil // until resumeStores wakes the storer
 		}
 		select {
 		case <-ctx.Done():
@@ -81,7 +90,7 @@ func (s *storer) run(ctx context.Context) {
 			s.storeIfDue(ctx, timer)
 		case <-timer.C:
 			s.storeIfDue(ctx, timer)
-		case <-s.unverified:
+		case <-s.startTicker:
 			quiet.Reset(quietAfter)
 		case <-quiet.C:
 			if s.verifyWhenQuiet(ctx) {
@@ -91,36 +100,38 @@ func (s *storer) run(ctx context.Context) {
 	}
 }
 
-// quietAfter is how long after a store the storer reads it back, if no other
-// store has followed. Within a burst the next store makes up for one that is
-// lost.
+// quietAfter is the interval of the ticker of verifyWhenQuiet. A store is read
+// back one to two intervals after it was sent, if no other store has followed.
 const quietAfter = time.Second
 
-// verifyWhenQuiet reads the last store back once none has followed for
-// quietAfter, and sends it again if the broker lost it. It reports whether the
-// ticker can stop. A store that stays lost is logged; the mark is then stored
-// with the next message, or at the end of the run.
+// verifyWhenQuiet is called with each tick. The first store after a quiet time
+// starts the ticker (see send). A tick that finds new stores waits for the next
+// one. A tick that finds none reads the last store back, stores it again if the
+// broker lost it, and stops the ticker.
+//
+// If the store cannot be read back even so, verifyWhenQuiet logs that. The mark
+// is then stored with the next message, or at the end of the run.
 func (s *storer) verifyWhenQuiet(ctx context.Context) (stopTicker bool) {
 	if !s.sending.TryLock() {
-		return false
+		return false // a store is under way
 	}
 	defer s.sending.Unlock()
-	if s.sent != s.sentBefore {
-		s.sentBefore = s.sent
+	if s.stores != s.storesSeen {
+		s.storesSeen = s.stores
 		return false
 	}
-	if !s.verified {
+	if !s.settled {
 		err := s.offsets.verify(ctx, s.lastOffset)
 		if err != nil && ctx.Err() == nil {
 			s.log("the stored offset was not read back", "offset", s.lastOffset, "error", err)
 		}
-		s.verified = true // or it cannot be mended from here
+		s.settled = true // even after an error, which another try would not mend
 	}
 	return true
 }
 
-// serve stores for a caller. The wait ends with the caller's context and with the
-// storer's, so that stop does not wait for a store that the broker never answers.
+// serve fulfils a request. It stops waiting when the caller's context ends, or
+// the storer's: stop must not wait for an answer that never comes.
 func (s *storer) serve(ctx context.Context, r storeRequest) error {
 	both, cancel := context.WithCancelCause(r.ctx)
 	defer cancel(nil)
@@ -139,10 +150,10 @@ func (s *storer) serve(ctx context.Context, r storeRequest) error {
 const storeRetry = time.Second
 
 // storeIfDue stores the mark if that is due, and sets the timer for the next
-// look. It ignores errors. An error of the connection ends the session, and the
-// next session stores again. An OffsetStore is tried again.
+// look. It does not report errors: one of the connection has ended the session,
+// and the next session stores again; an OffsetStore is called again.
 func (s *storer) storeIfDue(ctx context.Context, timer *time.Timer) {
-	s.sending.Lock() // before due: a store that is under way may settle it
+	s.sending.Lock() // before due: once a store under way has ended, none may be due
 	due, at := s.progress.due()
 	if due {
 		at = s.storeDue(ctx)
@@ -153,7 +164,8 @@ func (s *storer) storeIfDue(ctx context.Context, timer *time.Timer) {
 	}
 }
 
-// storeDue stores the mark and returns when to look again.
+// storeDue stores the mark and returns when to look again. A zero time says
+// that something will wake the storer.
 func (s *storer) storeDue(ctx context.Context) time.Time {
 	err := s.storeMark(ctx, false)
 	switch due, at := s.progress.due(); {
@@ -166,32 +178,32 @@ func (s *storer) storeDue(ctx context.Context) time.Time {
 	}
 }
 
-// storeNow stores the mark from Run's goroutine, which saves waking the storer
-// and waiting for it. If a store is under way it waits its turn under ctx. For
-// more see offsets.
-func (s *storer) storeNow(ctx context.Context, more bool) error {
+// storeNow stores the mark on Run's goroutine, which saves two switches between
+// goroutines. If a store is under way, storeNow requests one and waits under
+// ctx. moreFollow is that of offsets.store.
+func (s *storer) storeNow(ctx context.Context, moreFollow bool) error {
 	if !s.sending.TryLock() {
 		return s.requests.ask(ctx, false, nil)
 	}
 	defer s.sending.Unlock()
-	return s.storeMark(ctx, more)
+	return s.storeMark(ctx, moreFollow)
 }
 
-// storeMark sends the mark, if there is one. The caller holds s.sending.
-func (s *storer) storeMark(ctx context.Context, more bool) error {
+// storeMark stores the mark, if there is one. The caller holds s.sending.
+func (s *storer) storeMark(ctx context.Context, moreFollow bool) error {
 	snapshot, ok := s.progress.snapshot()
 	if !ok {
 		return nil
 	}
-	if err := s.send(ctx, snapshot.Mark, more); err != nil {
+	if err := s.send(ctx, snapshot.Mark, moreFollow); err != nil {
 		return err
 	}
 	s.progress.storedAt(snapshot)
 	return nil
 }
 
-// storeVerified is storeMark, and reads the mark back. The caller holds
-// s.sending.
+// storeVerified stores the mark, if there is one, and reads it back. The caller
+// holds s.sending.
 func (s *storer) storeVerified(ctx context.Context) error {
 	snapshot, ok := s.progress.snapshot()
 	if !ok {
@@ -203,35 +215,36 @@ func (s *storer) storeVerified(ctx context.Context) error {
 	if err := s.offsets.verify(ctx, snapshot.Mark); err != nil {
 		return err
 	}
-	s.verified = true
+	s.settled = true
 	s.progress.storedAt(snapshot)
 	return nil
 }
 
-// send sends an offset and takes note that it is to be read back. The caller
-// holds s.sending.
-func (s *storer) send(ctx context.Context, offset uint64, more bool) error {
-	if err := s.offsets.store(ctx, offset, more); err != nil {
+// send stores an offset. If it is the first one since everything was read back,
+// it starts the ticker of verifyWhenQuiet. The caller holds s.sending.
+func (s *storer) send(ctx context.Context, offset uint64, moreFollow bool) error {
+	if err := s.offsets.store(ctx, offset, moreFollow); err != nil {
 		return err
 	}
-	s.sent++
+	s.stores++
 	s.lastOffset = offset
-	if s.verified {
-		s.verified = false
+	if s.settled {
+		s.settled = false
 		select {
-		case s.unverified <- struct{}{}:
+		case s.startTicker <- struct{}{}:
 		default:
 		}
 	}
 	return nil
 }
 
-// storeRequests leads to the storer of a run's session. While the run has no
-// session, nobody receives from it.
+// storeRequests carries requests to the storer of the run's current session.
+// While the run has no session, nobody receives from it, and requests wait.
 type storeRequests chan storeRequest
 
-// ask has the storer store the mark, and with verify read it back. It waits under
-// ctx, and until ended is closed.
+// ask makes the storer store the mark, and with verify read it back. It waits
+// for the result under ctx. It returns ErrNotRunning if ended is closed before
+// a storer has received the request.
 func (q storeRequests) ask(ctx context.Context, verify bool, ended <-chan struct{}) error {
 	request := storeRequest{ctx, verify, make(chan error, 1)}
 	select {

@@ -164,8 +164,8 @@ func TestStorerReadsBackWhenQuiet(t *testing.T) {
 	}
 }
 
-// TestStorerDueAgainAtOnce: what is due again by the time a store ends is stored
-// without another message. It needs a clock that moves.
+// TestStorerDueAgainAtOnce: what is due again by the time a store ends is
+// stored without another message. It needs a clock that moves.
 func TestStorerDueAgainAtOnce(t *testing.T) {
 	b := startBench(StorePolicy{Interval: time.Nanosecond}, &stores{})
 	defer b.storer.stop()

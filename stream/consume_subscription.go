@@ -12,10 +12,10 @@ import (
 	"github.com/tidemark-go/tidemark/internal/wire"
 )
 
-// subscription is one attempt at reading a stream, on a connection that others
-// may share. The next attempt is another subscription. It ends with its
-// connection, when its stream is deleted or moves, and when end is called.
-// Whoever opened it releases it in any case.
+// subscription reads a stream over one connection, which others may share. It
+// ends with its connection, when its stream is deleted or moves, and when end
+// is called. The next session has another subscription. The caller of
+// openSubscription releases it, also after it has ended.
 type subscription struct {
 	stream string
 	node   broker.Node
@@ -27,9 +27,9 @@ type subscription struct {
 	ring     ring
 	mu       sync.Mutex
 	flow     flow
-	reason   error         // why the subscription ended
+	reason   error         // why end was called; nil: it was not
 	ended    chan struct{} // closed by end
-	dropping bool          // whatever still comes is dropped
+	dropping bool          // chunks that still come are dropped
 }
 
 // receivedChunk is a chunk and the buffer that holds it.
@@ -38,8 +38,8 @@ type receivedChunk struct {
 	buffer []byte
 }
 
-// subscribe connects to a node that has the stream and asks for its chunks from
-// the run's place on.
+// subscribe finds a node that has the stream, connects to it and asks for the
+// chunks from the run's place on. The caller releases the subscription.
 func (r *run) subscribe(ctx context.Context) (*subscription, error) {
 	c := r.consumer
 	location, err := c.env.cluster.Find(ctx, c.stream)
@@ -60,11 +60,11 @@ func (r *run) subscribe(ctx context.Context) (*subscription, error) {
 	return s, nil
 }
 
-// beginSubscription asks for the chunks, and releases the subscription if that
-// fails.
+// beginSubscription finds where the session begins and asks for the chunks. It
+// releases the subscription if that fails.
 func (r *run) beginSubscription(ctx context.Context, s *subscription) error {
 	begun := false
-	defer func() { // after a panic of an OffsetStore too
+	defer func() { // deferred, because an OffsetStore may panic
 		if !begun {
 			s.release(false)
 		}
@@ -77,8 +77,8 @@ func (r *run) beginSubscription(ctx context.Context, s *subscription) error {
 	return err
 }
 
-// firstOf tries one node after the other, until use works with one or fails for a
-// reason that no other node could mend.
+// firstOf calls use for one node after the other, until it works, or fails for
+// a reason that no other node could mend.
 func firstOf(ctx context.Context, nodes []broker.Node, use func(broker.Node) error) error {
 	var errs []error
 	for _, n := range nodes {
@@ -92,7 +92,7 @@ func firstOf(ctx context.Context, nodes []broker.Node, use func(broker.Node) err
 }
 
 // openSubscription returns a subscription that has a connection to a node and
-// that asks for nothing yet.
+// has not asked for chunks yet. The caller releases it.
 func (e *Env) openSubscription(ctx context.Context, l broker.Location, n broker.Node, stream string, maxBuffered int) (*subscription, error) {
 	s := newSubscription(stream, n, maxBuffered, &e.corruptChunks)
 	lease, err := e.cluster.Lease(ctx, l.Contact, n, s)
@@ -112,11 +112,12 @@ func newSubscription(stream string, n broker.Node, maxBuffered int, corruptChunk
 	}
 }
 
-// peekTime is how long a chunk that exists may take to come.
+// peekTime is how long peek waits for a chunk.
 const peekTime = time.Second
 
-// peek returns the head of the first chunk that the broker has for spec, before
-// the subscription begins. It returns nil if none comes within peekTime.
+// peek returns the header of the first chunk that the broker has for spec, or
+// nil if none comes within peekTime. For that it subscribes, without a name,
+// and unsubscribes again; the caller has not subscribed yet.
 func (s *subscription) peek(ctx context.Context, spec wire.OffsetSpec) (*wire.Chunk, error) {
 	if err := s.lease.Subscribe(ctx, s.stream, spec, ""); err != nil {
 		return nil, err
@@ -130,14 +131,16 @@ func (s *subscription) peek(ctx context.Context, spec wire.OffsetSpec) (*wire.Ch
 		came = true
 	case <-s.ended:
 		return nil, s.whyEnded()
-	case <-soon.Done(): // if ctx has ended, Unsubscribe says so
+	case <-soon.Done(): // if ctx has ended, Unsubscribe returns its error
 	}
 	if err := s.lease.Unsubscribe(ctx); err != nil {
 		return nil, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !came && len(s.chunks) > 0 { // it came at the last moment
+	// A chunk may have come after the wait and before the broker's answer to
+	// Unsubscribe. None comes after that answer.
+	if !came && len(s.chunks) > 0 {
 		got, came = <-s.chunks, true
 	}
 	s.ring.put(got.buffer)
@@ -149,9 +152,10 @@ func (s *subscription) peek(ctx context.Context, spec wire.OffsetSpec) (*wire.Ch
 }
 
 // Deliver queues a chunk. The connection's reader calls it, possibly before
-// s.lease is set. A chunk that does not match its checksum ends the subscription,
-// and nothing behind it is handed out. The queue has room for every chunk that
-// credit was given for, so Deliver never blocks.
+// openSubscription has set s.lease. A chunk that does not match its checksum
+// ends the subscription, and Deliver drops it and what comes behind it. The
+// queue has room for every chunk that credit was given for, so Deliver never
+// blocks.
 func (s *subscription) Deliver(d wire.Deliver, buffer []byte) error {
 	chunk, err := wire.ParseChunk(d.Chunk)
 	if err != nil {
@@ -174,10 +178,10 @@ func (s *subscription) Deliver(d wire.Deliver, buffer []byte) error {
 	return nil
 }
 
-// Buffer returns memory for the next chunk.
+// Buffer returns memory for the next chunk. The connection's reader calls it.
 func (s *subscription) Buffer(n int) []byte { return s.ring.get(n) }
 
-// Tick lets go of memory that was not used for a while.
+// Tick gives up memory that was not used since the last Tick.
 func (s *subscription) Tick() { s.ring.trim() }
 
 // errMoved ends a subscription whose stream was deleted or has moved.
@@ -190,8 +194,8 @@ func (s *subscription) Moved(stream string) {
 	}
 }
 
-// end ends the subscription and leaves the connection to the others. The first
-// reason counts. What has arrived is still handed out.
+// end ends the subscription, and not the connection. The first reason counts.
+// receive still returns the chunks that have come before.
 func (s *subscription) end(reason error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -219,16 +223,17 @@ func (s *subscription) whyEnded() error {
 func (s *subscription) alive() bool { return s.whyEnded() == nil }
 
 // streamGone reports whether the stream was deleted or has moved. A new stream
-// may have its name, in which an offset of the old one means something else.
+// may have the name by now, and an offset of the old one means another message
+// there.
 func (s *subscription) streamGone() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.reason == errMoved
 }
 
-// release ends the use of the connection, which takes two seconds at most. polite
-// says goodbye even where nobody else needs the connection. Only the first call
-// counts.
+// release gives up the subscription's place on its connection, which takes two
+// seconds at most. If nobody else uses the connection, it is closed, and polite
+// says goodbye to the broker first. Only the first call counts.
 func (s *subscription) release(polite bool) {
 	s.mu.Lock()
 	s.dropping = true
@@ -239,19 +244,19 @@ func (s *subscription) release(polite bool) {
 // errFlushDue ends a receive that has waited until a flush is due.
 var errFlushDue = errors.New("a flush is due")
 
-// receive waits for the next chunk and gives the credit for further ones. It
-// returns errFlushDue if flushDue comes first. Once the connection is lost it
-// still hands out what has arrived before. The caller passes the chunk to
-// finished.
+// receive waits for the next chunk and gives credit for further ones. It
+// returns errFlushDue if flushDue gets an item first. After the connection is
+// lost it still returns the chunks that have come before. The caller passes
+// each chunk to giveBack.
 func (s *subscription) receive(ctx context.Context, flushDue <-chan time.Time) (receivedChunk, error) {
 	select {
 	case chunk := <-s.chunks:
-		return s.received(ctx, chunk)
+		return s.take(ctx, chunk)
 	default:
 	}
 	select {
 	case chunk := <-s.chunks:
-		return s.received(ctx, chunk)
+		return s.take(ctx, chunk)
 	case <-s.ended:
 		return receivedChunk{}, s.whyEnded()
 	case <-s.lease.Ended():
@@ -263,7 +268,9 @@ func (s *subscription) receive(ctx context.Context, flushDue <-chan time.Time) (
 	}
 }
 
-func (s *subscription) received(ctx context.Context, chunk receivedChunk) (receivedChunk, error) {
+// take counts a chunk as taken from the queue and gives credit for further
+// ones.
+func (s *subscription) take(ctx context.Context, chunk receivedChunk) (receivedChunk, error) {
 	if ctx.Err() != nil {
 		return chunk, context.Cause(ctx)
 	}
@@ -274,17 +281,18 @@ func (s *subscription) received(ctx context.Context, chunk receivedChunk) (recei
 	return chunk, nil
 }
 
-// finished gives back a chunk that was received, whose memory is used again.
-func (s *subscription) finished(ctx context.Context, chunk receivedChunk) {
+// giveBack takes the memory of a chunk back from the caller of receive, and
+// gives credit for further chunks.
+func (s *subscription) giveBack(ctx context.Context, chunk receivedChunk) {
 	s.ring.put(chunk.buffer)
 	s.mu.Lock()
-	credit := s.flow.finished()
+	credit := s.flow.returned()
 	s.mu.Unlock()
 	s.giveCredit(ctx, credit)
 }
 
-// giveCredit asks for more chunks. It ignores a lost connection, which the next
-// receive reports after what came before.
+// giveCredit asks the broker for n more chunks. It ignores an error: if the
+// connection is lost, receive reports that after the chunks that came before.
 func (s *subscription) giveCredit(ctx context.Context, n int) {
 	if n > 0 {
 		_ = s.lease.Credit(ctx, n)

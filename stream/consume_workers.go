@@ -11,22 +11,23 @@ import (
 	"github.com/tidemark-go/tidemark/internal/wire"
 )
 
-// workers handle the messages of one session in parallel. Run's goroutine feeds
-// them. Each worker is a goroutine, and end waits for all of them.
+// workers is the dispatcher of Run with ConsumerConfig.Workers. Run's goroutine
+// queues the messages of one session, and each worker handles them on a
+// goroutine of its own. end waits for all workers.
 type workers struct {
 	run    *run
-	ctx    context.Context // what the handlers get
+	ctx    context.Context // of the handlers
 	cancel context.CancelCauseFunc
-	unhook func() bool
+	unhook func() bool // keeps the end of ctx from calling stop
 	wg     sync.WaitGroup
 	jobs   []job // of the block that is being queued
 
 	mu      sync.Mutex
-	work    sync.Cond // signals that something can be handled, or stopped
-	room    sync.Cond // signals that something was handled, or stopped
+	work    sync.Cond // signals that queue or stopped has changed
+	room    sync.Cond // signals that a message was handled, or that stopped has changed
 	queue   *lanes
-	stopped bool  // nothing more is begun
-	failure error // the first one
+	stopped bool  // no worker begins another message
+	failure error // the first error of a worker
 }
 
 func startWorkers(ctx context.Context, r *run) *workers {
@@ -82,7 +83,8 @@ func (w *workers) push(chunk *wire.Chunk, list []Delivery) error {
 	return nil
 }
 
-// setKey asks KeyOf for the key and turns its panic into an error.
+// setKey sets the key that KeyOf returns, and returns a panic of KeyOf as an
+// error.
 func (j *job) setKey(keyOf func(*Delivery) string) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -97,9 +99,11 @@ func (w *workers) handlerError(j job, err error) error {
 	return &HandlerError{Stream: w.run.consumer.stream, Offset: j.d.Offset, Attempts: 1, Err: err}
 }
 
-// waitForRoom waits until the workers may take another chunk in hand. It returns
-// false if the session has to end. What is in hand reaches from the first message
-// that is not handled, so a slow message bounds how far the others run ahead.
+// waitForRoom waits until the workers may take another chunk in hand: until the
+// chunks in hand have less than MaxBuffered bytes, or fewer than two messages a
+// worker are in hand. It returns false if the session has to end. In hand is
+// everything from the first message on that is not handled, so a slow message
+// bounds how far the others run ahead.
 func (w *workers) waitForRoom() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -113,7 +117,7 @@ func (w *workers) waitForRoom() bool {
 	return false
 }
 
-// handleAll is a worker: it handles messages until the workers stop.
+// handleAll is the body of a worker: it handles messages until stop is called.
 func (w *workers) handleAll() {
 	defer w.wg.Done()
 	completed := false
@@ -133,8 +137,8 @@ func (w *workers) handleAll() {
 	completed = true
 }
 
-// next waits for a message to handle. handled is the message that the worker has
-// just handled, if there is one.
+// next waits for a message to handle. handled is the message that the worker
+// has just handled, or nil. ok is false if the worker has to end.
 func (w *workers) next(handled *job) (j job, ok bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -155,25 +159,26 @@ func (w *workers) handle(j job) error {
 	if err := w.run.handleOne(w.ctx, j.d); err != nil {
 		return err
 	}
-	if w.run.progress.finish(j.ticket) && w.run.named() {
+	if w.run.progress.markFinished(j.ticket) && w.run.named() {
 		return w.run.requests.ask(w.ctx, false, nil)
 	}
 	return nil
 }
 
-// fail ends the session with an error, and the contexts of the handlers with it.
-// The first error counts.
+// fail ends the session, and the context of the handlers with it. The first
+// error counts. fail calls cancel before stop: when stop wakes dispatch,
+// dispatch returns the context's cause, which has to be there by then.
 func (w *workers) fail(err error) {
 	w.mu.Lock()
 	if w.failure == nil {
 		w.failure = err
 	}
 	w.mu.Unlock()
-	w.cancel(err) // before stop: whoever finds the workers stopped asks for the cause
+	w.cancel(err)
 	w.stop()
 }
 
-// stop keeps the workers from beginning anything more.
+// stop keeps the workers from beginning another message.
 func (w *workers) stop() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -182,18 +187,19 @@ func (w *workers) stop() {
 	w.room.Broadcast()
 }
 
-// end waits for the handlers at work. What no worker has begun comes again, and
-// what was handled above the mark is remembered.
+// end waits for the handlers at work. The next session gets the messages above
+// the mark again, and handles those of them that no worker has finished.
 func (w *workers) end(err error) error {
 	w.stop()
 	w.wg.Wait()
 	w.unhook()
 	w.cancel(nil)
-	if last, ok := w.run.progress.restart(); ok {
+	if last, ok := w.run.progress.endSession(); ok {
 		w.run.place.HandledTo(last.Offset, last.Chunk)
 	}
-	// A worker that waits for a store sees the end of the run as an error. That is
-	// no failure.
+	// When ctx ends the run, a worker that waits for a store returns the
+	// context's error. It must not replace err, which says the same. A
+	// handler's failure does.
 	var h *HandlerError
 	if w.failure != nil && (err == nil || errors.As(w.failure, &h)) {
 		return w.failure

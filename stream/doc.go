@@ -2,8 +2,8 @@
 // place.
 //
 // A consumer has a name and a handler. The broker keeps the offset of the last
-// handled message under the name. After a crash, a deployment or a lost
-// connection, the next run goes on at the message after it:
+// handled message under the name. After a crash or a deployment, the next run
+// goes on at the message after it:
 //
 //	env, err := stream.Connect(ctx, stream.Config{URIs: []string{uri}})
 //	consumer, err := env.NewConsumer("orders", stream.ConsumerConfig{Name: "billing"})
@@ -18,17 +18,23 @@
 //
 // # Guarantees
 //
-// The stored offset never passes a message whose handler has not returned nil,
-// unless [ErrorPolicy] has settled its failure. Messages come in the order of the
-// stream; Workers keep the order of each key. After a reconnect they come from
-// the first message not handled, and one run handles nothing twice. A producer
-// publishes again what a lost connection left unconfirmed, and a producer's name
-// lets the broker drop what it has already. Every wait ends with its context. A
-// failure that trying again cannot mend ends with an error that says what to do;
-// see [ErrUnreachable] and the sentinels around it.
+//   - The stored offset never passes a message whose handler has not returned
+//     nil, unless [ErrorPolicy] has settled its failure.
+//   - A consumer handles messages in the order of the stream. Workers with
+//     KeyOf keep the order of each key.
+//   - After a reconnect a consumer goes on at the first message not handled.
+//     One run handles no message twice, unless ErrorPolicy calls the handler
+//     again.
+//   - A producer publishes again what a lost connection left unconfirmed. A
+//     producer's name lets the broker drop what it has already.
+//   - Every wait ends with its context.
+//   - A failure that trying again cannot mend ends the call or run with an
+//     error that says what to do; see [ErrInvalidConfig] and the sentinels
+//     around it.
 //
 // # Requirements
 //
-// RabbitMQ 3.13 or newer with the plugin rabbitmq_stream. This process must be
-// able to reach the addresses that the nodes advertise; see Config.Resolve.
+// The broker is RabbitMQ 3.13 or newer with the plugin rabbitmq_stream. This
+// process must be able to reach the addresses that the nodes advertise; see
+// Config.Resolve.
 package stream

@@ -11,9 +11,9 @@ import (
 	"github.com/tidemark-go/tidemark/internal/broker"
 )
 
-// CloseTimeout bounds how long the end of a run or of an Env waits for the
-// broker: to store the last mark and read it back, and to confirm what was
-// published.
+// CloseTimeout bounds each wait for the broker when a run or an Env ends: for
+// the last mark to be stored and read back, and for published messages to be
+// confirmed.
 const CloseTimeout = 5 * time.Second
 
 // Env is the entry to a broker or cluster: it administers streams and makes
@@ -21,31 +21,32 @@ const CloseTimeout = 5 * time.Second
 // long as the program.
 //
 // An Env keeps one connection for administration and replaces it when it is
-// lost. Its consumers share connections: to each node as many as the program has
-// cores (GOMAXPROCS), with up to 256 consumers on each, and more only where these
-// are full. Consumers with StorePolicy.Every share one more connection to each
-// node for their stores. A producer has a connection of its own.
+// lost. Its consumers share connections: up to GOMAXPROCS to each node, and
+// more once each of these has 256 consumers. Consumers with StorePolicy.Every
+// share one more connection to each node for their stores. A producer has a
+// connection of its own.
 type Env struct {
 	cfg     Config
 	cluster *broker.Cluster
 	states  *states
 
-	// life ends with Close, and with it whatever the Env owns.
+	// life ends with Close, which ends the runs and calls of the Env. Close
+	// then waits for owned: the runs, the calls and the producers.
 	life  context.Context
 	end   context.CancelCauseFunc
 	owned sync.WaitGroup
 
 	mu        sync.Mutex
 	closing   bool
-	closed    chan struct{} // closed when Close has waited for everything
+	closed    chan struct{} // closed when the first Close returns
 	producers map[*Producer]struct{}
 
 	corruptChunks atomic.Uint64
 }
 
-// Connect connects to one of the nodes in cfg.URIs, logs in and returns when
-// that has worked, so that a mistake in the configuration shows at once. It
-// blocks for cfg.DialTimeout at most for each node.
+// Connect connects to one of the nodes in cfg.URIs and logs in, so that a
+// mistake in the configuration shows at once. It tries the nodes one after the
+// other and blocks for cfg.DialTimeout at most for each. It does not try again.
 //
 // Errors wrap [ErrInvalidConfig], [ErrUnreachable], [ErrProtocol], [ErrTLS],
 // [ErrAuthentication] or [ErrVirtualHost], or are the context's.
@@ -66,11 +67,12 @@ func Connect(ctx context.Context, cfg Config) (*Env, error) {
 }
 
 // Close ends every consumer and producer of the Env, waits for them, and then
-// closes its connections. Consumers stop as if their context had been cancelled:
-// the handler at work finishes and the mark is stored. Producers get
-// [CloseTimeout] to have their messages confirmed. What is not confirmed by then
-// is reported to its callback as [ErrUnconfirmed], and Close returns the first
-// producer's error about it.
+// closes its connections. Consumers stop as if their context had been
+// cancelled: the handler at work finishes and the mark is stored. Producers get
+// [CloseTimeout] to have their messages confirmed. Each message that is not
+// confirmed by then gets [ErrUnconfirmed], and Close returns the producers'
+// errors. At last Close waits for Config.OnState, for another CloseTimeout, and
+// returns an error if OnState is still at work.
 //
 // Close is idempotent; a further call waits for the first and returns nil. A
 // handler or callback must not call it, because Close would wait for them.
@@ -97,9 +99,11 @@ func (e *Env) Close() error {
 }
 
 // CorruptChunks returns how many chunks did not match their checksum since the
-// Env was made. None was delivered; each was fetched again. See [ErrCorruptChunk].
+// Env was made. None was delivered; each was fetched again. See
+// [ErrCorruptChunk].
 func (e *Env) CorruptChunks() uint64 { return e.corruptChunks.Load() }
 
+// closeAll closes the producers side by side, in CloseTimeout together.
 func closeAll(producers []*Producer) error {
 	ctx, cancel := context.WithTimeout(context.Background(), CloseTimeout)
 	defer cancel()
@@ -112,8 +116,8 @@ func closeAll(producers []*Producer) error {
 	return errors.Join(errs...)
 }
 
-// own registers something that Close has to wait for. The caller calls
-// e.owned.Done when that has ended.
+// own makes Close wait until the caller calls e.owned.Done. It fails once Close
+// was called.
 func (e *Env) own() error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -124,21 +128,23 @@ func (e *Env) own() error {
 	return nil
 }
 
-// isClosing reports whether Close was called. A failure may then be its doing.
+// isClosing reports whether Close was called. Close may then be why a handler
+// fails.
 func (e *Env) isClosing() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.closing
 }
 
-// under returns a context that ends with ctx, and with the Env.
+// under returns a context that ends with ctx or with the Env, whichever is
+// first.
 func (e *Env) under(ctx context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	stop := context.AfterFunc(e.life, func() { cancel(ErrClosed) })
 	return ctx, func() { stop(); cancel(context.Canceled) }
 }
 
-// ask runs an administrative call of the user's, which has to be idempotent.
+// ask runs an idempotent administrative call for the user.
 func (e *Env) ask(ctx context.Context, op, stream, name string, exchange func(context.Context, *broker.Conn) error) error {
 	if err := e.own(); err != nil {
 		return opErr(op, stream, name, err)

@@ -9,14 +9,15 @@ import (
 )
 
 // The conditions that a caller can tell apart with [errors.Is]. The errors that
-// the package returns wrap them with the operation, the stream, the value and the
-// remedy.
+// the package returns wrap them with the operation, the stream, the value and
+// the remedy.
 var (
 	// ErrInvalidConfig reports a URI, name, setting or start that cannot work.
-	// It comes at once, before any I/O.
+	// It comes before any I/O, except for what only shows then: see
+	// Consumer.Run.
 	ErrInvalidConfig = broker.ErrInvalidConfig
-	// ErrUnreachable reports that no broker of the list answers: the host is
-	// unknown, the port is closed, or the peer stays silent.
+	// ErrUnreachable reports that no broker answers: the host is unknown, the
+	// port is closed, the peer stays silent, or the connection is lost.
 	ErrUnreachable = broker.ErrUnreachable
 	// ErrProtocol reports a peer that does not speak the stream protocol, or
 	// breaks it.
@@ -26,9 +27,9 @@ var (
 	// reason in StateChange.Err.
 	ErrCorruptChunk = errors.New("corrupt chunk")
 	// ErrTLS reports that the TLS handshake failed: the certificate is not
-	// trusted or is for another name, or the port is a plain one. With a plain
-	// port the error wraps ErrUnreachable too, because a broker that is not up
-	// yet looks the same.
+	// trusted or is for another name, or the port is a plain one. A plain port
+	// stays silent, as a broker does that is not up yet, so that error wraps
+	// ErrUnreachable too.
 	ErrTLS = broker.ErrTLS
 	// ErrAuthentication reports that the broker refuses the login. The broker
 	// delays that answer by 3 s (RabbitMQ 4.0).
@@ -36,7 +37,7 @@ var (
 	// ErrVirtualHost reports that the virtual host does not exist, or that the
 	// user may not use it. The broker delays that answer by 3 s too.
 	ErrVirtualHost = broker.ErrVirtualHost
-	// ErrAccessRefused reports that the user lacks the permission.
+	// ErrAccessRefused reports that the user lacks a permission on the stream.
 	ErrAccessRefused = broker.ErrAccessRefused
 	// ErrStreamNotFound reports that the stream does not exist.
 	ErrStreamNotFound = broker.ErrStreamNotFound
@@ -44,32 +45,35 @@ var (
 	// consumer reports it if nobody creates the stream again within a second.
 	ErrStreamDeleted = errors.New("stream deleted while in use")
 	// ErrStreamRecreated reports that the stream was deleted and created again
-	// under a consumer. It is in StateChange.Err when the consumer starts over.
-	// It comes with ErrNotStored when the run ends before that: the mark belongs
-	// to the old stream.
+	// while a consumer read it. StateChange.Err holds it when the consumer
+	// starts over. If the run ends before that, Run returns it with
+	// ErrNotStored, because the mark belongs to the old stream.
 	ErrStreamRecreated = errors.New("stream deleted and created again")
-	// ErrStreamMismatch reports, from DeclareStream, that the stream exists with
-	// other arguments, or that the broker does not accept its name.
+	// ErrStreamMismatch reports, from DeclareStream, that the stream exists
+	// with other arguments, or that the broker does not accept its name or
+	// arguments.
 	ErrStreamMismatch = broker.ErrStreamMismatch
 	// ErrStreamUnavailable reports that the stream has no leader at the moment,
 	// as during an election. The remedy is to try again later.
 	ErrStreamUnavailable = broker.ErrStreamUnavailable
 	// ErrNoOffset reports, from QueryOffset, that nothing is stored under the
-	// name. A stored offset 0 is not nothing.
+	// name. For a stored offset 0 there is no error.
 	ErrNoOffset = broker.ErrNoOffset
-	// ErrNotStored reports that a stored offset could not be read back.
+	// ErrNotStored reports that an offset could not be stored, or not be read
+	// back after that.
 	ErrNotStored = broker.ErrNotStored
-	// ErrOffsetStore reports that the Load or the Save of an OffsetStore failed.
+	// ErrOffsetStore reports that the Load or the Save of an OffsetStore
+	// failed.
 	ErrOffsetStore = errors.New("the OffsetStore failed")
 	// ErrUnconfirmed means that the outcome of a published message is unknown:
 	// it was accepted, and the broker has neither confirmed nor refused it.
 	ErrUnconfirmed = errors.New("outcome unknown: not confirmed by the broker")
-	// ErrRefused means that the broker refused a published message: it is not in
-	// the stream.
+	// ErrRefused means that the broker refused a published message: it is not
+	// in the stream.
 	ErrRefused = errors.New("message refused by the broker")
-	// ErrNameInUse means that another producer publishes to the stream under the
-	// same name. The broker takes the messages of the one for repeats of the
-	// other's.
+	// ErrNameInUse means that another producer publishes to the stream under
+	// the same name. The broker takes the messages of the one for repeats of
+	// the other's.
 	ErrNameInUse = errors.New("producer name in use")
 	// ErrMessageTooLarge reports a message that does not fit into one frame as
 	// negotiated with the broker (1 MiB unless configured).
@@ -78,23 +82,24 @@ var (
 	// publishing id that does not grow.
 	ErrInvalidMessage = errors.New("invalid message")
 	// ErrMalformed reports bytes that are not an AMQP 1.0 message; the methods
-	// of a Delivery return it. It also ends the run of a consumer that meets a
-	// chunk whose sub-batches cannot be taken apart.
+	// of a Delivery return it. It also ends a run that meets a chunk which
+	// cannot be decoded.
 	ErrMalformed = errors.New("malformed message")
-	// ErrNoName reports that a consumer without a name is to store an offset.
+	// ErrNoName reports a Commit of a consumer without a name.
 	ErrNoName = errors.New("the consumer has no name")
 	// ErrRunning reports a second Run, RunBatch or All of a Consumer while the
 	// first one is running.
 	ErrRunning = errors.New("the consumer is already running")
 	// ErrNotRunning reports a Commit while the consumer is not running.
 	ErrNotRunning = errors.New("the consumer is not running")
-	// ErrClosed reports the use of something after its Close, and ends what was
-	// in progress at Close.
+	// ErrClosed reports a call on an Env or Producer after its Close. It also
+	// ends the calls and runs that are in progress at Close.
 	ErrClosed = broker.ErrClosed
 )
 
-// OpError is what the package's operations return: which operation failed, on
-// what, and why. Err wraps one of the sentinels, or the context's error.
+// OpError says which operation failed, on what, and why. The package's calls
+// return it, except where they return a [HandlerError]. Err wraps a sentinel or
+// the context's error, except for an answer of the broker that has no sentinel.
 type OpError struct {
 	Op     string // "connect", "declare stream", "publish", ...
 	Stream string // the stream, if the operation names one
@@ -119,14 +124,15 @@ func (e *OpError) Error() string {
 // Unwrap returns the cause.
 func (e *OpError) Unwrap() error { return e.Err }
 
-// HandlerError ends [Consumer.Run] when the handler returned an error. The
-// message at Offset counts as not handled. The next run starts with that message,
-// or with an earlier one that Workers had not finished.
+// HandlerError ends [Consumer.Run] when a failure of the handler was not
+// settled; see [ErrorPolicy]. The message at Offset counts as not handled. The
+// next run of a consumer with a name starts with that message, or with an
+// earlier one that Workers had not finished.
 type HandlerError struct {
 	Stream   string
-	Offset   uint64
-	Attempts int   // how often the handler was called for the message
-	Err      error // what the handler returned last
+	Offset   uint64 // of the message, or of the first message of a batch
+	Attempts int    // how often the handler was called for the message
+	Err      error  // the handler's last error, and what kept it from being settled
 }
 
 // Error names the message and the handler's error.
@@ -137,9 +143,11 @@ func (e *HandlerError) Error() string {
 // Unwrap returns the handler's error.
 func (e *HandlerError) Unwrap() error { return e.Err }
 
-// SafeToRetry reports whether the failed operation certainly had no effect, so
-// that repeating it repeats nothing: the broker was not reached, or the stream
-// had no leader. It is false for an unknown outcome ([ErrUnconfirmed]).
+// SafeToRetry reports whether the caller can repeat the failed call: the broker
+// was not reached, the connection was lost, or the stream had no leader. It is
+// false if that may publish a message twice ([ErrUnconfirmed]). The other calls
+// are idempotent. If the connection was lost, the first attempt may have
+// worked; a repeated DeleteStream then returns [ErrStreamNotFound].
 func SafeToRetry(err error) bool {
 	if err == nil || errors.Is(err, ErrUnconfirmed) {
 		return false
@@ -147,7 +155,7 @@ func SafeToRetry(err error) bool {
 	return errors.Is(err, ErrUnreachable) || errors.Is(err, ErrStreamUnavailable)
 }
 
-// opErr wraps err with the operation, unless an operation within has done so.
+// opErr wraps err in an OpError, unless it contains one already.
 func opErr(op, stream, name string, err error) error {
 	if err == nil {
 		return nil
@@ -160,9 +168,9 @@ func opErr(op, stream, name string, err error) error {
 }
 
 // isFatal reports whether trying again cannot help until a person has changed
-// something. A broker that is unreachable may come back, whatever its error
-// looks like: a plain port and a broker that restarts both look like a failure
-// of TLS.
+// something. An unreachable broker may come back, so ErrUnreachable is not
+// fatal whatever it comes with: a broker that restarts behind TLS also gives
+// ErrTLS. Within ErrOffsetStore it says nothing about the broker.
 func isFatal(err error) bool {
 	if errors.Is(err, ErrUnreachable) && !errors.Is(err, ErrOffsetStore) {
 		return false

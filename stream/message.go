@@ -5,15 +5,17 @@ import (
 )
 
 // Message is what a producer publishes: a body and, if they are set, the other
-// sections of an AMQP 1.0 message. A producer sends only the fields that are set.
+// sections of an AMQP 1.0 message. A producer sends only the fields that are
+// set.
 type Message struct {
 	// Body is the message's data section. The producer copies it, so the caller
-	// may change it once the call that published it has returned. Nil is an empty
+	// may change it once Publish or PublishAsync has returned. Nil is an empty
 	// body.
 	Body []byte
-	// Value is sent as an AMQP value section in place of Body. It is a bool, an
-	// integer or float type, string, []byte, time.Time, [UUID], []any,
-	// map[string]any or map[any]any. Default nil: Body is sent.
+	// Value is sent as an AMQP value section in place of Body. Only one of the
+	// two may be set. Value is a bool, an integer or float type, string,
+	// []byte, time.Time, [UUID], []any, map[string]any or map[any]any. Default
+	// nil: Body is sent.
 	Value any
 
 	Properties            *Properties
@@ -26,21 +28,23 @@ type Message struct {
 	Footer              map[string]any
 
 	// PublishingID numbers the message for the broker's deduplication, which
-	// needs a producer with a name. The caller's own ids must grow, and start at
-	// 1. Default 0: the producer counts on from the last id that the broker knows.
+	// needs a producer with a name. If the caller sets it, it must grow from
+	// message to message, and be at least 1. Default 0: the producer counts on
+	// from the last id that the broker knows.
 	PublishingID uint64
 
-	// Key is what a super stream's producer chooses the partition by. On a plain
+	// Key is for super streams, which producers do not support yet. On a plain
 	// stream it does nothing, and is not sent.
 	Key string
-	// FilterValue lets consumers that ask for it skip chunks without it
-	// (RabbitMQ 3.13 or newer). It has 255 bytes at most, and does not go with
-	// ProducerConfig.SubEntries. Where a message with a value follows a message
-	// without one, or the other way round, the producer waits until the messages
-	// before are confirmed. Default "": no value.
+	// FilterValue lets a consumer that filters skip chunks in which no message
+	// has its value (RabbitMQ 3.13 or newer). It has 255 bytes at most, and
+	// does not go with ProducerConfig.SubEntries. Between a message with a
+	// value and one without, the producer waits until the messages before are
+	// confirmed. Consumers of this package do not filter yet. Default "": no
+	// value.
 	FilterValue string
 
-	raw []byte // the message as it is sent, in place of all but PublishingID
+	raw []byte // the encoded message, in place of all that encode would look at
 }
 
 // Properties are the standard properties of an AMQP 1.0 message (OASIS AMQP
@@ -61,9 +65,10 @@ type Properties struct {
 	ReplyToGroupID     string
 }
 
-// Header is the header section of an AMQP 1.0 message. Streams carry it for the
-// message's readers and do not act on it. A producer sends all fields of a Header
-// that is set; the standard's default priority is 4.
+// Header is the header section of an AMQP 1.0 message (OASIS AMQP 1.0, part 3,
+// section 3.2.1). A stream carries it for the message's readers and does not
+// act on it. A producer sends all fields of a Header, so Priority 0 is sent
+// too; the standard's default is 4.
 type Header struct {
 	Durable       bool
 	Priority      uint8

@@ -5,25 +5,27 @@ import (
 	"log/slog"
 )
 
-// State is what a consumer or producer has come to; see [StateChange].
+// State is the state of a consumer or producer after a [StateChange].
 type State int
 
 const (
 	// StateConnected: it reads or publishes, for the first time or again.
 	StateConnected State = iota + 1
 	// StateReconnecting: it has lost its connection or got none, for the reason
-	// in Err. The next attempt follows.
+	// in Err. It pauses (Config.Backoff) and tries again.
 	StateReconnecting
-	// StateClosed: it has ended, for the reason in Err. Err is nil for a producer
-	// that was closed in order, and for a loop over All that was left.
+	// StateClosed: it has ended, for the reason in Err. Err is nil for a
+	// producer that was closed in order, and for a loop over All that ended by
+	// break or return.
 	StateClosed
 	// StateMessagesLost: retention has removed Lost messages that the consumer
 	// had not read. The consumer goes on at the first message that is left.
 	StateMessagesLost
 	// StateStreamRecreated: the stream was deleted and created again. The
-	// consumer starts over in the new stream, where its Start says if nothing is
-	// stored. With Next and Last that is the beginning of the new stream, because
-	// all of it is newer than the run. Err says how the consumer noticed.
+	// consumer starts over in the new stream, at the place that its Start names
+	// for a consumer with nothing stored. With Next and Last it starts at the
+	// beginning, because all of the new stream is newer than the run. Err says
+	// how the consumer noticed.
 	StateStreamRecreated
 )
 
@@ -64,35 +66,39 @@ func (r Role) String() string {
 	return "unknown"
 }
 
-// StateChange is what Config.OnState gets.
+// StateChange is one change of a consumer or producer, for Config.OnState.
 type StateChange struct {
 	State  State
 	Role   Role
 	Stream string
 	Name   string // the consumer's or producer's, if it has one
-	Err    error  // with StateReconnecting, StateClosed and StateStreamRecreated
-	// Attempt is, with StateReconnecting, the number of the attempt that
-	// follows. It counts from 1 since a connection was of use.
+	// Err is set with StateReconnecting and StateStreamRecreated, and with
+	// StateClosed unless the end was in order.
+	Err error
+	// Attempt is set with StateReconnecting: the number of the attempt that
+	// follows. It starts again at 1 after a connection that delivered or
+	// confirmed something, or on which a consumer was for longer than
+	// Backoff.Max.
 	Attempt int
-	// Lost is, with StateMessagesLost, how many offsets the consumer passes over.
-	// Some of them may be the broker's own entries, so fewer messages may be
-	// lost.
+	// Lost is set with StateMessagesLost: how many offsets the consumer passes
+	// over. Some of them may be the broker's own entries, so fewer messages may
+	// be lost.
 	Lost uint64
 
 	reconnected bool // with StateConnected: not for the first time
 }
 
-// states logs changes and hands them to OnState, in order, on a goroutine of its
-// own.
+// states logs changes. It also hands them to OnState, in order, on a goroutine
+// of its own.
 type states struct {
-	log   *slog.Logger
-	on    func(StateChange)
-	calls *callbacks // nil without OnState
+	log     *slog.Logger
+	onState func(StateChange)
+	calls   *callbacks // nil without OnState
 }
 
 func startStates(cfg Config) *states {
-	s := &states{log: cfg.Logger, on: cfg.OnState}
-	if s.on != nil {
+	s := &states{log: cfg.Logger, onState: cfg.OnState}
+	if s.onState != nil {
 		s.calls = startCallbacks()
 	}
 	return s
@@ -116,11 +122,12 @@ func (s *states) change(c StateChange) {
 		log.Error("retention has removed messages before they were read; going on at the first that is left", "lost", c.Lost)
 	}
 	if s.calls != nil {
-		s.calls.add(func() { s.on(c) })
+		s.calls.add(func() { s.onState(c) })
 	}
 }
 
-// drain waits for the callbacks that are queued, for CloseTimeout at most.
+// drain waits until OnState has returned for every change so far, for
+// CloseTimeout at most.
 func (s *states) drain() error {
 	if s.calls == nil {
 		return nil

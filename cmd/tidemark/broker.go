@@ -37,16 +37,17 @@ func runBroker(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	return b.Close()
 }
 
-// parseBrokerFlags turns arguments into options. Whatever is wrong with them is said on stderr.
+// parseBrokerFlags turns arguments into options. It tells the user on stderr
+// what is wrong with them.
 func parseBrokerFlags(args []string, stderr io.Writer) ([]streamtest.Option, error) {
 	var f brokerFlags
 	fs := flag.NewFlagSet("tidemark broker", flag.ContinueOnError)
 	fs.SetOutput(stderr)
 	fs.StringVar(&f.addr, "addr", "127.0.0.1:5552", "listen for stream clients on `host:port`; port 0 picks a free one")
-	fs.StringVar(&f.management, "management", "127.0.0.1:15672", "listen for HTTP management on `host:port`; empty for none")
-	fs.StringVar(&f.user, "user", "guest:guest", "the one user, as `name:password`")
-	fs.StringVar(&f.cert, "tls-cert", "", "speak TLS with the certificate in this `file` (PEM)")
-	fs.StringVar(&f.key, "tls-key", "", "private key of the certificate, a `file` (PEM)")
+	fs.StringVar(&f.management, "management", "127.0.0.1:15672", "listen for HTTP management on `host:port`; an empty value turns it off")
+	fs.StringVar(&f.user, "user", "guest:guest", "accept one user, given as `name:password`")
+	fs.StringVar(&f.cert, "tls-cert", "", "speak TLS with the certificate in this PEM `file`; needs -tls-key")
+	fs.StringVar(&f.key, "tls-key", "", "use the private key in this PEM `file`; needs -tls-cert")
 	if err := fs.Parse(args); errors.Is(err, flag.ErrHelp) {
 		return nil, err
 	} else if err != nil {

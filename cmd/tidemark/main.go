@@ -1,6 +1,7 @@
 // Command tidemark is the command-line tool of the tidemark library.
 //
-// Run it without arguments for the list of its subcommands, and any of them with -h for its flags.
+// Without arguments it lists its subcommands. Each subcommand lists its flags
+// with -h.
 package main
 
 import (
@@ -18,8 +19,9 @@ import (
 // subcommand is one of the tool's commands; each lives in a file of its own.
 type subcommand struct {
 	summary string
-	// run gets the arguments after the name. It returns when ctx ends, and flag.ErrHelp or errUsage when
-	// the arguments were refused and said so.
+	// run gets the arguments after the subcommand's name and returns when ctx
+	// ends. It returns flag.ErrHelp if it has shown the help, and errUsage if
+	// it has told the user what is wrong with the arguments.
 	run func(ctx context.Context, args []string, stdout, stderr io.Writer) error
 }
 
@@ -27,7 +29,7 @@ var subcommands = map[string]subcommand{
 	"broker": {"run the in-process broker as a process, for development and tests", runBroker},
 }
 
-// errUsage says that the arguments were wrong and that the user has been told.
+// errUsage says that the arguments are wrong and that the user knows.
 var errUsage = errors.New("usage")
 
 func main() {
@@ -37,7 +39,8 @@ func main() {
 	os.Exit(code)
 }
 
-// run executes a subcommand and returns the exit code: 0 done, 1 failed, 2 wrong usage.
+// run executes a subcommand and returns the exit code: 0 done, 1 failed, 2
+// wrong usage.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if len(args) == 0 {
 		usage(stderr)

@@ -10,13 +10,14 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-// prefetch is how many messages may be on their way without acknowledgement. A
-// stream takes no consumer without such a limit, and none that acknowledges
-// automatically.
+// prefetch is how many messages the broker may send before the first of them is
+// acknowledged. A stream accepts no consumer without such a limit, and none
+// that acknowledges automatically.
 const prefetch = 50
 
 // consume prints messages from o.offset on until ctx ends or o.max are printed.
-// An acknowledgement asks for more; it moves no position on the broker.
+// An acknowledgement asks for further messages. It stores no offset on the
+// broker.
 func consume(ctx context.Context, o options, stdout io.Writer) error {
 	return receive(ctx, o, func(d *amqp.Delivery) error {
 		offset, _ := d.Headers["x-stream-offset"].(int64)
@@ -27,7 +28,7 @@ func consume(ctx context.Context, o options, stdout io.Writer) error {
 
 var lineBreaks = strings.NewReplacer("\n", `\n`, "\r", `\r`)
 
-// receive calls handle for each message and acknowledges it after that.
+// receive calls handle for each message and then acknowledges the message.
 func receive(ctx context.Context, o options, handle func(*amqp.Delivery) error) (err error) {
 	conn, ch, err := open(o)
 	if err != nil {

@@ -1,15 +1,16 @@
-// Command amqp091 uses a stream like a queue, over AMQP 0.9.1 and with the client
-// github.com/rabbitmq/amqp091-go alone:
+// Command amqp091 uses a stream like a queue, over AMQP 0.9.1 and with the
+// client github.com/rabbitmq/amqp091-go alone:
 //
 //	go run ./examples/amqp091 publish -stream stream_queue -from 500 -to 600
 //	go run ./examples/amqp091 consume -stream stream_queue -offset 290
 //
-// Both declare the stream as a durable queue. publish ends with "published N" on
-// stdout, N confirmed messages; consume prints OFFSET<TAB>BODY for each message
-// until SIGINT, SIGTERM or -max. Exit codes: 0 done, 1 failed, 2 wrong usage.
+// Both declare the stream as a durable queue. publish ends with the line
+// "published N" on stdout, where N counts confirmed messages. consume prints
+// OFFSET<TAB>BODY for each message until SIGINT, SIGTERM or -max ends it. Exit
+// codes: 0 done, 1 failed, 2 wrong usage.
 //
 // Over AMQP 0.9.1 the broker remembers no offset: each run starts where -offset
-// says. That, and connecting again by itself, is what package stream adds.
+// says. Package stream remembers it, and also connects again by itself.
 package main
 
 import (
@@ -46,7 +47,7 @@ func main() {
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
-// run is main without the process: it parses, does and reports.
+// run is main without the process. It returns the exit code.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	o, err := parse(args, stderr)
 	switch {
@@ -63,8 +64,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return exitOK
 }
 
-// open connects, and declares the stream the way AMQP 0.9.1 knows it: as a
-// durable queue of the type stream. Closing the connection closes the channel.
+// open connects and declares the stream as AMQP 0.9.1 does: as a durable queue
+// of the type stream. The end of the connection closes the channel too.
 func open(o options) (*amqp.Connection, *amqp.Channel, error) {
 	conn, err := amqp.DialConfig(o.uri, amqp.Config{Dial: amqp.DefaultDial(dialTimeout)})
 	if err != nil {

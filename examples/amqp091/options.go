@@ -22,7 +22,7 @@ const (
 Usage: amqp091 publish|consume [flags]
 
 `
-	offsetHelp = "where consume begins, `WHERE`:" + `
+	offsetHelp = "consume begins `WHERE`:" + `
 first     at the oldest message (default)
 last      at the last chunk, the messages written together most recently
 next      at what is published from now on
@@ -51,8 +51,8 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	fs.SetOutput(io.Discard)
 	fs.StringVar(&o.uri, "uri", "", "the broker's `URI`\n(default $RABBITMQ_AMQP_URL, then port 5672 on localhost as guest)")
 	fs.StringVar(&o.stream, "stream", "stream_queue", "`NAME` of the stream")
-	fs.Func("from", "the `FIRST` number to publish (default 500)", number(&o.from))
-	fs.Func("to", "`END`, the number after the last one (default 600)", number(&o.to))
+	fs.Func("from", "publish the numbers from `FIRST` on (default 500)", number(&o.from))
+	fs.Func("to", "publish the numbers below `END` (default 600)", number(&o.to))
 	fs.Func("offset", offsetHelp, func(s string) (err error) { o.offset, err = parseOffset(s); return err })
 	fs.Func("max", "consume ends after `N` messages (default no limit)", func(s string) (err error) { o.max, err = parseMax(s); return err })
 	verb := ""
@@ -75,7 +75,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	return o, nil
 }
 
-// check finds what is missing or does not belong together, and completes o.
+// check reports what is missing or does not go together, and completes o.
 func (o *options) check(verb string, fs *flag.FlagSet) error {
 	switch {
 	case verb == "":
@@ -117,8 +117,8 @@ func parseMax(s string) (uint64, error) {
 
 var interval = regexp.MustCompile(`^[1-9][0-9]{0,8}[YMDhms]$`)
 
-// parseOffset gives x-stream-offset the type that the broker tells its values
-// apart by: a number, a time or a string.
+// parseOffset returns a value of x-stream-offset as a number, a time or a
+// string. The broker tells the values apart by these types.
 func parseOffset(s string) (any, error) {
 	if s == "first" || s == "last" || s == "next" || interval.MatchString(s) {
 		return s, nil

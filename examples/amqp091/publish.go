@@ -41,8 +41,8 @@ func publish(ctx context.Context, o options, stdout io.Writer) (err error) {
 	return err
 }
 
-// message is a number as text, with properties and headers. The broker keeps
-// them: readers of the stream protocol find them as AMQP 1.0 properties,
+// message returns a number as text, with properties and headers. The broker
+// keeps them: readers of the stream protocol get them as AMQP 1.0 properties,
 // application properties and annotations.
 func message(n int64, now time.Time) amqp.Publishing {
 	text := strconv.FormatInt(n, 10)

@@ -4,8 +4,8 @@
 //
 //	go run ./examples/demo
 //
-// The broker is that of RABBITMQ_STREAM_URL, or one that the demo brings up and
-// takes down again. Exit codes: 0 all as promised, 1 not, or failed.
+// The broker is the one that RABBITMQ_STREAM_URL names, or one that the demo
+// brings up and takes down again. Exit codes: 0 if all was as promised, else 1.
 package main
 
 import (
@@ -25,7 +25,7 @@ import (
 	"github.com/tidemark-go/tidemark/stream"
 )
 
-// cleanUpTimeout is how long it may take to end the broker.
+// cleanUpTimeout is how long the demo waits for the broker to end.
 const cleanUpTimeout = time.Minute
 
 func main() {
@@ -83,7 +83,8 @@ func onBroker(ctx context.Context, b *rabbit.Instance, stdout, stderr io.Writer)
 	return s.tell(ctx)
 }
 
-// moduleRoot is the repository's directory, wherever in it the demo is run.
+// moduleRoot returns the repository's directory, wherever in it the demo is
+// run.
 func moduleRoot(ctx context.Context) (string, error) {
 	out, err := exec.CommandContext(ctx, "go", "env", "GOMOD").Output()
 	if err != nil {

@@ -25,7 +25,7 @@ const (
 	name  = "demo" // of the consumer
 )
 
-// story is one telling, on a stream of its own.
+// story publishes and consumes on a stream of its own, and tells what happens.
 type story struct {
 	env            *stream.Env
 	bin            string // where pub and sub are
@@ -38,7 +38,7 @@ func newStory(b *rabbit.Instance, env *stream.Env, bin string, stdout, stderr io
 	return &story{env: env, bin: bin, uri: b.StreamURL(), stream: "demo-" + rand.Text()[:6], stdout: stdout, stderr: stderr}
 }
 
-// say writes a line of the story, with who it is about.
+// say writes a line of the story. who is the program that it is about.
 func (s *story) say(who, format string, args ...any) {
 	fmt.Fprintf(s.stdout, "%-8s %s\n", who, fmt.Sprintf(format, args...))
 }
@@ -48,7 +48,8 @@ func (s *story) show(offset int, remark string) {
 	fmt.Fprintf(s.stdout, "%15d  %d%s\n", offset, first+offset, remark)
 }
 
-// tell publishes, kills the consumer half-way, runs it again and checks.
+// tell publishes, kills the consumer half-way, runs it again and checks what
+// both runs printed.
 func (s *story) tell(ctx context.Context) (err error) {
 	if err := s.publish(ctx); err != nil {
 		return err
@@ -130,9 +131,9 @@ func (s *story) killedRun(ctx context.Context) (last int, err error) {
 	return last, nil
 }
 
-// settled returns the stored offset once the broker has worked off what the
-// killed process had sent: the offset of the last message printed, or of the one
-// before it, if the last was still in hand.
+// settled returns the stored offset once the broker has read what the killed
+// process had sent. That is the offset of the last message printed, or of the
+// one before it if the last was still in hand.
 func (s *story) settled(ctx context.Context, last int) (int, error) {
 	deadline := time.Now().Add(time.Second)
 	tick := time.NewTicker(50 * time.Millisecond)
@@ -158,7 +159,8 @@ func (s *story) settled(ctx context.Context, last int) (int, error) {
 	}
 }
 
-// secondRun starts sub again and expects exactly what follows the stored offset.
+// secondRun starts sub again and expects exactly what follows the stored
+// offset.
 func (s *story) secondRun(ctx context.Context, stored int) error {
 	next := stored + 1
 	cmd := s.program(ctx, "sub", "-name", name, "-max", strconv.Itoa(total-next))
@@ -194,11 +196,12 @@ func (s *story) verdict(twice int) {
 	s.say("checked", "%d of %d messages seen, in order, 0 missing, %d seen twice%s.", total, total, twice, inHand)
 }
 
-// printed are the lines of a sub.
+// printed is what a sub has printed, to be read line by line.
 type printed struct{ *bufio.Reader }
 
-// start starts a program whose lines are read. end waits for it and returns how
-// it ended, with what it wrote to stderr; it comes after the last line.
+// start starts a program and returns its lines. end waits for the program and
+// returns how it ended, with what it wrote to stderr. The caller calls end
+// after it has read the last line.
 func start(cmd *exec.Cmd) (end func() error, lines printed, err error) {
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr

@@ -3,12 +3,14 @@
 //
 //	go run ./examples/fromfile -file orders.txt -stream orders -name orders.txt
 //
-// A line's number is its publishing id. The broker keeps the last one under the
-// producer's name, so that a new run skips what is in the stream, and drops what
-// comes twice. The file may have grown meanwhile; its lines must not have
-// changed. On stdout: "from line N" once connected, and "published N, skipped M"
-// at the end. Exit codes: 0 all of it is
-// in the stream, 1 failed or interrupted (run it again), 2 wrong usage.
+// A line's number is its publishing id. The broker keeps the last id under the
+// producer's name. A new run asks for it and skips the lines that are in the
+// stream, and the broker drops a line that comes twice. The file may have grown
+// meanwhile; its lines must not have changed.
+//
+// fromfile prints "from line N" on stdout once it is connected, and "published
+// N, skipped M" at the end. Exit codes: 0 every line is in the stream, 1 failed
+// or interrupted (run it again), 2 wrong usage.
 package main
 
 import (
@@ -42,7 +44,7 @@ func main() {
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
-// run is main without the process.
+// run is main without the process. It returns the exit code.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	o, err := parse(args, stderr)
 	switch {
@@ -64,8 +66,8 @@ func parse(args []string, stderr io.Writer) (o options, err error) {
 	fs.SetOutput(stderr)
 	fs.StringVar(&o.file, "file", "", "publish the lines of this `FILE`")
 	fs.StringVar(&o.uri, "uri", os.Getenv("RABBITMQ_STREAM_URL"), "broker `URIs`, separated by commas (default $RABBITMQ_STREAM_URL, or the one on this machine)")
-	fs.StringVar(&o.stream, "stream", "lines", "`NAME` of the stream, which is made if there is none")
-	fs.StringVar(&o.name, "name", "fromfile", "`NAME` under which the broker remembers how far this file got: one of its own for each file")
+	fs.StringVar(&o.stream, "stream", "lines", "`NAME` of the stream; it is created if it does not exist")
+	fs.StringVar(&o.name, "name", "fromfile", "`NAME` under which the broker keeps how far this file got; each file needs its own")
 	if err := fs.Parse(args); err != nil {
 		return o, err
 	}
@@ -75,7 +77,7 @@ func parse(args []string, stderr io.Writer) (o options, err error) {
 	return o, nil
 }
 
-// publishFile publishes what is not in the stream yet.
+// publishFile publishes the file's lines that are not in the stream yet.
 func publishFile(ctx context.Context, o options, stdout, stderr io.Writer) (err error) {
 	file, err := os.Open(o.file)
 	if err != nil {
@@ -109,8 +111,8 @@ func publishFile(ctx context.Context, o options, stdout, stderr io.Writer) (err 
 	return err
 }
 
-// publishLines publishes the lines above stored and returns how many the file
-// has. A message that the broker refuses ends it.
+// publishLines publishes the lines after the first stored ones and returns how
+// many lines the file has. It ends at a message that the broker refuses.
 func publishLines(ctx context.Context, producer *stream.Producer, file io.Reader, stored uint64) (n uint64, err error) {
 	var refused atomic.Pointer[error]
 	done := func(err error) {

@@ -1,12 +1,12 @@
-// Command pub publishes numbers to a RabbitMQ stream and returns when the broker
-// has confirmed every one of them.
+// Command pub publishes numbers to a RabbitMQ stream and returns when the
+// broker has confirmed every one of them.
 //
 //	go run ./examples/pub -stream stream_queue -from 100 -to 300
 //
-// It creates the stream if it does not exist. While it works, a terminal shows
-// the progress on stderr; at the end stdout gets one line, "published N", where
-// N counts confirmed messages. Exit codes: 0 all published, 1 failed or
-// interrupted, 2 wrong usage.
+// It creates the stream if it does not exist. While it works, it shows the
+// progress on stderr if that is a terminal. At the end it prints one line on
+// stdout, "published N", where N counts confirmed messages. Exit codes: 0 all
+// published, 1 failed or interrupted, 2 wrong usage.
 package main
 
 import (
@@ -30,7 +30,7 @@ const (
 	exitUsage  = 2
 )
 
-// batchSize is how many messages go out before their confirms are waited for.
+// batchSize is how many messages pub sends before it waits for their confirms.
 const batchSize = 1000
 
 func main() {
@@ -39,7 +39,7 @@ func main() {
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
-// run is main without the process: it parses, publishes and reports.
+// run is main without the process. It returns the exit code.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	o, err := parse(args, stderr)
 	switch {
@@ -98,7 +98,7 @@ func publish(ctx context.Context, o options, stderr io.Writer) (confirmed int64,
 	return confirmed, nil
 }
 
-// numbers are the messages from, from+1, ... up to, not including, to.
+// numbers returns the messages from, from+1, ... up to, not including, to.
 func numbers(from, to int64) []stream.Message {
 	var list []stream.Message
 	for n := from; n < to; n++ {
@@ -109,7 +109,8 @@ func numbers(from, to int64) []stream.Message {
 
 const startBroker = `go run ./tools/rabbitmq up && eval "$(go run ./tools/rabbitmq env)"`
 
-// explain turns the errors that a newcomer meets into a sentence with the remedy.
+// explain turns the errors that a newcomer meets into a sentence with the
+// remedy.
 func explain(err error) string {
 	switch {
 	case errors.Is(err, stream.ErrUnreachable):

@@ -20,7 +20,7 @@ type options struct {
 	from, to int64
 }
 
-// errHelp means that the help was asked for and shown.
+// errHelp means that parse has shown the help, for which the user asked.
 var errHelp = flag.ErrHelp
 
 // parse reads the command line. Help goes to stderr. No default shows the URI,
@@ -32,8 +32,8 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	uri := fs.String("uri", "", "the broker's `URI`, or those of several nodes separated by commas\n"+
 		"(default $RABBITMQ_STREAM_URL, then port 5552 on localhost as guest)")
 	fs.StringVar(&o.stream, "stream", "stream_queue", "`NAME` of the stream; it is created if it does not exist")
-	fs.Func("from", "`FIRST` number (default 100)", number(&o.from))
-	fs.Func("to", "`END`, the number after the last one (default 300)", number(&o.to))
+	fs.Func("from", "publish the numbers from `FIRST` on (default 100)", number(&o.from))
+	fs.Func("to", "publish the numbers below `END` (default 300)", number(&o.to))
 	err := fs.Parse(args)
 	switch {
 	case errors.Is(err, flag.ErrHelp):

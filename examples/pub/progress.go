@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// progress returns what shows a count of total on w, and what ends the line.
-// Both do nothing unless w is a terminal.
+// progress returns two functions: the first shows a count of total on w, the
+// second ends the line. Both do nothing unless w is a terminal.
 func progress(w io.Writer, total int64) (show func(count int64), end func()) {
 	if !isTerminal(w) {
 		return func(int64) {}, func() {}

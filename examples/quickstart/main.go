@@ -5,7 +5,7 @@
 //
 //	go run ./examples/quickstart
 //
-// Exit codes: 0 all as promised, 1 not, or failed.
+// Exit codes: 0 if all was as promised, else 1.
 package main
 
 import (
@@ -88,8 +88,8 @@ func publish(ctx context.Context, uri string) (err error) {
 	return producer.Publish(ctx, msgs...) // nil: all of them are in the stream
 }
 
-// consume handles the orders from first up to, not including, end. It does not
-// say where to begin: it says its name, and the broker knows.
+// consume handles the orders from first up to, not including, end. It gives
+// only its name, and the broker knows where to begin.
 func consume(ctx context.Context, uri string, out io.Writer, first, end int) (err error) {
 	env, err := stream.Connect(ctx, stream.Config{URIs: []string{uri}})
 	if err != nil {

@@ -20,13 +20,13 @@ type ledger struct {
 	name string // the consumer's
 }
 
-// Save would write an offset apart from its effect, which is not wanted here.
-// The consumer's StorePolicy is Manual, so that it is never called.
+// Save would write an offset apart from its effect. The consumer never calls
+// it, because its StorePolicy is Manual.
 func (l *ledger) Save(context.Context, string, string, uint64) error {
 	return errors.New("the ledger writes offsets with their effects only")
 }
 
-// Load returns the offset that was committed last.
+// Load returns the offset that the last transaction has committed.
 func (l *ledger) Load(ctx context.Context, consumer, streamName string) (uint64, bool, error) {
 	return load(ctx, l.db, consumer, streamName)
 }
@@ -37,10 +37,11 @@ CREATE TABLE IF NOT EXISTS offsets (
 CREATE TABLE IF NOT EXISTS total (
 	consumer TEXT PRIMARY KEY, numbers INTEGER NOT NULL, sum INTEGER NOT NULL)`
 
-// openLedger opens the file, making it if need be.
+// openLedger opens the file, and creates it if it does not exist.
 func openLedger(ctx context.Context, file, consumer string) (*ledger, error) {
-	// A transaction takes the write lock at its begin: two processes with one
-	// name take turns, and the second finds the offset that the first has written.
+	// A transaction takes the write lock when it begins, so two processes with
+	// one name take turns, and the second sees the offset that the first has
+	// written.
 	query := url.Values{"_txlock": {"immediate"}, "_pragma": {"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(FULL)"}}
 	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: file}).EscapedPath()+"?"+query.Encode())
 	if err != nil {
@@ -54,9 +55,9 @@ func openLedger(ctx context.Context, file, consumer string) (*ledger, error) {
 	return &ledger{db, consumer}, nil
 }
 
-// add handles a batch in one transaction. What an earlier transaction has added
-// is passed over: a commit whose outcome was not seen, or another process with
-// the same name.
+// add handles a batch in one transaction. It passes over what an earlier
+// transaction has added: one whose commit has worked although its outcome was
+// not seen, or one of another process with the same name.
 func (l *ledger) add(ctx context.Context, batch []stream.Delivery) error {
 	tx, err := l.db.BeginTx(ctx, nil)
 	if err != nil {

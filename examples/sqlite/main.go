@@ -1,6 +1,6 @@
 // Command sqlite adds up the numbers of a stream in a SQLite database, each
-// exactly once, whatever is killed when: the offset is written in the
-// transaction of its numbers.
+// exactly once, whatever is killed and when: it writes the offset in the
+// transaction that adds the numbers.
 //
 //	go run . -uri rabbitmq-stream://localhost:5552 -stream numbers -db total.db
 package main
@@ -19,10 +19,10 @@ import (
 )
 
 func main() {
-	uri := flag.String("uri", stream.DefaultURI, "the broker; several, separated by commas, for a cluster")
-	name := flag.String("stream", "numbers", "the stream to read; each message a decimal number")
-	consumer := flag.String("name", "ledger", "the name under which total and offset are kept")
-	file := flag.String("db", "total.db", "the database")
+	uri := flag.String("uri", stream.DefaultURI, "broker `URIs`, separated by commas")
+	name := flag.String("stream", "numbers", "`NAME` of the stream to read; each message is a decimal number")
+	consumer := flag.String("name", "ledger", "`NAME` under which the database keeps total and offset")
+	file := flag.String("db", "total.db", "`FILE` of the database; it is created if it does not exist")
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -34,7 +34,7 @@ func main() {
 
 func report(numbers, sum int64) { fmt.Println(numbers, sum) }
 
-// run adds up until ctx ends; after each batch it reports the total.
+// run adds up numbers until ctx ends, and reports the total after each batch.
 func run(ctx context.Context, uri, streamName, consumer, file string, report func(numbers, sum int64)) error {
 	l, err := openLedger(ctx, file, consumer)
 	if err != nil {

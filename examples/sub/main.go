@@ -3,12 +3,13 @@
 //
 //	go run ./examples/sub -stream stream_queue -name go
 //
-// Each message is one line on stdout, its offset, a tab and its body, where line
-// breaks in a body are shown as \n and \r. Everything else goes to stderr. The
-// line is written before the message counts as handled, and its offset is stored
-// before the next one is handled, so that a crash repeats one message at most.
+// Each message is one line on stdout: its offset, a tab and its body, in which
+// line breaks are shown as \n and \r. Everything else goes to stderr. sub
+// writes the line before the message counts as handled, and stores the offset
+// before it handles the next message, so that a crash repeats one message at
+// most.
 //
-// SIGINT, SIGTERM and -max end it in order. Exit codes: 0 ended in order,
+// SIGINT, SIGTERM and -max end sub in order. Exit codes: 0 ended in order,
 // 1 failed, 2 wrong usage.
 package main
 
@@ -41,7 +42,7 @@ func main() {
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
-// run is main without the process: it parses, consumes and reports.
+// run is main without the process. It returns the exit code.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	o, err := parse(args, stderr)
 	switch {
@@ -104,8 +105,8 @@ func printLine(w io.Writer, d *stream.Delivery) error {
 	return err
 }
 
-// inOrder reports whether a run ended because it was told to, with its offset
-// stored.
+// inOrder reports whether a run ended because the user wanted it to, and has
+// stored its offset.
 func inOrder(err error) bool {
 	var failed *stream.HandlerError
 	return errors.Is(err, context.Canceled) && !errors.Is(err, stream.ErrNotStored) && !errors.As(err, &failed)
@@ -113,7 +114,8 @@ func inOrder(err error) bool {
 
 const startBroker = `go run ./tools/rabbitmq up && eval "$(go run ./tools/rabbitmq env)"`
 
-// explain turns the errors that a newcomer meets into a sentence with the remedy.
+// explain turns the errors that a newcomer meets into a sentence with the
+// remedy.
 func explain(err error, o options) string {
 	switch {
 	case errors.Is(err, stream.ErrUnreachable):

@@ -24,11 +24,11 @@ type options struct {
 	max    uint64 // 0: no limit
 }
 
-// errHelp means that the help was asked for and shown.
+// errHelp means that parse has shown the help, for which the user asked.
 var errHelp = flag.ErrHelp
 
-const startHelp = "where to begin, `WHERE`:" + `
-stored    after the offset stored under -name, else like first (default)
+const startHelp = "begin `WHERE`:" + `
+stored    after the offset stored under -name; like first if there is none (default)
 first     at the oldest message
 last      at the last chunk, the messages written together most recently
 next      at what is published from now on
@@ -36,9 +36,9 @@ OFFSET    a number, such as 290
 RFC3339   a time, such as 2026-01-02T15:04:05Z
 AGE       a time ago, such as 30m, 1h or 7d`
 
-const storeHelp = "when to store the offset, `WHEN`:" + `
+const storeHelp = "store the offset `WHEN`:" + `
 each      after each handled message (default)
-auto      at once while traffic is slow, in a burst every 100 ms`
+auto      after each message while traffic is slow, and every 100 ms in a burst`
 
 // parse reads the command line. Help goes to stderr. No default shows the URI,
 // which may have a password in it.

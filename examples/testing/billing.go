@@ -1,5 +1,5 @@
-// Package billing is a little service that reads a stream, and its unit test
-// without a broker to install: billing_test.go is there to be copied.
+// Package billing is a little service that reads a stream. Its unit tests need
+// no installed broker; copy billing_test.go for those of your own service.
 package billing
 
 import (
@@ -22,9 +22,9 @@ type Service struct {
 	charge   func(context.Context, Order) error
 }
 
-// New returns a service that has each order charged by charge. An order counts
-// as billed once charge has returned nil. After a crash one may come again:
-// charge has to know the ids that it has seen.
+// New returns a service that calls charge for each order. An order counts as
+// billed once charge has returned nil. After a crash an order may come again,
+// so charge has to remember the ids that it has seen.
 func New(env *stream.Env, charge func(context.Context, Order) error) (*Service, error) {
 	consumer, err := env.NewConsumer("orders", stream.ConsumerConfig{Name: "billing"})
 	if err != nil {
@@ -33,8 +33,8 @@ func New(env *stream.Env, charge func(context.Context, Order) error) (*Service, 
 	return &Service{consumer, charge}, nil
 }
 
-// Run bills until ctx ends or an order cannot be billed, with which the next
-// run begins. It never returns nil; see [stream.Consumer.Run].
+// Run bills until ctx ends or an order cannot be billed. The next run begins
+// with that order. Run never returns nil; see [stream.Consumer.Run].
 func (s *Service) Run(ctx context.Context) error {
 	return s.consumer.Run(ctx, func(ctx context.Context, d *stream.Delivery) error {
 		var o Order

@@ -1,12 +1,12 @@
-// Package mark knows how far a consumer is in its stream. It is pure: it does no
-// I/O, starts no goroutine, takes no lock and reads no clock. Its callers drive
-// it by method calls, and it returns decisions.
+// Package mark knows how far a consumer is in its stream. It is pure: it does
+// no I/O, starts no goroutine, takes no lock and reads no clock. Its callers
+// drive it by method calls, and it returns decisions.
 //
 //	Tracker    the mark, and how much of it is stored
 //	Policy     when to store it
 //	LowWater   which messages are finished, when several are handled at a time
 //	Position   where a subscription begins
-//	Place      how far a run is, and whether a chunk may lie in the stream it reads
+//	Place      how far a run is, and which chunks may lie in its stream
 //	ChunkID    what tells a chunk from another at the same offset
 //
 // A run is one call of Consumer.Run. A session is what the run reads over one

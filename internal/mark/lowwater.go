@@ -12,7 +12,8 @@ type LowWater struct {
 	firstTicket uint64 // of inHand[head]
 
 	// finishedAhead are the offsets, ascending, of the messages above the mark
-	// that an earlier session finished. They come again and are not handled again.
+	// that an earlier session finished. They come again and are not handled
+	// again.
 	finishedAhead []uint64
 
 	chunk       ChunkID // the newest chunk
@@ -36,11 +37,11 @@ type Passed struct {
 	Chunk  ChunkID
 }
 
-// Begin takes the next message in the order of delivery in hand. The message lies
-// in a chunk of size bytes, which are at least 1. ticket stands for the message
-// until the session ends. fresh is false for a message that an earlier session
-// finished: it is not to be handled again. passed is the number of messages that
-// the mark passes by that.
+// Begin takes the next message in the order of delivery in hand. The message
+// lies in a chunk of size bytes, which are at least 1. ticket stands for the
+// message until the session ends. fresh is false for a message that an earlier
+// session finished: it is not to be handled again. passed is the number of
+// messages that the mark passes by that.
 func (w *LowWater) Begin(offset uint64, chunk ChunkID, size int) (ticket uint64, fresh bool, passed int) {
 	if w.bytes == 0 || chunk != w.chunk {
 		w.chunk, w.bytesBefore = chunk, w.bytes
@@ -59,8 +60,8 @@ func (w *LowWater) Begin(offset uint64, chunk ChunkID, size int) (ticket uint64,
 }
 
 // Finish records that a message is handled. It is called once for each fresh
-// message. It returns how many messages the mark passes by that, which is 0 while
-// an earlier one is unfinished.
+// message. It returns how many messages the mark passes by that, which is 0
+// while an earlier one is unfinished.
 func (w *LowWater) Finish(ticket uint64) (passed int) {
 	w.inHand[w.head+int(ticket-w.firstTicket)].finished = true
 	return w.advance()
@@ -88,8 +89,8 @@ func (w *LowWater) Last() (last Passed, ok bool) { return w.last, w.passed }
 // unfinished one on.
 func (w *LowWater) Messages() int { return len(w.inHand) - w.head }
 
-// Bytes returns the size of the chunks that the messages in hand lie in, or MaxInt
-// if that is less, as it may be on a 32-bit system.
+// Bytes returns the size of the chunks that the messages in hand lie in, or
+// MaxInt if that is less, as it may be on a 32-bit system.
 func (w *LowWater) Bytes() int {
 	if w.Messages() == 0 {
 		return 0
@@ -97,8 +98,8 @@ func (w *LowWater) Bytes() int {
 	return int(min(w.bytes-w.inHand[w.head].bytesBefore, math.MaxInt))
 }
 
-// Restart ends a session. What is in hand comes again in the next one. Begin then
-// recognises what is finished.
+// Restart ends a session. What is in hand comes again in the next one. Begin
+// then recognises what is finished.
 func (w *LowWater) Restart() {
 	var ahead []uint64
 	for _, m := range w.inHand[w.head:] {

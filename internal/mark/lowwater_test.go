@@ -58,8 +58,8 @@ func TestLowWaterRemembersAcrossSessions(t *testing.T) {
 	}
 }
 
-// beginAll begins messages of 10 to a chunk, of 100 bytes and as many more as the
-// chunk's offset.
+// beginAll begins messages of 10 to a chunk, of 100 bytes and as many more as
+// the chunk's offset.
 func beginAll(t *testing.T, w *LowWater, offsets ...uint64) (tickets []uint64) {
 	t.Helper()
 	for _, offset := range offsets {
@@ -73,8 +73,8 @@ func beginAll(t *testing.T, w *LowWater, offsets ...uint64) (tickets []uint64) {
 	return tickets
 }
 
-// What is in hand is as large as the chunks from the first unfinished message to
-// the newest one, whichever messages between are finished.
+// What is in hand is as large as the chunks from the first unfinished message
+// to the newest one, whichever messages between are finished.
 func TestLowWaterInHand(t *testing.T) {
 	var w LowWater
 	if w.Messages() != 0 || w.Bytes() != 0 {
@@ -300,8 +300,8 @@ func FuzzLowWater(f *testing.F) {
 	})
 }
 
-// TestLowWaterBytesAreBounded: the chunks in hand may have more bytes than an int
-// holds on a 32-bit system.
+// TestLowWaterBytesAreBounded: the chunks in hand may have more bytes than an
+// int holds on a 32-bit system.
 func TestLowWaterBytesAreBounded(t *testing.T) {
 	var w LowWater
 	for i := range uint64(2) {

@@ -2,25 +2,26 @@ package mark
 
 import "github.com/tidemark-go/tidemark/internal/wire"
 
-// Place is how far a run is in its stream, and by which chunks the run recognises
-// the stream. The protocol names streams, not their incarnations: a stream that
-// was deleted and created again has the same name. The zero Place belongs to a run
-// that has not begun.
+// Place is how far a run is in its stream. It also knows by which chunks the
+// run recognises the stream: one that was deleted and created again has the
+// same name, and the protocol tells the two apart by nothing else. The zero
+// Place belongs to a run that has not begun.
 type Place struct {
-	begun bool
-	next  Position // where this session begins, or goes on
-	retry Position // where the session after this one begins
+	begun  bool
+	next   Position // where this session begins, or goes on
+	resume Position // where the session after this one begins
 
-	// oldestChunk is the first chunk that the run received. resumeChunk is the one
-	// with the last handled message. Before a message is handled, oldestChunk takes
-	// its place if it begins before next.From or the run began with AfterChunk. A
-	// chunk that contradicts one of the two lies in another stream.
+	// oldestChunk is the first chunk that the run received. resumeChunk is the
+	// chunk with the last handled message. Before a message is handled, it is
+	// oldestChunk if that one begins before next.From or the run began with
+	// AfterChunk; otherwise there is none. A chunk that contradicts one of the
+	// two lies in another stream.
 	resumeChunk, oldestChunk ChunkID
 	hasResume, hasOldest     bool
 	newest                   uint64 // first offset of the newest chunk received
 
 	afterHandled bool   // next follows a message that was handled, by this run or before
-	toldBelow    uint64 // Lost has told what retention removed below this offset
+	toldBelow    uint64 // Lost has reported what retention removed below this offset
 }
 
 // Extent is how far a stream reaches at one moment, in offsets of chunks.
@@ -30,12 +31,12 @@ type Extent struct {
 	CommittedChunk uint64 // first offset of the last chunk that a quorum has
 }
 
-// Begin sets where the run begins. retry is where a later session begins as long
-// as nothing is handled. The two differ where first means another place by then,
-// as AtLast does.
-func (p *Place) Begin(first, retry Position) { p.begun, p.next, p.retry = true, first, retry }
+// Begin sets where the run's first session begins. A later session begins at
+// resume as long as nothing is handled. The two differ where first means
+// another place by then, as AtLast does.
+func (p *Place) Begin(first, resume Position) { p.begun, p.next, p.resume = true, first, resume }
 
-// BeginAfterStored makes the run begin behind a stored offset.
+// BeginAfterStored sets that the run begins behind a stored offset.
 func (p *Place) BeginAfterStored(offset uint64) {
 	p.afterHandled = true
 	p.Begin(afterStored(offset), afterStored(offset))
@@ -44,25 +45,25 @@ func (p *Place) BeginAfterStored(offset uint64) {
 // Begun reports whether Begin or BeginAfterStored was called.
 func (p *Place) Begun() bool { return p.begun }
 
-// Retry begins another session, which goes on where the run has got to.
-func (p *Place) Retry() { p.next = p.retry }
+// Resume begins another session, which goes on where the run has got to.
+func (p *Place) Resume() { p.next = p.resume }
 
-// Next returns where the session begins, and once a message is handled, where it
-// goes on.
+// Next returns where the session begins, and once a message is handled, where
+// it goes on.
 func (p *Place) Next() Position { return p.next }
 
 // HandledTo records that the message at offset is handled, and everything
-// delivered before it. The message lies in chunk, with which the next session will
-// begin.
+// delivered before it. The message lies in chunk, with which the next session
+// will begin.
 func (p *Place) HandledTo(offset uint64, chunk ChunkID) {
 	p.next = AtOffset(offset + 1).askingFor(chunk.First)
-	p.retry = p.next
+	p.resume = p.next
 	p.resumeChunk, p.hasResume = chunk, true
 	p.afterHandled = true
 }
 
-// Receive reports whether a chunk may lie in the stream that the run has read. If
-// so, it takes note of the chunk.
+// Receive reports whether a chunk may lie in the stream that the run has read.
+// If so, it takes note of the chunk.
 func (p *Place) Receive(chunk *wire.Chunk) bool {
 	if p.hasResume && p.resumeChunk.Contradicts(chunk) || p.hasOldest && p.oldestChunk.Contradicts(chunk) {
 		return false
@@ -74,54 +75,53 @@ func (p *Place) Receive(chunk *wire.Chunk) bool {
 	p.oldestChunk, p.hasOldest = IDOf(chunk), true
 	if chunk.FirstOffset < p.next.From || p.next.hasAfterChunk {
 		p.resumeChunk, p.hasResume = p.oldestChunk, true
-		p.retry = p.next.askingFor(chunk.FirstOffset)
+		p.resume = p.next.askingFor(chunk.FirstOffset)
 	}
 	return true
 }
 
-// MustRecognise reports whether a new session has to recognise the stream before
-// the mark means anything in it. See Recognises.
+// MustRecognise reports whether a new session has to recognise the stream
+// before it may store the mark there. See Recognises.
 func (p *Place) MustRecognise() bool { return p.hasResume }
 
-// Recognises reports whether the run may take the stream for the one that it has
-// read, after a chunk for which Receive was true. It may not after a chunk before
-// the resume chunk: that one may as well lie in a new stream that is not as long
-// yet. It may after a chunk behind the resume chunk, even if that is the session's
-// first: retention has removed the resume chunk then.
+// Recognises reports whether a chunk, for which Receive was true, shows that
+// the stream is the one that the run has read. The resume chunk shows it. So
+// does a chunk behind it; if that is the session's first, retention has removed
+// the resume chunk. A chunk before the resume chunk shows nothing, because it
+// may lie in a new stream that is not as long yet.
 func (p *Place) Recognises(chunk *wire.Chunk) bool {
 	return !p.hasResume || chunk.FirstOffset >= p.resumeChunk.First
 }
 
-// ResumeChunk returns the chunk by which a session recognises the stream. There is
-// one if MustRecognise is true.
+// ResumeChunk returns the chunk by which a session recognises the stream. There
+// is one if MustRecognise is true.
 func (p *Place) ResumeChunk() ChunkID { return p.resumeChunk }
 
 // Newest returns the first offset of the newest chunk that the run received.
 func (p *Place) Newest() uint64 { return p.newest }
 
-// Lost returns how many offsets retention has removed before the run read them,
-// without those that it has told of before. now is how far the stream reaches on
-// the session's node. Nodes clean up on their own: what one has removed, another
-// may still have. As long as the run follows no handled message, nothing counts as
-// lost.
-func (p *Place) Lost(now Extent) uint64 {
+// Lost returns how many offsets retention has removed before the run read them.
+// It reports each of them once: nodes clean up on their own, so another node
+// may still have what one has removed. extent is how far the stream reaches on
+// the session's node. A run that follows no handled message has lost nothing.
+func (p *Place) Lost(extent Extent) uint64 {
 	told := max(p.next.From, p.toldBelow)
-	if !p.afterHandled || now.Empty || now.FirstOffset <= told {
+	if !p.afterHandled || extent.Empty || extent.FirstOffset <= told {
 		return 0
 	}
-	p.toldBelow = now.FirstOffset
-	return now.FirstOffset - told
+	p.toldBelow = extent.FirstOffset
+	return extent.FirstOffset - told
 }
 
 // Probe reports whether the stream is suspect because it ends, on the session's
-// node, before what the run has read. A new stream does, and so does a node that
-// is behind. To tell one from the other, the caller asks the node for the first
-// chunk from spec on and passes it to ProbeContradicts.
-func (p *Place) Probe(now Extent) (spec wire.OffsetSpec, suspect bool) {
-	if !p.hasOldest || now.Empty || now.CommittedChunk >= p.newest {
+// node, before what the run has read. It does so if it is a new stream, or if
+// the node is behind. To tell one from the other, the caller asks the node for
+// the first chunk from spec on and passes it to ProbeContradicts.
+func (p *Place) Probe(extent Extent) (spec wire.OffsetSpec, suspect bool) {
+	if !p.hasOldest || extent.Empty || extent.CommittedChunk >= p.newest {
 		return spec, false // the first chunk that comes will tell
 	}
-	if p.oldestChunk.First <= now.CommittedChunk {
+	if p.oldestChunk.First <= extent.CommittedChunk {
 		return wire.OffsetSpec{Type: wire.OffsetAt, Value: p.oldestChunk.First}, true
 	}
 	return wire.OffsetSpec{Type: wire.OffsetFirst}, true

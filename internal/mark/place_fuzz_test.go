@@ -8,9 +8,9 @@ import (
 )
 
 // FuzzPlace plays one consumer against a stream that is written, cleaned up by
-// retention, read from nodes that are behind, and deleted and created again under
-// the same name. A step is a byte: three bits say what happens, five how much.
-// The place must hold:
+// retention, read from nodes that are behind, and deleted and created again
+// under the same name. A step is a byte: three bits say what happens, five how
+// much. The place must hold:
 //
 //   - Chunks of one stream never contradict each other.
 //   - Every session goes on behind the last handled message: no message that the
@@ -87,8 +87,9 @@ func (m *placeModel) retain(much int) {
 	m.chunks = m.chunks[min(much, max(len(m.chunks)-1, 0)):]
 }
 
-// recreate deletes the stream and creates it again. All chunks of the new one are
-// younger than those of the old one. A run that has received nothing cannot tell.
+// recreate deletes the stream and creates it again. All chunks of the new one
+// are younger than those of the old one. A run that has received nothing cannot
+// tell.
 func (m *placeModel) recreate() {
 	m.connected = false
 	m.clock += 10 * clockSkew.Milliseconds()
@@ -112,7 +113,7 @@ func (m *placeModel) connect(behind int) {
 	if !m.place.Begun() {
 		m.begin(now)
 	} else {
-		m.place.Retry()
+		m.place.Resume()
 		if m.probe(node, now) {
 			m.forget()
 			return
@@ -162,8 +163,8 @@ func (m *placeModel) begin(now Extent) {
 	}
 }
 
-// probe looks at the chunk that the place asks for, and reports whether that one
-// shows another stream.
+// probe looks at the chunk that the place asks for, and reports whether that
+// one shows another stream.
 func (m *placeModel) probe(node []*wire.Chunk, now Extent) (contradicts bool) {
 	spec, suspect := m.place.Probe(now)
 	if !suspect {
@@ -184,8 +185,8 @@ func (m *placeModel) probe(node []*wire.Chunk, now Extent) (contradicts bool) {
 	return contradicts
 }
 
-// find returns the index of the chunk that a subscription begins with. It is the
-// next one to come where the stream ends before that.
+// find returns the index of the chunk that a subscription begins with. It is
+// the next one to come where the stream ends before that.
 func find(chunks []*wire.Chunk, spec wire.OffsetSpec) int {
 	switch spec.Type {
 	case wire.OffsetFirst:

@@ -86,7 +86,7 @@ func TestPlaceSessions(t *testing.T) {
 				t.Errorf("goes on at %+v, want %+v", p.Next(), test.then)
 			}
 			for range 2 { // a session that receives nothing changes nothing
-				p.Retry()
+				p.Resume()
 				if p.Next() != test.again {
 					t.Errorf("begins again at %+v, want %+v", p.Next(), test.again)
 				}
@@ -108,13 +108,13 @@ func TestPlaceSecondSessionKeepsThePlace(t *testing.T) {
 	p.Begin(AtFirst(), AtFirst())
 	p.Receive(chunk(50))
 	p.HandledTo(104, id(100))
-	p.Retry()
+	p.Resume()
 	for _, first := range []uint64{90, 100, 110} {
 		if !p.Receive(chunk(first)) {
 			t.Errorf("chunk %d is not of the stream", first)
 		}
 	}
-	p.Retry()
+	p.Resume()
 	if want := (Position{Spec: askFor(100), From: 105}); p.Next() != want || p.ResumeChunk() != id(100) {
 		t.Errorf("begins at %+v behind %+v, want %+v", p.Next(), p.ResumeChunk(), want)
 	}
@@ -189,7 +189,7 @@ func TestPlaceReceiveBeforeAnythingIsHandled(t *testing.T) {
 	if p.MustRecognise() || !p.Recognises(chunk(0)) {
 		t.Error("nothing was handled, and the stream has to be recognised")
 	}
-	p.Retry()
+	p.Resume()
 	if p.Next() != AtFirst() {
 		t.Errorf("begins again at %+v", p.Next())
 	}
@@ -298,7 +298,7 @@ func TestPlaceProbe(t *testing.T) {
 // was read shorter.
 func TestPlaceProbeAfterEarlierChunks(t *testing.T) {
 	p := reading(t)
-	p.Retry()
+	p.Resume()
 	for _, first := range []uint64{90, 100} {
 		p.Receive(chunk(first))
 	}

@@ -43,9 +43,9 @@ func (p Policy) Due(t *Tracker, now time.Time) (due bool, at time.Time) {
 }
 
 // Wakes reports whether whoever stores the mark has to ask Due again, after the
-// number of unstored messages has grown from before to after. That is so for the
-// first unstored message, with which a wait begins. The count of Every wakes
-// nobody: see Blocks.
+// number of unstored messages has grown from before to after. That is so for
+// the first unstored message, with which a wait begins. The count of Every
+// wakes nobody: see Blocks.
 func (p Policy) Wakes(before, after int64) bool {
 	if p.Manual || p.Every > 0 && p.Interval == 0 || p.Blocks(after) {
 		return false
@@ -53,6 +53,6 @@ func (p Policy) Wakes(before, after int64) bool {
 	return before < 1 && after >= 1
 }
 
-// Blocks reports whether the next handler has to wait for a store. Whoever waits
-// sees to the store.
+// Blocks reports whether the next handler has to wait for a store. Whoever
+// waits sees to the store.
 func (p Policy) Blocks(unstored int64) bool { return p.Every > 0 && unstored >= int64(p.Every) }

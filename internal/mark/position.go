@@ -2,8 +2,8 @@ package mark
 
 import "github.com/tidemark-go/tidemark/internal/wire"
 
-// Position is where a subscription begins. The broker begins with a whole chunk,
-// so the reader drops what lies before the position.
+// Position is where a subscription begins. The broker begins with a whole
+// chunk, so the reader drops what lies before the position.
 type Position struct {
 	Spec wire.OffsetSpec // what to ask the broker for
 	From uint64          // the first offset that is wanted
@@ -38,8 +38,8 @@ func AfterChunk(first uint64) Position {
 	return Position{Spec: wire.OffsetSpec{Type: wire.OffsetAt, Value: first}, afterChunk: first, hasAfterChunk: true}
 }
 
-// afterStored begins behind a stored offset. It asks for the chunk in which that
-// offset lies, so that the run can recognise the stream.
+// afterStored begins behind a stored offset. It asks for the chunk in which
+// that offset lies, so that the run can recognise the stream.
 func afterStored(offset uint64) Position { return AtOffset(offset + 1).askingFor(offset) }
 
 // askingFor makes the subscription begin with the chunk that an offset lies in.
@@ -50,8 +50,8 @@ func (p Position) askingFor(offset uint64) Position {
 	return p
 }
 
-// Wants reports whether a chunk is to be read: it is a user chunk that AfterChunk
-// does not drop. Its messages before From are dropped nevertheless.
+// Wants reports whether a chunk is to be read: it is a user chunk that
+// AfterChunk does not drop. Its messages before From are dropped nevertheless.
 func (p Position) Wants(chunk *wire.Chunk) bool {
 	return chunk.Type == wire.ChunkUser && !(p.hasAfterChunk && chunk.FirstOffset <= p.afterChunk)
 }

@@ -26,8 +26,8 @@ func (t *Tracker) Advance(offset uint64, n int, now time.Time) {
 // Mark returns the mark, and whether there is one.
 func (t *Tracker) Mark() (offset uint64, ok bool) { return t.mark, t.marked }
 
-// Unstored returns the number of handled messages that a crash now would repeat.
-// It is at least 1 while a store is in doubt.
+// Unstored returns the number of handled messages that a crash now would
+// repeat. It is at least 1 while a store is in doubt.
 func (t *Tracker) Unstored() int64 { return t.handled - t.stored }
 
 // Snapshot is the mark at one moment. Whoever stores it passes it to StoredAt.
@@ -50,8 +50,8 @@ func (t *Tracker) StoredAt(s Snapshot, now time.Time) {
 }
 
 // DoubtStore makes the mark count as not stored, so that Policy.Due asks for a
-// store at once. It is called for a new connection, because what was sent on the
-// old one may be lost.
+// store at once. It is called for a new connection, because what was sent on
+// the old one may be lost.
 func (t *Tracker) DoubtStore(now time.Time) {
 	if t.inDoubt = t.marked; t.marked && t.Unstored() == 0 {
 		t.stored, t.since = t.handled-1, now

@@ -94,8 +94,8 @@ func TestTrackerTimes(t *testing.T) {
 	}
 }
 
-// A store that is in doubt is due at once under every policy but Manual, and only
-// until it is repeated.
+// A store that is in doubt is due at once under every policy but Manual, and
+// only until it is repeated.
 func TestTrackerDoubtStore(t *testing.T) {
 	policies := []Policy{{}, {Every: 1000}, {Interval: time.Hour}, {Every: 1000, Interval: time.Hour}}
 	isDue := func(tr *Tracker) (n int) {
