@@ -281,6 +281,47 @@ func TestErrorPolicyConfig(t *testing.T) {
 	}
 }
 
+func TestErrorPolicyDefaults(t *testing.T) {
+	const hour = time.Hour
+	for _, test := range []struct{ given, want ErrorPolicy }{
+		{ErrorPolicy{}, ErrorPolicy{Attempts: 1, Backoff: Backoff{100 * time.Millisecond, 30 * time.Second}}},
+		{ErrorPolicy{Attempts: 2}, ErrorPolicy{Attempts: 2, Backoff: Backoff{100 * time.Millisecond, 30 * time.Second}}},
+		{ErrorPolicy{Attempts: RetryForever, Backoff: Backoff{Min: hour}}, ErrorPolicy{Attempts: RetryForever, Backoff: Backoff{hour, hour}}},
+		{ErrorPolicy{Backoff: Backoff{Max: hour}}, ErrorPolicy{Attempts: 1, Backoff: Backoff{100 * time.Millisecond, hour}}},
+		{ErrorPolicy{Backoff: Backoff{Min: 2, Max: 2}}, ErrorPolicy{Attempts: 1, Backoff: Backoff{2, 2}}},
+	} {
+		if got, err := test.given.withDefaults("s"); err != nil || got != test.want {
+			t.Errorf("%+v became %+v, %v, want %+v", test.given, got, err, test.want)
+		}
+	}
+	for _, bad := range []ErrorPolicy{
+		{Attempts: RetryForever - 1}, {Backoff: Backoff{Min: -1}}, {Backoff: Backoff{Max: -1}}, {Backoff: Backoff{Min: 3, Max: 2}},
+		{Skip: true, DeadLetter: "letters"}, {DeadLetter: "s"}, {DeadLetter: strings.Repeat("s", 256)},
+	} {
+		_, err := bad.withDefaults("s")
+		if wantErr(t, err, ErrInvalidConfig); err == nil {
+			t.Errorf("%+v is allowed", bad)
+		}
+	}
+	for _, good := range []ErrorPolicy{{Skip: true}, {DeadLetter: "letters"}} {
+		_, err := good.withDefaults("s")
+		must(t, err)
+	}
+}
+
+func TestErrorPolicyAllows(t *testing.T) {
+	for _, test := range []struct {
+		policy, attempts int
+		want             bool
+	}{
+		{1, 1, false}, {2, 1, true}, {2, 2, false}, {2, 3, false}, {3, 2, true}, {RetryForever, 1, true}, {RetryForever, 1 << 30, true},
+	} {
+		if got := (ErrorPolicy{Attempts: test.policy}).allows(test.attempts); got != test.want {
+			t.Errorf("after %d of %d attempts another one is allowed: %v", test.attempts, test.policy, got)
+		}
+	}
+}
+
 // FuzzLetter: whatever the bytes are, a dead letter is an AMQP message with the
 // same body.
 func FuzzLetter(f *testing.F) {
