@@ -7,6 +7,10 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/tidemark-go/tidemark/internal/mark"
+	"github.com/tidemark-go/tidemark/internal/script"
+	"github.com/tidemark-go/tidemark/internal/wire"
 )
 
 // TestFinishStoresTheMark: a run that ends without a session stores its mark if
@@ -98,4 +102,70 @@ func TestStoreLastNamesTheMark(t *testing.T) {
 		}()
 		must(t, r.storeLast())
 	})
+}
+
+// TestFinishOnAnotherConnection: the mark is stored where the stream is the same,
+// though retention may have removed what was read of it.
+func TestFinishOnAnotherConnection(t *testing.T) {
+	for name, test := range map[string]struct {
+		frame []byte // what there is at the place
+		want  error
+	}{
+		"the same":     {script.Chunk(100, "a", "b"), nil},
+		"removed":      {script.Chunk(200, "x"), nil},
+		"another":      {script.LaterChunk(100, "x"), ErrStreamRecreated},
+		"another, new": {script.LaterChunk(0, "x"), ErrStreamRecreated},
+		"not yet":      {script.Chunk(0, "x"), ErrStreamUnavailable},
+	} {
+		b := startScripted(t)
+		env := b.env(t)
+		env.cfg.Backoff = Backoff{Min: time.Hour, Max: time.Hour} // one attempt
+		b.onSubscribe = func(p *script.Peer, _ int, spec wire.OffsetSpec) {
+			if spec.Type != wire.OffsetAt || spec.Value != 100 {
+				t.Errorf("%s: asked for %v", name, spec)
+			}
+			p.Write(test.frame)
+		}
+		c, err := env.NewConsumer(testStream, ConsumerConfig{Name: "billing"})
+		must(t, err)
+		r := newRun(c)
+		chunk, err := wire.ParseChunk(script.Chunk(100, "a", "b")[deliverHead:])
+		must(t, err)
+		r.place.HandledTo(101, mark.IDOf(&chunk))
+		err = r.storeWithoutSession(soon(t), 101)
+		if wantErr(t, err, test.want); (err != nil) != (test.want != nil) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if got, ok := b.storedOffset("billing"); ok != (test.want == nil) || ok && got != 101 {
+			t.Errorf("%s: stored %d, %v", name, got, ok)
+		}
+	}
+}
+
+// TestRunStoresOnce at the end, over the connection that it has.
+func TestRunStoresOnce(t *testing.T) {
+	for name, cfg := range map[string]ConsumerConfig{
+		"named":   {Name: "billing", Store: StorePolicy{Interval: time.Hour}},
+		"manual":  {Name: "billing", Store: StorePolicy{Manual: true}},
+		"no name": {},
+	} {
+		b := startScripted(t)
+		b.committed = 0
+		b.onSubscribe = deliverAt(map[uint64][]string{0: {"a", "b"}})
+		r := b.run(t, cfg, func(r *running, d *Delivery) error {
+			if d.Offset == 1 {
+				r.stop(errTest)
+			}
+			return nil
+		})
+		r.want(t, 0, 1)
+		err := r.end(t)
+		if wantErr(t, err, errTest); errors.Is(err, ErrNotStored) {
+			t.Errorf("%s: %v", name, err)
+		}
+		want := map[string][]uint64{"named": {1}}[name]
+		if b.set(func() {}); !slices.Equal(b.history, want) || b.subscriptions != 1 {
+			t.Errorf("%s: stored %v over %d subscriptions, want %v over 1", name, b.history, b.subscriptions, want)
+		}
+	}
 }

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/tidemark-go/tidemark/internal/broker"
+	"github.com/tidemark-go/tidemark/internal/script"
+	"github.com/tidemark-go/tidemark/internal/wire"
 )
 
 // nodeAway is an address of which nothing answers.
@@ -231,4 +233,50 @@ func TestSuperviseCountsAttempts(t *testing.T) {
 		cancel(errTest)
 		wantErr(t, <-ended, errTest)
 	})
+}
+
+// TestSuperviseCountsUselessSessions: a session that brought something new, or
+// lasted longer than Backoff.Max, makes the attempts count anew.
+func TestSuperviseCountsUselessSessions(t *testing.T) {
+	for name, test := range map[string]struct {
+		longest time.Duration
+		brings  bool
+		want    []int
+	}{
+		"useless": {time.Minute, false, []int{2, 3, 4}},
+		"new":     {time.Minute, true, []int{1, 1, 1}},
+		"long":    {1, false, []int{1, 1, 1}},
+	} {
+		noLeaks(t)
+		b := startScripted(t)
+		b.committed = 100
+		b.onSubscribe = func(p *script.Peer, nth int, _ wire.OffsetSpec) {
+			if test.brings {
+				p.Write(script.Chunk(uint64(nth), "a"))
+			}
+			_ = p.Conn.Close()
+		}
+		env := b.env(t)
+		env.cfg.Backoff = Backoff{Min: 1, Max: test.longest}
+		must(t, env.states.drain())
+		c, err := env.NewConsumer(testStream, ConsumerConfig{})
+		must(t, err)
+		r := newRun(c)
+		r.handler = func(context.Context, *Delivery) error { return nil }
+		changes := watchChanges(t, r)
+		ctx, cancel := context.WithCancelCause(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- r.supervise(ctx) }()
+		var got []int
+		for len(got) < len(test.want) {
+			if c := recv(t, changes, "a change"); c.State == StateReconnecting {
+				got = append(got, c.Attempt)
+			}
+		}
+		cancel(errTest)
+		wantErr(t, recv(t, ended, "the end"), errTest)
+		if !slices.Equal(got, test.want) {
+			t.Errorf("%s: attempts %v, want %v", name, got, test.want)
+		}
+	}
 }

@@ -500,6 +500,7 @@ func TestStorerTriesAgain(t *testing.T) {
 		b := startBench(StorePolicy{}, s)
 		defer b.storer.stop()
 		tried := func() int { synctest.Wait(); s.mu.Lock(); defer s.mu.Unlock(); return s.tried }
+		synctest.Wait() // for its first look
 		b.markOne(7)
 		for want := 1; want <= 3; want++ {
 			if n := tried(); n != want {

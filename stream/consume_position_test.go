@@ -1,0 +1,53 @@
+package stream
+
+import (
+	"math"
+	"testing"
+
+	"github.com/tidemark-go/tidemark/internal/broker"
+)
+
+// TestBeginPlace: the stored offset goes first, if there is one and it is asked
+// for. In a stream that was created again it is the old one's.
+func TestBeginPlace(t *testing.T) {
+	full := broker.Extent{FirstOffset: 10, CommittedChunk: 100}
+	for name, test := range map[string]struct {
+		store     *memoryStore
+		start     Start
+		recreated bool
+		loads     int
+		from      uint64
+		begun     bool
+		want      error
+	}{
+		"no name":             {start: Stored(At(7)), from: 7, begun: true},
+		"stored":              {store: &memoryStore{has: true, offset: 41}, start: Stored(At(7)), loads: 1, from: 42, begun: true},
+		"stored 0":            {store: &memoryStore{has: true}, start: Stored(At(7)), loads: 1, from: 1, begun: true},
+		"nothing stored":      {store: &memoryStore{offset: 41}, start: Stored(At(7)), loads: 1, from: 7, begun: true},
+		"not asked for":       {store: &memoryStore{has: true, offset: 41}, start: At(7), from: 7, begun: true},
+		"the largest of all":  {store: &memoryStore{has: true, offset: math.MaxUint64}, loads: 1, want: ErrInvalidConfig},
+		"the last but one":    {store: &memoryStore{has: true, offset: math.MaxUint64 - 1}, loads: 1, from: math.MaxUint64, begun: true},
+		"cannot be loaded":    {store: &memoryStore{fails: errTest}, loads: 1, want: ErrOffsetStore},
+		"created again":       {store: &memoryStore{has: true, offset: 41}, start: Stored(At(7)), recreated: true, from: 7, begun: true},
+		"created again, next": {start: Next(), recreated: true, begun: true},
+		"next":                {start: Next(), from: 0, begun: true},
+	} {
+		cfg := ConsumerConfig{Start: test.start}
+		if test.store != nil {
+			cfg.Name, cfg.OffsetStore = "billing", test.store
+		}
+		r := aloneRun(t, cfg)
+		r.recreated = test.recreated
+		err := r.beginPlace(t.Context(), nil, full)
+		if wantErr(t, err, test.want); (err != nil) != (test.want != nil) || r.place.Begun() != test.begun || r.place.Next().From != test.from {
+			t.Errorf("%s: begun %v, at %d, %v, want %v, at %d", name, r.place.Begun(), r.place.Next().From, err, test.begun, test.from)
+		}
+		if test.store != nil && test.store.loads != test.loads {
+			t.Errorf("%s: %d loads", name, test.store.loads)
+		}
+	}
+	r := aloneRun(t, ConsumerConfig{Start: Next()})
+	if must(t, r.beginPlace(t.Context(), nil, full)); r.place.Next().Spec.Value != 100 {
+		t.Errorf("Next begins with %+v, want the chunk 100", r.place.Next())
+	}
+}
