@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/tidemark-go/tidemark/streamtest"
@@ -278,6 +279,79 @@ func TestErrorPolicyConfig(t *testing.T) {
 	} {
 		_, err := env.NewConsumer(name, ConsumerConfig{OnError: p})
 		wantErr(t, err, ErrInvalidConfig)
+	}
+}
+
+// TestSettle: how often the handler is called again, what the outcome is, and what
+// the log says of it.
+func TestSettle(t *testing.T) {
+	for name, test := range map[string]struct {
+		policy    ErrorPolicy
+		failures  int // of the further calls
+		cancelled bool
+		closing   bool
+		calls     int
+		logs      int
+		settled   bool
+	}{
+		"stop":                 {policy: ErrorPolicy{}, failures: 9},
+		"skip":                 {policy: ErrorPolicy{Skip: true}, failures: 9, logs: 1, settled: true},
+		"skip, ended":          {policy: ErrorPolicy{Skip: true}, failures: 9, cancelled: true},
+		"skip, closing":        {policy: ErrorPolicy{Skip: true}, failures: 9, closing: true},
+		"second call":          {policy: ErrorPolicy{Attempts: 3}, calls: 1, logs: 1, settled: true},
+		"third call":           {policy: ErrorPolicy{Attempts: 3}, failures: 1, calls: 2, logs: 2, settled: true},
+		"no fourth call":       {policy: ErrorPolicy{Attempts: 3}, failures: 2, calls: 2, logs: 2},
+		"no fourth call, skip": {policy: ErrorPolicy{Attempts: 3, Skip: true}, failures: 2, calls: 2, logs: 3, settled: true},
+		"for ever":             {policy: ErrorPolicy{Attempts: RetryForever}, failures: 8, calls: 9, logs: 9, settled: true},
+		"for ever, ended":      {policy: ErrorPolicy{Attempts: RetryForever}, cancelled: true, logs: 1},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			test.policy.Backoff = Backoff{Min: time.Hour, Max: time.Hour}
+			r := aloneRun(t, ConsumerConfig{OnError: test.policy})
+			r.consumer.env.closing = test.closing
+			calls, logs := 0, 0
+			r.log = func(string, ...any) { logs++ }
+			ctx, cancel := context.WithCancel(t.Context())
+			if test.cancelled {
+				cancel()
+			}
+			begun := time.Now()
+			err := r.settle(ctx, errTest, []Delivery{{Stream: testStream, Offset: 7}, {Offset: 8}}, func() error {
+				if calls++; calls <= test.failures {
+					return errTest
+				}
+				return nil
+			})
+			took := time.Since(begun)
+			cancel()
+			if calls != test.calls || logs != test.logs || (err == nil) != test.settled {
+				t.Errorf("%s: %d calls, %d lines in the log, %v", name, calls, logs, err)
+			}
+			if most := time.Duration(calls) * time.Hour; took < most/2 || took > most {
+				t.Errorf("%s: took %v", name, took)
+			}
+			var h *HandlerError
+			if err != nil && (!errors.As(err, &h) || h.Attempts != 1+calls || h.Offset != 7 || h.Stream != testStream || !errors.Is(err, errTest)) {
+				t.Errorf("%s: %+v", name, err)
+			}
+		})
+	}
+}
+
+// TestDeadLetterIsLogged, for a batch once.
+func TestDeadLetterIsLogged(t *testing.T) {
+	b, env, name := inStream(t, 0)
+	letters := newStream(t, env)
+	c, err := env.NewConsumer(name, ConsumerConfig{OnError: ErrorPolicy{DeadLetter: letters}})
+	must(t, err)
+	r := newRun(c)
+	defer r.letters.closeProducer()
+	logs := 0
+	r.log = func(string, ...any) { logs++ }
+	d := Delivery{Stream: name, sections: &sections{raw: []byte("raw")}}
+	must(t, r.settle(soon(t), errTest, []Delivery{d, d}, nil))
+	if n := len(b.Messages(letters)); n != 2 || logs != 1 {
+		t.Errorf("%d dead letters, %d lines in the log", n, logs)
 	}
 }
 
