@@ -164,8 +164,10 @@ func TestRunStoresOnce(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 		want := map[string][]uint64{"named": {1}}[name]
-		if b.set(func() {}); !slices.Equal(b.history, want) || b.subscriptions != 1 {
-			t.Errorf("%s: stored %v over %d subscriptions, want %v over 1", name, b.history, b.subscriptions, want)
-		}
+		b.set(func() {
+			if !slices.Equal(b.history, want) || b.subscriptions != 1 {
+				t.Errorf("%s: stored %v over %d subscriptions, want %v over 1", name, b.history, b.subscriptions, want)
+			}
+		})
 	}
 }

@@ -5,6 +5,9 @@ import (
 	"testing"
 
 	"github.com/tidemark-go/tidemark/internal/broker"
+	"github.com/tidemark-go/tidemark/internal/mark"
+	"github.com/tidemark-go/tidemark/internal/script"
+	"github.com/tidemark-go/tidemark/internal/wire"
 )
 
 // TestBeginPlace: the stored offset goes first, if there is one and it is asked
@@ -49,5 +52,53 @@ func TestBeginPlace(t *testing.T) {
 	r := aloneRun(t, ConsumerConfig{Start: Next()})
 	if must(t, r.beginPlace(t.Context(), nil, full)); r.place.Next().Spec.Value != 100 {
 		t.Errorf("Next begins with %+v, want the chunk 100", r.place.Next())
+	}
+}
+
+// TestCheckRecreated: a stream that ends before what was read of it is another one
+// if its chunks say so. A node that is behind, or has no chunk, is no proof.
+func TestCheckRecreated(t *testing.T) {
+	beside(t)
+	for name, test := range map[string]struct {
+		committed uint64
+		frame     []byte // what the node has
+		asks      bool
+		want      error
+	}{
+		"no shorter":     {committed: 100},
+		"behind":         {committed: 99, frame: script.Chunk(90, "a"), asks: true},
+		"another stream": {committed: 99, frame: script.LaterChunk(90, "a"), asks: true, want: ErrStreamRecreated},
+		"nothing comes":  {committed: 99, asks: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			besideSubtest(t)
+			b := startScripted(t)
+			b.onSubscribe = func(p *script.Peer, nth int, _ wire.OffsetSpec) {
+				if nth > 0 {
+					_ = p.Conn.Close()
+				}
+				p.Write(test.frame)
+			}
+			s := openOn(t, b, 100)
+			r := aloneRun(t, ConsumerConfig{})
+			r.place.Begin(mark.AtOffset(90), mark.AtOffset(90))
+			for _, first := range []uint64{90, 100} {
+				chunk, err := wire.ParseChunk(script.Chunk(first, "a")[deliverHead:])
+				must(t, err)
+				r.place.Receive(&chunk)
+			}
+			err := r.checkRecreated(soon(t), s, broker.Extent{CommittedChunk: test.committed})
+			if wantErr(t, err, test.want); (err == nil) != (test.want == nil) {
+				t.Errorf("%v", err)
+			}
+			b.set(func() {
+				if asked := b.subscriptions > 0; asked != test.asks {
+					t.Errorf("asked for a chunk: %v", asked)
+				}
+			})
+			if test.asks && test.frame != nil {
+				wantErr(t, r.checkRecreated(soon(t), s, broker.Extent{CommittedChunk: test.committed}), ErrUnreachable)
+			}
+		})
 	}
 }
