@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/tidemark-go/tidemark/streamtest"
@@ -279,6 +280,120 @@ func TestErrorPolicyConfig(t *testing.T) {
 	} {
 		_, err := env.NewConsumer(name, ConsumerConfig{OnError: p})
 		wantErr(t, err, ErrInvalidConfig)
+	}
+}
+
+// TestSettle: how often the handler is called again, what the outcome is, and what
+// the log says of it.
+func TestSettle(t *testing.T) {
+	for name, test := range map[string]struct {
+		policy    ErrorPolicy
+		failures  int // of the further calls
+		cancelled bool
+		closing   bool
+		calls     int
+		logs      int
+		settled   bool
+	}{
+		"stop":                 {policy: ErrorPolicy{}, failures: 9},
+		"skip":                 {policy: ErrorPolicy{Skip: true}, failures: 9, logs: 1, settled: true},
+		"skip, ended":          {policy: ErrorPolicy{Skip: true}, failures: 9, cancelled: true},
+		"skip, closing":        {policy: ErrorPolicy{Skip: true}, failures: 9, closing: true},
+		"second call":          {policy: ErrorPolicy{Attempts: 3}, calls: 1, logs: 1, settled: true},
+		"third call":           {policy: ErrorPolicy{Attempts: 3}, failures: 1, calls: 2, logs: 2, settled: true},
+		"no fourth call":       {policy: ErrorPolicy{Attempts: 3}, failures: 2, calls: 2, logs: 2},
+		"no fourth call, skip": {policy: ErrorPolicy{Attempts: 3, Skip: true}, failures: 2, calls: 2, logs: 3, settled: true},
+		"for ever":             {policy: ErrorPolicy{Attempts: RetryForever}, failures: 8, calls: 9, logs: 9, settled: true},
+		"for ever, ended":      {policy: ErrorPolicy{Attempts: RetryForever}, cancelled: true, logs: 1},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			test.policy.Backoff = Backoff{Min: time.Hour, Max: time.Hour}
+			r := aloneRun(t, ConsumerConfig{OnError: test.policy})
+			r.consumer.env.closing = test.closing
+			calls, logs := 0, 0
+			r.log = func(string, ...any) { logs++ }
+			ctx, cancel := context.WithCancel(t.Context())
+			if test.cancelled {
+				cancel()
+			}
+			begun := time.Now()
+			err := r.settle(ctx, errTest, []Delivery{{Stream: testStream, Offset: 7}, {Offset: 8}}, func() error {
+				if calls++; calls <= test.failures {
+					return errTest
+				}
+				return nil
+			})
+			took := time.Since(begun)
+			cancel()
+			if calls != test.calls || logs != test.logs || (err == nil) != test.settled {
+				t.Errorf("%s: %d calls, %d lines in the log, %v", name, calls, logs, err)
+			}
+			if most := time.Duration(calls) * time.Hour; took < most/2 || took > most {
+				t.Errorf("%s: took %v", name, took)
+			}
+			var h *HandlerError
+			if err != nil && (!errors.As(err, &h) || h.Attempts != 1+calls || h.Offset != 7 || h.Stream != testStream || !errors.Is(err, errTest)) {
+				t.Errorf("%s: %+v", name, err)
+			}
+		})
+	}
+}
+
+// TestDeadLetterIsLogged, for a batch once.
+func TestDeadLetterIsLogged(t *testing.T) {
+	b, env, name := inStream(t, 0)
+	letters := newStream(t, env)
+	c, err := env.NewConsumer(name, ConsumerConfig{OnError: ErrorPolicy{DeadLetter: letters}})
+	must(t, err)
+	r := newRun(c)
+	defer r.letters.closeProducer()
+	logs := 0
+	r.log = func(string, ...any) { logs++ }
+	d := Delivery{Stream: name, sections: &sections{raw: []byte("raw")}}
+	must(t, r.settle(soon(t), errTest, []Delivery{d, d}, nil))
+	if n := len(b.Messages(letters)); n != 2 || logs != 1 {
+		t.Errorf("%d dead letters, %d lines in the log", n, logs)
+	}
+}
+
+func TestErrorPolicyDefaults(t *testing.T) {
+	const hour = time.Hour
+	for _, test := range []struct{ given, want ErrorPolicy }{
+		{ErrorPolicy{}, ErrorPolicy{Attempts: 1, Backoff: Backoff{100 * time.Millisecond, 30 * time.Second}}},
+		{ErrorPolicy{Attempts: 2}, ErrorPolicy{Attempts: 2, Backoff: Backoff{100 * time.Millisecond, 30 * time.Second}}},
+		{ErrorPolicy{Attempts: RetryForever, Backoff: Backoff{Min: hour}}, ErrorPolicy{Attempts: RetryForever, Backoff: Backoff{hour, hour}}},
+		{ErrorPolicy{Backoff: Backoff{Max: hour}}, ErrorPolicy{Attempts: 1, Backoff: Backoff{100 * time.Millisecond, hour}}},
+		{ErrorPolicy{Backoff: Backoff{Min: 2, Max: 2}}, ErrorPolicy{Attempts: 1, Backoff: Backoff{2, 2}}},
+	} {
+		if got, err := test.given.withDefaults("s"); err != nil || got != test.want {
+			t.Errorf("%+v became %+v, %v, want %+v", test.given, got, err, test.want)
+		}
+	}
+	for _, bad := range []ErrorPolicy{
+		{Attempts: RetryForever - 1}, {Backoff: Backoff{Min: -1}}, {Backoff: Backoff{Max: -1}}, {Backoff: Backoff{Min: 3, Max: 2}},
+		{Skip: true, DeadLetter: "letters"}, {DeadLetter: "s"}, {DeadLetter: strings.Repeat("s", 256)},
+	} {
+		_, err := bad.withDefaults("s")
+		if wantErr(t, err, ErrInvalidConfig); err == nil {
+			t.Errorf("%+v is allowed", bad)
+		}
+	}
+	for _, good := range []ErrorPolicy{{Skip: true}, {DeadLetter: "letters"}} {
+		_, err := good.withDefaults("s")
+		must(t, err)
+	}
+}
+
+func TestErrorPolicyAllows(t *testing.T) {
+	for _, test := range []struct {
+		policy, attempts int
+		want             bool
+	}{
+		{1, 1, false}, {2, 1, true}, {2, 2, false}, {2, 3, false}, {3, 2, true}, {RetryForever, 1, true}, {RetryForever, 1 << 30, true},
+	} {
+		if got := (ErrorPolicy{Attempts: test.policy}).allows(test.attempts); got != test.want {
+			t.Errorf("after %d of %d attempts another one is allowed: %v", test.attempts, test.policy, got)
+		}
 	}
 }
 

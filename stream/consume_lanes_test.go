@@ -59,3 +59,36 @@ func FuzzLanes(f *testing.F) {
 		}
 	})
 }
+
+// TestLanesKeepTheirMemory: a queue that never runs empty moves what waits to the
+// front before it grows, and forgets what was taken.
+func TestLanesKeepTheirMemory(t *testing.T) {
+	l := newLanes(false)
+	pushed, popped := uint64(0), uint64(0)
+	push := func() { pushed++; l.push(job{ticket: pushed, d: &Delivery{}}) }
+	push()
+	for range 1000 {
+		push()
+		popped++
+		if j, ok := l.pop(); !ok || j.ticket != popped {
+			t.Fatalf("took message %d, %v, want %d", j.ticket, ok, popped)
+		}
+		for i, j := range l.ready[:l.head] {
+			if j != (job{}) {
+				t.Fatalf("message %d is kept at %d, before the head %d", j.ticket, i, l.head)
+			}
+		}
+	}
+	if cap(l.ready) > 8 {
+		t.Errorf("room for %d messages where 2 wait at a time", cap(l.ready))
+	}
+	if j, ok := l.popBehind(job{}); ok {
+		t.Errorf("without keys message %d follows another one", j.ticket)
+	}
+	if j, ok := l.pop(); !ok || j.ticket != pushed || l.head != 0 || len(l.ready) != 0 {
+		t.Errorf("took message %d, %v, and the head is at %d of %d", j.ticket, ok, l.head, len(l.ready))
+	}
+	if _, ok := l.pop(); ok {
+		t.Error("took a message that is not there")
+	}
+}

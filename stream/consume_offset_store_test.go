@@ -175,3 +175,52 @@ func TestOffsetStoreNeedsAName(t *testing.T) {
 	_, err := env.NewConsumer(name, ConsumerConfig{OffsetStore: &memoryStore{}})
 	wantErr(t, err, ErrInvalidConfig)
 }
+
+// TestLoadOffset: what fails because the run ends is not the store's fault.
+func TestLoadOffset(t *testing.T) {
+	ended, stop := context.WithCancelCause(t.Context())
+	stop(ErrClosed)
+	for name, test := range map[string]struct {
+		ctx   context.Context
+		store *memoryStore
+		want  error
+		not   error
+	}{
+		"stored":            {ctx: t.Context(), store: &memoryStore{has: true}},
+		"nothing":           {ctx: t.Context(), store: &memoryStore{}, want: ErrNoOffset, not: ErrOffsetStore},
+		"fails":             {ctx: t.Context(), store: &memoryStore{has: true, fails: errTest}, want: ErrOffsetStore, not: ErrNoOffset},
+		"fails, and ended":  {ctx: ended, store: &memoryStore{has: true, fails: errTest}, want: ErrClosed, not: ErrOffsetStore},
+		"stored, and ended": {ctx: ended, store: &memoryStore{has: true}},
+	} {
+		test.store.offset = 41
+		offset, err := loadOffset(test.ctx, test.store, "billing", "s")
+		if wantErr(t, err, test.want); (err != nil) != (test.want != nil) || test.not != nil && errors.Is(err, test.not) || err == nil && offset != 41 {
+			t.Errorf("%s: %d, %v", name, offset, err)
+		}
+	}
+}
+
+// TestSavedOffsets: a failure is logged and says what it is about. Once the
+// stream is gone, nothing is saved.
+func TestSavedOffsets(t *testing.T) {
+	store := &memoryStore{}
+	r := aloneRun(t, ConsumerConfig{Name: "billing", OffsetStore: store})
+	logs := 0
+	r.log = func(string, ...any) { logs++ }
+	session, _ := loneSubscription()
+	for _, s := range []*savedOffsets{{run: r}, {run: r, session: session}} {
+		store.fails, store.saves, logs = nil, nil, 0
+		must(t, s.store(t.Context(), 7, false))
+		store.fails = errTest
+		wantErr(t, s.store(t.Context(), 8, false), ErrOffsetStore, errTest)
+		if !store.at(7) || len(store.saves) != 2 || logs != 1 {
+			t.Errorf("saved %v, %d lines in the log", store.saves, logs)
+		}
+		must(t, s.verify(t.Context(), 9))
+	}
+	session.Moved(testStream)
+	wantErr(t, (&savedOffsets{run: r, session: session}).store(t.Context(), 9, false), errMoved)
+	if len(store.saves) != 2 {
+		t.Errorf("saved %v", store.saves)
+	}
+}

@@ -20,6 +20,11 @@ func TestPolicyValidate(t *testing.T) {
 		{StorePolicy{Interval: -1}, false},
 		{StorePolicy{Manual: true, Every: 1}, false},
 		{StorePolicy{Manual: true, Interval: 1}, false},
+		{StorePolicy{Every: -1, Interval: 1}, false},
+		{StorePolicy{Every: 1, Interval: -1}, false},
+		{StorePolicy{Manual: true, Every: 1, Interval: 1}, false},
+		{StorePolicy{Manual: true, Every: -1}, false},
+		{StorePolicy{Interval: 1}, true},
 	} {
 		err := test.policy.validate()
 		if (err == nil) != test.ok || err != nil && !errors.Is(err, ErrInvalidConfig) {

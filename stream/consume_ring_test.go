@@ -69,6 +69,90 @@ func TestRingTrim(t *testing.T) {
 	}
 }
 
+// TestRingRoom is where the next piece goes, in a ring of 100 bytes.
+func TestRingRoom(t *testing.T) {
+	for name, test := range map[string]struct {
+		pieces []piece
+		n      int
+		start  int
+		ok     bool
+	}{
+		"empty":                 {nil, 100, 0, true},
+		"to the end":            {[]piece{{0, 60}}, 40, 60, true},
+		"over the end":          {[]piece{{0, 60}}, 41, 0, false},
+		"at the start, exactly": {[]piece{{30, 60}, {60, 90}}, 30, 0, true},
+		"at the start, too big": {[]piece{{30, 60}, {60, 90}}, 31, 0, false},
+		"at the end first":      {[]piece{{30, 90}}, 10, 90, true},
+		"full to the end":       {[]piece{{30, 100}}, 30, 0, true},
+		"between, exactly":      {[]piece{{50, 90}, {0, 20}}, 30, 20, true},
+		"between, too big":      {[]piece{{50, 90}, {0, 20}}, 31, 20, false},
+		"full, wrapped":         {[]piece{{50, 100}, {0, 50}}, 1, 50, false},
+		"full, not wrapped":     {[]piece{{0, 100}}, 1, 0, false},
+	} {
+		r := ring{size: 100, pieces: test.pieces}
+		if start, ok := r.room(test.n); ok != test.ok || ok && start != test.start {
+			t.Errorf("%s: at %d, %v, want %d, %v", name, start, ok, test.start, test.ok)
+		}
+	}
+}
+
+// TestRingGet: from minPiece to all of the ring, what fits lies in it, and cannot
+// grow into the next piece.
+func TestRingGet(t *testing.T) {
+	const size = 2 * minPiece
+	for _, test := range []struct {
+		n      int
+		inRing bool
+	}{{0, false}, {minPiece - 1, false}, {minPiece, true}, {size, true}, {size + 1, false}} {
+		r := ring{size: size}
+		b := r.get(test.n)
+		if len(b) != test.n || cap(b) != test.n && test.inRing || (len(r.pieces) == 1) != test.inRing || len(r.mem) == size != test.inRing {
+			t.Errorf("%d bytes: %d of %d, in the ring: %v", test.n, len(b), cap(b), r.pieces)
+		}
+	}
+	r := ring{size: size}
+	first, second := r.get(minPiece), r.get(minPiece)
+	if beyond := r.get(minPiece); len(beyond) != minPiece || len(r.pieces) != 2 {
+		t.Error("a piece that does not fit lies in the ring")
+	}
+	if &second[0] != &r.mem[minPiece] {
+		t.Error("the second piece does not follow the first")
+	}
+	r.put(second) // not its turn
+	r.put(nil)
+	r.put(make([]byte, minPiece))
+	if len(r.pieces) != 2 {
+		t.Errorf("%v is in use after something else was put back", r.pieces)
+	}
+	if r.put(first); len(r.pieces) != 1 || r.pieces[0].start != minPiece {
+		t.Errorf("%v is in use, want the second piece", r.pieces)
+	}
+	if r.put(second); len(r.pieces) != 0 {
+		t.Errorf("%v is in use", r.pieces)
+	}
+	r.put(first) // twice
+}
+
+// TestRingTrimAfterUse: memory that was used since the last trim stays for one
+// more.
+func TestRingTrimAfterUse(t *testing.T) {
+	r := ring{size: minPiece}
+	r.put(r.get(minPiece))
+	for i, kept := range []bool{true, false} {
+		if r.trim(); (r.mem != nil) != kept {
+			t.Errorf("after trim %d the memory is kept: %v", i+1, !kept)
+		}
+	}
+	r.put(r.get(minPiece))
+	r.trim()
+	b := r.get(minPiece)
+	r.trim()
+	r.put(b)
+	if r.trim(); r.mem != nil {
+		t.Error("putting a piece back counts as use")
+	}
+}
+
 // TestKeptDeliveriesStay: what a handler keeps does not change when the memory
 // of its chunk is used again, whatever the messages look like.
 func TestKeptDeliveriesStay(t *testing.T) {

@@ -86,6 +86,19 @@ func TestStartResolve(t *testing.T) {
 	}
 }
 
+// TestStartInNewStream: what leaves out a part of the old stream begins at the
+// new one's start, and the stored offset keeps its place.
+func TestStartInNewStream(t *testing.T) {
+	for _, test := range []struct{ start, want Start }{
+		{Next(), First()}, {Last(), First()}, {First(), First()}, {At(7), At(7)}, {Since(noon), Since(noon)},
+		{Stored(Next()), Stored(First())}, {Stored(At(7)), Stored(At(7))},
+	} {
+		if got := test.start.inNewStream(); got != test.want {
+			t.Errorf("%v becomes %v, want %v", test.start, got, test.want)
+		}
+	}
+}
+
 // TestStartBegin is about where reading begins, what is dropped of the first
 // chunks, and what an attempt after a drop before the first message begins
 // with. Chunk 100 is the last one, with the offsets 100 to 104.

@@ -1,0 +1,92 @@
+package stream
+
+import (
+	"math"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestConsumerConfigDefaults(t *testing.T) {
+	got, err := ConsumerConfig{}.withDefaults("s")
+	must(t, err)
+	if got.BatchSize != defaultBatchSize || got.BatchWait != defaultBatchWait || got.MaxBuffered != defaultMaxBuffered || got.OnError.Attempts != 1 || got.Workers != 0 {
+		t.Errorf("the zero value became %+v", got)
+	}
+	got, err = ConsumerConfig{BatchSize: 1, BatchWait: 1, MaxBuffered: 1, Workers: 2, OnError: ErrorPolicy{Attempts: 3}}.withDefaults("s")
+	must(t, err)
+	if got.BatchSize != 1 || got.BatchWait != 1 || got.MaxBuffered != 1 || got.Workers != 2 || got.OnError.Attempts != 3 {
+		t.Errorf("what was set became %+v", got)
+	}
+}
+
+// TestConsumerConfigBounds goes by the last value that is allowed and the first
+// that is not.
+func TestConsumerConfigBounds(t *testing.T) {
+	key := func(*Delivery) string { return "" }
+	name := strings.Repeat("n", 255)
+	for what, test := range map[string]struct {
+		cfg ConsumerConfig
+		ok  bool
+	}{
+		"no workers":               {ConsumerConfig{Workers: 0}, true},
+		"-1 workers":               {ConsumerConfig{Workers: -1}, false},
+		"1 worker":                 {ConsumerConfig{Workers: 1}, true},
+		"10,000 workers":           {ConsumerConfig{Workers: 10_000}, true},
+		"10,001 workers":           {ConsumerConfig{Workers: 10_001}, false},
+		"keys and no workers":      {ConsumerConfig{KeyOf: key}, false},
+		"keys and 1 worker":        {ConsumerConfig{KeyOf: key, Workers: 1}, false},
+		"keys and 2 workers":       {ConsumerConfig{KeyOf: key, Workers: 2}, true},
+		"1 byte":                   {ConsumerConfig{MaxBuffered: 1}, true},
+		"-1 bytes":                 {ConsumerConfig{MaxBuffered: -1}, false},
+		"1 GiB":                    {ConsumerConfig{MaxBuffered: 1 << 30}, true},
+		"more than 1 GiB":          {ConsumerConfig{MaxBuffered: 1<<30 + 1}, false},
+		"batches of 1":             {ConsumerConfig{BatchSize: 1}, true},
+		"batches of -1":            {ConsumerConfig{BatchSize: -1}, false},
+		"batches of 1,000,000":     {ConsumerConfig{BatchSize: 1_000_000}, true},
+		"batches of 1,000,001":     {ConsumerConfig{BatchSize: 1_000_001}, false},
+		"a negative wait":          {ConsumerConfig{BatchWait: -1}, false},
+		"a wait":                   {ConsumerConfig{BatchWait: time.Hour}, true},
+		"the longest name":         {ConsumerConfig{Name: name}, true},
+		"a longer name":            {ConsumerConfig{Name: name + "n"}, false},
+		"a policy without a name":  {ConsumerConfig{Store: StorePolicy{Every: 1}}, false},
+		"a policy with a name":     {ConsumerConfig{Name: "n", Store: StorePolicy{Every: 1}}, true},
+		"a bad policy":             {ConsumerConfig{Name: "n", Store: StorePolicy{Every: -1}}, false},
+		"a store without a name":   {ConsumerConfig{OffsetStore: &memoryStore{}}, false},
+		"a store with a name":      {ConsumerConfig{Name: "n", OffsetStore: &memoryStore{}}, true},
+		"a start beyond all":       {ConsumerConfig{Start: At(math.MaxUint64)}, false},
+		"an error policy":          {ConsumerConfig{OnError: ErrorPolicy{Attempts: -2}}, false},
+		"dead letters that return": {ConsumerConfig{OnError: ErrorPolicy{DeadLetter: "s"}}, false},
+	} {
+		_, err := test.cfg.withDefaults("s")
+		if (err == nil) != test.ok {
+			t.Errorf("%s: %v, want ok %v", what, err, test.ok)
+		}
+		if err != nil {
+			wantErr(t, err, ErrInvalidConfig)
+		}
+	}
+}
+
+// TestNewConsumerChecks: the error names what was to be made.
+func TestNewConsumerChecks(t *testing.T) {
+	env := &Env{}
+	for what, test := range map[string]struct {
+		stream string
+		cfg    ConsumerConfig
+	}{
+		"no stream":       {"", ConsumerConfig{Name: "n"}},
+		"a configuration": {"s", ConsumerConfig{Name: "n", Workers: -1}},
+		"both":            {"", ConsumerConfig{Name: "n", Workers: -1}},
+	} {
+		c, err := env.NewConsumer(test.stream, test.cfg)
+		if wantErr(t, err, ErrInvalidConfig); c != nil || err == nil {
+			t.Errorf("%s: %v, %v", what, c, err)
+		}
+	}
+	c, err := env.NewConsumer("s", ConsumerConfig{Name: "n"})
+	must(t, err)
+	if c.env != env || c.stream != "s" || c.cfg.Name != "n" || c.cfg.MaxBuffered != defaultMaxBuffered {
+		t.Errorf("made %+v", c)
+	}
+}

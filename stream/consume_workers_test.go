@@ -1,0 +1,261 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+
+	"github.com/tidemark-go/tidemark/internal/mark"
+)
+
+// idleWorkers are workers without goroutines.
+func idleWorkers(t *testing.T, r *run) *workers {
+	w := &workers{run: r, queue: newLanes(r.consumer.cfg.KeyOf != nil), unhook: func() bool { return false }}
+	w.work.L, w.room.L = &w.mu, &w.mu
+	w.ctx, w.cancel = context.WithCancelCause(t.Context())
+	t.Cleanup(func() { w.cancel(nil) })
+	return w
+}
+
+// TestWaitForRoom: there is room below MaxBuffered, which is 100 here, and below
+// two messages for each of two workers.
+func TestWaitForRoom(t *testing.T) {
+	for name, test := range map[string]struct {
+		bytes, messages int
+		room            bool
+	}{
+		"nothing in hand":            {1000, 0, true},
+		"few messages and bytes":     {99, 3, true},
+		"few bytes":                  {99, 10, true},
+		"few messages":               {1000, 3, true},
+		"as many as may be":          {100, 4, false},
+		"as many bytes, one less":    {100, 3, true},
+		"as many messages, one less": {99, 4, true},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			w := idleWorkers(t, aloneRun(t, ConsumerConfig{Workers: 2, MaxBuffered: 100}))
+			offsets := make([]uint64, test.messages)
+			for i := range offsets {
+				offsets[i] = uint64(i)
+			}
+			jobs := take(w.run.progress, mark.ChunkID{}, test.bytes, offsets...)
+			got := make(chan bool, 2)
+			go func() { got <- w.waitForRoom() }()
+			synctest.Wait()
+			if (len(got) == 1) != test.room {
+				t.Errorf("%s: there is room: %v", name, len(got) == 1)
+			}
+			if !test.room { // until the first message is handled
+				w.run.progress.markFinished(jobs[0].ticket)
+				w.queue.push(job{ticket: 77})
+				if j, ok := w.next(&jobs[0]); !ok || j.ticket != 77 {
+					t.Errorf("%s: the next message is %d, %v", name, j.ticket, ok)
+				}
+			}
+			if !<-got {
+				t.Errorf("%s: the session has to end", name)
+			}
+			w.stop()
+			if w.waitForRoom() {
+				t.Errorf("%s: there is room after the end", name)
+			}
+		})
+	}
+}
+
+// TestStopEndsWaits of those that wait for room and for work.
+func TestStopEndsWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := idleWorkers(t, aloneRun(t, ConsumerConfig{Workers: 2, MaxBuffered: 1}))
+		take(w.run.progress, mark.ChunkID{}, 100, 0, 1, 2, 3)
+		got := make(chan bool, 3)
+		go func() { got <- w.waitForRoom() }()
+		for range 2 {
+			go func() { _, ok := w.next(nil); got <- ok }()
+		}
+		if synctest.Wait(); len(got) > 0 {
+			t.Error("a wait has ended")
+		}
+		w.stop()
+		for range 3 {
+			if <-got {
+				t.Error("there is something to do after the end")
+			}
+		}
+		w.queue.push(job{})
+		if _, ok := w.next(nil); ok {
+			t.Error("a message is begun after the end")
+		}
+		w.cancel(errTest)
+		wantErr(t, give(w, plainChunk(4, 1)), errTest)
+	})
+}
+
+// TestWorkersEnd: a handler's failure counts more than what ended the session, and
+// another failure less.
+func TestWorkersEnd(t *testing.T) {
+	handlerErr, lost := &HandlerError{Err: errTest}, errors.New("lost")
+	for _, test := range []struct{ failure, err, want error }{
+		{nil, nil, nil}, {nil, errTest, errTest}, {handlerErr, nil, handlerErr}, {handlerErr, errTest, handlerErr},
+		{lost, nil, lost}, {lost, errTest, errTest},
+	} {
+		w := idleWorkers(t, aloneRun(t, ConsumerConfig{Workers: 2}))
+		if test.failure != nil {
+			w.fail(test.failure)
+		}
+		if got := w.end(test.err); got != test.want {
+			t.Errorf("%v and %v end it with %v, want %v", test.failure, test.err, got, test.want)
+		}
+		if !w.stopped || w.ctx.Err() == nil {
+			t.Error("it has not ended")
+		}
+	}
+}
+
+// TestWorkersFail: the first failure counts, also as the context's cause.
+func TestWorkersFail(t *testing.T) {
+	w := idleWorkers(t, aloneRun(t, ConsumerConfig{Workers: 2}))
+	w.fail(errTest)
+	w.fail(ErrClosed)
+	if w.failure != errTest || context.Cause(w.context()) != errTest || !w.stopped {
+		t.Errorf("failed with %v and %v", w.failure, context.Cause(w.context()))
+	}
+	if w.flushDue() != nil || w.flush() != nil {
+		t.Error("there is something to flush")
+	}
+}
+
+// TestWorkersPush: the messages of a chunk are queued under their keys. If KeyOf
+// panics, none of its block is.
+func TestWorkersPush(t *testing.T) {
+	key := func(d *Delivery) string {
+		if d.Offset == 21 {
+			panic("no key")
+		}
+		return fmt.Sprint(d.Offset % 2)
+	}
+	w := idleWorkers(t, aloneRun(t, ConsumerConfig{Workers: 2, KeyOf: key}))
+	must(t, give(w, plainChunk(10, 4)))
+	for want := uint64(10); want < 12; want++ {
+		if j, ok := w.queue.pop(); !ok || j.d.Offset != want || j.key != fmt.Sprint(want%2) {
+			t.Errorf("message %+v of key %q is ready, want %d", j.d, j.key, want)
+		}
+	}
+	if j, ok := w.queue.pop(); ok {
+		t.Errorf("a second message of key %q is ready", j.key)
+	}
+	if messages, bytes := w.run.progress.inHand(); messages != 4 || bytes != len(plainChunk(10, 4).Data) {
+		t.Errorf("%d messages in %d bytes are in hand", messages, bytes)
+	}
+	err := give(w, plainChunk(20, 2))
+	var h *HandlerError
+	if !errors.As(err, &h) || h.Offset != 21 || h.Attempts != 1 || h.Stream != testStream || !strings.Contains(err.Error(), "KeyOf: panic: no key") {
+		t.Errorf("KeyOf's panic is %v", err)
+	}
+	if n := len(w.queue.behind["0"]); n != 1 {
+		t.Errorf("%d messages are queued behind the key 0, want 1", n)
+	}
+	empty := idleWorkers(t, aloneRun(t, ConsumerConfig{Workers: 2}))
+	must(t, empty.push(chunkOf(5, 1, 1, nil), []Delivery{{Offset: 5}}))
+	if messages, bytes := empty.run.progress.inHand(); messages != 1 || bytes != 1 {
+		t.Errorf("%d messages in %d bytes are in hand, want 1 in 1 at least", messages, bytes)
+	}
+}
+
+// TestWorkersAtWork: all is handled, and the place is behind it. An end while a
+// message is in hand waits, and the place is before it.
+func TestWorkersAtWork(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := aloneRun(t, ConsumerConfig{Name: "n", Workers: 3})
+		var handled atomic.Int64
+		block := make(chan struct{})
+		r.handler = func(_ context.Context, d *Delivery) error {
+			if d.Offset == 603 {
+				<-block
+			}
+			handled.Add(1)
+			return nil
+		}
+		w := startWorkers(t.Context(), r)
+		chunk := plainChunk(0, 600)
+		must(t, give(w, chunk))
+		if synctest.Wait(); handled.Load() != 600 {
+			t.Errorf("%d messages are handled, want 600", handled.Load())
+		}
+		must(t, w.end(nil))
+		wantPlace(t, r, 600, chunk)
+		wantMark(t, r.progress, 599, 600)
+
+		w = startWorkers(t.Context(), r)
+		chunk = plainChunk(600, 10)
+		must(t, give(w, chunk))
+		synctest.Wait()
+		ended := make(chan error)
+		go func() { ended <- w.end(errTest) }()
+		if synctest.Wait(); len(ended) > 0 {
+			t.Error("it has ended, and a message is in hand")
+		}
+		wantMark(t, r.progress, 602, 603)
+		close(block)
+		wantErr(t, <-ended, errTest)
+		wantPlace(t, r, 610, chunk)
+		wantMark(t, r.progress, 609, 610)
+	})
+}
+
+// TestWorkersEndWithTheirContext: they stop, and dispatch says why.
+func TestWorkersEndWithTheirContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := aloneRun(t, ConsumerConfig{Workers: 2})
+		r.handler = func(context.Context, *Delivery) error { t.Error("a message was handled"); return nil }
+		ctx, cancel := context.WithCancelCause(t.Context())
+		w := startWorkers(ctx, r)
+		cancel(errTest)
+		synctest.Wait()
+		wantErr(t, give(w, plainChunk(0, 3)), errTest)
+		w.wg.Wait()
+		if err := w.end(nil); err != nil || r.place.MustRecognise() {
+			t.Errorf("the end of the context is a failure: %v", err)
+		}
+	})
+}
+
+// TestWorkersStore: a worker asks for a store only if the policy makes it wait.
+func TestWorkersStore(t *testing.T) {
+	for _, every := range []int{0, 1, 3} {
+		synctest.Test(t, func(t *testing.T) {
+			r := aloneRun(t, ConsumerConfig{Name: "n", Workers: 2, Store: StorePolicy{Every: every}})
+			r.handler = func(context.Context, *Delivery) error { return nil }
+			w := idleWorkers(t, r)
+			ended, asked := make(chan struct{}), 0
+			go func() {
+				defer close(ended)
+				for request := range r.requests {
+					asked++
+					if request.verify {
+						t.Error("the offset is read back")
+					}
+					request.done <- errTest
+				}
+			}()
+			var failed []int
+			for i, j := range take(r.progress, mark.ChunkID{}, 1, 0, 1, 2, 3) {
+				if err := w.handle(j); err != nil {
+					wantErr(t, err, errTest)
+					failed = append(failed, i)
+				}
+			}
+			close(r.requests)
+			<-ended
+			want := map[int][]int{0: nil, 1: {0, 1, 2, 3}, 3: {2, 3}}[every]
+			if !slices.Equal(failed, want) || asked != len(want) {
+				t.Errorf("every %d: the messages %v waited, %d asked, want %v", every, failed, asked, want)
+			}
+		})
+	}
+}
