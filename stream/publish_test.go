@@ -46,6 +46,17 @@ func offline(room int) *Producer {
 	return p
 }
 
+// offlineOf is a producer of an Env, without a connection: it can be closed, and
+// its callbacks run. Its sender has ended when ended is closed.
+func offlineOf(e *Env, cfg ProducerConfig) *Producer {
+	p := offline(100)
+	p.env, p.cfg = e, cfg
+	p.calls = startCallbacks()
+	p.life, p.cancel = context.WithCancel(context.Background())
+	e.producers[p] = struct{}{}
+	return p
+}
+
 func TestPublishWaitsForEveryOutcome(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := offline(10)
