@@ -181,3 +181,197 @@ func TestSlotIsAMessage(t *testing.T) {
 		t.Errorf("publishing id %d", m.GetPublishingId())
 	}
 }
+
+// TestOfficialErrorNamesTheNode: and keeps the text of an error that it does not
+// know.
+func TestOfficialErrorNamesTheNode(t *testing.T) {
+	e := broker.Endpoint{Host: "h", Port: 1}
+	for _, from := range []error{official.LeaderNotReady, official.StreamNotAvailable} {
+		if err := officialError(from, e); !errors.Is(err, ErrStreamUnavailable) || !strings.Contains(err.Error(), "h:1") {
+			t.Errorf("%v became %v", from, err)
+		}
+	}
+	if err := officialError(errTest, e); !strings.Contains(err.Error(), "h:1: "+errTest.Error()) {
+		t.Errorf("%v became %v", errTest, err)
+	}
+}
+
+// TestScrubText: behind a colon the password always goes. Elsewhere it goes where
+// it is neither too short nor the user's name.
+func TestScrubText(t *testing.T) {
+	for _, test := range []struct{ user, password, text, want string }{
+		{"me", "abc", "abc me:abc abcd", "abc me:*** abcd"},
+		{"me", "abcd", "abcd me:abcd xabcdx", "*** me:*** x***x"},
+		{"guest", "guest", "guest guest:guest", "guest guest:***"},
+		{"me", "p@ss w", "p@ss w p%40ss%20w p%40ss+w p@ss%20w", "*** *** *** ***"},
+		{"me", "secret", "nothing", "nothing"},
+	} {
+		e := broker.Endpoint{User: test.user, Password: test.password}
+		err := scrub(fmt.Errorf("%s%w", test.text, errHidden{}), e)
+		if err.Error() != test.want || !errors.Is(err, errHidden{}) || errors.Is(err, errTest) {
+			t.Errorf("with the password %q, %q became %q", test.password, test.text, err)
+		}
+	}
+}
+
+// errHidden is an error without a text.
+type errHidden struct{}
+
+func (errHidden) Error() string { return "" }
+
+func TestEnvironmentOptions(t *testing.T) {
+	cfg := testConfig()
+	plain := environmentOptions(cfg, broker.Endpoint{Host: "h", Port: 5552, User: "u", Password: "p", VHost: "/"})
+	if len(plain.ConnectionParameters) != 1 || plain.TCPParameters.ReadBuffer != -1 || plain.TCPParameters.WriteBuffer != -1 {
+		t.Errorf("%+v, %+v", plain.ConnectionParameters, plain.TCPParameters)
+	}
+	if b := plain.ConnectionParameters[0]; b.Scheme != broker.SchemePlain || b.Host != "h" || b.Port != "5552" {
+		t.Errorf("the plain broker is %+v", b)
+	}
+	secure := environmentOptions(cfg, broker.Endpoint{Host: "fe80::1%eth0", Port: 5551, TLS: true}).ConnectionParameters[0]
+	if secure.Scheme != broker.SchemeTLS || secure.Host != "[fe80::1%25eth0]" {
+		t.Errorf("the broker with TLS is %+v", secure)
+	}
+	cfg.Heartbeat = minOfficialHeartbeat + 1
+	if got := environmentOptions(cfg, broker.Endpoint{}).TCPParameters.RequestedHeartbeat; got != cfg.Heartbeat {
+		t.Errorf("a heartbeat of %v became %v", cfg.Heartbeat, got)
+	}
+}
+
+func TestCompressionOf(t *testing.T) {
+	none := official.Compression{}
+	for c, want := range map[Compression]official.Compression{
+		CompressionNone: none.None(), CompressionGzip: none.Gzip(), CompressionSnappy: none.Snappy(),
+		CompressionLZ4: none.Lz4(), CompressionZstd: none.Zstd(), CompressionZstd + 1: none.None(),
+	} {
+		if got := compressionOf(c); got != want {
+			t.Errorf("compression %d became %v, want %v", c, got, want)
+		}
+	}
+}
+
+// TestLinkSettlesEachCode: which codes are outcomes, which count as progress and
+// which end the link.
+func TestLinkSettlesEachCode(t *testing.T) {
+	for _, test := range []struct {
+		code     uint16
+		lost     bool  // before
+		want     error // of the messages; nil without settled
+		settled  int
+		confirms uint64
+		ends     bool
+	}{
+		{code: 0, settled: 2, confirms: 2},
+		{code: 0, lost: true, settled: 2, confirms: 2},
+		{code: codeTimeout},
+		{code: codeClosed},
+		{code: codeNoPublisher, ends: true},
+		{code: codeFrameTooLong, want: ErrMessageTooLarge, settled: 2},
+		{code: codeFrameTooLong, lost: true, want: ErrMessageTooLarge, settled: 2},
+		{code: 1, want: ErrRefused, settled: 2, confirms: 1},
+		{code: 17, want: ErrRefused, settled: 2, confirms: 1},
+		{code: 17, lost: true},
+	} {
+		f, l := testInflight(), ledger{}
+		for range 2 {
+			l.add(t, f, 0, "x")
+		}
+		k := &link{lost: make(chan struct{}), flight: f, address: "node:1", frameMax: 4096}
+		if test.lost {
+			k.lose(errTest)
+		}
+		before := k.reason()
+		k.settle(test.code, []uint64{1, 2})
+		if len(l) != test.settled || k.confirms.Load() != test.confirms || (k.reason() != before) != test.ends {
+			t.Errorf("%+v: outcomes %v, %d confirms, lost for %v", test, l, k.confirms.Load(), k.reason())
+		}
+		for id, outcome := range l {
+			if !errors.Is(outcome[0], test.want) || (outcome[0] == nil) != (test.want == nil) {
+				t.Errorf("%+v: the outcome of %d is %v", test, id, outcome)
+			}
+		}
+	}
+}
+
+func TestLinkTexts(t *testing.T) {
+	f, l := testInflight(), ledger{}
+	for range 2 {
+		l.add(t, f, 0, "x")
+	}
+	k := &link{lost: make(chan struct{}), flight: f, address: "node:1", frameMax: 4096}
+	k.settle(codeFrameTooLong, []uint64{1})
+	k.settle(17, []uint64{2})
+	k.settle(codeNoPublisher, nil)
+	for want, err := range map[string]error{"4096": l[1][0], "code 17": l[2][0], "node:1": k.reason()} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%v does not name %s", err, want)
+		}
+	}
+}
+
+// TestLinkReusesBatches: two of them, and keeps no message by them.
+func TestLinkReusesBatches(t *testing.T) {
+	k := &link{spare: make(chan []*slot, 2)}
+	batch := append(k.room(), &slot{id: 1}, &slot{id: 2})
+	if cap(batch) != batchMessages {
+		t.Errorf("a new batch has room for %d", cap(batch))
+	}
+	k.reuse(batch)
+	if batch[0] != nil || batch[1] != nil {
+		t.Error("the messages are kept")
+	}
+	if again := k.room(); len(again) != 0 || cap(again) == 0 || &again[:1][0] != &batch[0] {
+		t.Error("its memory is not used again")
+	}
+	for range 3 { // one more than are kept
+		k.reuse(make([]*slot, 1, 5))
+	}
+	if a, b, c := k.room(), k.room(), k.room(); cap(a) != 5 || cap(b) != 5 || cap(c) != batchMessages {
+		t.Errorf("room for %d, %d and %d", cap(a), cap(b), cap(c))
+	}
+}
+
+// TestLinkLosesOnce: whoever waits for a link that is lost is told, and a link
+// that was never opened can be closed.
+func TestLinkLosesOnce(t *testing.T) {
+	k := &link{lost: make(chan struct{})}
+	if k.reason() != nil {
+		t.Errorf("lost for %v before it is", k.reason())
+	}
+	k.lose(errTest)
+	<-k.lost
+	k.close()
+	wantErr(t, k.reason(), errTest)
+	closed := &link{lost: make(chan struct{})}
+	closed.close()
+	<-closed.lost
+	wantErr(t, closed.reason(), ErrClosed)
+}
+
+// TestLinkWatch: the end of the official producer is that of the link.
+func TestLinkWatch(t *testing.T) {
+	k := &link{lost: make(chan struct{}), address: "node:1"}
+	closed := make(chan official.Event, 1)
+	closed <- official.Event{Reason: "the socket is closed"}
+	k.wg.Add(1)
+	k.watch(closed)
+	k.wg.Wait()
+	if err := k.reason(); !errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), "node:1 lost: the socket is closed") {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestLinkCloseIsBounded: a goroutine that is stuck in the official client is left
+// behind.
+func TestLinkCloseIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := &link{lost: make(chan struct{})}
+		k.wg.Add(1)
+		begin := time.Now()
+		k.close()
+		if took := time.Since(begin); took != linkCloseTimeout {
+			t.Errorf("took %v", took)
+		}
+		k.wg.Done()
+	})
+}
