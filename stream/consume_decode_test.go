@@ -361,7 +361,7 @@ func TestBlockRoom(t *testing.T) {
 	if list := d.block(9); len(list) != 2 || cap(list) != 2 || len(d.spare) != 0 {
 		t.Errorf("the rest has %d, room for %d, %d sections to spare", len(list), cap(list), len(d.spare))
 	}
-	hostile := decode("s", chunkOf(0, 65535, 1<<31, data), 0)
+	hostile := decode("s", chunkOf(0, 65535, 1<<30, data), 0)
 	if list := hostile.block(1 << 30); cap(list) != maxRoom {
 		t.Errorf("the room on a chunk's word is %d", cap(list))
 	}
