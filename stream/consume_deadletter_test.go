@@ -2,12 +2,16 @@ package stream
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"reflect"
 	"strings"
 	"testing"
 	"unicode/utf8"
+
+	"github.com/tidemark-go/tidemark/streamtest"
 )
 
 // TestReason: 4 KiB at most, and valid UTF-8.
@@ -105,5 +109,60 @@ func TestLetter(t *testing.T) {
 	before, after, _ := splitAtProperties(d.Raw())
 	if !bytes.HasPrefix(raw, before) || !bytes.HasSuffix(raw, after) || len(before) == 0 || len(after) == 0 {
 		t.Errorf("the other sections of %q became %q", d.Raw(), raw)
+	}
+}
+
+// lettersOf returns the dead letters of a consumer whose log is kept.
+func lettersOf(t *testing.T, env *Env, to string) (l *deadLetters, logged *[]string) {
+	t.Helper()
+	c, err := env.NewConsumer(testStream, ConsumerConfig{Name: "billing", OnError: ErrorPolicy{DeadLetter: to}})
+	must(t, err)
+	logged = new([]string)
+	r := newRun(c)
+	r.log = slog.New(records{lines: logged}).Warn
+	return r.letters, logged
+}
+
+// TestDeadLettersKeepTrying: until there is a producer, which is made once and
+// closed with the run.
+func TestDeadLettersKeepTrying(t *testing.T) {
+	b, env, to := faulty(t, 0)
+	l, logged := lettersOf(t, env, to)
+	l.closeProducer() // of which there is none
+	b.AnswerWith(streamtest.DeclarePublisher, streamtest.StreamNotAvailable, 2)
+	h := &HandlerError{Err: errTest, Attempts: 1}
+	must(t, l.publish(t.Context(), h, []Delivery{{Body: []byte("0")}, {Body: []byte("1")}}))
+	must(t, l.publish(t.Context(), h, []Delivery{{Body: []byte("2")}}))
+	if got := b.Bodies(to); len(got) != 3 {
+		t.Errorf("the dead letters are %q", got)
+	}
+	if n := b.Received(streamtest.DeclarePublisher); n != 3 {
+		t.Errorf("%d producers were declared, want one at the third attempt", n)
+	}
+	if len(*logged) != 2 || !strings.Contains((*logged)[0], "attempt=1") || !strings.Contains((*logged)[1], "attempt=2") {
+		t.Errorf("logged %q", *logged)
+	}
+	p := l.producer
+	l.closeProducer()
+	wantErr(t, p.Publish(t.Context(), Message{}), ErrClosed)
+}
+
+// TestDeadLettersGiveUp: when trying again cannot help, and when the run ends.
+func TestDeadLettersGiveUp(t *testing.T) {
+	b, env, to := faulty(t, 0)
+	h := &HandlerError{Err: errTest, Attempts: 1}
+	l, logged := lettersOf(t, env, "nowhere")
+	wantErr(t, l.publish(t.Context(), h, []Delivery{{}}), ErrStreamNotFound)
+	if l.producer != nil || len(*logged) != 0 {
+		t.Errorf("tried again: %q", *logged)
+	}
+	l, logged = lettersOf(t, env, to)
+	b.AnswerWith(streamtest.DeclarePublisher, streamtest.StreamNotAvailable, streamtest.Forever)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	l.run.log = func(string, ...any) { cancel(errTest) }
+	wantErr(t, l.publish(ctx, h, []Delivery{{}}), errTest)
+	wantErr(t, l.publish(ctx, h, []Delivery{{}}), errTest)
+	if n := b.Received(streamtest.DeclarePublisher); n != 1 {
+		t.Errorf("%d attempts, want one", n)
 	}
 }

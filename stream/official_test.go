@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"reflect"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/rabbitmq/rabbitmq-stream-go-client/pkg/message"
 	official "github.com/rabbitmq/rabbitmq-stream-go-client/pkg/stream"
 	"github.com/tidemark-go/tidemark/internal/broker"
 )
@@ -374,4 +376,72 @@ func TestLinkCloseIsBounded(t *testing.T) {
 		}
 		k.wg.Done()
 	})
+}
+
+// statusOf is what the official client reports of a message. It has no way to
+// make one.
+func statusOf(m message.StreamMessage, id int64, confirmed bool, code uint16) *official.ConfirmationStatus {
+	s := &official.ConfirmationStatus{}
+	set := func(field string, value any) {
+		f := reflect.ValueOf(s).Elem().FieldByName(field)
+		reflect.NewAt(f.Type(), f.Addr().UnsafePointer()).Elem().Set(reflect.ValueOf(value))
+	}
+	if m != nil {
+		set("message", m)
+	}
+	set("publishingId", id)
+	set("confirmed", confirmed)
+	set("errorCode", code)
+	return s
+}
+
+func TestStatusOf(t *testing.T) {
+	for _, test := range []struct {
+		status *official.ConfirmationStatus
+		id     uint64
+		code   uint16
+	}{
+		{statusOf(&slot{id: 7}, 1, true, 0), 7, 0},
+		{statusOf(&slot{id: 8}, 1, true, 17), 8, 0}, // what is confirmed has no code
+		{statusOf(&slot{id: 9}, 1, false, 17), 9, 17},
+		{statusOf(nil, 3, false, codeTimeout), 3, codeTimeout},
+	} {
+		if id, code := idOfStatus(test.status), codeOf(test.status); id != test.id || code != test.code {
+			t.Errorf("message %d with code %d, want %d with %d", id, code, test.id, test.code)
+		}
+	}
+}
+
+// TestLinkDrains: each message of a list gets its own outcome, whatever comes
+// before and behind it, and the drain ends with the channel.
+func TestLinkDrains(t *testing.T) {
+	f, l := testInflight(), ledger{}
+	for range 9 {
+		l.add(t, f, 0, "x")
+	}
+	confirmed := func(id uint64) *official.ConfirmationStatus { return statusOf(&slot{id: id}, 0, true, 0) }
+	failed := func(id uint64, code uint16) *official.ConfirmationStatus {
+		return statusOf(&slot{id: id}, 0, false, code)
+	}
+	lists := make(chan []*official.ConfirmationStatus, 4)
+	lists <- []*official.ConfirmationStatus{confirmed(1), confirmed(2), failed(3, 17), failed(4, 17), failed(5, codeFrameTooLong), confirmed(6), failed(7, codeTimeout)}
+	lists <- nil
+	lists <- []*official.ConfirmationStatus{failed(8, 17)}
+	close(lists)
+	k := &link{lost: make(chan struct{}), flight: f}
+	k.wg.Add(1)
+	k.drain(lists)
+	k.wg.Wait()
+	want := map[uint64]error{1: nil, 2: nil, 3: ErrRefused, 4: ErrRefused, 5: ErrMessageTooLarge, 6: nil, 8: ErrRefused}
+	if len(l) != len(want) {
+		t.Errorf("outcomes %v", l)
+	}
+	for id, err := range want {
+		if len(l[id]) != 1 || !errors.Is(l[id][0], err) {
+			t.Errorf("the outcome of %d is %v, want %v", id, l[id], err)
+		}
+	}
+	if k.confirms.Load() != 5 {
+		t.Errorf("%d confirms, want one for each that was confirmed, and one for each list of refused ones", k.confirms.Load())
+	}
 }
