@@ -164,6 +164,31 @@ func testFilterValues(t *testing.T, b testBroker) {
 	}
 }
 
+// TestFilterValuesShareAProducer: all messages with a filter value go through one
+// producer more.
+func TestFilterValuesShareAProducer(t *testing.T) {
+	b, env, stream := faulty(t, 0)
+	p := newProducer(t, env, stream, ProducerConfig{})
+	for _, filter := range []string{"", "a", "", "b", "a"} {
+		must(t, p.Publish(t.Context(), Message{FilterValue: filter}))
+	}
+	if n := b.Received(streamtest.DeclarePublisher); n != 2 {
+		t.Errorf("%d producers were declared, want 2", n)
+	}
+	if got := len(b.Messages(stream)); got != 5 {
+		t.Errorf("the stream has %d messages", got)
+	}
+}
+
+// TestProducerRefusedClosesItsConnection: when another one has its name.
+func TestProducerRefusedClosesItsConnection(t *testing.T) {
+	b, env, stream := faulty(t, 0)
+	newProducer(t, env, stream, ProducerConfig{Name: "p"})
+	_, err := env.NewProducer(t.Context(), stream, ProducerConfig{Name: "p"})
+	wantErr(t, err, ErrNameInUse)
+	must(t, b.Await(soon(t), func() bool { return connectionsOf(b, "tidemark-producer") == 1 }))
+}
+
 func TestNameInUse(t *testing.T) { onBrokers(t, testNameInUse) }
 
 func testNameInUse(t *testing.T, b testBroker) {

@@ -180,10 +180,14 @@ func TestPumpWaitsInPeace(t *testing.T) {
 		p.want(t, 1)
 		p.confirm(1)
 		time.Sleep(time.Hour)
+		synctest.Wait()
 		select {
 		case err := <-p.ended:
 			t.Errorf("given up: %v", err)
 		default:
+		}
+		if len(p.link.spare) != 1 {
+			t.Errorf("the memory of %d batches is kept, want that of one", len(p.link.spare))
 		}
 	})
 }

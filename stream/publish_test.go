@@ -133,6 +133,27 @@ func TestPublishStopsAtABadMessage(t *testing.T) {
 	}
 }
 
+// TestPublishStopsInTheMiddle: what was accepted before a bad message is waited
+// for, and what comes after it is not accepted.
+func TestPublishStopsInTheMiddle(t *testing.T) {
+	for _, outcome := range []error{nil, ErrRefused} {
+		synctest.Test(t, func(t *testing.T) {
+			p := offline(10)
+			got := make(chan error, 1)
+			go func() { got <- p.Publish(t.Context(), Message{}, Message{PublishingID: 1 << 63}, Message{}) }()
+			synctest.Wait()
+			if len(got) > 0 || p.flight.last() != 1 {
+				t.Fatalf("returned with a message on its way, or accepted %d", p.flight.last())
+			}
+			p.flight.settle(outcome, 1)
+			err := <-got
+			if wantErr(t, err, ErrInvalidMessage); errors.Is(err, ErrRefused) != (outcome != nil) || errors.Is(err, ErrUnconfirmed) {
+				t.Errorf("the first one having the outcome %v, Publish returned %v", outcome, err)
+			}
+		})
+	}
+}
+
 func TestPublishAfterClose(t *testing.T) {
 	p := offline(1)
 	p.flight.close(ErrStreamDeleted)

@@ -286,9 +286,13 @@ func TestAttemptsCountSinceUse(t *testing.T) {
 	env, changes := watched(t, b.URI())
 	p, err := env.NewProducer(t.Context(), name, ProducerConfig{})
 	must(t, err)
+	lost := 0
 	lose := func() int {
 		t.Helper()
-		wantState(t, changes, StateConnected, RoleProducer, name, "")
+		if c := wantState(t, changes, StateConnected, RoleProducer, name, ""); c.reconnected != (lost > 0) {
+			t.Errorf("after %d losses the connection counts as won back: %v", lost, c.reconnected)
+		}
+		lost++
 		b.DropConnections(streamtest.CutRST)
 		return wantState(t, changes, StateReconnecting, RoleProducer, name, "").Attempt
 	}
