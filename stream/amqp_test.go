@@ -293,3 +293,240 @@ func noCodecTypes(t *testing.T, v any) {
 		}
 	}
 }
+
+// TestValueSize has every constructor, with each length from nothing to one byte
+// more than the value has.
+func TestValueSize(t *testing.T) {
+	for constructor := range 256 {
+		fixed, width := -1, 0
+		switch constructor >> 4 {
+		case 0x4:
+			fixed = 0
+		case 0x5:
+			fixed = 1
+		case 0x6:
+			fixed = 2
+		case 0x7:
+			fixed = 4
+		case 0x8:
+			fixed = 8
+		case 0x9:
+			fixed = 16
+		case 0xa, 0xc, 0xe:
+			fixed, width = 5, 1
+		case 0xb, 0xd, 0xf:
+			fixed, width = 5, 4
+		}
+		value := make([]byte, 1, 32)
+		value[0] = byte(constructor)
+		if width > 0 {
+			value = append(value, make([]byte, width)...)
+			value[width] = 5
+		}
+		value = append(value, make([]byte, max(0, fixed))...)
+		whole := len(value)
+		value = append(value, 'x')
+		for n := range whole + 2 {
+			size, head := valueSize(value[:n])
+			wantSize, wantHead := -1, 0
+			if fixed >= 0 && n >= whole {
+				wantSize, wantHead = whole, 1+width
+			}
+			if size != wantSize || head != wantHead {
+				t.Errorf("constructor %#02x with %d bytes: size %d, head %d; want %d, %d", constructor, n, size, head, wantSize, wantHead)
+			}
+		}
+	}
+}
+
+// TestValueSizeLengths has the lengths that a byte more or less would get wrong.
+func TestValueSizeLengths(t *testing.T) {
+	for _, n := range []int{0, 1, 127, 128, 254, 255, 256, 65535, 65536} {
+		long := append(binary.BigEndian.AppendUint32([]byte{0xb0}, uint32(n)), make([]byte, n)...)
+		if size, head := valueSize(long); size != 5+n || head != 5 {
+			t.Errorf("%d bytes behind a long head: size %d, head %d", n, size, head)
+		}
+		if size, _ := valueSize(long[:len(long)-1]); size != -1 {
+			t.Errorf("%d bytes of which one is missing: size %d", n, size)
+		}
+		if n > 255 {
+			continue
+		}
+		short := append([]byte{0xa0, byte(n)}, make([]byte, n)...)
+		if size, head := valueSize(short); size != 2+n || head != 2 {
+			t.Errorf("%d bytes behind a short head: size %d, head %d", n, size, head)
+		}
+		if size, _ := valueSize(short[:len(short)-1]); size != -1 {
+			t.Errorf("%d bytes of which one is missing: size %d", n, size)
+		}
+	}
+	for _, huge := range []uint32{1<<31 - 1, 1 << 31, 1<<32 - 1} {
+		if size, head := valueSize(binary.BigEndian.AppendUint32([]byte{0xb0}, huge)); size != -1 || head != 0 {
+			t.Errorf("%d bytes that are not there: size %d, head %d", huge, size, head)
+		}
+	}
+}
+
+func TestCutSection(t *testing.T) {
+	for _, test := range []struct {
+		b          string
+		code       byte
+		size, head int
+		ok         bool
+	}{
+		{"\x00\x53\x70\x45", sectionHeader, 1, 1, true},
+		{"\x00\x53\x78\x45rest", sectionFooter, 1, 1, true},
+		{"\x00\x53\x75\xa0\x02hi!", sectionData, 4, 2, true},
+		{"\x00\x53\x75\xb0\x00\x00\x00\x02hi", sectionData, 7, 5, true},
+		{"\x00\x53\x75\xa0\x03hi", sectionData, -1, 0, false},
+		{"\x00\x53\x6f\x45", 0, 0, 0, false},
+		{"\x00\x53\x79\x45", 0, 0, 0, false},
+		{"\x01\x53\x75\x45", 0, 0, 0, false},
+		{"\x00\x52\x75\x45", 0, 0, 0, false},
+		{"\x00\x53\x75", 0, 0, 0, false},
+		{"", 0, 0, 0, false},
+	} {
+		code, size, head, ok := cutSection([]byte(test.b))
+		if code != test.code || size != test.size || head != test.head || ok != test.ok {
+			t.Errorf("%q: %#x, %d, %d, %v", test.b, code, size, head, ok)
+		}
+	}
+}
+
+// TestAppendData: the short head serves up to 255 bytes. The long one is as long
+// as the room that is made.
+func TestAppendData(t *testing.T) {
+	for n, head := range map[int]string{
+		0: "\x00\x53\x75\xa0\x00", 1: "\x00\x53\x75\xa0\x01", 255: "\x00\x53\x75\xa0\xff",
+		256: "\x00\x53\x75\xb0\x00\x00\x01\x00", 70_000: "\x00\x53\x75\xb0\x00\x01\x11\x70",
+	} {
+		body := bytes.Repeat([]byte{'b'}, n)
+		if got := appendData(nil, body); string(got) != head+string(body) || cap(got) < n+8 {
+			t.Errorf("%d bytes begin with %q, in room for %d", n, got[:len(head)], cap(got))
+		}
+		if got := appendData([]byte("before"), body); string(got) != "before"+head+string(body) {
+			t.Errorf("%d bytes behind others: %q...", n, got[:6+len(head)])
+		}
+	}
+}
+
+// TestPlainBody: only what appendData makes is plain, to the byte.
+func TestPlainBody(t *testing.T) {
+	for _, n := range []int{0, 1, 254, 255, 256, 257, 70_000} {
+		body := bytes.Repeat([]byte{'b'}, n)
+		raw := appendData(nil, body)
+		if got, ok := plainBody(raw); !ok || !bytes.Equal(got, body) || cap(got) != n {
+			t.Errorf("a body of %d bytes came back as %d, %v, with room for %d", n, len(got), ok, cap(got))
+		}
+		for name, other := range map[string][]byte{"one byte more": append(raw[:len(raw):len(raw)], 0), "one byte less": raw[:len(raw)-1]} {
+			if _, ok := plainBody(other); ok {
+				t.Errorf("%d bytes and %s are plain", n, name)
+			}
+		}
+	}
+	for _, n := range []int{0, 5, 255} {
+		long := append(binary.BigEndian.AppendUint32([]byte("\x00\x53\x75\xb0"), uint32(n)), make([]byte, n)...)
+		if _, ok := plainBody(long); ok {
+			t.Errorf("%d bytes behind a long head are plain, and would be given back behind a short one", n)
+		}
+		if body, ok := bodyOf(long); !ok || len(body) != n {
+			t.Errorf("%d bytes behind a long head have a body of %d, %v", n, len(body), ok)
+		}
+	}
+	for _, raw := range []string{"", "\x00\x53\x75\xa0", "\x01\x53\x75\xa0\x00", "\x00\x54\x75\xa0\x00", "\x00\x53\x77\xa0\x00", "\x00\x53\x75\xa1\x00"} {
+		if _, ok := plainBody([]byte(raw)); ok {
+			t.Errorf("%q is plain", raw)
+		}
+	}
+}
+
+// TestBodyOfValues: the body of a value is its bytes, whichever way they are
+// written, and that of another value is nothing.
+func TestBodyOfValues(t *testing.T) {
+	for _, c := range []byte{0xa0, 0xa1, 0xa3} {
+		for _, raw := range []string{
+			"\x00\x53\x77" + string([]byte{c, 2}) + "hi",
+			"\x00\x53\x77" + string([]byte{c + 0x10, 0, 0, 0, 2}) + "hi",
+		} {
+			if body, ok := bodyOf([]byte(raw)); string(body) != "hi" || !ok || cap(body) != 2 {
+				t.Errorf("%q has the body %q, %v", raw, body, ok)
+			}
+		}
+	}
+	for _, raw := range []string{"\x00\x53\x77\xa2\x02hi", "\x00\x53\x77\xc0\x02hi", "\x00\x53\x77\x71hihi", "\x00\x53\x76\xa0\x02hi", "\x00\x53\x74\xa1\x02hi"} {
+		if body, ok := bodyOf([]byte(raw)); len(body) != 0 || !ok {
+			t.Errorf("%q has the body %q, %v", raw, body, ok)
+		}
+	}
+	raw := []byte("\x00\x53\x75\xa0\x01a\x00\x53\x75\xa0\x01b\x00\x53\x75\xa0\x01c")
+	before := bytes.Clone(raw)
+	if body, ok := bodyOf(raw); string(body) != "abc" || !ok || !bytes.Equal(raw, before) {
+		t.Errorf("three sections of data have the body %q, %v; the message is %q", body, ok, raw)
+	}
+}
+
+// TestSectionsBound: the codec gets sections of up to maxSections bytes, beside
+// data of any size.
+func TestSectionsBound(t *testing.T) {
+	value := func(n int) []byte { // an AMQP value section whose value has n bytes
+		b := binary.BigEndian.AppendUint32([]byte("\x00\x53\x77\xb0"), uint32(n-5))
+		return append(b, make([]byte, n-5)...)
+	}
+	props := []byte("\x00\x53\x73\x45")
+	for _, test := range []struct {
+		name string
+		raw  []byte
+		n    int
+		ok   bool
+	}{
+		{"the most", value(maxSections), maxSections, true},
+		{"one more", value(maxSections + 1), maxSections + 1, false},
+		{"the most in two sections", append(bytes.Clone(props), value(maxSections-1)...), maxSections, true},
+		{"one more in two sections", append(bytes.Clone(props), value(maxSections)...), maxSections + 1, false},
+		{"data", appendData(bytes.Clone(props), make([]byte, maxSections+1)), 1, true},
+	} {
+		if n, ok := sizeOfSections(test.raw); n != test.n || !ok {
+			t.Errorf("%s: %d bytes, %v; want %d", test.name, n, ok, test.n)
+		}
+		m, err := unmarshal(test.raw)
+		if (err == nil) != test.ok || (m != nil) != test.ok || !test.ok && !errors.Is(err, ErrMalformed) {
+			t.Errorf("%s: %v", test.name, err)
+		}
+	}
+	if n, ok := sizeOfSections(nil); n != 0 || ok {
+		t.Errorf("nothing has sections of %d bytes, %v", n, ok)
+	}
+}
+
+// TestMessagePlain: any other section makes a message more than its body.
+func TestMessagePlain(t *testing.T) {
+	if !(&Message{Body: []byte("b"), PublishingID: 1, Key: "k", FilterValue: "f"}).plain() || !(&Message{}).plain() {
+		t.Error("a body is not plain")
+	}
+	some := map[string]any{}
+	for i, m := range []Message{
+		{Value: 1}, {Properties: &Properties{}}, {ApplicationProperties: some}, {Annotations: some},
+		{DeliveryAnnotations: some}, {Header: &Header{}}, {Footer: some},
+	} {
+		if m.plain() {
+			t.Errorf("message %d is plain", i)
+		}
+	}
+}
+
+func TestMessageIDs(t *testing.T) {
+	for _, id := range []any{nil, uint64(1), UUID{1}, []byte("b"), "s"} {
+		for _, p := range []*Properties{{MessageID: id}, {CorrelationID: id}} {
+			raw, err := (&Message{Properties: p}).encode()
+			must(t, err)
+			got, err := deliveryOf(raw).Properties()
+			if err != nil || got == nil && id != nil || got != nil && !reflect.DeepEqual(got, p) {
+				t.Errorf("%+v came back as %+v, %v", p, got, err)
+			}
+		}
+	}
+	for _, p := range []*Properties{{MessageID: 1}, {CorrelationID: 1}, {CorrelationID: true}, {MessageID: "s", CorrelationID: int64(1)}} {
+		_, err := (&Message{Properties: p}).encode()
+		wantErr(t, err, ErrInvalidMessage)
+	}
+}

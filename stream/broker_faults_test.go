@@ -306,6 +306,21 @@ func TestRefusedMessages(t *testing.T) {
 	must(t, p.Publish(t.Context(), Message{}))
 }
 
+// A broker that does not know the producer any more gets it anew, and the message
+// again. One that finds a message too large is not asked again.
+func TestCodesOfMessages(t *testing.T) {
+	b, env, stream := faulty(t, 0)
+	p := newProducer(t, env, stream, ProducerConfig{})
+	b.AnswerWith(streamtest.Publish, streamtest.PublisherDoesNotExist, 1)
+	must(t, p.Publish(t.Context(), Message{Body: number(0)}))
+	b.AnswerWith(streamtest.Publish, streamtest.FrameTooLarge, 1)
+	wantErr(t, p.Publish(t.Context(), Message{}), ErrMessageTooLarge)
+	must(t, p.Publish(t.Context(), Message{Body: number(1)}))
+	if got, declared := len(b.Messages(stream)), b.Received(streamtest.DeclarePublisher); got != 2 || declared != 2 {
+		t.Errorf("the stream has %d messages, from %d producers", got, declared)
+	}
+}
+
 // A broker that reads and never answers is noticed by its heartbeats.
 func TestSilentBrokerIsNoticed(t *testing.T) {
 	beside(t)

@@ -55,3 +55,42 @@ func TestCallbacksNeverBlockTheirAdder(t *testing.T) {
 		}
 	})
 }
+
+// TestCallbacksThatHaveEnded: who drains them under a context that has ended is
+// told of the callbacks, not of the context.
+func TestCallbacksThatHaveEnded(t *testing.T) {
+	c := startCallbacks()
+	ran := 0
+	for range 3 {
+		c.outcome(func(err error) {
+			if err == errTest {
+				ran++
+			}
+		}, errTest)
+	}
+	must(t, c.drain(t.Context()))
+	if ran != 3 {
+		t.Errorf("%d of 3 ran", ran)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for range 50 {
+		must(t, c.drain(ctx))
+	}
+}
+
+// TestCallbacksWakeUp: what is added to callbacks that are idle runs.
+func TestCallbacksWakeUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := startCallbacks()
+		ran := 0
+		for i := range 3 {
+			synctest.Wait()
+			if ran != i {
+				t.Fatalf("%d of %d ran", ran, i)
+			}
+			c.add(func() { ran++ })
+		}
+		must(t, c.drain(t.Context()))
+	})
+}

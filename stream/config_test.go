@@ -1,9 +1,12 @@
 package stream
 
 import (
+	"crypto/tls"
 	"errors"
+	"log/slog"
 	"math"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -64,5 +67,65 @@ func TestBackoffPause(t *testing.T) {
 	}
 	if d := b.pause(0, most); d != 0 {
 		t.Errorf("the first attempt comes after %v, want at once", d)
+	}
+}
+
+// TestConfigBounds: the least value of each setting is accepted and kept, and
+// what is one nanosecond below is refused by name.
+func TestConfigBounds(t *testing.T) {
+	least := Config{
+		DialTimeout: time.Millisecond, Heartbeat: time.Second, Backoff: Backoff{Min: time.Millisecond, Max: time.Millisecond},
+	}
+	got, _, err := least.withDefaults()
+	must(t, err)
+	if got.DialTimeout != least.DialTimeout || got.Heartbeat != least.Heartbeat || got.Backoff != least.Backoff {
+		t.Errorf("%+v became %+v", least, got)
+	}
+	for name, change := range map[string]func(*Config){
+		"DialTimeout": func(c *Config) { c.DialTimeout-- },
+		"Heartbeat":   func(c *Config) { c.Heartbeat-- },
+		"Backoff.Min": func(c *Config) { c.Backoff.Min-- },
+		"Backoff.Max": func(c *Config) { c.Backoff.Max-- },
+	} {
+		cfg := least
+		change(&cfg)
+		_, _, err := cfg.withDefaults()
+		if wantErr(t, err, ErrInvalidConfig); err != nil && !strings.Contains(err.Error(), name+" is") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestConfigDefaultsExactly pins the documented defaults.
+func TestConfigDefaultsExactly(t *testing.T) {
+	cfg, _, err := Config{}.withDefaults()
+	must(t, err)
+	if cfg.DialTimeout != 4500*time.Millisecond || !slices.Equal(cfg.URIs, []string{DefaultURI}) {
+		t.Errorf("%v, %v", cfg.DialTimeout, cfg.URIs)
+	}
+	if cfg, _, err = (Config{Backoff: Backoff{Min: 6 * time.Second}}).withDefaults(); err != nil || cfg.Backoff.Max != 6*time.Second {
+		t.Errorf("above a floor of 6s the ceiling is %v: %v", cfg.Backoff.Max, err)
+	}
+}
+
+func TestConfigKeepsWhatIsSet(t *testing.T) {
+	var logged strings.Builder
+	logger := slog.New(slog.NewTextHandler(&logged, nil))
+	tlsConfig := &tls.Config{ServerName: "name", MinVersion: tls.VersionTLS13}
+	in := Config{
+		URIs: []string{"rabbitmq-stream://a:1", "rabbitmq-stream://b:2"}, Logger: logger, TLS: tlsConfig,
+		Resolve: func(string, int) (string, int) { return "resolved", 7 }, DialTimeout: 2 * time.Second, Heartbeat: 3 * time.Second,
+	}
+	cfg, endpoints, err := in.withDefaults()
+	must(t, err)
+	if cfg.Logger != logger || len(endpoints) != 2 || len(cfg.URIs) != 2 {
+		t.Errorf("%+v with the endpoints %v", cfg, endpoints)
+	}
+	o := cfg.brokerOptions()
+	if o.TLS != tlsConfig || o.DialTimeout != 2*time.Second || o.Heartbeat != 3*time.Second {
+		t.Errorf("the options below are %+v", o)
+	}
+	if host, port := o.Resolve("x", 1); host != "resolved" || port != 7 {
+		t.Errorf("resolved to %s, port %d", host, port)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"testing"
 	"time"
 
@@ -203,4 +204,165 @@ func FuzzDeliveries(f *testing.F) {
 			}
 		}
 	})
+}
+
+// decodeAll decodes one chunk that begins at offset 100, from an offset on.
+func decodeAll(entries, records int, data []byte, from uint64) (got string, err error) {
+	list, err := deliveries("s", chunkOf(100, entries, records, data), from)
+	for _, d := range list {
+		got += fmt.Sprintf("%d:%s ", d.Offset, d.Body)
+	}
+	return got, err
+}
+
+// TestDeliveriesFrom: what lies below the first offset is left out, to the
+// message, and a sub-batch that lies below as a whole is not even opened.
+func TestDeliveriesFrom(t *testing.T) {
+	data := wire.AppendEntry(nil, []byte("0"))
+	data = wire.AppendEntry(data, []byte("1"))
+	data = wire.AppendBatch(data, batchOf(t, wire.CompressionGzip, "2", "3"))
+	data = wire.AppendEntry(data, []byte("4"))
+	all := []string{"100:0 ", "101:1 ", "102:2 ", "103:3 ", "104:4 "}
+	for from := uint64(99); from <= 106; from++ {
+		want := strings.Join(all[min(max(from, 100)-100, 5):], "")
+		if got, err := decodeAll(4, 5, data, from); got != want || err != nil {
+			t.Errorf("from %d: %s, %v; want %s", from, got, err, want)
+		}
+	}
+	damaged := batchOf(t, wire.CompressionGzip, "0", "1")
+	damaged.Body = []byte("not gzip")
+	data = wire.AppendEntry(wire.AppendBatch(nil, damaged), []byte("2"))
+	if got, err := decodeAll(2, 3, data, 102); got != "102:2 " || err != nil {
+		t.Errorf("behind a damaged sub-batch: %s, %v", got, err)
+	}
+	if got, err := decodeAll(2, 3, data, 101); got != "" || !errors.Is(err, wire.ErrMalformed) || !strings.Contains(err.Error(), "offset 100") {
+		t.Errorf("from within a damaged sub-batch: %s, %v", got, err)
+	}
+}
+
+// TestDeliveriesOfAnEmptyBatch: a sub-batch without records has no bytes.
+func TestDeliveriesOfAnEmptyBatch(t *testing.T) {
+	empty := batchOf(t, wire.CompressionGzip)
+	data := wire.AppendEntry(wire.AppendBatch(nil, empty), []byte("0"))
+	if got, err := decodeAll(2, 1, data, 0); got != "100:0 " || err != nil {
+		t.Errorf("%s, %v", got, err)
+	}
+	full := batchOf(t, wire.CompressionNone, "x")
+	full.Records = 0
+	data = wire.AppendEntry(wire.AppendBatch(nil, full), []byte("0"))
+	if got, err := decodeAll(2, 1, data, 0); got != "" || !errors.Is(err, wire.ErrMalformed) {
+		t.Errorf("with bytes: %s, %v", got, err)
+	}
+}
+
+// TestDecompressBound: a sub-batch may announce maxBatch bytes. More is refused
+// before anything is decompressed.
+func TestDecompressBound(t *testing.T) {
+	for announced, refused := range map[uint32]bool{maxBatch - 1: false, maxBatch: false, maxBatch + 1: true, 1<<32 - 1: true} {
+		_, err := decompress(&wire.Entry{Batch: true, Compression: wire.CompressionGzip, Records: 1, Uncompressed: announced, Body: []byte("not gzip")})
+		if wantErr(t, err, wire.ErrMalformed); err != nil && strings.Contains(err.Error(), "announces") != refused {
+			t.Errorf("%d bytes: %v", announced, err)
+		}
+	}
+}
+
+// TestDecompressExactly: what is announced is what is there.
+func TestDecompressExactly(t *testing.T) {
+	for name, c := range compressions {
+		for _, n := range []int{0, 1, 100, 64<<10 - 1, 64 << 10, 64<<10 + 1, 200_000} {
+			want := bytes.Repeat([]byte("ab"), n)[:n]
+			body := compress(t, c, want)
+			got, err := decompress(&wire.Entry{Compression: c, Uncompressed: uint32(n), Body: body})
+			if err != nil || !bytes.Equal(got, want) {
+				t.Errorf("%s: %d bytes came back as %d, %v", name, n, len(got), err)
+			}
+			if c == wire.CompressionNone {
+				continue // its bytes are what they are
+			}
+			if _, err := decompress(&wire.Entry{Compression: c, Uncompressed: uint32(n) + 1, Body: body}); !errors.Is(err, wire.ErrMalformed) {
+				t.Errorf("%s: one byte less than the %d announced: %v", name, n+1, err)
+			}
+		}
+	}
+}
+
+// TestChunkBudget: the sub-batches of a chunk may announce maxChunk bytes
+// together. Those that are left out do not count.
+func TestChunkBudget(t *testing.T) {
+	open := func(d *decoder, announced uint32, offset uint64) error {
+		return d.open(&wire.Entry{Batch: true, Records: 1, Uncompressed: announced, Body: wire.AppendEntry(nil, nil)}, offset)
+	}
+	d := decode("s", chunkOf(0, 0, 0, nil), 10)
+	must(t, errors.Join(open(d, maxChunk, 9), open(d, maxChunk-1, 10), open(d, 1, 11), open(d, 0, 12)))
+	wantErr(t, open(d, 1, 13), wire.ErrMalformed)
+	d = decode("s", chunkOf(0, 0, 0, nil), 0)
+	must(t, open(d, maxChunk, 0))
+	wantErr(t, open(d, 1, 1), wire.ErrMalformed)
+}
+
+// TestUnread: what is left by the word of the chunk.
+func TestUnread(t *testing.T) {
+	data := wire.AppendEntry(wire.AppendBatch(nil, batchOf(t, wire.CompressionNone, "0", "1")), []byte("2"))
+	d := decode("s", chunkOf(100, 2, 3, data), 0)
+	for left := 3; left > 0; left-- {
+		if !d.unread() || d.announced(10) != left || d.announced(left-1) != left-1 {
+			t.Errorf("%d are left: unread %v, announced %d and %d", left, d.unread(), d.announced(10), d.announced(left-1))
+		}
+		if list := d.block(1); len(list) != 1 || list[0].Offset != uint64(103-left) {
+			t.Fatalf("got %+v", list)
+		}
+	}
+	if d.unread() || d.announced(10) != 0 || len(d.block(1)) != 0 {
+		t.Error("something is left of it")
+	}
+	d = decode("s", chunkOf(100, 2, 2, wire.AppendEntry(nil, []byte("0"))), 0)
+	if len(d.block(9)) != 1 || d.err == nil || d.unread() {
+		t.Errorf("behind what cannot be decoded there is more to read: %v", d.err)
+	}
+}
+
+// TestFillAppends: fill uses the room that a list has, and makes more.
+func TestFillAppends(t *testing.T) {
+	var data []byte
+	for i := range 5 {
+		data = wire.AppendEntry(data, appendData(nil, number(i)))
+	}
+	for _, room := range []int{0, 1, 3, 5, 9} {
+		d := decode("s", chunkOf(100, 5, 5, data), 0)
+		list := d.fill(make([]Delivery, 0, room), 2)
+		if len(list) != 2 {
+			t.Fatalf("%d of 2", len(list))
+		}
+		list = d.fill(d.fill(list, 2), 9)
+		for i, m := range list {
+			if m.Offset != 100+uint64(i) || !bytes.Equal(m.Body, number(i)) || m.Stream != "s" || m.sections != nil || !m.Timestamp.Equal(noon) {
+				t.Errorf("with room for %d, message %d is %+v", room, i, m)
+			}
+		}
+		if len(list) != 5 || d.err != nil {
+			t.Errorf("%d of 5: %v", len(list), d.err)
+		}
+	}
+}
+
+// TestBlockRoom: a block has room for what the chunk announces, within bounds.
+func TestBlockRoom(t *testing.T) {
+	var data []byte
+	for range 5 {
+		data = wire.AppendEntry(data, []byte("x")) // which is not AMQP, so that each has sections
+	}
+	d := decode("s", chunkOf(0, 5, 5, data), 0)
+	if list := d.block(3); len(list) != 3 || cap(list) != 3 {
+		t.Errorf("a block of 3 has %d, room for %d", len(list), cap(list))
+	}
+	if len(d.spare) != 2 {
+		t.Errorf("there is room for the sections of %d more, want 2", len(d.spare))
+	}
+	if list := d.block(9); len(list) != 2 || cap(list) != 2 || len(d.spare) != 0 {
+		t.Errorf("the rest has %d, room for %d, %d sections to spare", len(list), cap(list), len(d.spare))
+	}
+	hostile := decode("s", chunkOf(0, 65535, 1<<30, data), 0)
+	if list := hostile.block(1 << 30); cap(list) != maxRoom {
+		t.Errorf("the room on a chunk's word is %d", cap(list))
+	}
 }

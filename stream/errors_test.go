@@ -86,3 +86,30 @@ func TestIsFatal(t *testing.T) {
 		}
 	}
 }
+
+// TestIsFatalWithSeveralCauses: a broker that is not reached may come back,
+// whatever else its error looks like. An OffsetStore's own failure is not the
+// broker's.
+func TestIsFatalWithSeveralCauses(t *testing.T) {
+	for _, err := range []error{ErrStreamMismatch, ErrMalformed, ErrOffsetStore, ErrNameInUse, errors.Join(ErrOffsetStore, ErrUnreachable)} {
+		if !isFatal(fmt.Errorf("%w: why", err)) {
+			t.Errorf("%v is tried again", err)
+		}
+	}
+	for _, err := range []error{errors.Join(ErrTLS, ErrUnreachable), errors.Join(ErrUnreachable, ErrAccessRefused), ErrUnconfirmed, ErrRefused, context.Canceled} {
+		if isFatal(err) {
+			t.Errorf("%v is not tried again", err)
+		}
+	}
+}
+
+func TestOpErrNamesTheOperation(t *testing.T) {
+	var op *OpError
+	if err := opErr("publish", "s", "p", io.EOF); !errors.As(err, &op) || *op != (OpError{"publish", "s", "p", io.EOF}) {
+		t.Errorf("%+v", op)
+	}
+	inner := fmt.Errorf("further out: %w", op)
+	if got := opErr("close", "x", "y", inner); got != inner {
+		t.Errorf("wrapped twice: %v", got)
+	}
+}

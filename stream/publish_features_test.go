@@ -164,6 +164,71 @@ func testFilterValues(t *testing.T, b testBroker) {
 	}
 }
 
+// TestFilterValuesShareAProducer: all messages with a filter value go through one
+// producer more.
+func TestFilterValuesShareAProducer(t *testing.T) {
+	b, env, stream := faulty(t, 0)
+	p := newProducer(t, env, stream, ProducerConfig{})
+	for _, filter := range []string{"", "a", "", "b", "a"} {
+		must(t, p.Publish(t.Context(), Message{FilterValue: filter}))
+	}
+	if n := b.Received(streamtest.DeclarePublisher); n != 2 {
+		t.Errorf("%d producers were declared, want 2", n)
+	}
+	if got := len(b.Messages(stream)); got != 5 {
+		t.Errorf("the stream has %d messages", got)
+	}
+}
+
+// TestProducerRefusedClosesItsConnection: when another one has its name.
+func TestProducerRefusedClosesItsConnection(t *testing.T) {
+	b, env, stream := faulty(t, 0)
+	newProducer(t, env, stream, ProducerConfig{Name: "p"})
+	_, err := env.NewProducer(t.Context(), stream, ProducerConfig{Name: "p"})
+	wantErr(t, err, ErrNameInUse)
+	must(t, b.Await(soon(t), func() bool { return connectionsOf(b, "tidemark-producer") == 1 }))
+}
+
+// TestProducerThatCannotBeMade: the broker's reason comes out at each step, and
+// no connection stays.
+func TestProducerThatCannotBeMade(t *testing.T) {
+	beside(t)
+	b, env, stream := faulty(t, 0)
+	connections := len(b.Connections())
+	for _, test := range []struct {
+		command streamtest.Command
+		code    streamtest.Code
+		want    error
+	}{
+		{streamtest.Open, streamtest.VHostAccessFailure, ErrVirtualHost},
+		{streamtest.DeclarePublisher, streamtest.AccessRefused, ErrAccessRefused},
+		{streamtest.DeclarePublisher, streamtest.StreamNotAvailable, ErrStreamUnavailable},
+		{streamtest.QueryPublisherSequence, streamtest.StreamDoesNotExist, ErrStreamNotFound},
+	} {
+		b.AnswerWith(test.command, test.code, 1)
+		_, err := env.NewProducer(t.Context(), stream, ProducerConfig{Name: "p"})
+		wantErr(t, err, test.want)
+		b.ClearFaults()
+		must(t, b.Await(soon(t), func() bool { return len(b.Connections()) == connections }))
+	}
+	newProducer(t, env, stream, ProducerConfig{Name: "p"})
+}
+
+// TestNameInUseClosesItsConnection: a producer that finds its name in use when it
+// comes back ends, and its connections with it.
+func TestNameInUseClosesItsConnection(t *testing.T) {
+	beside(t)
+	b, env, stream := faulty(t, 0)
+	p := newProducer(t, env, stream, ProducerConfig{Name: "p"})
+	other := newProducer(t, connect(t, b.URI()), stream, ProducerConfig{Name: "p"})
+	must(t, other.Publish(t.Context(), Message{PublishingID: 50}))
+	must(t, other.Close(t.Context()))
+	b.DropConnections(streamtest.CutRST)
+	recv(t, p.ended, "the end of the producer")
+	wantErr(t, p.Publish(t.Context(), Message{}), ErrNameInUse)
+	must(t, b.Await(soon(t), func() bool { return connectionsOf(b, "tidemark-producer") == 0 }))
+}
+
 func TestNameInUse(t *testing.T) { onBrokers(t, testNameInUse) }
 
 func testNameInUse(t *testing.T, b testBroker) {

@@ -220,6 +220,123 @@ func TestInflightFilters(t *testing.T) {
 	}
 }
 
+// TestInflightSettleUnknown: an id that was not given out has no outcome,
+// wherever it lies, and the others keep theirs.
+func TestInflightSettleUnknown(t *testing.T) {
+	f, l := testInflight(), ledger{}
+	for _, id := range []uint64{5, 6, 7, 20, 22, 23} {
+		l.add(t, f, id, "x")
+	}
+	for _, id := range []uint64{0, 1, 4, 8, 10, 11, 12, 19, 21, 24, 25, 26, 1000, math.MaxInt64, math.MaxUint64} {
+		if f.settle(nil, id) != 0 || len(l) != 0 {
+			t.Fatalf("settling the unknown id %d: outcomes %v", id, l)
+		}
+	}
+	for i, id := range []uint64{23, 20, 6, 22, 7, 5} {
+		if f.settle(nil, id) != 1 || len(l[id]) != 1 || len(l) != i+1 {
+			t.Fatalf("settling %d: outcomes %v", id, l)
+		}
+	}
+	if f.open != 0 || f.bytes != 0 || len(f.slots) != 0 {
+		t.Errorf("left: %d messages, %d bytes, %d slots", f.open, f.bytes, len(f.slots))
+	}
+}
+
+// TestInflightSettleBehindTheLast: one above the last is unknown where all ids
+// follow each other, too.
+func TestInflightSettleBehindTheLast(t *testing.T) {
+	f, l := testInflight(), ledger{}
+	for range 3 {
+		l.add(t, f, 0, "")
+	}
+	if f.settle(nil, 4) != 0 || f.settle(nil, 3, 4, 1, 0) != 2 || len(l) != 2 {
+		t.Errorf("outcomes %v, want those of 1 and 3", l)
+	}
+}
+
+// TestInflightLetsGo: what has its outcome is not kept in memory, and what is
+// sent stays sent.
+func TestInflightLetsGo(t *testing.T) {
+	f, l := testInflight(), ledger{}
+	for range 4 {
+		l.add(t, f, 0, "x")
+	}
+	f.takeInto(nil, 3, math.MaxInt)
+	all := f.slots
+	f.settle(nil, 1, 2)
+	if all[0] != nil || all[1] != nil || len(f.slots) != 2 || f.sent() != 1 {
+		t.Errorf("slots %v, %d sent; want the first two gone and one sent", all, f.sent())
+	}
+	if got := ids(f.takeInto(nil, 9, math.MaxInt)); !slices.Equal(got, []uint64{4}) {
+		t.Errorf("sent next: %v, want 4 alone", got)
+	}
+	f.resend()
+	f.settle(nil, 3)
+	if got := ids(f.takeInto(nil, 9, math.MaxInt)); !slices.Equal(got, []uint64{4}) {
+		t.Errorf("sent again: %v, want 4 alone", got)
+	}
+}
+
+// TestInflightGoesOnTaking: takeInto appends, and what is in out counts.
+func TestInflightGoesOnTaking(t *testing.T) {
+	f, l := testInflight(), ledger{}
+	for range 3 {
+		l.add(t, f, 0, "x")
+	}
+	out := f.takeInto(nil, 1, math.MaxInt)
+	if out = f.takeInto(out, 1, math.MaxInt); len(out) != 1 {
+		t.Errorf("%d messages, want one", len(out))
+	}
+	if out = f.takeInto(out, 3, 0); len(out) != 1 {
+		t.Errorf("%d messages, though there is no room behind the first", len(out))
+	}
+	if out = f.takeInto(out, 3, math.MaxInt); !slices.Equal(ids(out), []uint64{1, 2, 3}) {
+		t.Errorf("took %v", ids(out))
+	}
+}
+
+func TestSlotSize(t *testing.T) {
+	for _, test := range []struct {
+		s    slot
+		want int
+	}{
+		{slot{}, messageOverhead},
+		{slot{body: make([]byte, 5)}, messageOverhead + 5},
+		{slot{body: make([]byte, 5), filter: "abc"}, messageOverhead + 5 + 2 + 3},
+	} {
+		if got := test.s.size(); got != test.want {
+			t.Errorf("%d bytes with the filter value %q add %d to a frame, want %d", len(test.s.body), test.s.filter, got, test.want)
+		}
+	}
+}
+
+// TestInflightMemory: small messages share memory, and no large one keeps it.
+func TestInflightMemory(t *testing.T) {
+	f, l := testInflight(), ledger{}
+	l.add(t, f, 0, string(make([]byte, slabBody+1)))
+	if f.slab != nil {
+		t.Error("a large message has its slot among others")
+	}
+	for i := range slabSlots + 1 {
+		l.add(t, f, 0, string(make([]byte, slabBody)))
+		if want := (2*slabSlots - 1 - i) % slabSlots; len(f.slab) != want {
+			t.Fatalf("%d slots are left after %d, want %d", len(f.slab), i+1, want)
+		}
+	}
+	if b := f.encodePlain(make([]byte, slabBody-8+1)); len(b) != slabBody+1 || f.arena != nil {
+		t.Errorf("a large message of %d bytes shares its memory", len(b))
+	}
+	const n = arenaBytes / slabBody
+	for i := range n {
+		if b := f.encodePlain(make([]byte, slabBody-8)); len(b) != slabBody || cap(b) != slabBody || len(f.arena) != (i+1)*slabBody {
+			t.Fatalf("message %d: %d bytes, room for %d, %d taken", i, len(b), cap(b), len(f.arena))
+		}
+	}
+	if f.encodePlain([]byte("x")); len(f.arena) != 6 || cap(f.arena) != arenaBytes {
+		t.Errorf("the next block has %d of %d bytes", len(f.arena), cap(f.arena))
+	}
+}
+
 // FuzzInflight plays accepting, sending, confirming, losing the connection and
 // failing against a list of what is open.
 func FuzzInflight(f *testing.F) {

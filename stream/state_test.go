@@ -2,8 +2,13 @@ package stream
 
 import (
 	"context"
+	"log/slog"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/tidemark-go/tidemark/streamtest"
 )
@@ -162,4 +167,141 @@ func newStreamWith(t testing.TB, env *Env, cfg StreamConfig) string {
 		t.Fatal(err)
 	}
 	return name
+}
+
+// records is a slog handler that keeps what it gets: one line per record, with
+// its level and attributes.
+type records struct {
+	lines *[]string
+	attrs []slog.Attr
+}
+
+func (r records) Enabled(context.Context, slog.Level) bool { return true }
+func (r records) WithGroup(string) slog.Handler            { return r }
+func (r records) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return records{r.lines, append(slices.Clip(r.attrs), attrs...)}
+}
+
+func (r records) Handle(_ context.Context, rec slog.Record) error {
+	line := rec.Level.String() + " " + rec.Message
+	add := func(a slog.Attr) bool { line += " " + a.String(); return true }
+	for _, a := range r.attrs {
+		add(a)
+	}
+	rec.Attrs(add)
+	*r.lines = append(*r.lines, line)
+	return nil
+}
+
+// TestStateLog: the first connection is no news, one that was won back is, and
+// what is lost is logged louder. The end is left to who made the call.
+func TestStateLog(t *testing.T) {
+	consumer := StateChange{Role: RoleConsumer, Stream: "orders", Name: "billing"}
+	producer := StateChange{Role: RoleProducer, Stream: "orders"}
+	for _, test := range []struct {
+		c      StateChange
+		change func(*StateChange)
+		want   string
+	}{
+		{consumer, func(c *StateChange) { c.State = StateConnected }, "DEBUG connected stream=orders consumer=billing"},
+		{producer, func(c *StateChange) { c.State = StateConnected }, "DEBUG connected stream=orders producer="},
+		{consumer, func(c *StateChange) { c.State, c.reconnected = StateConnected, true }, "INFO connected stream=orders consumer=billing"},
+		{consumer, func(c *StateChange) { c.State, c.Err, c.Attempt = StateReconnecting, errTest, 3 },
+			"WARN connection lost or not made; connecting again stream=orders consumer=billing error=" + errTest.Error() + " attempt=3"},
+		{consumer, func(c *StateChange) { c.State, c.Err = StateStreamRecreated, errTest },
+			"WARN the stream was deleted and created again; starting over in the new one stream=orders consumer=billing error=" + errTest.Error()},
+		{consumer, func(c *StateChange) { c.State, c.Lost = StateMessagesLost, 7 },
+			"ERROR retention has removed messages before they were read; going on at the first that is left stream=orders consumer=billing lost=7"},
+		{consumer, func(c *StateChange) { c.State, c.Err = StateClosed, errTest }, ""},
+	} {
+		var lines []string
+		s := startStates(Config{Logger: slog.New(records{lines: &lines})}) // without OnState
+		test.change(&test.c)
+		s.change(test.c)
+		if got := strings.Join(lines, "\n"); got != test.want {
+			t.Errorf("%v was logged as\n%s\nwant\n%s", test.c.State, got, test.want)
+		}
+		if err := s.drain(); err != nil {
+			t.Errorf("nobody is told, and that is waited for: %v", err)
+		}
+	}
+}
+
+// TestStateIsTold: OnState gets each change as it is, one after the other.
+func TestStateIsTold(t *testing.T) {
+	var got []StateChange
+	var lines []string
+	s := startStates(Config{Logger: slog.New(records{lines: &lines}), OnState: func(c StateChange) { got = append(got, c) }})
+	want := []StateChange{
+		{State: StateConnected, Role: RoleConsumer, Stream: "s", Name: "n", reconnected: true},
+		{State: StateMessagesLost, Role: RoleConsumer, Stream: "s", Lost: 9},
+		{State: StateClosed, Role: RoleProducer, Stream: "s", Err: errTest},
+	}
+	for _, c := range want {
+		s.change(c)
+	}
+	must(t, s.drain())
+	if !slices.Equal(got, want) {
+		t.Errorf("told %+v, want %+v", got, want)
+	}
+}
+
+// TestStateDrainIsBounded: a callback that never returns holds up the end for
+// CloseTimeout.
+func TestStateDrainIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		s := startStates(Config{Logger: slog.New(slog.DiscardHandler), OnState: func(StateChange) { <-release }})
+		s.change(StateChange{State: StateConnected})
+		begin := time.Now()
+		wantErr(t, s.drain(), context.DeadlineExceeded)
+		if took := time.Since(begin); took != CloseTimeout {
+			t.Errorf("waited for %v, want %v", took, CloseTimeout)
+		}
+		close(release)
+		must(t, s.drain())
+	})
+}
+
+func TestStateNames(t *testing.T) {
+	for want, got := range map[string]string{
+		"connected": StateConnected.String(), "reconnecting": StateReconnecting.String(), "closed": StateClosed.String(),
+		"messages lost": StateMessagesLost.String(), "stream recreated": StateStreamRecreated.String(), "unknown": State(0).String(),
+		"consumer": RoleConsumer.String(), "producer": RoleProducer.String(),
+	} {
+		if got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+	if State(6).String() != "unknown" || Role(0).String() != "unknown" || Role(3).String() != "unknown" {
+		t.Error("what there is not has a name")
+	}
+}
+
+// TestAttemptsCountSinceUse: a producer counts its attempts on over connections
+// that confirmed nothing, and begins anew after one that was of use.
+func TestAttemptsCountSinceUse(t *testing.T) {
+	beside(t)
+	b, _, name := inStream(t, 1)
+	env, changes := watched(t, b.URI())
+	p, err := env.NewProducer(t.Context(), name, ProducerConfig{})
+	must(t, err)
+	lost := 0
+	lose := func() int {
+		t.Helper()
+		if c := wantState(t, changes, StateConnected, RoleProducer, name, ""); c.reconnected != (lost > 0) {
+			t.Errorf("after %d losses the connection counts as won back: %v", lost, c.reconnected)
+		}
+		lost++
+		b.DropConnections(streamtest.CutRST)
+		return wantState(t, changes, StateReconnecting, RoleProducer, name, "").Attempt
+	}
+	if first, second := lose(), lose(); first != 1 || second < 2 {
+		t.Errorf("attempt %d after the first loss, %d after one of no use", first, second)
+	}
+	must(t, p.Publish(t.Context(), Message{}))
+	if third := lose(); third != 1 {
+		t.Errorf("attempt %d after a connection that was of use, want 1", third)
+	}
+	must(t, p.Close(t.Context()))
 }
