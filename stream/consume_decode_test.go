@@ -255,10 +255,10 @@ func TestDeliveriesOfAnEmptyBatch(t *testing.T) {
 	}
 }
 
-// TestDecompressBound: a sub-batch may announce maxBatch bytes. More is refused
+// TestDecompressBound: a sub-batch may announce maxSubBatch bytes. More is refused
 // before anything is decompressed.
 func TestDecompressBound(t *testing.T) {
-	for announced, refused := range map[uint32]bool{maxBatch - 1: false, maxBatch: false, maxBatch + 1: true, 1<<32 - 1: true} {
+	for announced, refused := range map[uint32]bool{maxSubBatch - 1: false, maxSubBatch: false, maxSubBatch + 1: true, 1<<32 - 1: true} {
 		_, err := decompress(&wire.Entry{Batch: true, Compression: wire.CompressionGzip, Records: 1, Uncompressed: announced, Body: []byte("not gzip")})
 		if wantErr(t, err, wire.ErrMalformed); err != nil && strings.Contains(err.Error(), "announces") != refused {
 			t.Errorf("%d bytes: %v", announced, err)
