@@ -324,7 +324,8 @@ func TestCodesOfMessages(t *testing.T) {
 // A broker that reads and never answers is noticed by its heartbeats.
 func TestSilentBrokerIsNoticed(t *testing.T) {
 	beside(t)
-	b, env, stream := faulty(t, 10)
+	b, _, stream := faulty(t, 10)
+	env := connectWith(t, b.URI(), Config{Heartbeat: time.Second, DialTimeout: time.Second})
 	c := newCollector(t, 20)
 	stop, _ := runConsumer(t, env, stream, ConsumerConfig{Name: "c"}, c.handle)
 	c.want(0, 10)

@@ -130,10 +130,15 @@ func mortalBroker(t testing.TB) *rabbit.Instance {
 // connect returns an Env that is closed with the test.
 func connect(t testing.TB, uris string) *Env {
 	t.Helper()
-	env, err := Connect(t.Context(), Config{URIs: []string{uris}, Heartbeat: 3 * time.Second, Logger: slog.New(slog.NewTextHandler(t.Output(), nil))})
-	if err != nil {
-		t.Fatal(err)
-	}
+	return connectWith(t, uris, Config{Heartbeat: 3 * time.Second})
+}
+
+// connectWith is connect with settings of the test's own.
+func connectWith(t testing.TB, uris string, cfg Config) *Env {
+	t.Helper()
+	cfg.URIs, cfg.Logger = []string{uris}, slog.New(slog.NewTextHandler(t.Output(), nil))
+	env, err := Connect(t.Context(), cfg)
+	must(t, err)
 	t.Cleanup(func() { _ = env.Close() })
 	return env
 }
