@@ -151,7 +151,7 @@ func TestRunStoresOnce(t *testing.T) {
 	} {
 		b := startScripted(t)
 		b.committed = 0
-		b.onSubscribe = deliverAt(map[uint64][]string{0: {"a", "b"}})
+		b.deliverAt(map[uint64][]string{0: {"a", "b"}})
 		r := b.run(t, cfg, func(r *running, d *Delivery) error {
 			if d.Offset == 1 {
 				r.stop(errTest)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -64,18 +65,16 @@ func (r *running) end(t testing.TB) error {
 
 // deliverAt has the broker send chunks on every subscription, from the chunk
 // that holds the offset asked for.
-func deliverAt(chunks map[uint64][]string) func(*script.Peer, int, wire.OffsetSpec) {
-	firsts := make([]uint64, 0, len(chunks))
-	for first := range chunks {
-		firsts = append(firsts, first)
-	}
-	slices.Sort(firsts)
-	return func(p *script.Peer, _ int, spec wire.OffsetSpec) {
+func (b *scripted) deliverAt(chunks map[uint64][]string) {
+	firsts := slices.Sorted(maps.Keys(chunks))
+	b.onSubscribe = func(p *script.Peer, _ int, spec wire.OffsetSpec) {
+		var frames [][]byte
 		for _, first := range firsts {
 			if spec.Type != wire.OffsetAt || first+uint64(len(chunks[first])) > spec.Value {
-				p.Write(script.Chunk(first, chunks[first]...))
+				frames = append(frames, script.Chunk(first, chunks[first]...))
 			}
 		}
+		b.deliver(p, frames...)
 	}
 }
 
@@ -83,7 +82,7 @@ func TestRunResumesWithinAChunk(t *testing.T) {
 	noLeaks(t)
 	b := startScripted(t)
 	b.committed, b.stored["billing"] = 3, 3
-	b.onSubscribe = deliverAt(map[uint64][]string{0: {"a", "b", "c"}, 3: {"d", "e"}})
+	b.deliverAt(map[uint64][]string{0: {"a", "b", "c"}, 3: {"d", "e"}})
 	r := b.run(t, ConsumerConfig{Name: "billing"}, nil)
 	r.want(t, 4)
 	r.stop(errTest)
@@ -103,7 +102,7 @@ func TestRunHandlesNothingTwice(t *testing.T) {
 	noLeaks(t)
 	b := startScripted(t)
 	b.committed = 3
-	b.onSubscribe = deliverAt(map[uint64][]string{0: {"a", "b", "c"}, 3: {"d", "e"}})
+	b.deliverAt(map[uint64][]string{0: {"a", "b", "c"}, 3: {"d", "e"}})
 	r := b.run(t, ConsumerConfig{Name: "billing", Store: StorePolicy{Every: 1}}, func(*running, *Delivery) error {
 		b.drop()
 		return nil
@@ -127,7 +126,7 @@ func TestRunRefusedWhileReconnecting(t *testing.T) {
 			noLeaks(t)
 			b := startScripted(t)
 			b.committed = 0
-			b.onSubscribe = deliverAt(map[uint64][]string{0: {"a", "b"}})
+			b.deliverAt(map[uint64][]string{0: {"a", "b"}})
 			var refused atomic.Bool
 			b.onCommand = func(p *script.Peer, key wire.Key, fields []byte) bool {
 				if key != wire.KeySubscribe || !refused.Load() {
@@ -171,8 +170,7 @@ func TestRunPacesACorruptChunk(t *testing.T) {
 	corrupt := script.Chunk(1, "b")
 	corrupt[len(corrupt)-1] ^= 1
 	b.onSubscribe = func(p *script.Peer, _ int, _ wire.OffsetSpec) {
-		p.Write(script.Chunk(0, "a"))
-		p.Write(corrupt)
+		b.deliver(p, script.Chunk(0, "a"), corrupt)
 	}
 	env := b.env(t)
 	env.cfg.Backoff.Max = time.Minute // a session that lasts longer counts as useful
@@ -288,9 +286,8 @@ func TestRunNodeThatIsBehind(t *testing.T) {
 				default:
 					<-goOn
 					b.set(func() { b.committed = 102 })
-					p.Write(script.Chunk(50, "c")) // it was behind, and catches up
-					p.Write(script.Chunk(100, "a", "b"))
-					p.Write(script.Chunk(102, "d"))
+					// it was behind, and catches up
+					b.deliver(p, script.Chunk(50, "c"), script.Chunk(100, "a", "b"), script.Chunk(102, "d"))
 				}
 			}
 			r := b.run(t, ConsumerConfig{Name: "billing"}, nil)
@@ -388,7 +385,7 @@ func TestRunKeepsTheHandlersError(t *testing.T) {
 	noLeaks(t)
 	b := startScripted(t)
 	b.committed = 0
-	b.onSubscribe = deliverAt(map[uint64][]string{0: {"a", "b"}})
+	b.deliverAt(map[uint64][]string{0: {"a", "b"}})
 	r := b.run(t, ConsumerConfig{Name: "billing"}, func(r *running, d *Delivery) error {
 		if d.Offset == 0 {
 			return nil
@@ -457,7 +454,7 @@ func TestRunSurvivesAnEarlyDeliver(t *testing.T) {
 		}
 		return false
 	}
-	b.onSubscribe = deliverAt(map[uint64][]string{0: {"a"}})
+	b.deliverAt(map[uint64][]string{0: {"a"}})
 	r := b.run(t, ConsumerConfig{}, nil)
 	r.want(t, 0)
 	r.stop(errTest)

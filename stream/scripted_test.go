@@ -19,6 +19,7 @@ type scripted struct {
 	stored    map[string]uint64 // by consumer
 	history   []uint64          // every offset that was stored, in order
 	peers     []*script.Peer
+	credit    map[*script.Peer]chan struct{}
 
 	// onSubscribe runs after the answer, on a goroutine of the connection.
 	onSubscribe func(p *script.Peer, nth int, spec wire.OffsetSpec)
@@ -38,7 +39,7 @@ func (b *scripted) uri() string {
 }
 
 func startScripted(t testing.TB) *scripted {
-	b := &scripted{t: t, committed: -1, stored: map[string]uint64{}, recreated: make(chan error, 10)}
+	b := &scripted{t: t, committed: -1, stored: map[string]uint64{}, credit: map[*script.Peer]chan struct{}{}, recreated: make(chan error, 10)}
 	b.port = script.Listen(t, b.serve)
 	return b
 }
@@ -93,9 +94,14 @@ func (b *scripted) serve(p *script.Peer) {
 	if !p.Welcome() {
 		return
 	}
-	b.set(func() { b.peers = append(b.peers, p) })
+	credit := make(chan struct{}, 1000)
+	b.set(func() {
+		b.peers = append(b.peers, p)
+		b.credit[p] = credit
+	})
 	var wg sync.WaitGroup
 	defer wg.Wait()
+	defer close(credit)
 	for {
 		key, fields, ok := p.Next()
 		if !ok {
@@ -115,6 +121,25 @@ func (b *scripted) serve(p *script.Peer) {
 		default:
 			b.answer(p, key, fields)
 		}
+	}
+}
+
+// creditOf returns a channel with an item for each chunk that the client has asked
+// for since it subscribed. The channel is closed when the client is gone.
+func (b *scripted) creditOf(p *script.Peer) chan struct{} {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.credit[p]
+}
+
+// deliver writes chunks: the first one for the credit of the subscription, each
+// further one when the client asks for it.
+func (b *scripted) deliver(p *script.Peer, chunks ...[]byte) {
+	for i, chunk := range chunks {
+		if i > 0 {
+			<-b.creditOf(p)
+		}
+		p.Write(chunk)
 	}
 }
 
@@ -152,6 +177,11 @@ func (b *scripted) answer(p *script.Peer, key wire.Key, fields []byte) {
 		p.Send(&wire.Response{Key: key, Correlation: id, Code: wire.CodeOK})
 		_ = p.Conn.Close()
 	case wire.KeyCredit:
+		var f wire.Credit
+		p.Decode(fields, &f)
+		for range f.Credit {
+			b.creditOf(p) <- struct{}{}
+		}
 	default:
 		b.t.Errorf("the client sent %v", key)
 	}
