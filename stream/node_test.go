@@ -2,26 +2,15 @@ package stream
 
 import (
 	"context"
-	"net"
 	"slices"
-	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
 
 	"github.com/tidemark-go/tidemark/internal/broker"
+	"github.com/tidemark-go/tidemark/internal/check"
 	"github.com/tidemark-go/tidemark/streamtest"
 )
-
-// portOf returns the port that a broker listens on.
-func portOf(t *testing.T, b *streamtest.Broker) int {
-	t.Helper()
-	_, port, err := net.SplitHostPort(b.Addr())
-	must(t, err)
-	n, err := strconv.Atoi(port)
-	must(t, err)
-	return n
-}
 
 // TestResolve: everything works with a broker that advertises an address at
 // which nobody can reach it.
@@ -35,7 +24,7 @@ func TestResolve(t *testing.T) {
 			t.Errorf("asked for %s, port %d", host, port)
 		}
 		asked.Add(1)
-		return "127.0.0.1", portOf(t, b)
+		return "127.0.0.1", check.Port(t, b.Addr())
 	}})
 	if err != nil {
 		t.Fatal(err)

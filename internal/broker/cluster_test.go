@@ -172,7 +172,7 @@ func TestFind(t *testing.T) {
 	b, c := onBroker(t)
 	l, err := c.Find(check.Soon(t), "s")
 	check.Nil(t, err)
-	if want := (Node{"127.0.0.1", portOf(t, b)}); l.Leader != want || l.Contact.Endpoint != guestAt(t, b) || l.Contact.Advertised != want.Address() {
+	if want := (Node{"127.0.0.1", check.Port(t, b.Addr())}); l.Leader != want || l.Contact.Endpoint != guestAt(t, b) || l.Contact.Advertised != want.Address() {
 		t.Errorf("%+v, want the leader %v", l, want)
 	}
 	_, err = c.Find(check.Soon(t), "other")
@@ -245,7 +245,7 @@ func TestFindPastASilentConnection(t *testing.T) {
 
 func TestFindLeader(t *testing.T) {
 	b, c := onBroker(t)
-	want := Node{"127.0.0.1", portOf(t, b)}
+	want := Node{"127.0.0.1", check.Port(t, b.Addr())}
 	leader, by, err := c.FindLeader(check.Soon(t), "s")
 	if leader != want || by.Endpoint != guestAt(t, b) || err != nil {
 		t.Errorf("%v by %+v, %v", leader, by, err)

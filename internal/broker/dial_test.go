@@ -366,7 +366,7 @@ func TestResolve(t *testing.T) {
 func TestDialNode(t *testing.T) {
 	check.NoLeaks(t)
 	b := streamtest.NewBroker(t, streamtest.WithAdvertised("a.invalid:5552"))
-	here := Node{"127.0.0.1", portOf(t, b)}
+	here := Node{"127.0.0.1", check.Port(t, b.Addr())}
 	by := Contact{Endpoint: guestAt(t, b).At(Node{"c.invalid", 5552}), Advertised: "c.invalid:5552"}
 	cluster := NewCluster(testOptions(), nil)
 	// Nobody checks what answers at an advertised address.

@@ -2,9 +2,7 @@ package broker
 
 import (
 	"errors"
-	"net"
 	"slices"
-	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -13,23 +11,9 @@ import (
 	"github.com/tidemark-go/tidemark/streamtest"
 )
 
-// portOf returns the port that a broker listens on.
-func portOf(t *testing.T, b *streamtest.Broker) int {
-	t.Helper()
-	_, port, err := net.SplitHostPort(b.Addr())
-	if err != nil {
-		t.Fatal(err)
-	}
-	n, err := strconv.Atoi(port)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return n
-}
-
 // guestAt returns the endpoint of a broker, with the login guest.
 func guestAt(t *testing.T, b *streamtest.Broker) Endpoint {
-	return Endpoint{Host: "127.0.0.1", Port: portOf(t, b), User: "guest", Password: "guest", VHost: "/"}
+	return Endpoint{Host: "127.0.0.1", Port: check.Port(t, b.Addr()), User: "guest", Password: "guest", VHost: "/"}
 }
 
 // TestResolveThroughALoadBalancer: a connection that leads to another node is
@@ -43,9 +27,9 @@ func TestResolveThroughALoadBalancer(t *testing.T) {
 	o := testOptions()
 	o.Resolve = func(string, int) (string, int) {
 		if calls.Add(1) == right {
-			return "127.0.0.1", portOf(t, a)
+			return "127.0.0.1", check.Port(t, a.Addr())
 		}
-		return "127.0.0.1", portOf(t, other)
+		return "127.0.0.1", check.Port(t, other.Addr())
 	}
 	cluster := NewCluster(o, nil)
 	wanted := Node{"a.invalid", 5552}

@@ -4,6 +4,8 @@ package check
 import (
 	"context"
 	"errors"
+	"net"
+	"strconv"
 	"testing"
 	"time"
 
@@ -78,4 +80,14 @@ func EventuallyWithin(t testing.TB, what string, limit time.Duration, holds func
 			t.Fatalf("not within %v: %s", limit, what)
 		}
 	}
+}
+
+// Port returns the port of an address, which has the form host:port.
+func Port(t testing.TB, address string) int {
+	t.Helper()
+	_, port, err := net.SplitHostPort(address)
+	Nil(t, err)
+	n, err := strconv.Atoi(port)
+	Nil(t, err)
+	return n
 }
