@@ -156,7 +156,7 @@ func TestDeadLettersGiveUp(t *testing.T) {
 	if l.producer != nil || len(*logged) != 0 {
 		t.Errorf("tried again: %q", *logged)
 	}
-	l, logged = lettersOf(t, env, to)
+	l, _ = lettersOf(t, env, to)
 	b.AnswerWith(streamtest.DeclarePublisher, streamtest.StreamNotAvailable, streamtest.Forever)
 	ctx, cancel := context.WithCancelCause(t.Context())
 	l.run.log = func(string, ...any) { cancel(errTest) }

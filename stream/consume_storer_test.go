@@ -517,7 +517,7 @@ func TestStorerTriesAgain(t *testing.T) {
 				s.fails = nil
 				s.mu.Unlock()
 			}
-			time.Sleep(1)
+			time.Sleep(time.Nanosecond)
 		}
 		b.want(t, "after three that failed", 7)
 		time.Sleep(time.Hour)

@@ -10,9 +10,9 @@ import (
 )
 
 // closing closes a producer that has three messages without outcome and whose
-// callbacks put their outcomes into the list. It returns what Close returned and
-// how long that took. The context has ended, with errTest.
-func closing(t *testing.T, p *Producer, got *[]error) (error, time.Duration) {
+// callbacks put their outcomes into the list. It returns how long Close
+// took and what it returned. The context has ended, with errTest.
+func closing(t *testing.T, p *Producer, got *[]error) (took time.Duration, err error) {
 	t.Helper()
 	for range 3 {
 		must(t, p.PublishAsync(t.Context(), Message{}, func(err error) { *got = append(*got, err) }))
@@ -20,8 +20,8 @@ func closing(t *testing.T, p *Producer, got *[]error) (error, time.Duration) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(errTest)
 	begin := time.Now()
-	err := p.Close(ctx)
-	return err, time.Since(begin)
+	err = p.Close(ctx)
+	return time.Since(begin), err
 }
 
 // TestCloseCountsTheUnconfirmed: what has no outcome gets ErrUnconfirmed, and
@@ -32,7 +32,7 @@ func TestCloseCountsTheUnconfirmed(t *testing.T) {
 		p := offlineOf(e, ProducerConfig{Name: "p"})
 		close(p.ended)
 		var got []error
-		err, took := closing(t, p, &got)
+		took, err := closing(t, p, &got)
 		wantErr(t, err, ErrUnconfirmed, errTest)
 		var op *OpError
 		if !errors.As(err, &op) || op.Op != "close producer on stream" || op.Stream != "s" || op.Name != "p" || !strings.Contains(err.Error(), ": 3 messages: ") {
@@ -59,7 +59,7 @@ func TestCloseCountsTheUnconfirmed(t *testing.T) {
 func TestCloseWithASenderThatIsStuck(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var got []error
-		err, took := closing(t, offlineOf(unconnected(), ProducerConfig{}), &got)
+		took, err := closing(t, offlineOf(unconnected(), ProducerConfig{}), &got)
 		if wantErr(t, err, ErrUnconfirmed, errTest); took != closeGrace || len(got) != 3 {
 			t.Errorf("took %v; outcomes %v", took, got)
 		}
@@ -73,7 +73,7 @@ func TestCloseWithACallbackThatIsStuck(t *testing.T) {
 		release := make(chan struct{})
 		p.calls.add(func() { <-release })
 		var got []error
-		err, took := closing(t, p, &got)
+		took, err := closing(t, p, &got)
 		wantErr(t, err, ErrUnconfirmed, errTest)
 		if took != 2*closeGrace || !strings.Contains(err.Error(), "callback") {
 			t.Errorf("took %v: %v", took, err)
@@ -96,7 +96,7 @@ func TestCloseInTheNickOfTime(t *testing.T) {
 			close(p.ended)
 		}()
 		var got []error
-		if err, took := closing(t, p, &got); err != nil || took != 0 {
+		if took, err := closing(t, p, &got); err != nil || took != 0 {
 			t.Errorf("everything was confirmed, after %v, and Close returned %v", took, err)
 		}
 		must(t, errors.Join(got...))

@@ -210,7 +210,7 @@ func TestGrace(t *testing.T) {
 		if later.Err() != nil {
 			t.Fatalf("it has ended early: %v", context.Cause(later))
 		}
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		synctest.Wait()
 		wantErr(t, context.Cause(later), errTest)
 
