@@ -530,3 +530,19 @@ func TestMessageIDs(t *testing.T) {
 		wantErr(t, err, ErrInvalidMessage)
 	}
 }
+
+// TestBodyOfOtherValues: only a value that is a string or binary is the body, and
+// only in the section of the value.
+func TestBodyOfOtherValues(t *testing.T) {
+	for name, raw := range map[string]string{
+		"an integer":         "\x00\x53\x77\x54\x07",
+		"a string elsewhere": "\x00\x53\x78\xa1\x01x",
+	} {
+		if body, ok := bodyOf([]byte(raw)); len(body) != 0 || !ok {
+			t.Errorf("%s: body %q, %v", name, body, ok)
+		}
+	}
+	if body, ok := bodyOf([]byte("\x00\x53\x77\xa1\x01x")); string(body) != "x" || !ok {
+		t.Errorf("a string: body %q, %v", body, ok)
+	}
+}
