@@ -259,3 +259,26 @@ func TestWorkersStore(t *testing.T) {
 		})
 	}
 }
+
+// TestNextAfterStop: a worker begins nothing once the workers have stopped, not
+// even the message that follows the one it has just handled.
+func TestNextAfterStop(t *testing.T) {
+	w := idleWorkers(t, aloneRun(t, ConsumerConfig{Workers: 2, KeyOf: func(*Delivery) string { return "" }}))
+	for ticket := range uint64(3) {
+		w.queue.push(job{ticket: ticket, key: "k"})
+	}
+	first, ok := w.next(nil)
+	if !ok {
+		t.Fatal("there is nothing to begin with")
+	}
+	if second, ok := w.next(&first); !ok || second.ticket != 1 {
+		t.Fatalf("then %d, %v", second.ticket, ok)
+	}
+	w.stop()
+	if j, ok := w.next(&job{ticket: 1, key: "k"}); ok {
+		t.Errorf("message %d is begun after the stop", j.ticket)
+	}
+	if j, ok := w.next(nil); ok {
+		t.Errorf("message %d is begun after the stop", j.ticket)
+	}
+}
