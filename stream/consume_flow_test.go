@@ -131,6 +131,7 @@ func TestFlowGrant(t *testing.T) {
 		"a quarter":                      {flow{typicalBytes: 50, granted: 15}, 5},
 		"less, and nothing is to come":   {flow{typicalBytes: 50, waiting: 16, bytes: 800}, 4},
 		"none, and one waits":            {flow{typicalBytes: 100, waiting: 1, bytes: 1000}, 0},
+		"none, one waits, one to come":   {flow{typicalBytes: 200, waiting: 1, granted: 1, bytes: 1000}, 0},
 		"none, and one is to come":       {flow{typicalBytes: 100, granted: 1, bytes: 1000, currentBytes: 999}, 0},
 		"one is in hand, just below":     {flow{typicalBytes: 999, currentBytes: 999, bytes: 999}, 1},
 		"one is in hand, of the limit":   {flow{typicalBytes: 1000, currentBytes: 1000, bytes: 1000}, 0},
