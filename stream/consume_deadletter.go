@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 
@@ -129,8 +130,7 @@ func letter(d *Delivery, h *HandlerError, consumer string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: %v", ErrInvalidMessage, err)
 	}
-	out := make([]byte, 0, len(before)+len(section)+len(after))
-	return append(append(append(out, before...), section...), after...), nil
+	return slices.Concat(before, section, after), nil
 }
 
 // splitAtProperties splits a message where its application properties belong,
