@@ -133,7 +133,7 @@ func testDeadLetter(t *testing.T, b testBroker) {
 	env := connect(t, b.StreamURL())
 	name := newStream(t, env)
 	letters := newStream(t, env)
-	p, err := env.NewProducer(t.Context(), name, ProducerConfig{})
+	p, err := env.NewProducer(inTime(t), name, ProducerConfig{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -142,7 +142,7 @@ func testDeadLetter(t *testing.T, b testBroker) {
 		ApplicationProperties: map[string]any{"tenant": "a", DeadLetterStream: "an older one"},
 		Annotations:           map[string]any{"x-routing-key": "k"}, Header: &Header{Durable: true, Priority: 7},
 	}
-	if err := errors.Join(p.Publish(t.Context(), Message{Body: []byte("first")}, full, Message{raw: []byte("bare")}), p.Close(t.Context())); err != nil {
+	if err := errors.Join(p.Publish(inTime(t), Message{Body: []byte("first")}, full, Message{raw: []byte("bare")}), p.Close(inTime(t))); err != nil {
 		t.Fatal(err)
 	}
 	origin := make(chan Delivery, 3)

@@ -1,12 +1,14 @@
 package stream
 
 import (
+	"context"
 	"flag"
 	"fmt"
 	"os"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/tidemark-go/tidemark/internal/check"
 	"go.uber.org/goleak"
@@ -34,6 +36,23 @@ func besideSubtest(t *testing.T) {
 	if !realBrokers() {
 		t.Parallel()
 	}
+}
+
+// inTime returns a context that ends when waiting any longer is useless. It lets a
+// call that never returns fail its test, which is late with a real RabbitMQ: tests
+// kill that one, and write gigabytes to it.
+func inTime(t testing.TB) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), timeLimit())
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func timeLimit() time.Duration {
+	if realBrokers() {
+		return 5 * time.Minute
+	}
+	return patience
 }
 
 // noLeaks fails the test if the test leaves goroutines behind. For a test that

@@ -40,7 +40,7 @@ func published(t *testing.T, env *Env, stream string, n int) []*Delivery {
 func subEntryProducer(t *testing.T, env *Env, stream string, entries int, c Compression) *Producer {
 	t.Helper()
 	officialtest.NeedNumbering(t)
-	p, err := env.NewProducer(t.Context(), stream, ProducerConfig{SubEntries: entries, Compression: c})
+	p, err := env.NewProducer(inTime(t), stream, ProducerConfig{SubEntries: entries, Compression: c})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,8 +64,8 @@ func testSubEntries(t *testing.T, b testBroker) {
 			for i := range msgs {
 				msgs[i].Body = []byte(strings.Repeat(fmt.Sprintf("%d ", i), 20))
 			}
-			wantErr(t, p.Publish(t.Context(), Message{FilterValue: "x"}), ErrInvalidMessage)
-			if err := errors.Join(p.Publish(t.Context(), msgs...), p.Close(t.Context())); err != nil {
+			wantErr(t, p.Publish(inTime(t), Message{FilterValue: "x"}), ErrInvalidMessage)
+			if err := errors.Join(p.Publish(inTime(t), msgs...), p.Close(inTime(t))); err != nil {
 				t.Fatal(err)
 			}
 			if inside, ok := b.(inProcess); ok {
@@ -117,7 +117,7 @@ func testSubEntriesAcrossDrops(t *testing.T, b testBroker) {
 			t.Fatal(err)
 		}
 	}
-	if err := p.Close(t.Context()); err != nil || failed.Load() > 0 {
+	if err := p.Close(inTime(t)); err != nil || failed.Load() > 0 {
 		t.Fatalf("%v, %d failed", err, failed.Load())
 	}
 	bodies := readAll(t, direct, stream)
@@ -142,11 +142,11 @@ func testFilterValues(t *testing.T, b testBroker) {
 		t.Run("name "+name, func(t *testing.T) {
 			const total = 300
 			stream := newStream(t, env)
-			p, err := env.NewProducer(t.Context(), stream, ProducerConfig{Name: name})
+			p, err := env.NewProducer(inTime(t), stream, ProducerConfig{Name: name})
 			if err != nil {
 				t.Fatal(err)
 			}
-			wantErr(t, p.Publish(t.Context(), Message{FilterValue: strings.Repeat("x", 256)}), ErrInvalidMessage)
+			wantErr(t, p.Publish(inTime(t), Message{FilterValue: strings.Repeat("x", 256)}), ErrInvalidMessage)
 			for i := range total {
 				m := Message{Body: number(i)}
 				if i/7%3 > 0 {
@@ -156,7 +156,7 @@ func testFilterValues(t *testing.T, b testBroker) {
 					t.Fatal(err)
 				}
 			}
-			if err := p.Close(t.Context()); err != nil {
+			if err := p.Close(inTime(t)); err != nil {
 				t.Fatal(err)
 			}
 			wantNumbers(t, readAll(t, env, stream), 0, total)
@@ -170,7 +170,7 @@ func TestFilterValuesShareAProducer(t *testing.T) {
 	b, env, stream := faulty(t, 0)
 	p := newProducer(t, env, stream, ProducerConfig{})
 	for _, filter := range []string{"", "a", "", "b", "a"} {
-		must(t, p.Publish(t.Context(), Message{FilterValue: filter}))
+		must(t, p.Publish(inTime(t), Message{FilterValue: filter}))
 	}
 	if n := b.Received(streamtest.DeclarePublisher); n != 2 {
 		t.Errorf("%d producers were declared, want 2", n)
@@ -184,7 +184,7 @@ func TestFilterValuesShareAProducer(t *testing.T) {
 func TestProducerRefusedClosesItsConnection(t *testing.T) {
 	b, env, stream := faulty(t, 0)
 	newProducer(t, env, stream, ProducerConfig{Name: "p"})
-	_, err := env.NewProducer(t.Context(), stream, ProducerConfig{Name: "p"})
+	_, err := env.NewProducer(inTime(t), stream, ProducerConfig{Name: "p"})
 	wantErr(t, err, ErrNameInUse)
 	must(t, b.Await(soon(t), func() bool { return connectionsOf(b, "tidemark-producer") == 1 }))
 }
@@ -206,7 +206,7 @@ func TestProducerThatCannotBeMade(t *testing.T) {
 		{streamtest.QueryPublisherSequence, streamtest.StreamDoesNotExist, ErrStreamNotFound},
 	} {
 		b.AnswerWith(test.command, test.code, 1)
-		_, err := env.NewProducer(t.Context(), stream, ProducerConfig{Name: "p"})
+		_, err := env.NewProducer(inTime(t), stream, ProducerConfig{Name: "p"})
 		wantErr(t, err, test.want)
 		b.ClearFaults()
 		must(t, b.Await(soon(t), func() bool { return len(b.Connections()) == connections }))
@@ -221,11 +221,11 @@ func TestNameInUseClosesItsConnection(t *testing.T) {
 	b, env, stream := faulty(t, 0)
 	p := newProducer(t, env, stream, ProducerConfig{Name: "p"})
 	other := newProducer(t, connect(t, b.URI()), stream, ProducerConfig{Name: "p"})
-	must(t, other.Publish(t.Context(), Message{PublishingID: 50}))
-	must(t, other.Close(t.Context()))
+	must(t, other.Publish(inTime(t), Message{PublishingID: 50}))
+	must(t, other.Close(inTime(t)))
 	b.DropConnections(streamtest.CutRST)
 	recv(t, p.ended, "the end of the producer")
-	wantErr(t, p.Publish(t.Context(), Message{}), ErrNameInUse)
+	wantErr(t, p.Publish(inTime(t), Message{}), ErrNameInUse)
 	must(t, b.Await(soon(t), func() bool { return connectionsOf(b, "tidemark-producer") == 0 }))
 }
 
@@ -236,51 +236,51 @@ func testNameInUse(t *testing.T, b testBroker) {
 	env, other := connect(t, uri), connect(t, b.StreamURL())
 	stream := newStream(t, env)
 	cfg := ProducerConfig{Name: "numbers"}
-	p, err := env.NewProducer(t.Context(), stream, cfg)
+	p, err := env.NewProducer(inTime(t), stream, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = env.NewProducer(t.Context(), stream, cfg)
+	_, err = env.NewProducer(inTime(t), stream, cfg)
 	wantErr(t, err, ErrNameInUse)
-	unnamed, err := env.NewProducer(t.Context(), stream, ProducerConfig{})
+	unnamed, err := env.NewProducer(inTime(t), stream, ProducerConfig{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(unnamed.Close(t.Context()), p.Publish(t.Context(), Message{Body: []byte("1")}), p.Close(t.Context())); err != nil {
+	if err := errors.Join(unnamed.Close(inTime(t)), p.Publish(inTime(t), Message{Body: []byte("1")}), p.Close(inTime(t))); err != nil {
 		t.Fatal(err)
 	}
-	if p, err = env.NewProducer(t.Context(), stream, cfg); err != nil {
+	if p, err = env.NewProducer(inTime(t), stream, cfg); err != nil {
 		t.Fatal(err) // it was closed
 	}
-	q, err := other.NewProducer(t.Context(), stream, cfg)
+	q, err := other.NewProducer(inTime(t), stream, cfg)
 	if err != nil {
 		t.Fatal(err) // nobody knows yet
 	}
-	if err := q.Publish(t.Context(), Message{PublishingID: 50}); err != nil {
+	if err := q.Publish(inTime(t), Message{PublishingID: 50}); err != nil {
 		t.Fatal(err)
 	}
-	if err := q.Close(t.Context()); err != nil {
+	if err := q.Close(inTime(t)); err != nil {
 		t.Fatal(err)
 	}
 	proxy.Drop()
 	eventually(t, "the producer notices when it comes back", 30*time.Second, func() bool {
 		return errors.Is(p.flight.refusal(), ErrNameInUse)
 	})
-	_ = p.Close(t.Context())
+	_ = p.Close(inTime(t))
 }
 
 func TestCreationTimeOption(t *testing.T) {
 	onBrokers(t, func(t *testing.T, b testBroker) {
 		env := connect(t, b.StreamURL())
 		stream := newStream(t, env)
-		p, err := env.NewProducer(t.Context(), stream, ProducerConfig{CreationTime: true})
+		p, err := env.NewProducer(inTime(t), stream, ProducerConfig{CreationTime: true})
 		if err != nil {
 			t.Fatal(err)
 		}
 		own := time.Date(2020, 1, 2, 3, 4, 5, 0, time.UTC)
 		props := &Properties{Subject: "s"}
 		begin := time.Now().Truncate(time.Millisecond)
-		err = errors.Join(p.Publish(t.Context(), Message{}, Message{Properties: props}, Message{Properties: &Properties{CreationTime: own}}), p.Close(t.Context()))
+		err = errors.Join(p.Publish(inTime(t), Message{}, Message{Properties: props}, Message{Properties: &Properties{CreationTime: own}}), p.Close(inTime(t)))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -161,9 +161,14 @@ func runConsumer(t testing.TB, env *Env, stream string, cfg ConsumerConfig, hand
 	}()
 	return func() error {
 		cancel()
-		err := <-done
-		done <- err
-		return err
+		select {
+		case err := <-done:
+			done <- err
+			return err
+		case <-time.After(timeLimit()):
+			t.Error("the run does not end")
+			return errTest
+		}
 	}, done
 }
 

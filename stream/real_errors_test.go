@@ -191,15 +191,15 @@ func TestDeclare(t *testing.T) { onBrokers(t, testDeclare) }
 func testDeclare(t *testing.T, b testBroker) {
 	env := connect(t, b.StreamURL())
 	stream := newStream(t, env)
-	if err := env.DeclareStream(t.Context(), stream, StreamConfig{}); err != nil {
+	if err := env.DeclareStream(inTime(t), stream, StreamConfig{}); err != nil {
 		t.Errorf("the same again: %v", err)
 	}
-	if err := env.DeclareStream(t.Context(), stream, StreamConfig{MaxAge: time.Hour}); !errors.Is(err, ErrStreamMismatch) {
+	if err := env.DeclareStream(inTime(t), stream, StreamConfig{MaxAge: time.Hour}); !errors.Is(err, ErrStreamMismatch) {
 		t.Errorf("with other arguments: %v", err)
 	}
 	full := StreamConfig{MaxBytes: 1 << 30, MaxAge: time.Hour, SegmentBytes: 1 << 20, InitialClusterSize: 1, LeaderLocator: "balanced"}
 	for range 2 {
-		if err := env.DeclareStream(t.Context(), stream+"-full", full); err != nil {
+		if err := env.DeclareStream(inTime(t), stream+"-full", full); err != nil {
 			t.Error(err)
 		}
 	}
@@ -218,7 +218,7 @@ func testStreamDeletedInUse(t *testing.T, b testBroker) {
 	env := connect(t, b.StreamURL())
 	stream := newStream(t, env)
 	publish(t, env, stream, 0, 10)
-	p, err := env.NewProducer(t.Context(), stream, ProducerConfig{})
+	p, err := env.NewProducer(inTime(t), stream, ProducerConfig{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -238,9 +238,9 @@ func testStreamDeletedInUse(t *testing.T, b testBroker) {
 		t.Errorf("%v does not say what to do", err)
 	}
 	eventually(t, "the producer refuses", 5*time.Second, func() bool {
-		return errors.Is(p.Publish(t.Context(), Message{}), ErrStreamDeleted)
+		return errors.Is(p.Publish(inTime(t), Message{}), ErrStreamDeleted)
 	})
-	if err := p.Close(t.Context()); err != nil {
+	if err := p.Close(inTime(t)); err != nil {
 		t.Errorf("everything was reported, and Close says %v", err)
 	}
 }
@@ -273,7 +273,7 @@ func testStreamRecreatedForNext(t *testing.T, b testBroker) {
 		t.Errorf("got %q, want what is published from then on", body)
 	}
 	must(t, direct.DeleteStream(t.Context(), stream))
-	must(t, direct.DeclareStream(t.Context(), stream, StreamConfig{}))
+	must(t, direct.DeclareStream(inTime(t), stream, StreamConfig{}))
 	await(StateConnected) // in the new stream, which has nothing to show that
 	publish(t, direct, stream, 2, 3)
 	await(StateStreamRecreated)
@@ -299,7 +299,7 @@ func TestStreamRecreatedWithoutDeadLetters(t *testing.T) {
 	}
 	must(t, env.DeleteStream(t.Context(), letters))
 	must(t, env.DeleteStream(t.Context(), stream))
-	must(t, env.DeclareStream(t.Context(), stream, StreamConfig{}))
+	must(t, env.DeclareStream(inTime(t), stream, StreamConfig{}))
 	publish(t, env, stream, 7, 8)
 	if body := recv(t, got, "the new stream's message"); body != "7" {
 		t.Errorf("got %q", body)

@@ -86,7 +86,7 @@ func testCloseInEverySituation(t *testing.T, b testBroker) {
 			proxy, uri := throughProxy(t, b)
 			env, direct := connect(t, uri), connect(t, b.StreamURL())
 			stream := newStream(t, direct)
-			p, err := env.NewProducer(t.Context(), stream, ProducerConfig{Name: "p"})
+			p, err := env.NewProducer(inTime(t), stream, ProducerConfig{Name: "p"})
 			must(t, err)
 			o := &outcomes{calls: map[int]int{}, last: map[int]error{}}
 			accepted := load(p, o)
@@ -116,10 +116,10 @@ func testCloseInEverySituation(t *testing.T, b testBroker) {
 			case !test.confirm && confirmed < n && (!errors.Is(err, ErrUnconfirmed) || !errors.Is(err, ctx.Err())):
 				t.Errorf("%d of %d confirmed, and Close returned %v", confirmed, n, err)
 			}
-			if again := p.Close(t.Context()); fmt.Sprint(again) != fmt.Sprint(err) {
+			if again := p.Close(inTime(t)); fmt.Sprint(again) != fmt.Sprint(err) {
 				t.Errorf("the second Close: %v, the first: %v", again, err)
 			}
-			wantErr(t, p.Publish(t.Context(), Message{}), ErrClosed)
+			wantErr(t, p.Publish(inTime(t), Message{}), ErrClosed)
 			if got := len(readAll(t, direct, stream)); got < confirmed || got > n {
 				t.Errorf("%d in the stream, %d confirmed, %d accepted", got, confirmed, n)
 			}
@@ -135,24 +135,24 @@ func TestBlockedCallback(t *testing.T) { onBrokers(t, testBlockedCallback) }
 func testBlockedCallback(t *testing.T, b testBroker) {
 	env := connect(t, b.StreamURL())
 	stream := newStream(t, env)
-	blocked, err := env.NewProducer(t.Context(), stream, ProducerConfig{MaxInFlight: 100})
+	blocked, err := env.NewProducer(inTime(t), stream, ProducerConfig{MaxInFlight: 100})
 	must(t, err)
-	other, err := env.NewProducer(t.Context(), stream, ProducerConfig{})
+	other, err := env.NewProducer(inTime(t), stream, ProducerConfig{})
 	must(t, err)
 	release := make(chan struct{})
 	var calls atomic.Int64
 	for range 1000 { // of its own messages too: ten times what may be in flight
 		must(t, blocked.PublishAsync(t.Context(), Message{}, func(error) { <-release; calls.Add(1) }))
 	}
-	must(t, blocked.Flush(t.Context()))
+	must(t, blocked.Flush(inTime(t)))
 	msgs := make([]Message, 10_000)
-	must(t, other.Publish(t.Context(), msgs...))
-	must(t, other.Close(t.Context()))
+	must(t, other.Publish(inTime(t), msgs...))
+	must(t, other.Close(inTime(t)))
 	if n := calls.Load(); n != 0 {
 		t.Errorf("%d callbacks have returned", n)
 	}
 	close(release)
-	must(t, blocked.Close(t.Context()))
+	must(t, blocked.Close(inTime(t)))
 	if n := calls.Load(); n != 1000 {
 		t.Errorf("%d callbacks were called, want 1000", n)
 	}
@@ -164,7 +164,7 @@ func TestCallbacksPublish(t *testing.T) { onBrokers(t, testCallbacksPublish) }
 func testCallbacksPublish(t *testing.T, b testBroker) {
 	env := connect(t, b.StreamURL())
 	stream := newStream(t, env)
-	p, err := env.NewProducer(t.Context(), stream, ProducerConfig{MaxInFlight: 3})
+	p, err := env.NewProducer(inTime(t), stream, ProducerConfig{MaxInFlight: 3})
 	must(t, err)
 	var answers sync.WaitGroup
 	for i := range 200 {
@@ -180,7 +180,7 @@ func testCallbacksPublish(t *testing.T, b testBroker) {
 		}))
 	}
 	answers.Wait()
-	must(t, p.Close(t.Context()))
+	must(t, p.Close(inTime(t)))
 	if n := len(readAll(t, env, stream)); n != 400 {
 		t.Errorf("%d messages, want 200 and an answer to each", n)
 	}
@@ -200,13 +200,13 @@ func testLargestMessages(t *testing.T, b testBroker) {
 	}
 	env := connect(t, b.StreamURL())
 	stream := newStream(t, env)
-	p, err := env.NewProducer(t.Context(), stream, ProducerConfig{})
+	p, err := env.NewProducer(inTime(t), stream, ProducerConfig{})
 	must(t, err)
 	largest := p.largest() - messageOverhead - 8 // the data section's head
 	if largest != 1<<20-frameOverhead-messageOverhead-8 {
 		t.Errorf("the largest body has %d bytes", largest)
 	}
-	err = p.Publish(t.Context(), Message{Body: make([]byte, largest+1)})
+	err = p.Publish(inTime(t), Message{Body: make([]byte, largest+1)})
 	wantErr(t, err, ErrMessageTooLarge)
 	if text := err.Error(); !strings.Contains(text, fmt.Sprint(largest+1+8)) || !strings.Contains(text, fmt.Sprint(largest+8)) {
 		t.Errorf("the error names neither size nor limit: %v", err)
@@ -215,7 +215,7 @@ func testLargestMessages(t *testing.T, b testBroker) {
 	for i := range binary {
 		binary[i] = byte(i)
 	}
-	must(t, p.Publish(t.Context(), Message{}, Message{Body: binary}, Message{Body: []byte("\xff\xfe\x00")}))
+	must(t, p.Publish(inTime(t), Message{}, Message{Body: binary}, Message{Body: []byte("\xff\xfe\x00")}))
 	pattern := make([]byte, largest)
 	for i := range pattern {
 		pattern[i] = byte(rand.IntN(256))
@@ -230,7 +230,7 @@ func testLargestMessages(t *testing.T, b testBroker) {
 				return
 			}
 		}
-		sent <- p.Close(t.Context())
+		sent <- p.Close(inTime(t))
 	}()
 	c, err := env.NewConsumer(stream, ConsumerConfig{Start: First()})
 	must(t, err)

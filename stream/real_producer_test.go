@@ -15,7 +15,7 @@ import (
 
 func newProducer(t testing.TB, env *Env, stream string, cfg ProducerConfig) *Producer {
 	t.Helper()
-	p, err := env.NewProducer(t.Context(), stream, cfg)
+	p, err := env.NewProducer(inTime(t), stream, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,17 +43,17 @@ func testCloseConfirmsEverything(t *testing.T, b testBroker) {
 			t.Fatal(err)
 		}
 	}
-	if err := p.Close(t.Context()); err != nil {
+	if err := p.Close(inTime(t)); err != nil {
 		t.Fatal(err)
 	}
 	if confirmed.Load() != n || failed.Load() != 0 {
 		t.Fatalf("when Close returned: %d confirmed, %d failed; want %d and 0", confirmed.Load(), failed.Load(), n)
 	}
 	wantNumbers(t, readAll(t, env, stream), 0, n)
-	if err := p.Publish(t.Context(), Message{}); !errors.Is(err, ErrClosed) {
+	if err := p.Publish(inTime(t), Message{}); !errors.Is(err, ErrClosed) {
 		t.Errorf("Publish after Close: %v", err)
 	}
-	if err := p.Close(t.Context()); err != nil {
+	if err := p.Close(inTime(t)); err != nil {
 		t.Errorf("Close again: %v", err)
 	}
 }
@@ -67,11 +67,11 @@ func testSizes(t *testing.T, b testBroker) {
 	largest := int(p.frameMax.Load()) - frameOverhead - messageOverhead - len(appendData(nil, make([]byte, 300))) + 300
 	bodies := [][]byte{{}, {0}, []byte("\xff\x00\xfe"), make([]byte, 255), make([]byte, 256), bytes.Repeat([]byte("x"), largest)}
 	for _, b := range bodies {
-		if err := p.Publish(t.Context(), Message{Body: b}); err != nil {
+		if err := p.Publish(inTime(t), Message{Body: b}); err != nil {
 			t.Fatalf("%d bytes: %v", len(b), err)
 		}
 	}
-	err := p.Publish(t.Context(), Message{Body: make([]byte, largest+1)})
+	err := p.Publish(inTime(t), Message{Body: make([]byte, largest+1)})
 	if !errors.Is(err, ErrMessageTooLarge) {
 		t.Fatalf("%d bytes: %v, want ErrMessageTooLarge", largest+1, err)
 	}
@@ -94,7 +94,7 @@ func testLargeBatch(t *testing.T, b testBroker) {
 	for i := range msgs {
 		msgs[i].Body = bytes.Repeat([]byte{byte(i)}, 200_000)
 	}
-	if err := p.Publish(t.Context(), msgs...); err != nil {
+	if err := p.Publish(inTime(t), msgs...); err != nil {
 		t.Fatal(err)
 	}
 	for i, b := range readAll(t, env, stream) {
@@ -112,22 +112,22 @@ func testPublishingIDs(t *testing.T, b testBroker) {
 	for range 2 { // the second time, the broker has them all
 		p := newProducer(t, env, stream, ProducerConfig{Name: "file"})
 		for i := 1; i <= 10; i++ {
-			if err := p.Publish(t.Context(), Message{Body: number(i), PublishingID: uint64(i * 10)}); err != nil {
+			if err := p.Publish(inTime(t), Message{Body: number(i), PublishingID: uint64(i * 10)}); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if err := p.Publish(t.Context(), Message{PublishingID: 100}); !errors.Is(err, ErrInvalidMessage) {
+		if err := p.Publish(inTime(t), Message{PublishingID: 100}); !errors.Is(err, ErrInvalidMessage) {
 			t.Errorf("an id that does not grow: %v", err)
 		}
 		if id := p.LastPublishingID(); id != 100 {
 			t.Errorf("last id is %d, want 100", id)
 		}
-		if err := p.Close(t.Context()); err != nil {
+		if err := p.Close(inTime(t)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	p := newProducer(t, env, stream, ProducerConfig{Name: "file"})
-	if err := p.Publish(t.Context(), Message{Body: number(11)}, Message{Body: number(12)}); err != nil {
+	if err := p.Publish(inTime(t), Message{Body: number(11)}, Message{Body: number(12)}); err != nil {
 		t.Fatal(err)
 	}
 	if id := p.LastPublishingID(); id != 102 {
@@ -235,7 +235,7 @@ func testSections(t *testing.T, b testBroker) {
 		Footer:              map[string]any{"sum": "1"},
 	}
 	value := Message{Value: map[string]any{"list": []any{int64(1), "two", id}}}
-	must(t, p.Publish(t.Context(), sent, value, Message{Value: "text"}))
+	must(t, p.Publish(inTime(t), sent, value, Message{Value: "text"}))
 	c, _ := env.NewConsumer(stream, ConsumerConfig{})
 	var got []*Delivery
 	for d, err := range c.All(t.Context()) {
@@ -292,7 +292,7 @@ func testInvalidMessages(t *testing.T, b testBroker) {
 		"not UTF-8":      {Properties: &Properties{Subject: "\xff"}},
 		"id":             {PublishingID: 1 << 63},
 	} {
-		if err := p.Publish(t.Context(), m); !errors.Is(err, ErrInvalidMessage) {
+		if err := p.Publish(inTime(t), m); !errors.Is(err, ErrInvalidMessage) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -317,9 +317,9 @@ func testEnvCloseEndsEverything(t *testing.T, b testBroker) {
 		t.Errorf("Run: %v", err)
 	}
 	for name, err := range map[string]error{
-		"Publish": p.Publish(t.Context(), Message{}),
-		"Declare": env.DeclareStream(t.Context(), "x", StreamConfig{}),
-		"New":     func() error { _, err := env.NewProducer(t.Context(), stream, ProducerConfig{}); return err }(),
+		"Publish": p.Publish(inTime(t), Message{}),
+		"Declare": env.DeclareStream(inTime(t), "x", StreamConfig{}),
+		"New":     func() error { _, err := env.NewProducer(inTime(t), stream, ProducerConfig{}); return err }(),
 	} {
 		if !errors.Is(err, ErrClosed) || !strings.Contains(err.Error(), "closed") {
 			t.Errorf("%s after Close: %v", name, err)

@@ -164,7 +164,7 @@ func throughProxy(t testing.TB, b testBroker) (*faults.Proxy, string) {
 func newStream(t testing.TB, env *Env) string {
 	t.Helper()
 	name := fmt.Sprintf("%s-%d", strings.ReplaceAll(t.Name(), "/", "-"), rand.Uint64())
-	if err := env.DeclareStream(t.Context(), name, StreamConfig{}); err != nil {
+	if err := env.DeclareStream(inTime(t), name, StreamConfig{}); err != nil {
 		t.Fatal(err)
 	}
 	return name
@@ -176,7 +176,7 @@ func number(i int) []byte { return fmt.Appendf(nil, "%d", i) }
 // publish publishes the numbers from first up to and without end.
 func publish(t testing.TB, env *Env, stream string, first, end int) {
 	t.Helper()
-	p, err := env.NewProducer(t.Context(), stream, ProducerConfig{})
+	p, err := env.NewProducer(inTime(t), stream, ProducerConfig{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -184,7 +184,7 @@ func publish(t testing.TB, env *Env, stream string, first, end int) {
 	for i := first; i < end; i++ {
 		msgs = append(msgs, Message{Body: number(i)})
 	}
-	if err := errors.Join(p.Publish(t.Context(), msgs...), p.Close(t.Context())); err != nil {
+	if err := errors.Join(p.Publish(inTime(t), msgs...), p.Close(inTime(t))); err != nil {
 		t.Fatal(err)
 	}
 }

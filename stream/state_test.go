@@ -44,12 +44,12 @@ func wantState(t testing.TB, changes chan StateChange, state State, role Role, s
 func TestOnState(t *testing.T) {
 	b, plain, name := inStream(t, 10)
 	env, changes := watched(t, b.URI())
-	p, err := env.NewProducer(t.Context(), name, ProducerConfig{Name: "shop"})
+	p, err := env.NewProducer(inTime(t), name, ProducerConfig{Name: "shop"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	wantState(t, changes, StateConnected, RoleProducer, name, "shop")
-	if err := p.Close(t.Context()); err != nil {
+	if err := p.Close(inTime(t)); err != nil {
 		t.Fatal(err)
 	}
 	if c := wantState(t, changes, StateClosed, RoleProducer, name, "shop"); c.Err != nil {
@@ -75,7 +75,7 @@ func TestOnState(t *testing.T) {
 func TestOnStateOfALostProducer(t *testing.T) {
 	b, _, name := inStream(t, 1)
 	env, changes := watched(t, b.URI())
-	p, err := env.NewProducer(t.Context(), name, ProducerConfig{})
+	p, err := env.NewProducer(inTime(t), name, ProducerConfig{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,7 +86,7 @@ func TestOnStateOfALostProducer(t *testing.T) {
 	b.DeleteStream(name)
 	wantState(t, changes, StateReconnecting, RoleProducer, name, "")
 	wantErr(t, wantState(t, changes, StateClosed, RoleProducer, name, "").Err, ErrStreamDeleted)
-	_ = p.Close(t.Context())
+	_ = p.Close(inTime(t))
 }
 
 // TestOnStateNeverBlocks: a callback that does not return holds up nothing but
@@ -163,7 +163,7 @@ func testRetentionOvertakes(t *testing.T, b testBroker) {
 func newStreamWith(t testing.TB, env *Env, cfg StreamConfig) string {
 	t.Helper()
 	name := newStream(t, env) + "-retained"
-	if err := env.DeclareStream(t.Context(), name, cfg); err != nil {
+	if err := env.DeclareStream(inTime(t), name, cfg); err != nil {
 		t.Fatal(err)
 	}
 	return name
@@ -284,7 +284,7 @@ func TestAttemptsCountSinceUse(t *testing.T) {
 	beside(t)
 	b, _, name := inStream(t, 1)
 	env, changes := watched(t, b.URI())
-	p, err := env.NewProducer(t.Context(), name, ProducerConfig{})
+	p, err := env.NewProducer(inTime(t), name, ProducerConfig{})
 	must(t, err)
 	lost := 0
 	lose := func() int {
@@ -299,9 +299,9 @@ func TestAttemptsCountSinceUse(t *testing.T) {
 	if first, second := lose(), lose(); first != 1 || second < 2 {
 		t.Errorf("attempt %d after the first loss, %d after one of no use", first, second)
 	}
-	must(t, p.Publish(t.Context(), Message{}))
+	must(t, p.Publish(inTime(t), Message{}))
 	if third := lose(); third != 1 {
 		t.Errorf("attempt %d after a connection that was of use, want 1", third)
 	}
-	must(t, p.Close(t.Context()))
+	must(t, p.Close(inTime(t)))
 }
