@@ -1,0 +1,326 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/tidemark-go/tidemark/internal/mark"
+)
+
+// These tests take the storer's steps one at a time.
+
+// idleStorer is a storer whose goroutine does not run.
+func idleStorer(p StorePolicy, s *stores) *storer {
+	return &storer{
+		offsets: s, progress: newProgress(p), requests: make(storeRequests), log: func(string, ...any) {},
+		settled: true, startTicker: make(chan struct{}, 1),
+	}
+}
+
+// TestVerifyWhenQuiet is one look at a time.
+func TestVerifyWhenQuiet(t *testing.T) {
+	for name, test := range map[string]struct {
+		sent, sentBefore int
+		verified         bool
+		busy, stopped    bool
+		fails            error
+		stop             bool
+		reads, logs      int
+	}{
+		"a store has followed":     {sent: 3, sentBefore: 2},
+		"quiet":                    {sent: 3, sentBefore: 3, stop: true, reads: 1},
+		"quiet, and read back":     {sent: 3, sentBefore: 3, verified: true, stop: true},
+		"quiet, and lost":          {sent: 3, sentBefore: 3, fails: errTest, stop: true, reads: 1, logs: 1},
+		"quiet, lost, and stopped": {sent: 3, sentBefore: 3, fails: errTest, stopped: true, stop: true, reads: 1},
+		"a store is under way":     {sent: 3, sentBefore: 3, busy: true},
+	} {
+		reads, logs := 0, 0
+		s := idleStorer(StorePolicy{}, &stores{reads: func(offset uint64) error {
+			if reads++; offset != 7 {
+				t.Errorf("%s: reads back %d", name, offset)
+			}
+			return test.fails
+		}})
+		s.log = func(string, ...any) { logs++ }
+		s.stores, s.storesSeen, s.settled, s.lastOffset = test.sent, test.sentBefore, test.verified, 7
+		ctx, cancel := context.WithCancel(t.Context())
+		if test.stopped {
+			cancel()
+		}
+		if test.busy {
+			s.sending.Lock()
+		}
+		if stop := s.verifyWhenQuiet(ctx); stop != test.stop || reads != test.reads || logs != test.logs {
+			t.Errorf("%s: the ticker stops: %v, %d reads, %d lines in the log", name, stop, reads, logs)
+		}
+		cancel()
+		if test.busy {
+			s.sending.Unlock()
+		} else if s.storesSeen != test.sent || s.settled != test.stop {
+			t.Errorf("%s: counted %d stores, verified %v", name, s.storesSeen, s.settled)
+		}
+		if !s.sending.TryLock() {
+			t.Errorf("%s: the look has not ended", name)
+		}
+	}
+}
+
+// TestStorerReadsBackEachTime it is quiet, and again after a store that stayed
+// lost.
+func TestStorerReadsBackEachTime(t *testing.T) {
+	for _, fails := range []error{nil, errTest} {
+		synctest.Test(t, func(t *testing.T) {
+			read := make(chan uint64, 10)
+			b := startBench(StorePolicy{}, &stores{reads: func(offset uint64) error { read <- offset; return fails }})
+			defer b.storer.stop()
+			for i := range uint64(3) {
+				b.markOne(i)
+				time.Sleep(time.Second - 1)
+				if synctest.Wait(); len(read) != 0 {
+					t.Errorf("read back %d within a second", <-read)
+				}
+				time.Sleep(time.Hour)
+				if synctest.Wait(); len(read) != 1 {
+					t.Fatalf("read back %d times, want once", len(read))
+				}
+				if got := <-read; got != i {
+					t.Errorf("read back %d, want %d", got, i)
+				}
+			}
+		})
+	}
+}
+
+// TestStorerTriesAgain storeRetry after a store that failed, for as long as it
+// takes.
+func TestStorerTriesAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &stores{fails: errTest}
+		b := startBench(StorePolicy{}, s)
+		defer b.storer.stop()
+		tried := func() int { synctest.Wait(); s.mu.Lock(); defer s.mu.Unlock(); return s.tried }
+		synctest.Wait() // for its first look
+		b.markOne(7)
+		for want := 1; want <= 3; want++ {
+			if n := tried(); n != want {
+				t.Errorf("tried %d times, want %d", n, want)
+			}
+			if time.Sleep(storeRetry - 1); tried() != want {
+				t.Errorf("tried %d times within a second", tried())
+			}
+			if want == 3 {
+				s.mu.Lock()
+				s.fails = nil
+				s.mu.Unlock()
+			}
+			time.Sleep(time.Nanosecond)
+		}
+		b.want(t, "after three that failed", 7)
+		time.Sleep(time.Hour)
+		b.want(t, "while nothing comes", 7)
+	})
+}
+
+// TestStoreDue is when to look again.
+func TestStoreDue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for name, test := range map[string]struct {
+			policy StorePolicy
+			fails  error
+			more   bool          // another message is handled while the store is under way
+			want   time.Duration // from the store's end; -1: never
+		}{
+			"failed":           {fails: errTest, want: storeRetry},
+			"failed, and due":  {policy: StorePolicy{Every: 1}, fails: errTest, want: storeRetry},
+			"stored":           {want: -1},
+			"more":             {more: true, want: mark.AutoInterval},
+			"more by interval": {policy: StorePolicy{Interval: time.Second}, more: true, want: time.Second},
+			"more, and due":    {policy: StorePolicy{Every: 1}, more: true, want: 0},
+		} {
+			to := &stores{fails: test.fails, took: time.Minute}
+			s := idleStorer(test.policy, to)
+			s.progress.markOne(7)
+			to.block = func(context.Context) error {
+				if test.more {
+					s.progress.markOne(8)
+				}
+				return nil
+			}
+			at := s.storeDue(t.Context())
+			if test.want < 0 && !at.IsZero() || test.want >= 0 && time.Until(at) != test.want {
+				t.Errorf("%s: the next look is %v from now, want %v", name, time.Until(at), test.want)
+			}
+		}
+	})
+}
+
+// TestStoreIfDue stores what is due, sets the timer for what will be, and leaves
+// it alone otherwise.
+func TestStoreIfDue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		to := &stores{}
+		s := idleStorer(StorePolicy{Interval: time.Minute}, to)
+		timer := time.NewTimer(time.Hour)
+		begun := time.Now()
+		fires := func(want time.Duration) {
+			t.Helper()
+			<-timer.C
+			if got := time.Since(begun); got != want {
+				t.Errorf("the timer fires after %v, want %v", got, want)
+			}
+		}
+		s.storeIfDue(t.Context(), timer)
+		fires(time.Hour)
+		s.progress.markOne(7)
+		begun = time.Now()
+		s.storeIfDue(t.Context(), timer)
+		fires(time.Minute)
+		if len(to.list()) > 0 {
+			t.Errorf("stored %v early", to.list())
+		}
+		timer.Reset(time.Hour)
+		begun = time.Now()
+		s.storeIfDue(t.Context(), timer)
+		if got := to.list(); !slices.Equal(got, []uint64{7}) {
+			t.Errorf("stored %v, want 7", got)
+		}
+		fires(time.Hour)
+		if !s.sending.TryLock() {
+			t.Error("it still sends")
+		}
+	})
+}
+
+// TestSend: what is sent is to be read back, once, unless it failed.
+func TestSend(t *testing.T) {
+	to := &stores{fails: errTest}
+	s := idleStorer(StorePolicy{}, to)
+	wantErr(t, s.send(t.Context(), 3, false), errTest)
+	if s.stores != 0 || !s.settled || s.lastOffset != 0 || len(s.startTicker) != 0 {
+		t.Errorf("after a store that failed: %d sent, verified %v", s.stores, s.settled)
+	}
+	to.fails = nil
+	for i, more := range []bool{true, false} {
+		must(t, s.send(t.Context(), uint64(3+i), more))
+		if s.stores != i+1 || s.settled || s.lastOffset != uint64(3+i) || to.more[i] != more {
+			t.Errorf("%d sent, the last of them %d, verified %v, more %v", s.stores, s.lastOffset, s.settled, to.more)
+		}
+		if n := len(s.startTicker); n != 1-i {
+			t.Errorf("%d items say that %d is to be read back", n, s.lastOffset)
+		}
+		if i == 0 {
+			<-s.startTicker
+		}
+	}
+}
+
+// TestStoreMark: the mark counts as stored once it is, and with verify once it is
+// read back.
+func TestStoreMark(t *testing.T) {
+	for name, test := range map[string]struct {
+		verify        bool
+		fails, reads  error
+		stored, again bool // it counts as stored; it is to be read back later
+	}{
+		"stored":             {stored: true, again: true},
+		"failed":             {fails: errTest},
+		"verified":           {verify: true, stored: true},
+		"failed to be sent":  {verify: true, fails: errTest},
+		"failed to be found": {verify: true, reads: errTest, again: true},
+	} {
+		reads := 0
+		to := &stores{fails: test.fails, reads: func(uint64) error { reads++; return test.reads }}
+		s := idleStorer(StorePolicy{Every: 1}, to)
+		store := func() error { return s.serve(t.Context(), storeRequest{ctx: t.Context(), verify: test.verify}) }
+		must(t, store()) // nothing is handled
+		if to.tried != 0 || reads != 0 {
+			t.Errorf("%s: %d stores and %d reads without a mark", name, to.tried, reads)
+		}
+		s.progress.markOne(7)
+		err := store()
+		if (err == nil) != test.stored || err != nil && !errors.Is(err, errTest) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if stored := s.progress.tracker.Unstored() == 0; stored != test.stored || s.settled == test.again {
+			t.Errorf("%s: stored %v, verified %v", name, stored, s.settled)
+		}
+		if want := test.verify && test.fails == nil; (reads == 1) != want {
+			t.Errorf("%s: %d reads", name, reads)
+		}
+		if slices.Contains(to.more, true) {
+			t.Errorf("%s: a request is followed by no other store", name)
+		}
+	}
+}
+
+// TestStoreNow passes on that another store follows. If a store is under way it
+// waits, and its context ends the wait.
+func TestStoreNow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		free := make(chan struct{})
+		to := &stores{}
+		s := idleStorer(StorePolicy{Every: 1}, to)
+		s.progress.markOne(7)
+		must(t, s.storeNow(t.Context(), true))
+		must(t, s.storeNow(t.Context(), false))
+		if !slices.Equal(to.more, []bool{true, false}) {
+			t.Errorf("passed on %v", to.more)
+		}
+		to.block = func(context.Context) error { <-free; return nil }
+		first := make(chan error, 1)
+		go func() { first <- s.storeNow(t.Context(), false) }()
+		synctest.Wait()
+		ctx, cancel := context.WithCancelCause(t.Context())
+		second := make(chan error, 1)
+		go func() { second <- s.storeNow(ctx, false) }()
+		if synctest.Wait(); to.tried != 3 || len(first)+len(second) > 0 {
+			t.Errorf("%d stores were begun, and %d have ended", to.tried, len(first)+len(second))
+		}
+		cancel(errTest)
+		wantErr(t, <-second, errTest)
+		close(free)
+		must(t, <-first)
+		must(t, s.storeNow(t.Context(), false))
+	})
+}
+
+// TestStopEndsARequest with an error that says that trying again may help.
+func TestStopEndsARequest(t *testing.T) {
+	for _, verify := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			b := startBench(StorePolicy{Manual: true}, &stores{block: func(ctx context.Context) error { <-ctx.Done(); return context.Cause(ctx) }})
+			b.markOne(1)
+			got := make(chan error, 1)
+			go func() { got <- b.requests.ask(context.Background(), verify, nil) }()
+			synctest.Wait()
+			b.storer.stop()
+			wantErr(t, <-got, ErrUnreachable)
+			wantMark(t, b.progress, 1, 1)
+		})
+	}
+}
+
+// TestRequestsWaitWhileHeld: they are served after the release, also of a storer
+// that never stores by itself.
+func TestRequestsWaitWhileHeld(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &bench{stores: &stores{}, progress: newProgress(StorePolicy{Manual: true}), requests: make(storeRequests)}
+		b.progress.markOne(3)
+		b.progress.pauseStores()
+		b.storer = startStorer(b.stores, b.progress, b.requests, func(string, ...any) {})
+		defer b.storer.stop()
+		got := make(chan error, 1)
+		go func() { got <- b.requests.ask(t.Context(), true, nil) }()
+		time.Sleep(time.Hour)
+		if b.want(t, "while held"); len(got) > 0 {
+			t.Errorf("while held a request got %v", <-got)
+		}
+		b.progress.resumeStores()
+		must(t, <-got)
+		b.want(t, "after the release", 3)
+	})
+}
