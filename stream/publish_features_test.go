@@ -81,13 +81,21 @@ func testSubEntries(t *testing.T, b testBroker) {
 }
 
 // wantSubBatches fails the test unless a stream consists of sub-batches. The
-// in-process broker takes apart those that are not compressed, or with gzip.
+// official client makes them of what waits, so on a slow machine a few hold one
+// message; on the whole they are far fewer than the messages. The in-process
+// broker takes apart those that are not compressed, or with gzip.
 func wantSubBatches(t *testing.T, list []streamtest.Message, c Compression) {
 	t.Helper()
+	whole := c == CompressionSnappy || c == CompressionLZ4 || c == CompressionZstd
+	records := 0
 	for _, m := range list {
-		if whole := c == CompressionSnappy || c == CompressionLZ4 || c == CompressionZstd; m.Compressed != whole || whole && m.Records < 2 {
-			t.Fatalf("compression %d: offset %d is a sub-batch: %v, with %d records", c, m.Offset, m.Compressed, m.Records)
+		if m.Compressed != whole {
+			t.Fatalf("compression %d: offset %d is a sub-batch: %v, want %v", c, m.Offset, m.Compressed, whole)
 		}
+		records += m.Records
+	}
+	if whole && len(list) > records/2 {
+		t.Fatalf("compression %d: %d sub-batches hold %d messages", c, len(list), records)
 	}
 }
 
