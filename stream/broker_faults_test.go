@@ -69,7 +69,7 @@ func TestLostStoreIsRepeated(t *testing.T) {
 		if d.Offset == 5 {
 			b.LoseStores(1)
 			must(t, c.Commit(ctx))
-			if got, ok := b.Offset(stream, "c"); !ok || got != 4 {
+			if got, ok := b.Offset("c", stream); !ok || got != 4 {
 				t.Errorf("after Commit the broker has %d, %v; want 4", got, ok)
 			}
 			cancel()
@@ -82,7 +82,7 @@ func TestLostStoreIsRepeated(t *testing.T) {
 	b.LoseStores(1)
 	bodies, _ := readN(t, env, stream, ConsumerConfig{Name: "c"}, 5)
 	wantNumbers(t, bodies, 5, 10)
-	if got, _ := b.Offset(stream, "c"); got != 9 {
+	if got, _ := b.Offset("c", stream); got != 9 {
 		t.Errorf("at the end the broker has %d, want 9", got)
 	}
 }
@@ -100,7 +100,7 @@ func TestLostStoreIsRepeatedWhenQuiet(t *testing.T) {
 			b.LoseStores(1)
 			publish(t, env, stream, 0, 1)
 			recv(t, handled, "the message")
-			must(t, b.Await(soon(t), func() bool { got, ok := b.Offset(stream, "c"); return ok && got == 0 }))
+			must(t, b.Await(soon(t), func() bool { got, ok := b.Offset("c", stream); return ok && got == 0 }))
 			_ = stop()
 		})
 	}
@@ -186,7 +186,7 @@ func TestConsumerSurvives(t *testing.T) {
 			if err := stop(); errors.Is(err, ErrNotStored) {
 				t.Error(err)
 			}
-			if got, ok := b.Offset(stream, "c"); !ok || got != 199 {
+			if got, ok := b.Offset("c", stream); !ok || got != 199 {
 				t.Errorf("stored %d, %v; want 199", got, ok)
 			}
 		})
@@ -236,7 +236,7 @@ func TestGapsInOffsets(t *testing.T) {
 	if first != 10 {
 		t.Errorf("the message after the gap has offset %d, want 10", first)
 	}
-	if got, _ := b.Offset(stream, "c"); got != 12 {
+	if got, _ := b.Offset("c", stream); got != 12 {
 		t.Errorf("stored %d, want 12", got)
 	}
 }

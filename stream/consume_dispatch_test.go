@@ -95,9 +95,9 @@ func TestWorkersMarkWaitsForTheSlowest(t *testing.T) {
 		return nil
 	})
 	eventually(t, "all but one are handled", patience, func() bool { return done.len() == 99 })
-	eventually(t, "the mark is before it", patience, func() bool { got, ok := b.Offset(name, "billing"); return ok && got == 9 })
+	eventually(t, "the mark is before it", patience, func() bool { got, ok := b.Offset("billing", name); return ok && got == 9 })
 	close(release)
-	eventually(t, "the mark is at the end", patience, func() bool { got, _ := b.Offset(name, "billing"); return got == 99 })
+	eventually(t, "the mark is at the end", patience, func() bool { got, _ := b.Offset("billing", name); return got == 99 })
 	stop()
 	wantErr(t, recv(t, ended, "the end"), context.Canceled)
 	done.once(t, 0, 100)
@@ -179,7 +179,7 @@ func TestWorkersHandleNothingTwice(t *testing.T) {
 	}
 	close(release)
 	eventually(t, "the rest is handled", patience, func() bool { return done.len() == 100 })
-	eventually(t, "the mark is at the end", patience, func() bool { got, _ := b.Offset(name, "billing"); return got == 99 })
+	eventually(t, "the mark is at the end", patience, func() bool { got, _ := b.Offset("billing", name); return got == 99 })
 	stop()
 	wantErr(t, recv(t, ended, "the end"), context.Canceled)
 	done.once(t, 0, 100)
@@ -253,7 +253,7 @@ func TestWorkersFailure(t *testing.T) {
 			if atWork.Load() != 0 {
 				t.Error("a handler is at work after Run has returned")
 			}
-			if got, ok := b.Offset(name, "billing"); !ok || got != 0 {
+			if got, ok := b.Offset("billing", name); !ok || got != 0 {
 				t.Errorf("stored %d, %v; want 0", got, ok)
 			}
 		})
@@ -267,7 +267,7 @@ func TestWorkersEvery(t *testing.T) {
 		n.Add(1)
 		return nil
 	})
-	eventually(t, "all are stored", patience, func() bool { got, ok := b.Offset(name, "billing"); return ok && got == 49 })
+	eventually(t, "all are stored", patience, func() bool { got, ok := b.Offset("billing", name); return ok && got == 49 })
 	stop()
 	wantErr(t, recv(t, ended, "the end"), context.Canceled)
 	if n.Load() != 50 {
@@ -391,7 +391,7 @@ func TestRunBatchSizes(t *testing.T) {
 			at++
 		}
 	}
-	eventually(t, "the mark is at the end", patience, func() bool { got, _ := b.Offset(name, "billing"); return got == 24 })
+	eventually(t, "the mark is at the end", patience, func() bool { got, _ := b.Offset("billing", name); return got == 24 })
 	stop()
 	wantErr(t, recv(t, ended, "the end"), context.Canceled)
 }
@@ -439,7 +439,7 @@ func TestRunBatchFails(t *testing.T) {
 		if err := recv(t, ended, "the end"); !errors.As(err, &h) || h.Offset != 10 {
 			t.Errorf("the run ended with %v", err)
 		}
-		if got, ok := b.Offset(name, "billing"); !ok || got != 9 {
+		if got, ok := b.Offset("billing", name); !ok || got != 9 {
 			t.Errorf("stored %d, %v; want 9", got, ok)
 		}
 	}

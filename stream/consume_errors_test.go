@@ -25,7 +25,7 @@ func runUntil(t *testing.T, b *streamtest.Broker, env *Env, name string, offset 
 	t.Helper()
 	cfg.Name = "billing"
 	stop, ended := running1(t, env, name, cfg, h)
-	eventually(t, "the offset is stored", patience, func() bool { got, ok := b.Offset(name, "billing"); return ok && got == offset })
+	eventually(t, "the offset is stored", patience, func() bool { got, ok := b.Offset("billing", name); return ok && got == offset })
 	stop()
 	wantErr(t, recv(t, ended, "the end"), context.Canceled)
 }
@@ -61,7 +61,7 @@ func TestRetryThenStop(t *testing.T) {
 	if err := recv(t, ended, "the end"); !errors.As(err, &h) || h.Offset != 5 || h.Attempts != 4 || calls.Load() != 4 {
 		t.Errorf("after %d calls the run ended with %v", calls.Load(), err)
 	}
-	if got, ok := b.Offset(name, "billing"); !ok || got != 4 {
+	if got, ok := b.Offset("billing", name); !ok || got != 4 {
 		t.Errorf("stored %d, %v; want 4", got, ok)
 	}
 }
@@ -82,7 +82,7 @@ func TestRetryEndsWithTheRun(t *testing.T) {
 	recv(t, failed, "the failure")
 	stop()
 	wantErr(t, recv(t, ended, "the end"), errTest, context.Canceled)
-	if got, ok := b.Offset(name, "billing"); !ok || got != 4 {
+	if got, ok := b.Offset("billing", name); !ok || got != 4 {
 		t.Errorf("stored %d, %v; want 4", got, ok)
 	}
 }
@@ -120,7 +120,7 @@ func TestEndingRunSkipsNothing(t *testing.T) {
 			stop()
 		}
 		wantErr(t, recv(t, ended, "the end"), context.Canceled)
-		if got, ok := b.Offset(name, "billing"); !ok || got != 4 {
+		if got, ok := b.Offset("billing", name); !ok || got != 4 {
 			t.Errorf("%s: stored %d, %v; want 4", end, got, ok)
 		}
 	}
@@ -212,11 +212,11 @@ func TestDeadLetterIsConfirmedFirst(t *testing.T) {
 	b.WithholdConfirms()
 	stop, ended := running1(t, env, name, ConsumerConfig{Name: "billing", Store: StorePolicy{Every: 1}, OnError: ErrorPolicy{DeadLetter: letters}}, func(context.Context, *Delivery) error { return errTest })
 	eventually(t, "it is published", patience, func() bool { return len(b.Messages(letters)) == 1 })
-	if _, ok := b.Offset(name, "billing"); ok {
+	if _, ok := b.Offset("billing", name); ok {
 		t.Error("the offset was stored before the dead letter was confirmed")
 	}
 	b.ReleaseConfirms()
-	eventually(t, "the offset is stored", patience, func() bool { _, ok := b.Offset(name, "billing"); return ok })
+	eventually(t, "the offset is stored", patience, func() bool { _, ok := b.Offset("billing", name); return ok })
 	stop()
 	wantErr(t, recv(t, ended, "the end"), context.Canceled)
 }
@@ -233,7 +233,7 @@ func TestDeadLetterUnsettled(t *testing.T) {
 		return errTest
 	})
 	wantErr(t, recv(t, ended, "the end"), errTest, ErrStreamNotFound)
-	if got, ok := b.Offset(name, "billing"); !ok || got != 4 {
+	if got, ok := b.Offset("billing", name); !ok || got != 4 {
 		t.Errorf("stored %d, %v; want 4", got, ok)
 	}
 }
@@ -264,7 +264,7 @@ func TestDeadLettersOfWorkersAndBatches(t *testing.T) {
 	stop, ended := start(t, env, name, ConsumerConfig{Name: "batches", BatchSize: 30, OnError: onError}, func(ctx context.Context, c *Consumer) error {
 		return c.RunBatch(ctx, func(context.Context, []Delivery) error { return errTest })
 	})
-	eventually(t, "the offset is stored", patience, func() bool { got, ok := b.Offset(name, "batches"); return ok && got == 99 })
+	eventually(t, "the offset is stored", patience, func() bool { got, ok := b.Offset("batches", name); return ok && got == 99 })
 	stop()
 	wantErr(t, recv(t, ended, "the end"), context.Canceled)
 	if n := len(b.Messages(letters)); n != 200 {

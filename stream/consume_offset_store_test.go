@@ -62,7 +62,7 @@ func TestOffsetStore(t *testing.T) {
 	}
 	bodies, _ = readN(t, env, name, cfg, 12)
 	wantNumbers(t, bodies, 8, 20)
-	if _, ok := b.Offset(name, "billing"); ok || b.Received(streamtest.StoreOffset) != 0 {
+	if _, ok := b.Offset("billing", name); ok || b.Received(streamtest.StoreOffset) != 0 {
 		t.Error("the broker has an offset too")
 	}
 }

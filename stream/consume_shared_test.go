@@ -61,7 +61,7 @@ func TestConsumersShareConnections(t *testing.T) {
 	all(0, third)
 	for i := range 6 { // from every connection
 		_ = stops[i]()
-		if got, ok := b.Offset(of(i), fmt.Sprintf("c%d", i)); !ok || got != third-1 {
+		if got, ok := b.Offset(fmt.Sprintf("c%d", i), of(i)); !ok || got != third-1 {
 			t.Errorf("consumer %d stored %d, %v; want %d", i, got, ok, third-1)
 		}
 		stops[i] = nil
@@ -229,7 +229,7 @@ func TestStoresShareAConnection(t *testing.T) {
 			must(t, b.Await(soon(t), func() bool { return storeConnections(b) == 1 }))
 		}
 		_ = stop()
-		if got, ok := b.Offset(stream, fmt.Sprintf("c%d", i)); !ok || got != 2*half-1 {
+		if got, ok := b.Offset(fmt.Sprintf("c%d", i), stream); !ok || got != 2*half-1 {
 			t.Errorf("consumer %d stored %d, %v; want %d", i, got, ok, 2*half-1)
 		}
 	}
@@ -408,7 +408,7 @@ func handleSome(t *testing.T, b *streamtest.Broker, env *Env, stream string, cfg
 	for seen[handled] {
 		handled++
 	}
-	if got, ok := b.Offset(stream, cfg.Name); ok != (handled > 0) || ok && got+1 != handled {
+	if got, ok := b.Offset(cfg.Name, stream); ok != (handled > 0) || ok && got+1 != handled {
 		t.Errorf("%s: offset %d is stored (%v), and what is below %d is handled", cfg.Name, got, ok, handled)
 	}
 }

@@ -24,7 +24,7 @@ func TestStoresOfABurstThatStops(t *testing.T) {
 		}
 	})
 	stored := func(want uint64) func() bool {
-		return func() bool { got, ok := b.Offset(stream, "c"); return ok && got == want }
+		return func() bool { got, ok := b.Offset("c", stream); return ok && got == want }
 	}
 	must(t, b.Await(soon(t), stored(stops-1)))
 	close(block)
@@ -40,7 +40,7 @@ func TestStorePermitIsRenewed(t *testing.T) {
 	reach(t, env, func(o *broker.Options) { o.PermitRenewal = time.Nanosecond })
 	var handled atomic.Int64
 	stop, _ := runConsumer(t, env, stream, ConsumerConfig{Name: "c", Store: StorePolicy{Every: 1}}, func(*Delivery) { handled.Add(1) })
-	must(t, b.Await(soon(t), func() bool { got, ok := b.Offset(stream, "c"); return ok && got == n-1 }))
+	must(t, b.Await(soon(t), func() bool { got, ok := b.Offset("c", stream); return ok && got == n-1 }))
 	_ = stop()
 	if handled.Load() != n {
 		t.Errorf("%d messages were handled, want %d", handled.Load(), n)
@@ -62,7 +62,7 @@ func TestStorePermitIsRefused(t *testing.T) {
 	b.AnswerWith(streamtest.Subscribe, streamtest.StreamNotAvailable, streamtest.Forever)
 	publish(t, env, stream, n/2, n)
 	c.want(n/2, n)
-	must(t, b.Await(soon(t), func() bool { got, ok := b.Offset(stream, "c"); return ok && got == n-1 }))
+	must(t, b.Await(soon(t), func() bool { got, ok := b.Offset("c", stream); return ok && got == n-1 }))
 	wantErr(t, stop(), context.Canceled)
 }
 
@@ -83,7 +83,7 @@ func TestStoreConnectionLostWhenQuiet(t *testing.T) {
 			b.DropConnection(c.Name, streamtest.CutRST)
 		}
 	}
-	must(t, b.Await(soon(t), func() bool { _, ok := b.Offset(stream, "c"); return ok }))
+	must(t, b.Await(soon(t), func() bool { _, ok := b.Offset("c", stream); return ok }))
 	_ = stop()
 	if len(handled) > 0 {
 		t.Error("the message was handled twice")
@@ -115,7 +115,7 @@ func TestStoreLinkOfAStreamThatIsGone(t *testing.T) {
 			wantErr(t, l.verify(ctx, 5), errMoved)
 			_, err = env.QueryOffset(ctx, "c", stream)
 			wantErr(t, err, ErrNoOffset)
-			if got, ok := b.Offset(stream, "c"); ok {
+			if got, ok := b.Offset("c", stream); ok {
 				t.Errorf("offset %d is stored in the new stream", got)
 			}
 		})

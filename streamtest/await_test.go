@@ -17,8 +17,8 @@ func TestAwaitDoesNotWakeItself(t *testing.T) {
 	calls := 0
 	err := b.Await(ctx, func() bool {
 		calls++
-		_, stored := b.Offset("s", "c")
-		_, published := b.Sequence("s", "p")
+		_, stored := b.Offset("c", "s")
+		_, published := b.Sequence("p", "s")
 		return stored || published || len(b.Messages("s"))+len(b.Bodies("s")) > 0
 	})
 	if !errors.Is(err, context.DeadlineExceeded) {

@@ -220,7 +220,7 @@ func TestPermissions(t *testing.T) {
 	if c.decode(&resp); resp.Code != wire.CodeAccessRefused {
 		t.Errorf("query: %v", resp.Code)
 	}
-	if _, stored := b.Offset("w-s", "c"); stored {
+	if _, stored := b.Offset("c", "w-s"); stored {
 		t.Error("stored without permission")
 	}
 }

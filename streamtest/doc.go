@@ -5,7 +5,7 @@
 //	func TestBilling(t *testing.T) {
 //		b := streamtest.NewBroker(t)
 //		runBilling(t, b.URI())
-//		if got, ok := b.Offset("invoices", "billing"); !ok || got != 41 {
+//		if got, ok := b.Offset("billing", "invoices"); !ok || got != 41 {
 //			t.Errorf("stored offset %d, %v; want 41", got, ok)
 //		}
 //	}

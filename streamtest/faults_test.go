@@ -207,12 +207,12 @@ func TestLoseStores(t *testing.T) {
 	b.LoseStores(1)
 	c.send(&wire.StoreOffset{Reference: "c", Stream: "s", Offset: 1})
 	c.quiet()
-	if _, stored := b.Offset("s", "c"); stored {
+	if _, stored := b.Offset("c", "s"); stored {
 		t.Error("not lost")
 	}
 	c.send(&wire.StoreOffset{Reference: "c", Stream: "s", Offset: 2})
 	c.quiet()
-	if offset, _ := b.Offset("s", "c"); offset != 2 {
+	if offset, _ := b.Offset("c", "s"); offset != 2 {
 		t.Errorf("then %d", offset)
 	}
 }
@@ -294,7 +294,7 @@ func TestRestart(t *testing.T) {
 	c.send(&wire.QueryOffset{Reference: "c", Stream: "s"})
 	var resp wire.QueryOffsetResponse
 	c.decode(&resp)
-	if id, _ := b.Sequence("s", "ref"); resp.Offset != 1 || id != 1 || !slices.Equal(b.Bodies("s"), []string{"m1"}) {
+	if id, _ := b.Sequence("ref", "s"); resp.Offset != 1 || id != 1 || !slices.Equal(b.Bodies("s"), []string{"m1"}) {
 		t.Errorf("kept offset %+v, sequence %d, messages %q", resp, id, b.Bodies("s"))
 	}
 }

@@ -251,7 +251,7 @@ func TestMemoryLimit(t *testing.T) {
 	}
 	other.send(&wire.StoreOffset{Reference: "c", Stream: "s", Offset: 1})
 	other.quiet()
-	if _, stored := b.Offset("s", "c"); stored || len(b.Messages("s")) != 2 {
+	if _, stored := b.Offset("c", "s"); stored || len(b.Messages("s")) != 2 {
 		t.Error("stored beyond the limit")
 	}
 	other.must(&wire.Delete{Correlation: other.next(), Stream: "s"})

@@ -9,14 +9,14 @@ import (
 
 // Offset returns the offset stored on a stream under the name of a consumer. ok
 // is false if none is stored or the stream does not exist.
-func (b *Broker) Offset(streamName, consumer string) (offset uint64, ok bool) {
+func (b *Broker) Offset(consumer, streamName string) (offset uint64, ok bool) {
 	b.lookAt(streamName, func(s *stream) { offset, ok = s.offsets[consumer] })
 	return offset, ok
 }
 
 // Sequence returns the highest publishing id stored on a stream under the name
 // of a producer. ok is false if none is stored or the stream does not exist.
-func (b *Broker) Sequence(streamName, producer string) (id uint64, ok bool) {
+func (b *Broker) Sequence(producer, streamName string) (id uint64, ok bool) {
 	b.lookAt(streamName, func(s *stream) { id, ok = s.sequences[producer] })
 	return id, ok
 }

@@ -77,7 +77,7 @@ func TestOfficialDeduplication(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	await(t, b, "sequence 3", func() bool { id, _ := b.Sequence("s", "invoices"); return id == 3 })
+	await(t, b, "sequence 3", func() bool { id, _ := b.Sequence("invoices", "s"); return id == 3 })
 	if got := b.Bodies("s"); !slices.Equal(got, []string{body(1), body(2), body(3)}) {
 		t.Errorf("stored %q", got)
 	}

@@ -140,7 +140,7 @@ func TestOfficialClient(t *testing.T) {
 	if err := consumer.StoreCustomOffset(99); err != nil {
 		t.Fatal(err)
 	}
-	await(t, b, "offset 99", func() bool { offset, ok := b.Offset("s", "billing"); return ok && offset == 99 })
+	await(t, b, "offset 99", func() bool { offset, ok := b.Offset("billing", "s"); return ok && offset == 99 })
 	if offset, err := env.QueryOffset("billing", "s"); err != nil || offset != 99 {
 		t.Errorf("queried %d, %v", offset, err)
 	}

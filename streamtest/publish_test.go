@@ -60,7 +60,7 @@ func TestDeduplication(t *testing.T) {
 	other.publish(1, 9, 10)
 	other.confirmed()
 	other.confirmed()
-	if id, ok := b.Sequence("s", "ref"); !ok || id != 10 {
+	if id, ok := b.Sequence("ref", "s"); !ok || id != 10 {
 		t.Errorf("sequence %d, %v", id, ok)
 	}
 	c.send(&wire.QueryPublisherSequence{Correlation: c.next(), Reference: "ref", Stream: "s"})
@@ -177,7 +177,7 @@ func TestMalformedPublishStoresWhatCameBefore(t *testing.T) {
 	frame = append(frame, 0, 0, 0, 0, 0, 0, 0, 8, 0, 0, 0, 99, 'x')
 	c.write(wire.FinishPublish(frame, 0, 2))
 	c.expectEnd()
-	if id, _ := b.Sequence("s", "ref"); id != 7 || len(b.Messages("s")) != 1 {
+	if id, _ := b.Sequence("ref", "s"); id != 7 || len(b.Messages("s")) != 1 {
 		t.Errorf("stored %q", b.Bodies("s"))
 	}
 }

@@ -53,7 +53,7 @@ func run(ctx context.Context, out io.Writer) error {
 	if err := consume(ctx, broker.URI(), out, 0, half); err != nil {
 		return err
 	}
-	stored, ok := broker.Offset("orders", "billing")
+	stored, ok := broker.Offset("billing", "orders")
 	if !ok || stored != half-1 {
 		return fmt.Errorf("the broker has offset %d stored (%v), want %d", stored, ok, half-1)
 	}

@@ -183,7 +183,7 @@ func publish(t *testing.T, env *stream.Env, ids ...string) {
 func awaitBilled(t *testing.T, b *streamtest.Broker, offset uint64) {
 	t.Helper()
 	await(t, b, func() bool {
-		stored, ok := b.Offset("orders", "billing")
+		stored, ok := b.Offset("billing", "orders")
 		return ok && stored == offset
 	})
 }

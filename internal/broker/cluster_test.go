@@ -281,7 +281,7 @@ func TestLeasesOnABroker(t *testing.T) {
 		check.Nil(t, w.Store(ctx, i, i < 99))
 	}
 	check.Nil(t, w.Verify(ctx, 99, nil))
-	if got, ok := b.Offset("s", "me"); got != 99 || !ok {
+	if got, ok := b.Offset("me", "s"); got != 99 || !ok {
 		t.Errorf("the broker has %d, %v", got, ok)
 	}
 	w.Close(true)
