@@ -206,9 +206,10 @@ func (p *progress) resumeStores() {
 	}
 }
 
-// due reports whether the mark is to be stored now. If not, at is when to ask
-// again; a zero at says that something will wake the storer.
-func (p *progress) due() (due bool, at time.Time) {
+// due reports whether the mark is to be stored now, or with batched whether it is
+// to be stored with the next batch. If not, at is when to ask again; a zero at
+// says that something will wake the storer.
+func (p *progress) due(batched bool) (due bool, at time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.storesPaused() {
@@ -222,6 +223,9 @@ func (p *progress) due() (due bool, at time.Time) {
 		}
 	}
 	p.idle.Store(false)
+	if batched {
+		return p.policy.DueInBatch(&p.tracker, time.Now())
+	}
 	return p.policy.Due(&p.tracker, time.Now())
 }
 

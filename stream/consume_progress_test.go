@@ -37,7 +37,7 @@ func TestMarkFast(t *testing.T) {
 		if _, ok := p.snapshot(); ok || woken(p) {
 			t.Error("there is a mark before the first message")
 		}
-		if due, at := p.due(); due || !at.IsZero() || !p.idle.Load() {
+		if due, at := p.due(false); due || !at.IsZero() || !p.idle.Load() {
 			t.Errorf("due %v, at %v before the first message", due, at)
 		}
 		if p.markOne(0) || !woken(p) || p.idle.Load() {
@@ -48,23 +48,23 @@ func TestMarkFast(t *testing.T) {
 			t.Error("the second message waits, or wakes the storer")
 		}
 		wantMark(t, p, 4, 2)
-		if due, _ := p.due(); !due || p.idle.Load() {
+		if due, _ := p.due(false); !due || p.idle.Load() {
 			t.Error("the mark is not due")
 		}
 		s, _ := p.snapshot()
 		p.storedAt(s)
 		wantMark(t, p, 4, 0)
 		p.markOne(5)
-		if due, at := p.due(); due || !at.Equal(time.Now().Add(mark.AutoInterval)) || p.idle.Load() {
+		if due, at := p.due(false); due || !at.Equal(time.Now().Add(mark.AutoInterval)) || p.idle.Load() {
 			t.Errorf("due %v, at %v after a store", due, at)
 		}
 		time.Sleep(mark.AutoInterval)
-		if due, _ := p.due(); !due {
+		if due, _ := p.due(false); !due {
 			t.Error("the mark is not due after the interval")
 		}
 		s, _ = p.snapshot()
 		p.storedAt(s)
-		if due, at := p.due(); due || !at.IsZero() || !p.idle.Load() {
+		if due, at := p.due(false); due || !at.IsZero() || !p.idle.Load() {
 			t.Errorf("due %v, at %v when all is stored", due, at)
 		}
 		if woken(p) {
@@ -86,21 +86,21 @@ func TestProgressInterval(t *testing.T) {
 			p.markOne(0)
 			time.Sleep(10 * time.Second)
 			p.markOne(1)
-			if due, at := p.due(); due || !at.Equal(first.Add(time.Minute)) {
+			if due, at := p.due(false); due || !at.Equal(first.Add(time.Minute)) {
 				t.Errorf("%+v: due %v, at %v, want a minute after %v", policy, due, at, first)
 			}
 			time.Sleep(50*time.Second - 1)
-			if due, _ := p.due(); due {
+			if due, _ := p.due(false); due {
 				t.Errorf("%+v: due a moment early", policy)
 			}
 			time.Sleep(time.Nanosecond)
-			if due, _ := p.due(); !due {
+			if due, _ := p.due(false); !due {
 				t.Errorf("%+v: not due after a minute", policy)
 			}
 			s, _ := p.snapshot()
 			p.storedAt(s)
 			p.markOne(2)
-			if due, at := p.due(); due || !at.Equal(time.Now().Add(time.Minute)) {
+			if due, at := p.due(false); due || !at.Equal(time.Now().Add(time.Minute)) {
 				t.Errorf("%+v: due %v, at %v after a store", policy, due, at)
 			}
 		})
@@ -157,7 +157,7 @@ func TestProgressHold(t *testing.T) {
 		p.pauseStores()
 		p.markOne(3)
 		woken(p)
-		if due, at := p.due(); due || !at.IsZero() || !p.storesPaused() {
+		if due, at := p.due(false); due || !at.IsZero() || !p.storesPaused() {
 			t.Errorf("due %v, at %v while held", due, at)
 		}
 		if p.resumeStores(); !woken(p) || p.storesPaused() {
@@ -166,7 +166,7 @@ func TestProgressHold(t *testing.T) {
 		if p.resumeStores(); woken(p) {
 			t.Error("a second release wakes the storer")
 		}
-		if due, _ := p.due(); due == policy.Manual {
+		if due, _ := p.due(false); due == policy.Manual {
 			t.Errorf("%+v: due %v", policy, due)
 		}
 	}
@@ -177,22 +177,22 @@ func TestProgressHold(t *testing.T) {
 func TestDoubtStore(t *testing.T) {
 	p := newProgress(StorePolicy{Interval: time.Hour})
 	p.doubtStore()
-	if due, at := p.due(); due || !at.IsZero() {
+	if due, at := p.due(false); due || !at.IsZero() {
 		t.Errorf("due %v, at %v without a mark", due, at)
 	}
 	p.idle.Store(false) // so that nobody folds the message
 	p.markOne(3)
 	p.doubtStore()
-	if due, _ := p.due(); !due {
+	if due, _ := p.due(false); !due {
 		t.Error("the first message is not due")
 	}
 	s, _ := p.snapshot()
 	p.storedAt(s)
-	if due, _ := p.due(); due {
+	if due, _ := p.due(false); due {
 		t.Error("due after a store")
 	}
 	p.doubtStore()
-	if due, _ := p.due(); !due {
+	if due, _ := p.due(false); !due {
 		t.Error("not due after a store that is in doubt")
 	}
 	wantMark(t, p, 3, 1)

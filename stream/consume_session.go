@@ -37,6 +37,7 @@ func (r *run) session(ctx context.Context, s *subscription) (end sessionEnd) {
 		return end
 	}
 	if r.named() && !r.consumer.cfg.Store.Manual {
+		s.leave()
 		err := r.storeLast()
 		if err != nil && !s.alive() {
 			return end // run.finish stores over another connection

@@ -3,8 +3,10 @@ package stream
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/tidemark-go/tidemark/internal/broker"
+	"github.com/tidemark-go/tidemark/internal/mark"
 )
 
 // brokerOffsets stores a session's offsets on the broker, over the connection
@@ -13,6 +15,8 @@ import (
 type brokerOffsets struct {
 	writer  *broker.OffsetWriter
 	session *subscription
+	batched bool          // stores may leave together with those of other consumers
+	gap     time.Duration // between two batches
 }
 
 // brokerOffsets returns where a session stores its offsets. With
@@ -28,7 +32,7 @@ func (e *Env) brokerOffsets(ctx context.Context, s *subscription, consumer strin
 	if err != nil {
 		return nil, err
 	}
-	return &brokerOffsets{writer: writer, session: s}, nil
+	return &brokerOffsets{writer: writer, session: s, batched: p.Every == 0, gap: mark.Policy(p).BatchGap()}, nil
 }
 
 // store sends an offset. Once the stream is gone it stores nothing: the run
@@ -49,6 +53,22 @@ func (o *brokerOffsets) verify(ctx context.Context, offset uint64) error {
 	return o.endSessionIfLost(ctx, o.writer.Verify(ctx, offset, func() error { return o.store(ctx, offset, false) }))
 }
 
+// joinBatch lets a storer store with others, unless the consumer's stores have a
+// connection of their own.
+func (o *brokerOffsets) joinBatch(s *storer) batch {
+	if !o.batched {
+		return nil
+	}
+	o.writer.JoinBatch(s)
+	return o
+}
+
+// storeSoon is [broker.OffsetWriter.StoreSoon].
+func (o *brokerOffsets) storeSoon(ctx context.Context, wanted bool) (at time.Time, leads bool, err error) {
+	at, leads, err = o.writer.StoreSoon(ctx, wanted, o.gap)
+	return at, leads, o.endSessionIfLost(ctx, err)
+}
+
 // endSessionIfLost ends the session if the writer's connection is lost, because
 // only the next session has another one. err is the error of the last call of
 // the writer, and endSessionIfLost returns it.
@@ -62,6 +82,15 @@ func (o *brokerOffsets) endSessionIfLost(ctx context.Context, err error) error {
 	return err
 }
 
+// yield is [broker.OffsetWriter.Yield].
+func (o *brokerOffsets) yield() { o.writer.Yield() }
+
+// usable reports whether the stream is still there to store an offset on.
+func (o *brokerOffsets) usable() bool { return !o.session.streamGone() }
+
+// settle is [broker.OffsetWriter.Settle].
+func (o *brokerOffsets) settle(ctx context.Context) { o.writer.Settle(ctx) }
+
 // release gives up the connection that carries only stores, if there is one.
-// polite says goodbye to the broker first.
-func (o *brokerOffsets) release(polite bool) { o.writer.Close(polite) }
+// inOrder says that what was stored has arrived.
+func (o *brokerOffsets) release(inOrder bool) { o.writer.Close(inOrder) }

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"github.com/tidemark-go/tidemark/internal/mark"
 )
 
 // offsets is where a session stores the offsets of its consumer.
@@ -16,14 +18,23 @@ type offsets interface {
 	// verify reads an offset back that was stored last, and stores it once more
 	// if it was lost.
 	verify(ctx context.Context, offset uint64) error
-	// release gives up the connection. polite says goodbye to the broker first.
-	release(polite bool)
+
+	// joinBatch lets a storer store with others. It returns nil if the storer
+	// stores by itself.
+	joinBatch(s *storer) batch
+
+	// release gives up the connection. inOrder says that what was stored has
+	// arrived; it then says goodbye to the broker first.
+	release(inOrder bool)
 }
 
 // storer stores the mark for one session. Its own goroutine does so when a
 // store is due, or when somebody requests one. With StorePolicy.Every, Run's
 // goroutine does so between two handlers (storeNow). Both hold sending
 // meanwhile, so that a lower mark never follows a higher one.
+//
+// What is due by time leaves in a batch with what other storers of the stream
+// have, and the batch may be sent by any of them (see consume_storer_batch.go).
 //
 // The broker never answers a store, and may lose one. In a burst the next store
 // makes up for it. The last store before a pause is read back by
@@ -37,6 +48,12 @@ type storer struct {
 	wg       sync.WaitGroup
 
 	startTicker chan struct{} // gets an item when the ticker of verifyWhenQuiet has to start
+
+	batch   batch         // what is due leaves in it; nil: the storer stores by itself
+	leads   bool          // the storer has to send the next batch; only run uses it
+	taken   mark.Snapshot // what a batch has taken; sending guards it
+	mu      sync.Mutex    // guards stopped
+	stopped bool          // what a batch says counts no more
 
 	sending    sync.Mutex // held while a mark is stored and read back; guards these:
 	stores     int        // how many stores were sent
@@ -58,6 +75,7 @@ func startStorer(to offsets, p *progress, requests storeRequests, log func(strin
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &storer{offsets: to, progress: p, requests: requests, log: log, cancel: cancel, settled: true, startTicker: make(chan struct{}, 1)}
 	p.doubtStore()
+	s.batch = to.joinBatch(s)
 	s.wg.Add(1)
 	go s.run(ctx)
 	return s
@@ -67,6 +85,9 @@ func startStorer(to offsets, p *progress, requests storeRequests, log func(strin
 func (s *storer) stop() {
 	s.cancel()
 	s.wg.Wait()
+	s.mu.Lock()
+	s.stopped = true
+	s.mu.Unlock()
 }
 
 func (s *storer) run(ctx context.Context) {
@@ -85,6 +106,7 @@ func (s *storer) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case r := <-requests:
+			s.yieldBatch()
 			r.done <- s.serve(ctx, r)
 		case <-s.progress.wake:
 			s.storeIfDue(ctx, timer)
@@ -93,6 +115,7 @@ func (s *storer) run(ctx context.Context) {
 		case <-s.startTicker:
 			quiet.Reset(quietAfter)
 		case <-quiet.C:
+			s.yieldBatch()
 			if s.verifyWhenQuiet(ctx) {
 				quiet.Stop()
 			}
@@ -153,22 +176,33 @@ const storeRetry = time.Second
 // look. It does not report errors: one of the connection has ended the session,
 // and the next session stores again; an OffsetStore is called again.
 func (s *storer) storeIfDue(ctx context.Context, timer *time.Timer) {
-	s.sending.Lock() // before due: once a store under way has ended, none may be due
-	due, at := s.progress.due()
-	if due {
-		at = s.storeDue(ctx)
+	var at time.Time
+	if s.batch != nil {
+		at = s.storeInBatch(ctx)
+	} else {
+		at = s.storeAlone(ctx)
 	}
-	s.sending.Unlock()
 	if !at.IsZero() {
 		timer.Reset(time.Until(at))
 	}
+}
+
+// storeAlone stores the mark if that is due, and returns when to look again.
+func (s *storer) storeAlone(ctx context.Context) time.Time {
+	s.sending.Lock() // before due: once a store under way has ended, none may be due
+	defer s.sending.Unlock()
+	due, at := s.progress.due(false)
+	if due {
+		at = s.storeDue(ctx)
+	}
+	return at
 }
 
 // storeDue stores the mark and returns when to look again. A zero time says
 // that something will wake the storer.
 func (s *storer) storeDue(ctx context.Context) time.Time {
 	err := s.storeMark(ctx, false)
-	switch due, at := s.progress.due(); {
+	switch due, at := s.progress.due(false); {
 	case err != nil:
 		return time.Now().Add(storeRetry)
 	case due:
@@ -209,6 +243,9 @@ func (s *storer) storeVerified(ctx context.Context) error {
 	if !ok {
 		return nil
 	}
+	if s.batch != nil {
+		s.batch.settle(ctx)
+	}
 	if err := s.send(ctx, snapshot.Mark, false); err != nil {
 		return err
 	}
@@ -226,6 +263,12 @@ func (s *storer) send(ctx context.Context, offset uint64, moreFollow bool) error
 	if err := s.offsets.store(ctx, offset, moreFollow); err != nil {
 		return err
 	}
+	s.sent(offset)
+	return nil
+}
+
+// sent counts a store. The caller holds s.sending.
+func (s *storer) sent(offset uint64) {
 	s.stores++
 	s.lastOffset = offset
 	if s.settled {
@@ -235,7 +278,6 @@ func (s *storer) send(ctx context.Context, offset uint64, moreFollow bool) error
 		default:
 		}
 	}
-	return nil
 }
 
 // storeRequests carries requests to the storer of the run's current session.

@@ -231,13 +231,33 @@ func (s *subscription) streamGone() bool {
 	return s.reason == errMoved
 }
 
+// leave ends the delivery of chunks, and drops those that still come. The
+// connection stays in use. leave waits for the broker's answer for a second at
+// most.
+//
+// A run leaves before it stores its last mark: below 4.2.2 RabbitMQ sleeps 1 ms
+// for each subscription when a stream grows, and a store makes it grow.
+func (s *subscription) leave() {
+	s.dropChunks()
+	ctx, cancel := context.WithTimeout(context.Background(), leaveTime)
+	defer cancel()
+	_ = s.lease.Unsubscribe(ctx) // release tries again
+}
+
+// leaveTime is how long leave waits for the broker.
+const leaveTime = time.Second
+
+func (s *subscription) dropChunks() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.dropping = true
+}
+
 // release gives up the subscription's place on its connection, which takes two
 // seconds at most. If nobody else uses the connection, it is closed, and polite
 // says goodbye to the broker first. Only the first call counts.
 func (s *subscription) release(polite bool) {
-	s.mu.Lock()
-	s.dropping = true
-	s.mu.Unlock()
+	s.dropChunks()
 	s.lease.Release(polite)
 }
 

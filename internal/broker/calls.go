@@ -180,13 +180,6 @@ func (c *Conn) unsubscribe(ctx context.Context, id uint8) error {
 	return err
 }
 
-// sayGoodbye unsubscribes, and waits for the answer for closeTimeout at most.
-func (c *Conn) sayGoodbye(id uint8) error {
-	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
-	defer cancel()
-	return c.unsubscribe(ctx, id)
-}
-
 // credit asks for n more chunks. It does not wait for the socket, unless the
 // writer's queue is full.
 func (c *Conn) credit(ctx context.Context, id uint8, n int) error {

@@ -26,6 +26,7 @@ type Cluster struct {
 
 	readers *pool // the connections on which chunks come
 	stores  *pool // the connections of offset writers, one to a node
+	batches batches
 }
 
 // NewCluster returns a cluster without any connection.
@@ -191,7 +192,7 @@ func (c *Cluster) dialResolved(ctx context.Context, by Contact, n Node, label st
 // Lease gives a subscriber a place on a shared connection to a node. The caller
 // releases the lease.
 func (c *Cluster) Lease(ctx context.Context, by Contact, n Node, s Subscriber) (*Lease, error) {
-	l := &Lease{node: n, subscriber: s}
+	l := &Lease{node: n, subscriber: s, batches: &c.batches}
 	err := c.readers.join(ctx, l, func(h hooks) (*Conn, error) {
 		return c.dialNode(ctx, by, n, readLabel, h)
 	})

@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 
 	"github.com/tidemark-go/tidemark/internal/wire"
 )
@@ -29,14 +30,17 @@ type Subscriber interface {
 //	Subscribe, Unsubscribe, Credit   chunks, which go to the Subscriber
 //	Stats, Locate, QueryOffset       questions
 //	StoreOffset, VerifyOffset        the offset
+//	Offsets                          the offset, again and again
 //	Reason, Ended                    did the connection end, and why?
 //	Node, Address, Contact           which node it is
 //	Release                          the end
 type Lease struct {
-	node       Node
-	subscriber Subscriber
-	conn       *sharedConn
-	id         uint8 // of the subscription on conn
+	node         Node
+	subscriber   Subscriber
+	batches      *batches // of the cluster
+	conn         *sharedConn
+	id           uint8       // of the subscription on conn
+	unsubscribed atomic.Bool // the broker has ended the subscription
 }
 
 // FirstCredit is the number of chunks that Subscribe asks for. It is 1 because
@@ -48,6 +52,7 @@ const FirstCredit = 1
 // management shows name, a consumer's, which may be empty.
 func (l *Lease) Subscribe(ctx context.Context, stream string, from wire.OffsetSpec, name string) error {
 	f := wire.Subscribe{SubscriptionID: l.id, Stream: stream, Spec: from, Credit: FirstCredit}
+	l.unsubscribed.Store(false)
 	if name != "" {
 		f.Properties = wire.Properties{{Key: "name", Value: name}}
 	}
@@ -59,7 +64,13 @@ func (l *Lease) Subscribe(ctx context.Context, stream string, from wire.OffsetSp
 }
 
 // Unsubscribe returns when nothing more comes for the subscription.
-func (l *Lease) Unsubscribe(ctx context.Context) error { return l.conn.unsubscribe(ctx, l.id) }
+func (l *Lease) Unsubscribe(ctx context.Context) error {
+	err := l.conn.unsubscribe(ctx, l.id)
+	if err == nil {
+		l.unsubscribed.Store(true)
+	}
+	return err
+}
 
 // Credit asks for n more chunks. It does not wait for the socket, unless the
 // connection's queue is full.
@@ -110,7 +121,18 @@ func (l *Lease) Contact() Contact { return l.conn.Contact() }
 // goodbye to the peer first, which takes a second at most. Only the first call
 // counts.
 func (l *Lease) Release(polite bool) {
-	l.conn.leave(l, func() error { return l.conn.sayGoodbye(l.id) }, polite)
+	l.conn.leave(l, l.sayGoodbye, polite)
+}
+
+// sayGoodbye unsubscribes if need be, and waits for the answer for closeTimeout
+// at most.
+func (l *Lease) sayGoodbye() error {
+	if l.unsubscribed.Load() {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	return l.Unsubscribe(ctx)
 }
 
 // dropChunks stands for a subscription that has ended and whose id is still

@@ -24,13 +24,24 @@ import (
 // permission for each store and reads 40,000 stores a second in place of 400,000
 // (handle_frame_post_auth, store_offset in rabbit_stream_reader.erl).
 //
-// A writer of [Lease.Offsets] uses the connection that delivers, and has no
-// subscription.
+// A writer of [Lease.Offsets] uses the connection that delivers, whose
+// subscription permits stores, and can store together with others: see
+// StoreSoon.
 type OffsetWriter struct {
 	conn      *Conn
 	reference string
 	stream    string
 	frame     []byte // a StoreOffset frame, which ends with the offset
+
+	batches *batches     // nil: the writer cannot join a batch
+	key     batchKey     // of the batch that it can join
+	batch   *offsetBatch // that it has joined; nil: none
+	source  OffsetSource // what it stores there
+
+	// The batch guards these.
+	waiting  bool      // it has an offset for the next batch
+	due      time.Time // when the next batch is due, while the writer leads
+	sentOver *Conn     // the connection over which the batch has sent the last offset
 
 	lease       *Lease // on the shared connection; nil: conn is the caller's
 	permittedAt time.Time
@@ -47,13 +58,62 @@ const (
 	burstGap = 50 * time.Microsecond
 )
 
-// Offsets returns a writer that stores over the lease's own connection.
+// Offsets returns a writer that stores over the lease's own connection. The
+// caller closes the writer before it releases the lease.
 func (l *Lease) Offsets(reference, stream string) (*OffsetWriter, error) {
 	frame, err := encode(&wire.StoreOffset{Reference: reference, Stream: stream})
 	if err != nil {
 		return nil, err
 	}
-	return &OffsetWriter{conn: l.conn.Conn, reference: reference, stream: stream, frame: frame}, nil
+	return &OffsetWriter{conn: l.conn.Conn, reference: reference, stream: stream, frame: frame, batches: l.batches, key: batchKey{l.node, stream}}, nil
+}
+
+// JoinBatch lets a writer of [Lease.Offsets] store what a source has together
+// with other writers of the stream on the node: see StoreSoon.
+func (w *OffsetWriter) JoinBatch(source OffsetSource) {
+	w.source = source
+	w.batches.enter(w)
+}
+
+// StoreSoon has the source's offset stored with the next batch, if wanted. A
+// batch is what the writers of one stream on one node store together. It leaves
+// gap after the one before, and at once if that is longer ago. leads asks the
+// caller to call StoreSoon again at a time, wanted or not, to send the batch. If
+// the batch is due already, this call sends it; an error says that it could
+// not.
+//
+// JoinBatch comes first.
+func (w *OffsetWriter) StoreSoon(ctx context.Context, wanted bool, gap time.Duration) (at time.Time, leads bool, err error) {
+	if at, leads = w.batch.join(w, wanted, gap); !leads || time.Now().Before(at) {
+		return at, leads, nil
+	}
+	err = w.batch.send(ctx, w)
+	at, leads = w.batch.join(w, false, gap)
+	return at, leads, err
+}
+
+// Yield makes another writer send the next batch, if this one had to.
+func (w *OffsetWriter) Yield() { w.batch.yield(w) }
+
+// Settle returns once the broker has taken what a batch has sent of this writer
+// over another connection, so that nothing which the writer stores itself from
+// now on is overtaken by it. It gives up without an error when ctx ends, when
+// that connection ends, or after a second.
+func (w *OffsetWriter) Settle(ctx context.Context) {
+	if w.batch == nil {
+		return
+	}
+	if over := w.batch.carriedBy(w); over != nil {
+		ctx, cancel := context.WithTimeout(ctx, closeTimeout)
+		defer cancel()
+		_ = over.Ping(ctx)
+	}
+}
+
+// appendStore appends a StoreOffset frame.
+func (w *OffsetWriter) appendStore(b []byte, offset uint64) []byte {
+	b = append(b, w.frame[:len(w.frame)-8]...)
+	return binary.BigEndian.AppendUint64(b, offset)
 }
 
 // NewOffsetWriter returns a writer with a connection to a node that carries
@@ -141,11 +201,16 @@ func (w *OffsetWriter) Verify(ctx context.Context, offset uint64, resend func() 
 // Reason returns why the writer's connection ended, and nil while it has not.
 func (w *OffsetWriter) Reason() error { return w.conn.Reason() }
 
-// Close ends the writer's use of the connection that carries nothing but stores,
-// like [Lease.Release]. It does nothing for a writer of [Lease.Offsets].
-func (w *OffsetWriter) Close(polite bool) {
-	if w.lease != nil {
-		w.conn.direct.cork(false)
-		w.lease.Release(polite)
+// Close ends the use of the writer. inOrder says that what was sent has arrived.
+// A connection that carries nothing but stores is released like a lease, with a
+// goodbye if it is in order.
+func (w *OffsetWriter) Close(inOrder bool) {
+	if w.batch != nil {
+		w.batches.leave(w, inOrder)
 	}
+	if w.lease == nil {
+		return
+	}
+	w.conn.direct.cork(false)
+	w.lease.Release(inOrder)
 }

@@ -24,19 +24,41 @@ func (p Policy) Timed() bool { return p.auto() || p.Interval > 0 }
 // again even if no message is handled until then. A zero at says that no time
 // makes the mark due.
 func (p Policy) Due(t *Tracker, now time.Time) (due bool, at time.Time) {
+	return p.due(t, now, 0)
+}
+
+// DueInBatch is Due for a mark that is stored in a batch, up to BatchGap later.
+func (p Policy) DueInBatch(t *Tracker, now time.Time) (due bool, at time.Time) {
+	return p.due(t, now, p.BatchGap())
+}
+
+// BatchGap is how long after one batch the next one leaves, in which the marks of
+// several consumers are stored together. It is 0 for an Interval so short that
+// the mark would be stored too late.
+func (p Policy) BatchGap() time.Duration {
+	if p.auto() || p.Interval >= 2*AutoInterval {
+		return AutoInterval
+	}
+	return 0
+}
+
+// due is Due with marks that are due early by so much.
+func (p Policy) due(t *Tracker, now time.Time, early time.Duration) (due bool, at time.Time) {
 	if p.Manual || t.Unstored() == 0 {
 		return false, time.Time{}
 	}
-	if t.inDoubt {
+	if t.inDoubt || p.Blocks(t.Unstored()) {
 		return true, time.Time{}
 	}
 	switch {
 	case p.auto():
-		at = t.lastStore.Add(AutoInterval)
+		at = t.lastStore.Add(AutoInterval - early)
 	case p.Interval > 0:
-		at = t.since.Add(p.Interval)
+		at = t.since.Add(p.Interval - early)
+	default:
+		return false, time.Time{}
 	}
-	if p.Blocks(t.Unstored()) || !at.IsZero() && !now.Before(at) {
+	if !now.Before(at) {
 		return true, time.Time{}
 	}
 	return false, at
