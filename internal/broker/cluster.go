@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
+	"sync"
 	"sync/atomic"
 )
 
@@ -27,14 +29,40 @@ type Cluster struct {
 	readers *pool // the connections on which chunks come
 	stores  *pool // the connections of offset writers, one to a node
 	batches batches
+
+	versions sync.Map // of the nodes that were reached: Node to string
 }
 
 // NewCluster returns a cluster without any connection.
 func NewCluster(o Options, endpoints []Endpoint) *Cluster {
 	o = o.withDefaults()
 	c := &Cluster{opts: o, endpoints: endpoints, dialing: make(chan struct{}, 1)}
-	c.readers, c.stores = newPool(o.ReadersPerNode, c.ping), newPool(1, c.ping)
+	c.readers, c.stores = newPool(c.readersPerNode, c.ping), newPool(oneConn, c.ping)
 	return c
+}
+
+// oneConn makes all leases share one connection to a node.
+func oneConn(Node) int { return 1 }
+
+// readersPerNode returns how many connections to a node the subscriptions spread
+// over: one for each core that can read, or many where subscriptions slow each
+// other down. A node that was not reached yet counts as one of the version of
+// the node that administers.
+func (c *Cluster) readersPerNode(n Node) int {
+	if c.opts.ReadersPerNode > 0 {
+		return c.opts.ReadersPerNode
+	}
+	version, known := c.versions.Load(n)
+	if !known {
+		version = ""
+		if admin := c.admin.Load(); admin != nil {
+			version = admin.version
+		}
+	}
+	if sleepsPerSubscription(version.(string)) {
+		return max(spreadConns, runtime.GOMAXPROCS(0))
+	}
+	return runtime.GOMAXPROCS(0)
 }
 
 // Connect makes the administrative connection, so that a mistake in the
@@ -194,7 +222,11 @@ func (c *Cluster) dialResolved(ctx context.Context, by Contact, n Node, label st
 func (c *Cluster) Lease(ctx context.Context, by Contact, n Node, s Subscriber) (*Lease, error) {
 	l := &Lease{node: n, subscriber: s, batches: &c.batches}
 	err := c.readers.join(ctx, l, func(h hooks) (*Conn, error) {
-		return c.dialNode(ctx, by, n, readLabel, h)
+		conn, err := c.dialNode(ctx, by, n, readLabel, h)
+		if err == nil {
+			c.versions.Store(n, conn.version)
+		}
+		return conn, err
 	})
 	if err != nil {
 		return nil, err

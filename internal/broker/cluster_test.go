@@ -38,17 +38,60 @@ func names(b *streamtest.Broker) (list []string) {
 
 func TestNewClusterDefaults(t *testing.T) {
 	c := NewCluster(Options{}, nil)
-	if got, want := c.opts.ReadersPerNode, runtime.GOMAXPROCS(0); got != want || c.readers.perNode != want {
-		t.Errorf("%d connections to a node, and %d in the pool; want %d", got, c.readers.perNode, want)
+	if got, want := c.readers.perNode(testNode), runtime.GOMAXPROCS(0); got != want {
+		t.Errorf("%d connections to a node; want %d", got, want)
 	}
-	if c.opts.PermitRenewal != time.Minute || c.stores.perNode != 1 {
-		t.Errorf("renewal after %v, %d connections for stores", c.opts.PermitRenewal, c.stores.perNode)
+	if c.opts.PermitRenewal != time.Minute || c.stores.perNode(testNode) != 1 {
+		t.Errorf("renewal after %v, %d connections for stores", c.opts.PermitRenewal, c.stores.perNode(testNode))
 	}
 	c = NewCluster(Options{ReadersPerNode: 3, PermitRenewal: time.Second}, nil)
-	if c.readers.perNode != 3 || c.opts.PermitRenewal != time.Second {
-		t.Errorf("%d connections to a node, renewal after %v", c.readers.perNode, c.opts.PermitRenewal)
+	if c.readers.perNode(testNode) != 3 || c.opts.PermitRenewal != time.Second {
+		t.Errorf("%d connections to a node, renewal after %v", c.readers.perNode(testNode), c.opts.PermitRenewal)
 	}
 	c.Close() // it has no connection
+}
+
+// Where subscriptions slow each other down, each gets a connection of its own,
+// up to a limit. The node that administers says so until the node itself has.
+func TestReadersSpread(t *testing.T) {
+	for version, want := range map[string]int{"4.0.5": 7, "4.2.1": 7, "4.2.2": 2, "4.3.6": 2} {
+		t.Run(version, func(t *testing.T) {
+			old := runtime.GOMAXPROCS(2)
+			defer runtime.GOMAXPROCS(old)
+			b, c := onBroker(t, streamtest.WithVersion(version))
+			b.CreateStream("s")
+			location, err := c.Find(check.Soon(t), "s")
+			check.Nil(t, err)
+			for range 7 {
+				l, err := c.Lease(check.Soon(t), location.Contact, location.Leader, dropChunks{})
+				check.Nil(t, err)
+				t.Cleanup(func() { l.Release(false) })
+			}
+			if got := c.SharedConns(); got != want {
+				t.Errorf("%d connections, want %d", got, want)
+			}
+		})
+	}
+	c := NewCluster(Options{}, nil)
+	c.versions.Store(testNode, "3.13.7")
+	if got := c.readersPerNode(testNode); got != spreadConns {
+		t.Errorf("%d connections to an old node, want %d", got, spreadConns)
+	}
+	if other := (Node{"other", 1}); c.readersPerNode(other) != runtime.GOMAXPROCS(0) {
+		t.Error("an unknown node counts as an old one")
+	}
+}
+
+func TestSleepsPerSubscription(t *testing.T) {
+	for version, want := range map[string]bool{
+		"3.13.7": true, "4.0.5": true, "4.1.8": true, "4.2": true, "4.2.0": true, "4.2.1": true, "4.2.1-rc.1": true, "4.2.1+git": true,
+		"4.2.2": false, "4.2.3": false, "4.3.0": false, "4.10.0": false, "5.0.0": false,
+		"": false, "4": false, "x.y.z": false, "4.x": false,
+	} {
+		if got := sleepsPerSubscription(version); got != want {
+			t.Errorf("%q: %v", version, got)
+		}
+	}
 }
 
 func TestClusterConnects(t *testing.T) {

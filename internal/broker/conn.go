@@ -46,6 +46,7 @@ type hooks struct {
 type Conn struct {
 	endpoint   Endpoint
 	advertised string // host:port by which the cluster knows this node
+	version    string // of the peer, such as 4.0.5
 	frameMax   int    // bytes of the largest frame, with its size prefix
 	heartbeat  time.Duration
 	hooks      hooks

@@ -63,7 +63,7 @@ func FuzzConn(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		ctx, cancel := context.WithTimeout(context.Background(), fuzzPatience)
 		defer cancel()
-		p := newPool(1, nil)
+		p := newPool(conns(1), nil)
 		var theirs net.Conn
 		var leases [3]*Lease
 		for i := range leases {

@@ -31,7 +31,10 @@ func (c *Conn) introduce(name string) error {
 	props := wire.Properties{
 		{Key: "connection_name", Value: name}, {Key: "product", Value: clientProduct}, {Key: "platform", Value: "Go"},
 	}
-	return c.exchange(&wire.PeerProperties{Correlation: 1, Properties: props}, &wire.PeerPropertiesResponse{})
+	var peer wire.PeerPropertiesResponse
+	err := c.exchange(&wire.PeerProperties{Correlation: 1, Properties: props}, &peer)
+	c.version, _ = peer.Properties.Get("version")
+	return err
 }
 
 func (c *Conn) checkMechanism() error {

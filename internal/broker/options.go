@@ -3,7 +3,6 @@ package broker
 import (
 	"crypto/tls"
 	"fmt"
-	"runtime"
 	"time"
 )
 
@@ -22,7 +21,8 @@ type Options struct {
 	Heartbeat time.Duration
 
 	// ReadersPerNode is how many connections to a node the leases share. A further
-	// one is made only when all of them are full. 0 stands for GOMAXPROCS.
+	// one is made only when all of them are full. 0 stands for GOMAXPROCS, and for
+	// 256 where the broker is older than 4.2.2; see sleepsPerSubscription.
 	ReadersPerNode int
 	// PermitRenewal is the age at which an OffsetWriter replaces its
 	// subscription. 0 stands for a minute.
@@ -34,9 +34,6 @@ type Options struct {
 const defaultPermitRenewal = time.Minute
 
 func (o Options) withDefaults() Options {
-	if o.ReadersPerNode == 0 {
-		o.ReadersPerNode = runtime.GOMAXPROCS(0)
-	}
 	if o.PermitRenewal == 0 {
 		o.PermitRenewal = defaultPermitRenewal
 	}

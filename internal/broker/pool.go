@@ -11,10 +11,12 @@ import (
 )
 
 // pool keeps the connections that leases share, by node. The first leases get a
-// connection each, up to a number of connections to a node, so that several cores
-// can read. Later ones join the connection with the fewest leases.
+// connection each, up to a number of connections to a node. Later ones join the
+// connection with the fewest leases.
 type pool struct {
-	perNode int // connections to a node; more only when all of these are full
+	// perNode returns how many connections to a node the leases spread over. There
+	// are more only when all of these are full.
+	perNode func(Node) int
 	// ping returns an error if a connection does not answer: nobody may have
 	// noticed its end yet. Nil stands for connections that always answer.
 	ping func(context.Context, *Conn) error
@@ -23,7 +25,7 @@ type pool struct {
 	open map[Node][]*sharedConn
 }
 
-func newPool(perNode int, ping func(context.Context, *Conn) error) *pool {
+func newPool(perNode func(Node) int, ping func(context.Context, *Conn) error) *pool {
 	return &pool{perNode: perNode, ping: ping, open: map[Node][]*sharedConn{}}
 }
 
@@ -117,7 +119,7 @@ func (p *pool) choose(n Node) (best *sharedConn) {
 			best = c
 		}
 	}
-	if usable < p.perNode {
+	if usable < p.perNode(n) {
 		return nil
 	}
 	return best

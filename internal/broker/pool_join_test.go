@@ -15,7 +15,7 @@ import (
 // leases is joined, and a lost one not at all.
 func TestJoinsTheEmptiest(t *testing.T) {
 	virtual(t, func(t *testing.T, b *fake) {
-		p := newPool(3, nil)
+		p := newPool(conns(3), nil)
 		var leases []*Lease
 		for range 8 {
 			leases = append(leases, b.join(t, p, &recorder{}))
@@ -56,7 +56,7 @@ func TestJoinsTheEmptiest(t *testing.T) {
 // Each node has connections of its own.
 func TestPoolByNode(t *testing.T) {
 	virtual(t, func(t *testing.T, b *fake) {
-		p := newPool(1, nil)
+		p := newPool(conns(1), nil)
 		first := b.join(t, p, &recorder{})
 		l := &Lease{node: Node{"other", 1}, subscriber: &recorder{}}
 		check.Nil(t, p.join(t.Context(), l, func(h hooks) (*Conn, error) { return b.dial(t, h), nil }))
@@ -73,7 +73,7 @@ func TestPoolByNode(t *testing.T) {
 // Ids start at 1, go up, and begin again at 0.
 func TestIDsWrapAround(t *testing.T) {
 	virtual(t, func(t *testing.T, b *fake) {
-		p := newPool(1, nil)
+		p := newPool(conns(1), nil)
 		first := b.join(t, p, &recorder{})
 		first.conn.lastID = maxIDs - 3
 		for _, want := range []uint8{254, 255, 0, 2, 3} { // 1 is taken
@@ -90,7 +90,7 @@ func TestJoinASilentConnection(t *testing.T) {
 	virtual(t, func(t *testing.T, b *fake) {
 		var silent *Conn
 		pings := 0
-		p := newPool(1, func(_ context.Context, c *Conn) error {
+		p := newPool(conns(1), func(_ context.Context, c *Conn) error {
 			if pings++; c == silent && pings < 100 { // or it would be joined for ever
 				return errSilent
 			}
@@ -123,7 +123,7 @@ func TestJoinASilentConnection(t *testing.T) {
 func TestLeavesASilentConnectionAlone(t *testing.T) {
 	virtual(t, func(t *testing.T, b *fake) {
 		var first *Lease
-		p := newPool(1, func(_ context.Context, c *Conn) error {
+		p := newPool(conns(1), func(_ context.Context, c *Conn) error {
 			if c == first.conn.Conn {
 				first.Release(false) // meanwhile
 				return errSilent
@@ -183,7 +183,7 @@ func TestWaitersOfADial(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			virtual(t, func(t *testing.T, b *fake) {
 				const waiters = 3
-				p := newPool(1, nil)
+				p := newPool(conns(1), nil)
 				dials, failing := 0, make(chan struct{})
 				join := func(ctx context.Context) (l *Lease, err error) {
 					defer func() {
@@ -249,7 +249,7 @@ func TestWaitersOfADial(t *testing.T) {
 // Who gives up waiting for a dial leaves it to the others.
 func TestWaiterGivesUp(t *testing.T) {
 	virtual(t, func(t *testing.T, b *fake) {
-		p, dialing := newPool(1, nil), make(chan struct{})
+		p, dialing := newPool(conns(1), nil), make(chan struct{})
 		first := make(chan error, 1)
 		l := &Lease{node: testNode, subscriber: &recorder{}}
 		go func() {

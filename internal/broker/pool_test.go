@@ -12,7 +12,7 @@ import (
 // Connections are made up to the limit, then shared evenly, and the ids of one
 // are used again only when all others were.
 func TestPoolChooses(t *testing.T) {
-	p, n := newPool(2, nil), Node{"h", 1}
+	p, n := newPool(conns(2), nil), Node{"h", 1}
 	up := func(hooks) (*Conn, error) { return &Conn{}, nil }
 	sit := func() (*sharedConn, *Lease) {
 		t.Helper()
@@ -66,7 +66,7 @@ func TestPoolChooses(t *testing.T) {
 
 // A subscription whose dialing is cancelled leaves it to one that waits for it.
 func TestDialledByAnother(t *testing.T) {
-	p, n := newPool(1, nil), Node{"h", 1}
+	p, n := newPool(conns(1), nil), Node{"h", 1}
 	ctx, cancel := context.WithCancel(t.Context())
 	dialing := make(chan struct{})
 	ended := make(chan error, 1)
@@ -103,7 +103,7 @@ func TestJoinCancelled(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	asked := false
-	p := newPool(1, func(ctx context.Context, _ *Conn) error {
+	p := newPool(conns(1), func(ctx context.Context, _ *Conn) error {
 		if asked {
 			return nil
 		}
@@ -140,7 +140,7 @@ func TestPatience(t *testing.T) {
 // A panic of Options.Resolve is the caller's to recover from, and leaves nobody
 // waiting.
 func TestPanicWhileDialing(t *testing.T) {
-	p, n := newPool(1, nil), Node{"h", 1}
+	p, n := newPool(conns(1), nil), Node{"h", 1}
 	func() {
 		defer func() {
 			if recover() == nil {
@@ -152,3 +152,6 @@ func TestPanicWhileDialing(t *testing.T) {
 	err := p.join(t.Context(), &Lease{node: n}, func(hooks) (*Conn, error) { return nil, check.ErrTest })
 	check.Err(t, err, check.ErrTest)
 }
+
+// conns is a pool's limit of n connections to a node.
+func conns(n int) func(Node) int { return func(Node) int { return n } }

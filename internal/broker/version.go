@@ -1,0 +1,38 @@
+package broker
+
+import (
+	"strconv"
+	"strings"
+)
+
+// spreadConns is how many connections to a node leases spread over where each
+// subscription slows down its neighbours; see sleepsPerSubscription.
+const spreadConns = 256
+
+// sleepsPerSubscription reports whether a broker of a version holds up a
+// connection for 1 ms per subscription whenever the subscription's stream grows,
+// or gets credit at its end. RabbitMQ does below 4.2.2 (server PR #14766). A
+// connection with 100 readers of a stream then takes 10 writes a second, and its
+// calls wait. A version that cannot be read counts as a new one.
+func sleepsPerSubscription(version string) bool {
+	release, _, _ := strings.Cut(version, "-")
+	release, _, _ = strings.Cut(release, "+")
+	parts := strings.Split(release, ".")
+	if len(parts) < 2 {
+		return false
+	}
+	fixed := [...]int{4, 2, 2}
+	for i, want := range fixed {
+		if i == len(parts) {
+			return true // 4.2 stands for 4.2.0
+		}
+		n, err := strconv.Atoi(parts[i])
+		switch {
+		case err != nil || n > want:
+			return false
+		case n < want:
+			return true
+		}
+	}
+	return false
+}
