@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/tidemark-go/tidemark/internal/officialtest"
 )
@@ -211,6 +212,38 @@ func TestSmokeOthers(t *testing.T) {
 		if !strings.Contains(stdout.String(), want) {
 			t.Errorf("the table lacks %q:\n%s", want, stdout.String())
 		}
+	}
+}
+
+// TestFailed: what failed has no row of zeros, and is an error.
+func TestFailed(t *testing.T) {
+	var b bytes.Buffer
+	list := []result{{Case: "consume", Impl: implOfficial, Failed: "consume: hangs"}, {Case: "consume", Impl: implSocket, Runs: 1, N: 10, Rate: 5}}
+	if err := writeTable(&b, list); err != nil {
+		t.Fatal(err)
+	}
+	if err := failures(list); err == nil || !strings.Contains(err.Error(), "hangs") || strings.Count(b.String(), "consume") != 1 {
+		t.Errorf("%v\n%s", err, b.String())
+	}
+	if err := failures(list[1:]); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestHang: a child that does not end says so, and the bench goes on.
+func TestHang(t *testing.T) {
+	var stdout, stderr bytes.Buffer
+	j := job{Case: "fan-out-10", Impl: implSocket, Timeout: time.Millisecond}
+	m := &meter{job: j, consumers: 4, running: 3}
+	if said := m.progress(); !strings.Contains(said, "3 of 4") {
+		t.Errorf("said %q", said)
+	}
+	args := strings.Fields("-broker streamtest -case tail-latency-1 -impl tidemark,socket -n 100000 -runs 2 -timeout 1s -json")
+	if code := run(t.Context(), args, &stdout, &stderr); code != exitFailed || strings.Count(stderr.String(), "deadline exceeded") != 2 {
+		t.Errorf("exit code %d, said %q", code, stderr.String())
+	}
+	if lines := strings.Count(stdout.String(), `"failed":`); lines != 2 {
+		t.Errorf("%d failures are reported, want 2:\n%s", lines, stdout.String())
 	}
 }
 

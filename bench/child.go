@@ -58,8 +58,8 @@ func streamName(name string, streams, i int) string {
 // childGrace is how long a child that is out of time has to say why by itself,
 // and childKill when its parent kills it, counted from the timeout.
 const (
-	childGrace = 5 * time.Second
-	childKill  = 15 * time.Second
+	childGrace = 15 * time.Second
+	childKill  = 30 * time.Second
 )
 
 // childMain is the child's main: it writes a sample, or the broker's URI.

@@ -23,7 +23,8 @@ type group struct {
 	size, n    int
 	contenders []contender
 	samples    map[contender][]sample
-	load       *float64 // nil: unknown
+	failed     map[contender]error // why it is not measured any more
+	load       *float64            // nil: unknown
 }
 
 // contender is an implementation, with the credit that a socket gives.
@@ -90,7 +91,8 @@ func newPlan(o options, b *broker) *plan {
 			if c.name == "reconnect" {
 				n = min(n, maxResets)
 			}
-			p.groups = append(p.groups, &group{benchCase: c, size: size, n: n, contenders: contendersOf(c, o), samples: map[contender][]sample{}})
+			p.groups = append(p.groups, &group{benchCase: c, size: size, n: n, contenders: contendersOf(c, o),
+				samples: map[contender][]sample{}, failed: map[contender]error{}})
 		}
 	}
 	return p
@@ -110,12 +112,10 @@ func (p *plan) run(ctx context.Context, stderr io.Writer) ([]result, error) {
 		for _, g := range p.groups {
 			for _, c := range g.contenders {
 				p.progress(stderr, fmt.Sprintf("%d of %d: %s, %d bytes, %s", done+1, total, g.name, g.size, c.impl))
-				s, err := p.one(ctx, g, c)
-				if err != nil {
+				if err := p.measureNext(ctx, g, c); err != nil {
 					p.progress(stderr, "")
 					return nil, err
 				}
-				g.samples[c] = append(g.samples[c], s)
 				done++
 			}
 			g.load = load()
@@ -123,6 +123,36 @@ func (p *plan) run(ctx context.Context, stderr io.Writer) ([]result, error) {
 	}
 	p.progress(stderr, "")
 	return p.results(), nil
+}
+
+// measureNext makes one more measurement. One that fails is noted, and that
+// implementation's last in this case: the others go on.
+func (p *plan) measureNext(ctx context.Context, g *group, c contender) error {
+	if g.failed[c] != nil {
+		return nil
+	}
+	s, err := p.one(ctx, g, c)
+	var failed *failedError
+	switch {
+	case err == nil:
+		g.samples[c] = append(g.samples[c], s)
+	case errors.As(err, &failed):
+		g.failed[c] = err
+	default:
+		return err
+	}
+	return nil
+}
+
+// failedError is why a measurement failed, in the words of its process.
+type failedError struct {
+	j   job
+	err error
+	out string
+}
+
+func (e *failedError) Error() string {
+	return fmt.Sprintf("%s, %d bytes, %s: %v\n%s", e.j.Case, e.j.Size, e.j.Impl, e.err, strings.TrimSpace(e.out))
 }
 
 // fill makes the streams to be read, one for each size and content, as long as
@@ -272,7 +302,7 @@ func (p *plan) measure(ctx context.Context, j job) (s sample, err error) {
 		return s, context.Cause(ctx)
 	}
 	if err != nil {
-		return s, fmt.Errorf("%s, %d bytes, %s: %w\n%s", j.Case, j.Size, j.Impl, errors.Join(err, limited.Err()), said.String())
+		return s, &failedError{j, errors.Join(err, limited.Err()), said.String()}
 	}
 	// The official client logs on stdout: the sample is the last line.
 	lines := bytes.Split(bytes.TrimSpace(out), []byte("\n"))
@@ -361,6 +391,9 @@ func (g *group) best(impl string) (best result) {
 		}
 		r := summarize(g.samples[c])
 		r.Credit = c.credit.String()
+		if err := g.failed[c]; err != nil {
+			r.Failed = err.Error()
+		}
 		if several++; several == 1 || r.Rate > best.Rate {
 			best = r
 		}

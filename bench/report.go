@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -28,7 +29,7 @@ func writeTable(w io.Writer, results []result) error {
 	section := func(head string, in func(result) bool, row func(result) string) {
 		last := ""
 		for _, r := range results {
-			if !in(r) {
+			if !in(r) || r.Failed != "" && r.Runs == 0 {
 				continue
 			}
 			if last == "" {
@@ -70,6 +71,18 @@ func writeTable(w io.Writer, results []result) error {
 		})
 	writeNotes(t, results)
 	return t.Flush()
+}
+
+// failures are the measurements that failed, as an error. No figures of theirs
+// are missing without a word.
+func failures(results []result) error {
+	var errs []error
+	for _, r := range results {
+		if r.Failed != "" {
+			errs = append(errs, errors.New(r.Failed))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // writeNotes says below the tables what their rows do not: the credit that was

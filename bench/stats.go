@@ -82,6 +82,7 @@ type result struct {
 	Size   int    `json:"size"`
 	N      int    `json:"n"`
 	Runs   int    `json:"runs"`
+	Failed string `json:"failed,omitempty"` // why there are not more runs
 	Broker string `json:"broker"`
 
 	Rate    float64 `json:"msgs_per_s"`
