@@ -82,8 +82,9 @@ func measure(ctx context.Context, o options, stdout, stderr io.Writer) (err erro
 	if err != nil {
 		return err
 	}
+	write := writeTable
 	if o.json {
-		return writeJSON(stdout, results)
+		write = writeJSON
 	}
-	return writeTable(stdout, results)
+	return errors.Join(write(stdout, results), failures(results))
 }

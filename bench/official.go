@@ -32,13 +32,17 @@ func consumeOfficial(how mode) runner {
 		}
 		defer func() { err = errors.Join(err, env.Close()) }()
 		m.untilStored = how == storeEach
+		made := newLatch(how.consumers())
 		return together(m.counters(how.consumers(), j.N), func(c *counter) error {
-			return consumeOneOfficial(ctx, env, j, how, c)
+			return consumeOneOfficial(ctx, env, j, how, c, made)
 		})
 	}
 }
 
-func consumeOneOfficial(ctx context.Context, env *official.Environment, j job, how mode, c *counter) error {
+// consumeOneOfficial closes its consumer once all of made are made. The client
+// may otherwise give the connection that it closes to the consumer that it makes
+// at that time, which then waits for ever.
+func consumeOneOfficial(ctx context.Context, env *official.Environment, j job, how mode, c *counter, made latch) error {
 	o := official.NewConsumerOptions().SetOffset(official.OffsetSpecification{}.First())
 	if how.named() {
 		o.SetConsumerName(j.Name)
@@ -84,7 +88,11 @@ func consumeOneOfficial(ctx context.Context, env *official.Environment, j job, h
 		if err != nil {
 			return err
 		}
+		made.arrive()
 		<-until.Done()
+		if err := made.wait(ctx); err != nil {
+			return err
+		}
 		if how == storeEach && failed.Load() == nil { // before Close, with which the broker drops what it has not read
 			err = c.m.stored(ctx)
 		}
@@ -145,9 +153,13 @@ func confirmsOf(p *official.Producer) <-chan int {
 	return confirmed
 }
 
+// confirmTimeout is how long confirms may take; the timeout of the measurement
+// mostly ends it before.
+const confirmTimeout = maxTimeout
+
 // await waits until n messages are confirmed.
 func await(confirmed <-chan int, n int) error {
-	timeout := time.After(childTimeout)
+	timeout := time.After(confirmTimeout)
 	for n > 0 {
 		select {
 		case got, ok := <-confirmed:
