@@ -23,6 +23,7 @@ type stores struct {
 	fails error                           // what the next stores return
 	block func(ctx context.Context) error // stands in the way of each store
 	reads func(offset uint64) error       // what reading back returns
+	batch batch                           // what the storer joins; nil: it stores by itself
 }
 
 func (s *stores) store(ctx context.Context, offset uint64, more bool) error {
@@ -51,7 +52,8 @@ func (s *stores) verify(_ context.Context, offset uint64) error {
 	return nil
 }
 
-func (s *stores) joinBatch(*storer) batch { return nil }
+func (s *stores) joinBatch(*storer) batch { return s.batch }
+
 func (s *stores) release(bool) {}
 
 func (s *stores) list() []uint64 {

@@ -135,3 +135,38 @@ func TestPolicyWakesAndWaits(t *testing.T) {
 		}
 	}
 }
+
+// TestPolicyDueInBatch: a mark that waits up to BatchGap for others is due so
+// much earlier.
+func TestPolicyDueInBatch(t *testing.T) {
+	const ms = time.Millisecond
+	for _, test := range []struct {
+		name    string
+		policy  Policy
+		gap     time.Duration
+		handled int64
+		now     time.Duration // since a store, and the first message after it
+		due     bool
+		at      time.Duration // 0: never
+	}{
+		{"auto: nothing", Policy{}, AutoInterval, 0, 0, false, 0},
+		{"auto: one", Policy{}, AutoInterval, 1, 0, true, 0},
+		{"interval: early", Policy{Interval: time.Second}, AutoInterval, 1, 899 * ms, false, 900 * ms},
+		{"interval: the gap before", Policy{Interval: time.Second}, AutoInterval, 1, 900 * ms, true, 0},
+		{"interval: the shortest with a gap", Policy{Interval: 200 * ms}, AutoInterval, 1, 99 * ms, false, 100 * ms},
+		{"a short interval: early", Policy{Interval: 199 * ms}, 0, 1, 198 * ms, false, 199 * ms},
+		{"a short interval: over", Policy{Interval: 199 * ms}, 0, 1, 199 * ms, true, 0},
+		{"every", Policy{Every: 2}, 0, 1, time.Hour, false, 0},
+		{"every: reached", Policy{Every: 2}, 0, 2, 0, true, 0},
+		{"manual", Policy{Manual: true}, 0, 9, time.Hour, false, 0},
+	} {
+		tracker := &Tracker{marked: true, handled: test.handled, since: noon, lastStore: noon}
+		due, at := test.policy.DueInBatch(tracker, noon.Add(test.now))
+		if due != test.due || !at.IsZero() && at.Sub(noon) != test.at || at.IsZero() && test.at != 0 {
+			t.Errorf("%s: due %v, at %v", test.name, due, at.Sub(noon))
+		}
+		if got := test.policy.BatchGap(); got != test.gap {
+			t.Errorf("%s: gap %v", test.name, got)
+		}
+	}
+}
