@@ -12,12 +12,13 @@ PLATFORMS   ?= linux/386 linux/arm64 windows/amd64 darwin/arm64
 OWN_BROKER := env -u RABBITMQ_STREAM_URL -u RABBITMQ_AMQP_URL -u RABBITMQ_MANAGEMENT_URL -u RABBITMQ_STREAM_TLS_URL -u RABBITMQ_CA_FILE
 RABBITMQ   := $(OWN_BROKER) $(GO) run ./tools/rabbitmq
 
-.PHONY: help demo demo-rabbitmq test test-386 soak check
+.PHONY: help demo demo-rabbitmq test test-sid test-386 soak check
 
 help:
 	@echo 'make demo            publish, consume, stop half-way, go on at the next message: in seconds'
 	@echo 'make demo-rabbitmq   the same on a real RabbitMQ, with a consumer process that is killed'
 	@echo 'make test            all tests, with the race detector, on a real RabbitMQ'
+	@echo 'make test-sid        what depends on the version of RabbitMQ, on the newer one of Debian sid'
 	@echo 'make test-386        the tests that need no RabbitMQ, where int has 32 bits (Linux on x86-64)'
 	@echo 'make soak            200 faults in 10 M messages on a cluster of three: an hour'
 	@echo 'make check           gofmt, vet, staticcheck, go mod tidy; builds and vets for $(PLATFORMS)'
@@ -38,6 +39,15 @@ test:
 	$(RABBITMQ) --dir .rabbitmq/test up && \
 	TIDEMARK_REAL=1 $(OWN_BROKER) $(GO) test -race -count=1 -timeout 20m $(TESTFLAGS) ./... && \
 	(cd examples/sqlite && $(OWN_BROKER) $(GO) test -count=1 $(TESTFLAGS) ./...) # its own shell: the trap runs here
+
+# The tests say which version they met: sid moves on.
+test-sid: export TIDEMARK_RABBITMQ_SUITE = sid
+test-sid:
+	@down() { for d in .rabbitmq/test*/; do [ ! -d "$$d" ] || $(RABBITMQ) --dir "$$d" down >/dev/null; done; }; \
+	trap 'down' EXIT; trap 'exit 130' INT TERM; down; \
+	$(RABBITMQ) --dir .rabbitmq/test up && \
+	TIDEMARK_REAL=1 $(OWN_BROKER) $(GO) test -race -count=1 -timeout 10m -v -run ByVersion $(TESTFLAGS) ./stream && \
+	TIDEMARK_REAL=1 $(OWN_BROKER) $(GO) test -race -count=1 -timeout 10m $(TESTFLAGS) ./conformance
 
 # Without the race detector, which 386 does not have.
 test-386: export GOARCH = 386

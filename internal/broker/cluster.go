@@ -52,14 +52,11 @@ func (c *Cluster) readersPerNode(n Node) int {
 	if c.opts.ReadersPerNode > 0 {
 		return c.opts.ReadersPerNode
 	}
-	version, known := c.versions.Load(n)
-	if !known {
-		version = ""
-		if admin := c.admin.Load(); admin != nil {
-			version = admin.version
-		}
+	version := c.Version()
+	if own, ok := c.versions.Load(n); ok {
+		version = own.(string)
 	}
-	if sleepsPerSubscription(version.(string)) {
+	if SleepsPerSubscription(version) {
 		return max(spreadConns, runtime.GOMAXPROCS(0))
 	}
 	return runtime.GOMAXPROCS(0)

@@ -88,7 +88,7 @@ func TestSleepsPerSubscription(t *testing.T) {
 		"4.2.2": false, "4.2.3": false, "4.3.0": false, "4.10.0": false, "5.0.0": false,
 		"": false, "4": false, "x.y.z": false, "4.x": false,
 	} {
-		if got := sleepsPerSubscription(version); got != want {
+		if got := SleepsPerSubscription(version); got != want {
 			t.Errorf("%q: %v", version, got)
 		}
 	}

@@ -22,7 +22,7 @@ type Options struct {
 
 	// ReadersPerNode is how many connections to a node the leases share. A further
 	// one is made only when all of them are full. 0 stands for GOMAXPROCS, and for
-	// 256 where the broker is older than 4.2.2; see sleepsPerSubscription.
+	// 256 where the broker is older than 4.2.2; see SleepsPerSubscription.
 	ReadersPerNode int
 	// PermitRenewal is the age at which an OffsetWriter replaces its
 	// subscription. 0 stands for a minute.

@@ -6,15 +6,15 @@ import (
 )
 
 // spreadConns is how many connections to a node leases spread over where each
-// subscription slows down its neighbours; see sleepsPerSubscription.
+// subscription slows down its neighbours; see SleepsPerSubscription.
 const spreadConns = 256
 
-// sleepsPerSubscription reports whether a broker of a version holds up a
+// SleepsPerSubscription reports whether a broker of a version holds up a
 // connection for 1 ms per subscription whenever the subscription's stream grows,
 // or gets credit at its end. RabbitMQ does below 4.2.2 (server PR #14766). A
 // connection with 100 readers of a stream then takes 10 writes a second, and its
 // calls wait. A version that cannot be read counts as a new one.
-func sleepsPerSubscription(version string) bool {
+func SleepsPerSubscription(version string) bool {
 	release, _, _ := strings.Cut(version, "-")
 	release, _, _ = strings.Cut(release, "+")
 	parts := strings.Split(release, ".")
@@ -35,4 +35,13 @@ func sleepsPerSubscription(version string) bool {
 		}
 	}
 	return false
+}
+
+// Version returns the version of the node that the administrative connection
+// leads to, such as 4.0.5, or "" while there is no such connection.
+func (c *Cluster) Version() string {
+	if admin := c.admin.Load(); admin != nil {
+		return admin.version
+	}
+	return ""
 }
