@@ -80,9 +80,9 @@ func (c *crowd) run(ctx context.Context, j job, read crowdReader, drive func(con
 var errEnough = errors.New("enough")
 
 // each runs f for each member at the same time, and returns once all have
-// returned. An error of one ends the others.
+// returned. An error of one ends the others, and is the one that it returns.
 func (c *crowd) each(ctx context.Context, f func(*member) error) error {
-	return allOf(len(c.members), func(i int) error {
+	_ = allOf(len(c.members), func(i int) error {
 		err := f(c.members[i])
 		c.mu.Lock()
 		defer c.mu.Unlock()
@@ -95,8 +95,12 @@ func (c *crowd) each(ctx context.Context, f func(*member) error) error {
 			return nil
 		}
 		c.stop(err)
-		return err
+		return nil
 	})
+	if cause := context.Cause(ctx); cause != errEnough {
+		return cause
+	}
+	return nil
 }
 
 // message counts a message of a member.
