@@ -23,6 +23,7 @@ type crowd struct {
 	base    time.Time     // the times in messages count from it
 	stop    context.CancelCauseFunc
 	timed   bool // the clock starts with the first message
+	others  int  // connections of this process that are not the consumers'
 
 	mu        sync.Mutex
 	last      time.Time // when the last member so far had ended
@@ -64,7 +65,7 @@ func (c *crowd) run(ctx context.Context, j job, read crowdReader, drive func(con
 		ended <- err
 	}()
 	err := drive(ctx)
-	c.m.sample.Connections = connectionsTo(j.URI)
+	c.m.sample.Connections = max(0, connectionsTo(j.URI)-c.others)
 	at := time.Now()
 	c.stop(errEnough)
 	if readErr := <-ended; readErr != nil {
