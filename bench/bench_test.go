@@ -143,7 +143,7 @@ func smoke(t *testing.T, publishing bool) {
 		}
 	}
 	var stdout, stderr bytes.Buffer
-	args := []string{"-broker", "streamtest", "-n", "1000", "-runs", "1", "-json", "-case", strings.Join(names, ",")}
+	args := []string{"-broker", "streamtest", "-n", "1000", "-runs", "1", "-timeout", "1m", "-json", "-case", strings.Join(names, ",")}
 	if code := run(t.Context(), args, &stdout, &stderr); code != exitOK {
 		t.Fatalf("exit code %d\n%s", code, stderr.String())
 	}
@@ -182,7 +182,7 @@ func TestSmokeFamilies(t *testing.T) {
 		}},
 	} {
 		var stdout, stderr bytes.Buffer
-		args := append(strings.Fields("-broker streamtest -runs 1 -json"), strings.Fields(tt.args)...)
+		args := append(strings.Fields("-broker streamtest -runs 1 -timeout 1m -json"), strings.Fields(tt.args)...)
 		if code := run(t.Context(), args, &stdout, &stderr); code != exitOK {
 			t.Fatalf("%s: exit code %d\n%s", tt.args, code, stderr.String())
 		}
@@ -204,7 +204,7 @@ func TestSmokeFamilies(t *testing.T) {
 // TestSmokeOthers measures how a connection is won back, in a table.
 func TestSmokeOthers(t *testing.T) {
 	var stdout, stderr bytes.Buffer
-	args := strings.Fields("-broker streamtest -n 2 -runs 1 -case reconnect -impl tidemark,socket")
+	args := strings.Fields("-broker streamtest -n 2 -runs 1 -timeout 1m -case reconnect -impl tidemark,socket")
 	if code := run(t.Context(), args, &stdout, &stderr); code != exitOK {
 		t.Fatalf("exit code %d\n%s", code, stderr.String())
 	}

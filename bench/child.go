@@ -107,8 +107,8 @@ func (j job) measure(stdout, stderr io.Writer) error {
 	err := run(ctx, j, m)
 	m.heap.end()
 	m.sample.LiveHeap, m.sample.MaxHeap = m.heap.live, m.heap.max
-	if err == nil {
-		err = ctx.Err()
+	if ctx.Err() != nil {
+		err = fmt.Errorf("it has not ended within its timeout of %v (-timeout): %s: %w", j.Timeout, m.progress(), ctx.Err())
 	}
 	if err = errors.Join(err, m.err); err != nil {
 		return err

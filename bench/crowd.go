@@ -23,6 +23,7 @@ type crowd struct {
 	base    time.Time     // the times in messages count from it
 	stop    context.CancelCauseFunc
 	timed   bool // the clock starts with the first message
+	others  int  // connections of this process that are not the consumers'
 
 	mu        sync.Mutex
 	last      time.Time // when the last member so far had ended
@@ -64,7 +65,7 @@ func (c *crowd) run(ctx context.Context, j job, read crowdReader, drive func(con
 		ended <- err
 	}()
 	err := drive(ctx)
-	c.m.sample.Connections = connectionsTo(j.URI)
+	c.m.sample.Connections = max(0, connectionsTo(j.URI)-c.others)
 	at := time.Now()
 	c.stop(errEnough)
 	if readErr := <-ended; readErr != nil {
@@ -80,9 +81,9 @@ func (c *crowd) run(ctx context.Context, j job, read crowdReader, drive func(con
 var errEnough = errors.New("enough")
 
 // each runs f for each member at the same time, and returns once all have
-// returned. An error of one ends the others.
+// returned. An error of one ends the others, and is the one that it returns.
 func (c *crowd) each(ctx context.Context, f func(*member) error) error {
-	return allOf(len(c.members), func(i int) error {
+	_ = allOf(len(c.members), func(i int) error {
 		err := f(c.members[i])
 		c.mu.Lock()
 		defer c.mu.Unlock()
@@ -95,8 +96,12 @@ func (c *crowd) each(ctx context.Context, f func(*member) error) error {
 			return nil
 		}
 		c.stop(err)
-		return err
+		return nil
 	})
+	if cause := context.Cause(ctx); cause != errEnough {
+		return cause
+	}
+	return nil
 }
 
 // message counts a message of a member.

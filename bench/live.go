@@ -25,6 +25,7 @@ func live(read crowdReader) runner {
 			return err
 		}
 		defer p.close()
+		c.others = len(p.conns)
 		err = c.run(ctx, j, read, func(ctx context.Context) error {
 			if err := c.begun.wait(ctx); err != nil {
 				return err

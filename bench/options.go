@@ -41,7 +41,7 @@ const (
 	maxSize = 900 << 10 // a message has to fit into a frame of 1 MiB
 	maxRate = 100_000
 
-	defaultTimeout = 2 * time.Minute
+	defaultTimeout = 5 * time.Minute
 	maxTimeout     = time.Hour
 )
 
