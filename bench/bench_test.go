@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"encoding/json"
 	"os"
+	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/tidemark-go/tidemark/internal/officialtest"
 )
@@ -76,6 +78,12 @@ func TestFlags(t *testing.T) {
 		{"-size 0", exitUsage, "from 1 to"},
 		{"-size 10,x", exitUsage, "from 1 to"},
 		{"-n -1", exitUsage, "from 1 to"},
+		{"-h", exitOK, "fan-out-1, fan-out-10, fan-out-100, fan-out-1000"},
+		{"-rate 0", exitUsage, "from 1 to"},
+		{"-credit 10", exitUsage, "10+1"},
+		{"-credit 10+11", exitUsage, "10+1"},
+		{"-credit 40000+1", exitUsage, "32767"},
+		{"-timeout 1ms", exitUsage, "from 1s"},
 		{"-runs 101", exitUsage, "from 1 to 100"},
 		{"-broker nope", exitUsage, "real or streamtest"},
 		{"-uri amqp://u:secret@h", exitUsage, "rabbitmq-stream://"},
@@ -95,6 +103,12 @@ func TestParse(t *testing.T) {
 	o, err := parse(strings.Fields("-case consume,memory -size all -impl socket -n 7 -runs 2 -json"), &bytes.Buffer{})
 	if err != nil || len(o.cases) != 2 || len(o.sizes) != 4 || len(o.impls) != 1 || o.n != 7 || o.runs != 2 || !o.json {
 		t.Errorf("parse: %+v, %v", o, err)
+	}
+	for list, want := range map[string]int{"fan-out": 4, "fan-out-10,consume": 2, "all": len(allCases), "rtt": 2, "small-chunks-rtt": 4} {
+		var o options
+		if err := o.setCases(list); err != nil || len(o.cases) != want {
+			t.Errorf("-case %s: %d cases, %v; want %d", list, len(o.cases), err, want)
+		}
 	}
 }
 
@@ -121,18 +135,20 @@ func smoke(t *testing.T, publishing bool) {
 		t.Skip("starts some twenty processes")
 	}
 	var names []string
-	for _, name := range caseNames() {
-		if name != "reconnect" && name != "memory" && strings.HasPrefix(name, "publish") == publishing {
-			names = append(names, name)
+	want := 0
+	for _, c := range soloCases {
+		if c.name != "reconnect" && c.name != "memory" && strings.HasPrefix(c.name, "publish") == publishing {
+			names = append(names, c.name)
+			want += len(implementations)
 		}
 	}
 	var stdout, stderr bytes.Buffer
-	args := []string{"-broker", "streamtest", "-n", "1000", "-runs", "1", "-json", "-case", strings.Join(names, ",")}
+	args := []string{"-broker", "streamtest", "-n", "1000", "-runs", "1", "-timeout", "1m", "-json", "-case", strings.Join(names, ",")}
 	if code := run(t.Context(), args, &stdout, &stderr); code != exitOK {
 		t.Fatalf("exit code %d\n%s", code, stderr.String())
 	}
 	lines := strings.Split(strings.TrimSpace(stdout.String()), "\n")
-	if want := len(names) * len(implementations); len(lines) != want {
+	if len(lines) != want {
 		t.Fatalf("%d lines, want %d", len(lines), want)
 	}
 	for _, line := range lines {
@@ -146,10 +162,49 @@ func smoke(t *testing.T, publishing bool) {
 	}
 }
 
+// TestSmokeFamilies measures a case of each family, with few messages.
+func TestSmokeFamilies(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts some forty processes")
+	}
+	for _, tt := range []struct {
+		args  string
+		right func(r result) bool
+	}{
+		{"-case fan-out-1,fan-out-10 -n 1000", func(r result) bool { return r.N == 1000 && r.Rate > 0 && r.RatioSocket > 0 }},
+		{"-case fan-out-held-100 -n 100 -impl tidemark,socket", func(r result) bool { return r.HeldHeap > 0 && r.Consumers == 100 }},
+		{"-case fan-in-10,tail-latency-1,tail-latency-each-10 -n 20 -rate 50", func(r result) bool {
+			return r.Latency > 0 && r.LatencyP99 >= r.Latency && r.RatioOfficial > 0 && r.RatioOfficialP99 > 0 && r.RatioSocket > 0
+		}},
+		{"-case small-chunks -n 300", func(r result) bool { return r.N == 300 && r.Rate > 0 && r.RatioSocket > 0 }},
+		{"-case rtt-1,small-chunks-15-rtt-1 -n 1000 -credit 10+1,20+10", func(r result) bool {
+			return r.Rate > 0 && r.Delay == 1 && r.RTT >= 2 && (r.Impl == implSocket) == (r.Credit == "10+1" || r.Credit == "20+10")
+		}},
+	} {
+		var stdout, stderr bytes.Buffer
+		args := append(strings.Fields("-broker streamtest -runs 1 -timeout 1m -json"), strings.Fields(tt.args)...)
+		if code := run(t.Context(), args, &stdout, &stderr); code != exitOK {
+			t.Fatalf("%s: exit code %d\n%s", tt.args, code, stderr.String())
+		}
+		for line := range strings.Lines(stdout.String()) {
+			var r result
+			if err := json.Unmarshal([]byte(line), &r); err != nil {
+				t.Fatalf("%v: %s", err, line)
+			}
+			if !tt.right(r) || r.NotStored > 0 {
+				t.Errorf("%s: a measurement is missing something: %s", tt.args, line)
+			}
+			if many := r.Consumers > 0; many && runtime.GOOS == "linux" && r.Connections == 0 {
+				t.Errorf("%s: the connections are not counted: %s", tt.args, line)
+			}
+		}
+	}
+}
+
 // TestSmokeOthers measures how a connection is won back, in a table.
 func TestSmokeOthers(t *testing.T) {
 	var stdout, stderr bytes.Buffer
-	args := strings.Fields("-broker streamtest -n 2 -runs 1 -case reconnect -impl tidemark,socket")
+	args := strings.Fields("-broker streamtest -n 2 -runs 1 -timeout 1m -case reconnect -impl tidemark,socket")
 	if code := run(t.Context(), args, &stdout, &stderr); code != exitOK {
 		t.Fatalf("exit code %d\n%s", code, stderr.String())
 	}
@@ -157,6 +212,38 @@ func TestSmokeOthers(t *testing.T) {
 		if !strings.Contains(stdout.String(), want) {
 			t.Errorf("the table lacks %q:\n%s", want, stdout.String())
 		}
+	}
+}
+
+// TestFailed: what failed has no row of zeros, and is an error.
+func TestFailed(t *testing.T) {
+	var b bytes.Buffer
+	list := []result{{Case: "consume", Impl: implOfficial, Failed: "consume: hangs"}, {Case: "consume", Impl: implSocket, Runs: 1, N: 10, Rate: 5}}
+	if err := writeTable(&b, list); err != nil {
+		t.Fatal(err)
+	}
+	if err := failures(list); err == nil || !strings.Contains(err.Error(), "hangs") || strings.Count(b.String(), "consume") != 1 {
+		t.Errorf("%v\n%s", err, b.String())
+	}
+	if err := failures(list[1:]); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestHang: a child that does not end says so, and the bench goes on.
+func TestHang(t *testing.T) {
+	var stdout, stderr bytes.Buffer
+	j := job{Case: "fan-out-10", Impl: implSocket, Timeout: time.Millisecond}
+	m := &meter{job: j, consumers: 4, running: 3}
+	if said := m.progress(); !strings.Contains(said, "3 of 4") {
+		t.Errorf("said %q", said)
+	}
+	args := strings.Fields("-broker streamtest -case tail-latency-1 -impl tidemark,socket -n 100000 -runs 2 -timeout 1s -json")
+	if code := run(t.Context(), args, &stdout, &stderr); code != exitFailed || strings.Count(stderr.String(), "deadline exceeded") != 2 {
+		t.Errorf("exit code %d, said %q", code, stderr.String())
+	}
+	if lines := strings.Count(stdout.String(), `"failed":`); lines != 2 {
+		t.Errorf("%d failures are reported, want 2:\n%s", lines, stdout.String())
 	}
 }
 

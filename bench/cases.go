@@ -1,6 +1,10 @@
 package main
 
-import "context"
+import (
+	"context"
+	"slices"
+	"time"
+)
 
 // The implementations.
 const (
@@ -17,14 +21,18 @@ type content string
 const (
 	contentPlain content = "plain" // a message per entry
 	contentZstd  content = "zstd"  // sub-batches of batchRecords messages
+	// Chunks of 1 and of 15 messages.
+	contentChunks1  content = "chunks-1"
+	contentChunks15 content = "chunks-15"
 	// The others have a stream of their own for each measurement: what is
 	// published, and each store, is in the stream for the one that follows.
 	contentOwn  content = "own"  // filled like plain
 	contentNone content = "none" // empty
+	contentLive content = "live" // one message in each stream
 )
 
 // own reports whether each measurement has a stream of its own.
-func (c content) own() bool { return c == contentOwn || c == contentNone }
+func (c content) own() bool { return c == contentOwn || c == contentNone || c == contentLive }
 
 // benchCase is one thing that is measured.
 type benchCase struct {
@@ -34,44 +42,68 @@ type benchCase struct {
 	n func(size int) int
 	// run measures one implementation.
 	run map[string]runner
+	// schedules are how a bare socket gives credit; the bench shows the best.
+	// None: the default one alone.
+	schedules []schedule
+
+	family    string        // the case is measured with others that differ in a number; empty: alone
+	consumers int           // 0: not a crowd
+	streams   int           // 0: one
+	rate      int           // messages a second in each stream
+	delay     time.Duration // added, each way
+	limit     time.Duration // ends reading before n messages
+}
+
+// inStream is how many messages a stream of the case is filled with.
+func (c benchCase) inStream(n int) int {
+	switch {
+	case c.content == contentLive:
+		return 1
+	case c.family == "fan-out":
+		return max(1, n/c.consumers)
+	}
+	return n
 }
 
 // runner does the work of one case in the child and tells the meter. It
 // returns when m has ended and everything is closed.
 type runner func(ctx context.Context, j job, m *meter) error
 
-var allCases = []benchCase{
-	{"consume", "read without a name, nothing stored", contentPlain, upTo(2_000_000, 400_000_000), map[string]runner{
+var allCases = slices.Concat(soloCases, crowdCases())
+
+// soloCases have at most a few consumers or producers.
+var soloCases = []benchCase{
+	{name: "consume", about: "read without a name, nothing stored", content: contentPlain, n: upTo(2_000_000, 400_000_000), schedules: allSchedules, run: map[string]runner{
 		implTidemark: consumeTidemark(anonymous), implOfficial: consumeOfficial(anonymous), implSocket: consumeSocket(anonymous)}},
-	{"consume-tracked", "read with a name, offsets stored as each library does by default", contentPlain, upTo(2_000_000, 400_000_000), map[string]runner{
+	{name: "consume-tracked", about: "read with a name, offsets stored as each library does by default", content: contentPlain, n: upTo(2_000_000, 400_000_000), schedules: allSchedules, run: map[string]runner{
 		implTidemark: consumeTidemark(tracked), implOfficial: consumeOfficial(tracked), implSocket: consumeSocket(anonymous)}},
-	{"consume-store-each", "store the offset of every message, until the broker has the last", contentOwn, upTo(1_000_000, 200_000_000), map[string]runner{
+	{name: "consume-store-each", about: "store the offset of every message, until the broker has the last", content: contentOwn, n: upTo(1_000_000, 200_000_000), run: map[string]runner{
 		implTidemark: consumeTidemark(storeEach), implOfficial: consumeOfficial(storeEach), implSocket: consumeSocket(storeEach)}},
-	{"consume-workers", "read with 4 workers (the others have none: as consume)", contentPlain, upTo(2_000_000, 400_000_000), map[string]runner{
+	{name: "consume-workers", about: "read with 4 workers (the others have none: as consume)", content: contentPlain, n: upTo(2_000_000, 400_000_000), schedules: allSchedules, run: map[string]runner{
 		implTidemark: consumeTidemark(inParallel), implOfficial: consumeOfficial(anonymous), implSocket: consumeSocket(anonymous)}},
-	{"consume-batch", "read 1000 at a time (the official client's collected)", contentPlain, upTo(2_000_000, 400_000_000), map[string]runner{
+	{name: "consume-batch", about: "read 1000 at a time (the official client's collected)", content: contentPlain, n: upTo(2_000_000, 400_000_000), schedules: allSchedules, run: map[string]runner{
 		implTidemark: consumeTidemark(inBatches), implOfficial: consumeOfficial(inBatches), implSocket: consumeSocket(anonymous)}},
-	{"consume-zstd", "read sub-batches of 100 messages, compressed with zstd", contentZstd, upTo(2_000_000, 400_000_000), map[string]runner{
+	{name: "consume-zstd", about: "read sub-batches of 100 messages, compressed with zstd", content: contentZstd, n: upTo(2_000_000, 400_000_000), schedules: allSchedules, run: map[string]runner{
 		implTidemark: consumeTidemark(anonymous), implOfficial: consumeOfficial(anonymous), implSocket: consumeSocket(anonymous)}},
-	{"consume-many", "four consumers in one process, a quarter of the messages each", contentPlain, upTo(2_000_000, 400_000_000), map[string]runner{
+	{name: "consume-many", about: "four consumers in one process, a quarter of the messages each", content: contentPlain, n: upTo(2_000_000, 400_000_000), schedules: allSchedules, run: map[string]runner{
 		implTidemark: consumeTidemark(many), implOfficial: consumeOfficial(many), implSocket: consumeSocket(many)}},
-	{"publish-async", "publish with callbacks, and wait for the last confirm", contentNone, upTo(300_000, 100_000_000), map[string]runner{
+	{name: "publish-async", about: "publish with callbacks, and wait for the last confirm", content: contentNone, n: upTo(300_000, 100_000_000), run: map[string]runner{
 		implTidemark: publishAsyncTidemark, implOfficial: publishAsyncOfficial, implSocket: publishSocket(1000, 10)}},
-	{"publish-batch", "publish 1000 at a time, the confirms of ten awaited", contentNone, upTo(300_000, 100_000_000), map[string]runner{
+	{name: "publish-batch", about: "publish 1000 at a time, the confirms of ten awaited", content: contentNone, n: upTo(300_000, 100_000_000), run: map[string]runner{
 		implTidemark: publishBatchTidemark, implOfficial: publishBatchOfficial, implSocket: publishSocket(1000, 10)}},
-	{"publish-one", "publish one, wait for its confirm, publish the next", contentNone, upTo(2_000, 100_000_000), map[string]runner{
+	{name: "publish-one", about: "publish one, wait for its confirm, publish the next", content: contentNone, n: upTo(2_000, 100_000_000), run: map[string]runner{
 		implTidemark: publishOneTidemark, implOfficial: publishOneOfficial, implSocket: publishSocket(1, 1)}},
-	{"publish-zstd", "publish in sub-batches of 100 messages, compressed with zstd", contentNone, upTo(300_000, 100_000_000), map[string]runner{
+	{name: "publish-zstd", about: "publish in sub-batches of 100 messages, compressed with zstd", content: contentNone, n: upTo(300_000, 100_000_000), run: map[string]runner{
 		implTidemark: publishZstdTidemark, implOfficial: publishZstdOfficial, implSocket: publishZstdSocket}},
-	{"publish-many", "eight producers in one process, an eighth of the messages each", contentNone, upTo(300_000, 100_000_000), map[string]runner{
+	{name: "publish-many", about: "eight producers in one process, an eighth of the messages each", content: contentNone, n: upTo(300_000, 100_000_000), run: map[string]runner{
 		implTidemark: publishManyTidemark, implOfficial: publishManyOfficial, implSocket: publishManySocket}},
-	{"publish-latency", "from publishing a message to its confirm, one at a time", contentNone, upTo(2_000, 100_000_000), map[string]runner{
+	{name: "publish-latency", about: "from publishing a message to its confirm, one at a time", content: contentNone, n: upTo(2_000, 100_000_000), run: map[string]runner{
 		implTidemark: latencyTidemark(oneByOne), implOfficial: latencyOfficial(oneByOne), implSocket: latencySocket(oneByOne)}},
-	{"publish-latency-10k", "the same with 10,000 messages a second, of which each counts from when it was due", contentNone, upTo(20_000, 100_000_000), map[string]runner{
+	{name: "publish-latency-10k", about: "the same with 10,000 messages a second, of which each counts from when it was due", content: contentNone, n: upTo(20_000, 100_000_000), run: map[string]runner{
 		implTidemark: latencyTidemark(paced), implOfficial: latencyOfficial(paced), implSocket: latencySocket(paced)}},
-	{"reconnect", "connection reset, to the next message handled", contentNone, fixed(50), map[string]runner{
+	{name: "reconnect", about: "connection reset, to the next message handled", content: contentNone, n: fixed(50), run: map[string]runner{
 		implTidemark: reconnectTidemark, implOfficial: reconnectOfficial, implSocket: reconnectSocket}},
-	{"memory", "a handler that takes 1 ms, for 3 seconds: the most memory held", contentPlain, upTo(2_000_000, 400_000_000), map[string]runner{
+	{name: "memory", about: "a handler that takes 1 ms, for 3 seconds: the most memory held", content: contentPlain, n: upTo(2_000_000, 400_000_000), run: map[string]runner{
 		implTidemark: consumeTidemark(slow), implOfficial: consumeOfficial(slow), implSocket: consumeSocket(slow)}},
 }
 

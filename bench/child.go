@@ -33,10 +33,34 @@ type job struct {
 	N       int    `json:"n"`
 	Size    int    `json:"size"`
 	Profile string `json:"profile,omitempty"`
+
+	Consumers int           `json:"consumers,omitempty"` // of cases with many
+	Streams   int           `json:"streams,omitempty"`   // 0: one, named Stream
+	Rate      int           `json:"rate,omitempty"`      // messages a second in each stream
+	Limit     time.Duration `json:"limit,omitempty"`     // ends reading before N, if not 0
+	Credit    string        `json:"credit"`              // of a socket
+	Timeout   time.Duration `json:"timeout"`             // ends a measurement that does not come to an end
 }
 
-// childTimeout ends a measurement that does not come to an end.
-const childTimeout = 2 * time.Minute
+// streams is the number of streams that are read.
+func (j job) streams() int { return max(1, j.Streams) }
+
+// streamOf is the stream that consumer i reads, and stream i of streams.
+func (j job) streamOf(i int) string { return streamName(j.Stream, j.Streams, i) }
+
+func streamName(name string, streams, i int) string {
+	if streams == 0 {
+		return name
+	}
+	return fmt.Sprintf("%s-%d", name, i%streams)
+}
+
+// childGrace is how long a child that is out of time has to say why by itself,
+// and childKill when its parent kills it, counted from the timeout.
+const (
+	childGrace = 15 * time.Second
+	childKill  = 30 * time.Second
+)
 
 // childMain is the child's main: it writes a sample, or the broker's URI.
 func childMain(spec string, stdout, stderr io.Writer) int {
@@ -45,7 +69,7 @@ func childMain(spec string, stdout, stderr io.Writer) int {
 	if err == nil && j.Broker {
 		err = serve(stdout)
 	} else if err == nil {
-		err = j.measure(stdout)
+		err = j.measure(stdout, stderr)
 	}
 	if err != nil {
 		fmt.Fprintf(stderr, "bench: %s, %s: %v\n", j.Case, j.Impl, err)
@@ -66,7 +90,7 @@ func serve(stdout io.Writer) error {
 	return errors.Join(err, b.Close())
 }
 
-func (j job) measure(stdout io.Writer) error {
+func (j job) measure(stdout, stderr io.Writer) error {
 	var run runner
 	for _, c := range allCases {
 		if c.name == j.Case {
@@ -76,17 +100,46 @@ func (j job) measure(stdout io.Writer) error {
 	if run == nil {
 		return errors.New("no such case or implementation")
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), childTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), j.Timeout)
 	defer cancel()
-	m := &meter{job: j}
+	m := &meter{job: j, started: time.Now(), heap: watchHeap()}
+	defer m.watchdog(stderr).Stop()
 	err := run(ctx, j, m)
-	if err == nil {
-		err = ctx.Err()
+	m.heap.end()
+	m.sample.LiveHeap, m.sample.MaxHeap = m.heap.live, m.heap.max
+	if ctx.Err() != nil {
+		err = fmt.Errorf("it has not ended within its timeout of %v (-timeout): %s: %w", j.Timeout, m.progress(), ctx.Err())
 	}
 	if err = errors.Join(err, m.err); err != nil {
 		return err
 	}
 	return json.NewEncoder(stdout).Encode(m.sample)
+}
+
+// watchdog ends the process of a measurement that ignores its context: a client
+// whose calls cannot be cancelled may hang in one of them.
+func (m *meter) watchdog(stderr io.Writer) *time.Timer {
+	return time.AfterFunc(m.job.Timeout+childGrace, func() {
+		fmt.Fprintf(stderr, "bench: %s, %s: hangs: it has not ended %v after its timeout of %v (-timeout): %s\n",
+			m.job.Case, m.job.Impl, childGrace, m.job.Timeout, m.progress())
+		if m.job.Profile != "" {
+			_ = pprof.Lookup("goroutine").WriteTo(stderr, 1)
+		}
+		os.Exit(exitFailed)
+	})
+}
+
+// progress says how far a measurement is.
+func (m *meter) progress() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch {
+	case m.status != nil:
+		return m.status()
+	case m.consumers > 0:
+		return fmt.Sprintf("%d of %d consumers do not have all of their messages", m.running, m.consumers)
+	}
+	return "nothing is known of how far it came"
 }
 
 // meter measures time, CPU time and allocations between begin and end.
@@ -95,14 +148,18 @@ type meter struct {
 	sample      sample
 	err         error
 	untilStored bool // it ends with stored
+	started     time.Time
+	heap        *heapWatch
 
-	once    sync.Once
-	mu      sync.Mutex
-	running int // counters that have not come to their end
-	at      time.Time
-	cpu     time.Duration
-	allocs  uint64
-	profile *os.File
+	once      sync.Once
+	mu        sync.Mutex
+	status    func() string // nil, or how far it is
+	consumers int
+	running   int // counters that have not come to their end
+	at        time.Time
+	cpu       time.Duration
+	allocs    uint64
+	profile   *os.File
 }
 
 func (m *meter) begin() {
@@ -160,6 +217,15 @@ func mallocs() uint64 {
 	return s.Mallocs
 }
 
+// first notes when the first message came.
+func (m *meter) first() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.sample.First == 0 {
+		m.sample.First = time.Since(m.started).Seconds()
+	}
+}
+
 // counter counts the messages of one of several consumers. All of them make
 // one measurement, from the first message of the first to the last of the last.
 type counter struct {
@@ -167,11 +233,12 @@ type counter struct {
 	n, want int
 	total   int
 	done    func() // called once the counter has what it wants
+	over    bool   // the job's Limit has passed
 }
 
 // counters returns a counter for each consumer; done of each ends it.
 func (m *meter) counters(consumers, total int) []*counter {
-	m.running = consumers
+	m.running, m.consumers = consumers, consumers
 	list := make([]*counter, consumers)
 	for i := range list {
 		list[i] = &counter{m: m, want: total / consumers, total: total / consumers * consumers, done: func() {}}
@@ -185,8 +252,16 @@ func (c *counter) message() {
 	c.n++
 	if c.n == 1 || c.n == c.want {
 		c.edge()
+	} else if c.m.job.Limit > 0 && c.n%limitStep == 0 && !c.over && time.Since(c.m.at) > c.m.job.Limit {
+		c.over = true
+		c.want, c.total = c.n, c.n
+		c.edge()
 	}
 }
+
+// limitStep is after how many messages a counter looks at the clock. Cases with
+// a limit have one counter.
+const limitStep = 16
 
 // messages counts several messages.
 func (c *counter) messages(n int) {
@@ -200,6 +275,7 @@ func (c *counter) edge() {
 	if c.n != c.want {
 		return
 	}
+	c.over = true
 	c.m.mu.Lock()
 	defer c.m.mu.Unlock()
 	if c.m.running--; c.m.running == 0 && !c.m.untilStored {

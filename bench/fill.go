@@ -35,18 +35,35 @@ func bodyOf(i, size int) []byte {
 	return b[:size]
 }
 
+// dataOf is the body of a message that appendMessage wrote.
+func dataOf(message []byte) []byte {
+	switch {
+	case len(message) >= 5 && message[2] == 0x75 && message[3] == 0xa0:
+		return message[5:]
+	case len(message) >= 8 && message[2] == 0x75 && message[3] == 0xb0:
+		return message[8:]
+	}
+	return nil
+}
+
 // fill publishes n messages to a stream.
 func (c *raw) fill(kind content, n, size int) error {
-	if kind == contentZstd {
-		return c.fillZstd(n, size)
+	frame, inFlight := max(1, min(batchSize, 1_000_000/(size+30))), 20
+	switch kind {
+	case contentZstd:
+		return c.fillZstd(n, size, func(i int) []byte { return bodyOf(i, size) })
+	case contentChunks1:
+		frame, inFlight = 1, 1 // an idle writer makes a chunk of what comes alone
+	case contentChunks15:
+		frame, inFlight = 15, 1
 	}
-	frame := max(1, min(batchSize, 1_000_000/(size+30)))
-	return c.publishAll(n, frame, 20, size, func(b []byte, i int) []byte {
+	return c.publishAll(n, frame, inFlight, size, func(b []byte, i int) []byte {
 		return wire.AppendPublishEntry(b, uint64(i), appendMessage(nil, bodyOf(i, size)))
 	})
 }
 
-func (c *raw) fillZstd(n, size int) error {
+// fillZstd publishes n messages in compressed sub-batches.
+func (c *raw) fillZstd(n, size int, body func(i int) []byte) error {
 	enc, err := zstd.NewWriter(nil)
 	if err != nil {
 		return err
@@ -57,7 +74,7 @@ func (c *raw) fillZstd(n, size int) error {
 	return c.publishAll(batches, max(1, min(10, 1_000_000/(records*(size+30)))), 20, records*size, func(b []byte, i int) []byte {
 		plain = plain[:0]
 		for k := range records {
-			plain = wire.AppendEntry(plain, appendMessage(nil, bodyOf(i*records+k, size)))
+			plain = wire.AppendEntry(plain, appendMessage(nil, body(i*records+k)))
 		}
 		return wire.AppendPublishBatch(b, uint64(i), wire.Entry{
 			Records: uint16(records), Compression: wire.CompressionZstd, Uncompressed: uint32(len(plain)), Body: enc.EncodeAll(plain, nil)})
@@ -91,10 +108,10 @@ func (c *raw) publishAll(n, perFrame, inFlight, size int, add func(b []byte, i i
 	return nil
 }
 
-// publishOne publishes a message and does not wait.
-func (c *raw) publishOne(id uint64, size int) error {
+// publishOne publishes an encoded message and does not wait.
+func (c *raw) publishOne(id uint64, message []byte) error {
 	b := wire.BeginPublish(nil, wire.Version1, 1)
-	b = wire.AppendPublishEntry(b, id, appendMessage(nil, make([]byte, size)))
+	b = wire.AppendPublishEntry(b, id, message)
 	_, err := c.nc.Write(wire.FinishPublish(b, 0, 1))
 	return err
 }

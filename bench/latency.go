@@ -49,7 +49,7 @@ func paced(n int, send func(int) error, confirmed <-chan int) ([]float64, error)
 		sent <- nil
 	}()
 	var list []float64
-	timeout := time.After(childTimeout)
+	timeout := time.After(confirmTimeout)
 	for len(list) < n {
 		select {
 		case k, ok := <-confirmed:
@@ -111,6 +111,7 @@ func latencySocket(how pattern) runner {
 		if err := c.declare(j.Stream); err != nil {
 			return err
 		}
+		message := appendMessage(nil, make([]byte, j.Size))
 		confirmed := make(chan int, j.N)
 		wg.Go(func() {
 			defer close(confirmed)
@@ -124,7 +125,7 @@ func latencySocket(how pattern) runner {
 			}
 		})
 		m.begin()
-		if m.sample.Latencies, err = how(j.N, func(i int) error { return c.publishOne(uint64(i), j.Size) }, confirmed); err == nil {
+		if m.sample.Latencies, err = how(j.N, func(i int) error { return c.publishOne(uint64(i), message) }, confirmed); err == nil {
 			m.end(j.N)
 		}
 		return err
@@ -228,7 +229,8 @@ func allOf(n int, f func(int) error) error {
 	return errors.Join(errs...)
 }
 
-// bodies are what is published where it is compressed.
+// bodies are what is published where it is compressed, made before the clock
+// starts.
 func bodies(size int) [][]byte {
 	list := make([][]byte, 1000)
 	for i := range list {
@@ -273,8 +275,9 @@ func publishZstdSocket(_ context.Context, j job, m *meter) error {
 	if err := c.declare(j.Stream); err != nil {
 		return err
 	}
+	list := bodies(j.Size)
 	m.begin()
-	if err := c.fillZstd(j.N, j.Size); err != nil {
+	if err := c.fillZstd(j.N, j.Size, func(i int) []byte { return list[i%len(list)] }); err != nil {
 		return err
 	}
 	m.end(j.N)

@@ -1,9 +1,11 @@
 // Command bench compares this library with the official client and with a bare
 // socket, on the same broker, in one run:
 //
-//	go run ./bench                          every case, messages of 100 bytes
+//	go run ./bench                          the cases with few consumers, messages of 100 bytes
 //	go run ./bench -case consume -size all  one case, 10 B to 10 KiB
-//	go run ./bench -json                    one JSON object per line
+//	go run ./bench -case fan-out,fan-in     families of cases: 1 to 1,000 consumers
+//	go run ./bench -case all -json          everything, one JSON object per line
+//	go run ./bench -h                       what the cases are, and their figures
 //
 // The implementations are:
 //
@@ -11,16 +13,26 @@
 //	official  rabbitmq-stream-go-client as its README says, but with the operating
 //	          system's socket buffers: its own of 8 KiB stall on loopback
 //	socket    the ceiling: a bare connection on internal/wire that checks CRCs and
-//	          walks the entries, and has no reconnects, no cancellation, no API
+//	          walks the entries, and has no reconnects, no cancellation, no API. Where
+//	          chunks are read, the bench measures it with several credit schedules
+//	          (-credit) and shows the best
 //
 // Each measurement is a process of its own, so that CPU time and allocations
 // are its own. The implementations take turns (A B C A B C), so that a busy
 // moment of the machine meets all of them. The bench shows medians over -runs,
 // with the spread. Time and CPU count from the first message handled to the
-// last one. Resident memory and the load average are known on Linux only;
-// elsewhere the table says "unknown" and JSON leaves them out.
+// last one. Bodies are made before. A measurement that does not end within
+// -timeout fails; the others go on, and the bench fails at the end. Percentiles of
+// latency are those of each run, the ratios those of runs that followed each
+// other, and of both the bench shows the median. The live heap is what a garbage
+// collection left, the most of all runs. Connections, resident memory and the
+// load average are known on Linux only; elsewhere the table says "unknown" and
+// JSON leaves them out.
 //
-// Exit codes: 0 measured, 1 failed or interrupted, 2 wrong usage.
+// 1,000 consumers need some 2,500 file descriptors of the broker, and of this
+// program.
+//
+// Exit codes: 0 measured, 1 something failed or interrupted, 2 wrong usage.
 package main
 
 import (
@@ -82,8 +94,9 @@ func measure(ctx context.Context, o options, stdout, stderr io.Writer) (err erro
 	if err != nil {
 		return err
 	}
+	write := writeTable
 	if o.json {
-		return writeJSON(stdout, results)
+		write = writeJSON
 	}
-	return writeTable(stdout, results)
+	return errors.Join(write(stdout, results), failures(results))
 }

@@ -32,13 +32,18 @@ func consumeOfficial(how mode) runner {
 		}
 		defer func() { err = errors.Join(err, env.Close()) }()
 		m.untilStored = how == storeEach
+		made := newLatch(how.consumers())
 		return together(m.counters(how.consumers(), j.N), func(c *counter) error {
-			return consumeOneOfficial(ctx, env, j, how, c)
+			return consumeOneOfficial(ctx, env, j, how, c, made)
 		})
 	}
 }
 
-func consumeOneOfficial(ctx context.Context, env *official.Environment, j job, how mode, c *counter) error {
+// consumeOneOfficial closes its consumer once all consumers are made. The client
+// closes a connection with the last consumer on it, and may give that connection
+// to a consumer that it makes at this time: its Subscribe then times out after
+// 10 s (7 of 600 short runs).
+func consumeOneOfficial(ctx context.Context, env *official.Environment, j job, how mode, c *counter, made latch) error {
 	o := official.NewConsumerOptions().SetOffset(official.OffsetSpecification{}.First())
 	if how.named() {
 		o.SetConsumerName(j.Name)
@@ -81,10 +86,14 @@ func consumeOneOfficial(ctx context.Context, env *official.Environment, j job, h
 	}
 	consume := func(until context.Context) error {
 		consumer, err := env.NewConsumer(j.Stream, handle, o)
+		made.arrive()
 		if err != nil {
 			return err
 		}
 		<-until.Done()
+		if err := made.wait(ctx); err != nil {
+			return err
+		}
 		if how == storeEach && failed.Load() == nil { // before Close, with which the broker drops what it has not read
 			err = c.m.stored(ctx)
 		}
@@ -145,9 +154,13 @@ func confirmsOf(p *official.Producer) <-chan int {
 	return confirmed
 }
 
+// confirmTimeout is how long confirms may take; the timeout of the measurement
+// mostly ends it before.
+const confirmTimeout = maxTimeout
+
 // await waits until n messages are confirmed.
 func await(confirmed <-chan int, n int) error {
-	timeout := time.After(childTimeout)
+	timeout := time.After(confirmTimeout)
 	for n > 0 {
 		select {
 		case got, ok := <-confirmed:

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // options are what the command line says.
@@ -21,6 +22,9 @@ type options struct {
 	runs    int
 	json    bool
 	profile string
+	rate    int           // 0: the case's own
+	credit  []schedule    // nil: the case's own
+	timeout time.Duration // of a measurement
 }
 
 // The brokers of -broker.
@@ -35,6 +39,10 @@ var allSizes = []int{10, 100, 1 << 10, 10 << 10}
 const (
 	maxRuns = 100
 	maxSize = 900 << 10 // a message has to fit into a frame of 1 MiB
+	maxRate = 100_000
+
+	defaultTimeout = 5 * time.Minute
+	maxTimeout     = time.Hour
 )
 
 // errHelp means that parse has shown the help, for which the user asked.
@@ -42,18 +50,21 @@ var errHelp = flag.ErrHelp
 
 // parse reads the command line. Help goes to stderr.
 func parse(args []string, stderr io.Writer) (options, error) {
-	o := options{cases: allCases, sizes: []int{100}, impls: implementations}
+	o := options{cases: soloCases, sizes: []int{100}, impls: implementations}
 	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
 	fs.SetOutput(io.Discard)
 	fs.StringVar(&o.uri, "uri", "", "measure on the broker at this `URI` (not TLS), which must be otherwise idle")
 	fs.StringVar(&o.broker, "broker", brokerReal, "without -uri: real, a RabbitMQ of the bench's own (the first time it is\n"+
 		"downloaded), or streamtest, the in-process broker in a process of its own; `KIND`")
-	fs.Func("case", "comma-separated `NAMES` of cases, listed below (default all)", o.setCases)
+	fs.Func("case", "comma-separated `NAMES` of cases and families, listed below, or all\n(default all but the families)", o.setCases)
 	fs.Func("size", "comma-separated message sizes in `BYTES`, or all: 10,100,1024,10240 (default 100)", o.setSizes)
 	fs.Func("impl", "comma-separated `NAMES` of implementations (default tidemark,official,socket)", o.setImpls)
 	fs.Func("n", "`NUMBER` of messages in each measurement (default: what the case needs)", positive(&o.n, 1<<30))
 	o.runs = 5
 	fs.Func("runs", "`NUMBER` of measurements to take the median of (default 5)", positive(&o.runs, maxRuns))
+	fs.Func("rate", "`NUMBER` of messages a second in each stream of fan-in and tail-latency\n(default: listed below)", positive(&o.rate, maxRate))
+	fs.Func("credit", "comma-separated `SCHEDULES` by which a bare socket gives credit, of which the best is\nshown: FIRST+BACK, where BACK is given back at a time (default 10+1,1000+500,30000+1)", o.setCredit)
+	fs.DurationVar(&o.timeout, "timeout", defaultTimeout, "fail if one measurement takes longer than this `DURATION`")
 	fs.BoolVar(&o.json, "json", false, "print one JSON object per line")
 	fs.StringVar(&o.profile, "profile", "", "write CPU and allocation profiles of each measurement into this `DIRECTORY`")
 	err := fs.Parse(args)
@@ -65,6 +76,8 @@ func parse(args []string, stderr io.Writer) (options, error) {
 		return o, fmt.Errorf("%w (bench -h lists the flags)", err)
 	case fs.NArg() > 0: // not shown: it may be a URI with its password
 		return o, errors.New("an argument without a flag: the broker goes with -uri, a case with -case")
+	case o.timeout < time.Second || o.timeout > maxTimeout:
+		return o, fmt.Errorf("-timeout %v: want from 1s to %v", o.timeout, maxTimeout)
 	case o.broker != brokerReal && o.broker != brokerStreamtest:
 		return o, fmt.Errorf("-broker %q: want %s or %s", o.broker, brokerReal, brokerStreamtest)
 	}
@@ -81,19 +94,70 @@ func help(fs *flag.FlagSet, w io.Writer) {
 	fs.SetOutput(w)
 	fs.PrintDefaults()
 	fmt.Fprint(w, "\nCases:\n")
-	for _, c := range allCases {
-		fmt.Fprintf(w, "  %-18s %s\n", c.name, c.about)
+	for _, c := range soloCases {
+		fmt.Fprintf(w, "  %-19s  %s\n", c.name, c.about)
 	}
+	fmt.Fprint(w, "\nFamilies of cases:\n")
+	for i, c := range allCases {
+		if c.family == "" || allCases[i-1].family == c.family {
+			continue
+		}
+		fmt.Fprintf(w, "  %-19s  %s:\n  %-19s  %s\n", c.family, c.about, "", strings.Join(membersOf(c.family), ", "))
+	}
+	fmt.Fprint(w, familiesHelp)
+}
+
+// familiesHelp says what the figures of the families are.
+const familiesHelp = `
+In the families this library uses one Env, the official client and the socket a
+connection for each consumer. Consumers with a name store offsets by default
+(the socket stores none). The end is that of all consumers together: how long it
+took, how many ended with ErrNotStored, how many stored offsets are not of the
+last message, as read back on another connection, and how many chunks the stores
+made in the streams, all runs added up where something is wrong. First s is from
+the start to the first message. -n is the number of deliveries of fan-out, and of
+published messages of fan-in and tail-latency. A delay is in milliseconds each
+way; it is added by a proxy on loopback that limits no bandwidth.
+
+1,000 consumers hold 1,000 segment files of the broker, and the peers as many
+connections: the broker needs some 2,500 file descriptors. tools/rabbitmq gives it
+what the system allows; elsewhere raise its limit first (ulimit -n 65536). This
+program raises its own to the hard limit.
+`
+
+func membersOf(family string) (names []string) {
+	for _, c := range allCases {
+		if c.family == family {
+			names = append(names, c.name)
+		}
+	}
+	return names
 }
 
 func (o *options) setCases(list string) error {
 	o.cases = nil
 	for _, name := range strings.Split(list, ",") {
-		i := slices.IndexFunc(allCases, func(c benchCase) bool { return c.name == name })
-		if i < 0 {
+		before := len(o.cases)
+		for _, c := range allCases {
+			if c.name == name || c.family == name || name == "all" {
+				o.cases = append(o.cases, c)
+			}
+		}
+		if len(o.cases) == before {
 			return fmt.Errorf("no case %q; there are %s", name, strings.Join(caseNames(), ", "))
 		}
-		o.cases = append(o.cases, allCases[i])
+	}
+	return nil
+}
+
+func (o *options) setCredit(list string) error {
+	o.credit = nil
+	for _, text := range strings.Split(list, ",") {
+		s, err := parseSchedule(text)
+		if err != nil {
+			return err
+		}
+		o.credit = append(o.credit, s)
 	}
 	return nil
 }

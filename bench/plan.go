@@ -8,24 +8,66 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
+	"sync"
+	"time"
+
+	"github.com/tidemark-go/tidemark/internal/faults"
+	"github.com/tidemark-go/tidemark/internal/wire"
 )
 
 // group is what is compared: the implementations of one case and size.
 type group struct {
 	benchCase
-	size, n int
-	samples map[string][]sample
-	load    *float64 // nil: unknown
+	size, n    int
+	contenders []contender
+	samples    map[contender][]sample
+	failed     map[contender]error // why it is not measured any more
+	load       *float64            // nil: unknown
+}
+
+// contender is an implementation, with the credit that a socket gives.
+type contender struct {
+	impl   string
+	credit schedule
+}
+
+// contendersOf are those that a case compares.
+func contendersOf(c benchCase, o options) (list []contender) {
+	for _, impl := range o.impls {
+		schedules := []schedule{defaultSchedule}
+		switch {
+		case impl != implSocket || c.schedules == nil:
+		case o.credit != nil:
+			schedules = o.credit
+		default:
+			schedules = c.schedules
+		}
+		for _, s := range schedules {
+			list = append(list, contender{impl, s})
+		}
+	}
+	return list
 }
 
 // plan is everything to be measured on a broker.
 type plan struct {
-	o       options
-	broker  *broker
-	id      string // in the names of the streams
-	groups  []*group
-	streams []string // to be deleted
+	o      options
+	broker *broker
+	id     string // in the names of the streams
+	groups []*group
+	far    map[time.Duration]*farBroker
+
+	mu      sync.Mutex
+	streams map[string]bool // to be deleted
+}
+
+// farBroker is the broker with a delay before it.
+type farBroker struct {
+	proxy *faults.Proxy
+	uri   string
+	rtt   float64 // median of a call, in milliseconds
 }
 
 // maxResets bounds how often a connection is reset, and officialResets for the
@@ -36,8 +78,11 @@ const (
 )
 
 func newPlan(o options, b *broker) *plan {
-	p := &plan{o: o, broker: b, id: "bench-" + strings.ToLower(rand.Text()[:8])}
+	p := &plan{o: o, broker: b, id: "bench-" + strings.ToLower(rand.Text()[:8]), far: map[time.Duration]*farBroker{}, streams: map[string]bool{}}
 	for _, c := range o.cases {
+		if o.rate > 0 && c.rate > 0 {
+			c.rate = o.rate
+		}
 		for _, size := range o.sizes {
 			n := o.n
 			if n == 0 {
@@ -46,7 +91,8 @@ func newPlan(o options, b *broker) *plan {
 			if c.name == "reconnect" {
 				n = min(n, maxResets)
 			}
-			p.groups = append(p.groups, &group{benchCase: c, size: size, n: n, samples: map[string][]sample{}})
+			p.groups = append(p.groups, &group{benchCase: c, size: size, n: n, contenders: contendersOf(c, o),
+				samples: map[contender][]sample{}, failed: map[contender]error{}})
 		}
 	}
 	return p
@@ -58,17 +104,18 @@ func (p *plan) run(ctx context.Context, stderr io.Writer) ([]result, error) {
 	if err := p.fill(ctx, stderr); err != nil {
 		return nil, err
 	}
-	total, done := p.o.runs*len(p.groups)*len(p.o.impls), 0
+	total, done := 0, 0
+	for _, g := range p.groups {
+		total += p.o.runs * len(g.contenders)
+	}
 	for range p.o.runs {
 		for _, g := range p.groups {
-			for _, impl := range p.o.impls {
-				p.progress(stderr, fmt.Sprintf("%d of %d: %s, %d bytes, %s", done+1, total, g.name, g.size, impl))
-				s, err := p.one(ctx, g, impl, stderr)
-				if err != nil {
+			for _, c := range g.contenders {
+				p.progress(stderr, fmt.Sprintf("%d of %d: %s, %d bytes, %s", done+1, total, g.name, g.size, c.impl))
+				if err := p.measureNext(ctx, g, c); err != nil {
 					p.progress(stderr, "")
 					return nil, err
 				}
-				g.samples[impl] = append(g.samples[impl], s)
 				done++
 			}
 			g.load = load()
@@ -76,6 +123,36 @@ func (p *plan) run(ctx context.Context, stderr io.Writer) ([]result, error) {
 	}
 	p.progress(stderr, "")
 	return p.results(), nil
+}
+
+// measureNext makes one more measurement. One that fails is noted, and that
+// implementation's last in this case: the others go on.
+func (p *plan) measureNext(ctx context.Context, g *group, c contender) error {
+	if g.failed[c] != nil {
+		return nil
+	}
+	s, err := p.one(ctx, g, c)
+	var failed *failedError
+	switch {
+	case err == nil:
+		g.samples[c] = append(g.samples[c], s)
+	case errors.As(err, &failed):
+		g.failed[c] = err
+	default:
+		return err
+	}
+	return nil
+}
+
+// failedError is why a measurement failed, in the words of its process.
+type failedError struct {
+	j   job
+	err error
+	out string
+}
+
+func (e *failedError) Error() string {
+	return fmt.Sprintf("%s, %d bytes, %s: %v\n%s", e.j.Case, e.j.Size, e.j.Impl, e.err, strings.TrimSpace(e.out))
 }
 
 // fill makes the streams to be read, one for each size and content, as long as
@@ -110,18 +187,38 @@ func (p *plan) fill(ctx context.Context, stderr io.Writer) error {
 
 // make makes a stream for a group, with its messages.
 func (p *plan) make(name string, g *group) error {
-	return p.with(func(c *raw) error {
-		err := p.create(c, name)
-		if err == nil && g.content != contentNone {
-			if err = c.declare(name); err == nil {
-				err = c.fill(g.content, g.n, g.size)
-			}
+	return p.with(func(c *raw) error { return p.makeOn(c, name, g) })
+}
+
+func (p *plan) makeOn(c *raw, name string, g *group) error {
+	err := p.create(c, name)
+	if err == nil && g.content != contentNone {
+		if err = c.declare(name); err == nil {
+			err = c.fill(g.content, g.inStream(g.n), g.size)
 		}
-		if err != nil {
-			return fmt.Errorf("fill a stream: %w", err)
-		}
+		err = errors.Join(err, c.ask(&wire.DeletePublisher{PublisherID: 1}))
+	}
+	if err == nil {
+		err = checkChunks(c, name, g.content)
+	}
+	if err != nil {
+		return fmt.Errorf("fill a stream: %w", err)
+	}
+	return nil
+}
+
+// checkChunks makes sure that a stream has the chunks that its content promises,
+// but for a few that the broker merged.
+func checkChunks(c *raw, name string, kind content) error {
+	want, ok := map[content]float64{contentChunks1: 1, contentChunks15: 15}[kind]
+	if !ok {
 		return nil
-	})
+	}
+	n, err := c.countChunks(name)
+	if err == nil && float64(n.records) > 1.05*want*float64(n.chunks) {
+		err = fmt.Errorf("the broker made %d chunks of %d messages, which is more than %v in each", n.chunks, n.records, want)
+	}
+	return err
 }
 
 func (p *plan) streamOf(g *group) string {
@@ -131,7 +228,9 @@ func (p *plan) streamOf(g *group) string {
 func (p *plan) create(c *raw, stream string) error {
 	err := c.create(stream)
 	if err == nil {
-		p.streams = append(p.streams, stream)
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.streams[stream] = true
 	}
 	return err
 }
@@ -146,24 +245,55 @@ func (p *plan) with(f func(*raw) error) error {
 	return f(c)
 }
 
+// forEach calls f for each of a job's streams, over several connections.
+func (p *plan) forEach(stream string, streams int, f func(c *raw, stream string) error) error {
+	const conns = 8
+	return allOf(min(conns, max(1, streams)), func(k int) error {
+		return p.with(func(c *raw) error {
+			for i := k; i < max(1, streams); i += conns {
+				if err := f(c, streamName(stream, streams, i)); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	})
+}
+
 // one makes one measurement, in a child.
-func (p *plan) one(ctx context.Context, g *group, impl string, stderr io.Writer) (s sample, err error) {
-	j := job{
-		Case: g.name, Impl: impl, URI: p.broker.uri, Stream: p.streamOf(g), N: g.n, Size: g.size,
-		Name: p.id + "-" + rand.Text()[:8], Profile: p.o.profile,
+func (p *plan) one(ctx context.Context, g *group, c contender) (s sample, err error) {
+	uri, err := p.uriFor(g)
+	if err != nil {
+		return s, err
 	}
-	if g.name == "reconnect" && impl == implOfficial {
+	j := job{
+		Case: g.name, Impl: c.impl, URI: uri, Stream: p.streamOf(g), N: g.n, Size: g.size,
+		Name: p.id + "-" + rand.Text()[:8], Profile: p.o.profile, Credit: c.credit.String(), Timeout: p.o.timeout,
+		Consumers: g.consumers, Streams: g.streams, Rate: g.rate, Limit: g.limit,
+	}
+	if g.name == "reconnect" && c.impl == implOfficial {
 		j.N = min(j.N, officialResets)
 	}
-	if g.content.own() {
-		j.Stream = p.id + "-" + rand.Text()[:8]
-		if err := p.make(j.Stream, g); err != nil {
-			return s, err
-		}
-		defer func() { err = errors.Join(err, p.cleanUpOne(j.Stream)) }()
+	if !g.content.own() {
+		return p.measure(ctx, j)
 	}
+	j.Stream = p.id + "-" + rand.Text()[:8]
+	defer func() { err = errors.Join(err, p.forEach(j.Stream, j.Streams, p.delete)) }()
+	if err := p.forEach(j.Stream, j.Streams, func(c *raw, stream string) error { return p.makeOn(c, stream, g) }); err != nil {
+		return s, err
+	}
+	if s, err = p.measure(ctx, j); err == nil && g.consumers > 0 {
+		err = p.countStores(j, &s)
+	}
+	return s, err
+}
+
+// measure runs a child and reads its sample.
+func (p *plan) measure(ctx context.Context, j job) (s sample, err error) {
 	var said bytes.Buffer // the official client logs what is not an error here
-	cmd, err := child(ctx, j, &said)
+	limited, cancel := context.WithTimeout(ctx, j.Timeout+childKill)
+	defer cancel()
+	cmd, err := child(limited, j, &said)
 	if err != nil {
 		return s, err
 	}
@@ -172,11 +302,64 @@ func (p *plan) one(ctx context.Context, g *group, impl string, stderr io.Writer)
 		return s, context.Cause(ctx)
 	}
 	if err != nil {
-		return s, fmt.Errorf("%s, %d bytes, %s: %w\n%s", g.name, g.size, impl, err, said.String())
+		return s, &failedError{j, errors.Join(err, limited.Err()), said.String()}
 	}
 	// The official client logs on stdout: the sample is the last line.
 	lines := bytes.Split(bytes.TrimSpace(out), []byte("\n"))
 	return s, json.Unmarshal(lines[len(lines)-1], &s)
+}
+
+// countStores notes how many chunks the stores of a measurement made.
+func (p *plan) countStores(j job, s *sample) error {
+	var mu sync.Mutex
+	var sum chunkCount
+	err := p.forEach(j.Stream, j.Streams, func(c *raw, stream string) error {
+		n, err := c.countChunks(stream)
+		mu.Lock()
+		defer mu.Unlock()
+		sum.add(n)
+		return err
+	})
+	s.StoreChunks, s.Stores = sum.tracking, sum.stores
+	return err
+}
+
+// uriFor is where the broker is for a group: behind a proxy if it has a delay.
+func (p *plan) uriFor(g *group) (string, error) {
+	if g.delay == 0 {
+		return p.broker.uri, nil
+	}
+	if p.far[g.delay] == nil {
+		proxy, uri, err := proxyTo(p.broker.uri)
+		if err != nil {
+			return "", err
+		}
+		proxy.Delay(g.delay)
+		far := &farBroker{proxy: proxy, uri: uri}
+		p.far[g.delay] = far
+		if far.rtt, err = roundTrip(uri); err != nil {
+			return "", err
+		}
+	}
+	return p.far[g.delay].uri, nil
+}
+
+// roundTrip is how long a call takes, in milliseconds: the median of several.
+func roundTrip(uri string) (float64, error) {
+	c, err := dialRaw(uri)
+	if err != nil {
+		return 0, err
+	}
+	defer c.close()
+	var list []float64
+	for range 20 {
+		begin := time.Now()
+		if err := c.call(&wire.Metadata{Streams: []string{"none"}}, &wire.MetadataResponse{}); err != nil {
+			return 0, err
+		}
+		list = append(list, time.Since(begin).Seconds()*1000)
+	}
+	return statOf(list).median, nil
 }
 
 func (p *plan) results() []result {
@@ -184,9 +367,12 @@ func (p *plan) results() []result {
 	for _, g := range p.groups {
 		var list []result
 		for _, impl := range p.o.impls {
-			r := summarize(g.samples[impl])
+			r := g.best(impl)
 			r.Case, r.Impl, r.Size, r.Broker, r.Load = g.name, impl, g.size, p.broker.name, g.load
 			r.MB = r.Rate * float64(g.size) / 1e6
+			if far := p.far[g.delay]; far != nil {
+				r.Delay, r.RTT = g.delay.Seconds()*1000, far.rtt
+			}
 			list = append(list, r)
 		}
 		setRatios(list)
@@ -195,25 +381,56 @@ func (p *plan) results() []result {
 	return all
 }
 
-// cleanUpOne deletes a stream.
-func (p *plan) cleanUpOne(stream string) error {
-	for i, s := range p.streams {
-		if s == stream {
-			p.streams = append(p.streams[:i], p.streams[i+1:]...)
-			break
+// best is the result of an implementation, and of the schedule with the highest
+// rate if there are several.
+func (g *group) best(impl string) (best result) {
+	several := 0
+	for _, c := range g.contenders {
+		if c.impl != impl {
+			continue
+		}
+		r := summarize(g.samples[c])
+		r.Credit = c.credit.String()
+		if err := g.failed[c]; err != nil {
+			r.Failed = err.Error()
+		}
+		if several++; several == 1 || r.Rate > best.Rate {
+			best = r
 		}
 	}
-	return p.with(func(c *raw) error { return c.delete(stream) })
+	if impl != implSocket || g.schedules == nil {
+		best.Credit = ""
+	}
+	return best
 }
 
-// cleanUp deletes the streams that are left.
+func (p *plan) delete(c *raw, stream string) error {
+	p.mu.Lock()
+	made := p.streams[stream]
+	delete(p.streams, stream)
+	p.mu.Unlock()
+	if !made {
+		return nil
+	}
+	return c.delete(stream)
+}
+
+// cleanUp deletes the streams that are left, and ends the proxies.
 func (p *plan) cleanUp() error {
-	if len(p.streams) == 0 {
+	for _, far := range p.far {
+		far.proxy.Close()
+	}
+	var left []string
+	for s := range p.streams {
+		left = append(left, s)
+	}
+	slices.Sort(left)
+	if len(left) == 0 {
 		return nil
 	}
 	return p.with(func(c *raw) error {
 		var errs []error
-		for _, s := range p.streams {
+		for _, s := range left {
 			errs = append(errs, c.delete(s))
 		}
 		return errors.Join(errs...)

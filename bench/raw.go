@@ -42,7 +42,7 @@ type raw struct {
 	product string // name and version of the broker
 }
 
-const rawTimeout = 5 * time.Minute
+const rawTimeout = maxTimeout
 
 func dialRaw(uri string) (*raw, error) {
 	a, err := parseURI(uri)

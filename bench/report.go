@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -28,7 +29,7 @@ func writeTable(w io.Writer, results []result) error {
 	section := func(head string, in func(result) bool, row func(result) string) {
 		last := ""
 		for _, r := range results {
-			if !in(r) {
+			if !in(r) || r.Failed != "" && r.Runs == 0 {
 				continue
 			}
 			if last == "" {
@@ -41,21 +42,67 @@ func writeTable(w io.Writer, results []result) error {
 		}
 	}
 	section("case\tsize\timpl\tn\tmsg/s\tspread\tMB/s\tCPU ns/msg\tspread\tallocs/msg\tx official\tx socket",
-		func(r result) bool { return r.Latency == 0 && r.Heap == 0 },
+		func(r result) bool { return r.Latency == 0 && r.Heap == 0 && r.HeldHeap == 0 },
 		func(r result) string {
 			rate, cpu := stat{r.Rate, r.RateMin, r.RateMax}, stat{r.CPU, r.CPUMin, r.CPUMax}
 			return fmt.Sprintf("%d\t%s\t±%.0f%%\t%.1f\t%.0f\t±%.0f%%\t%.3f\t%s\t%s", r.N, thousands(r.Rate), 100*rate.spread(),
 				r.MB, r.CPU, 100*cpu.spread(), r.Allocs, times(r.RatioOfficial), times(r.RatioSocket))
 		})
-	section("case\tsize\timpl\ttimes\tmedian ms\tp99 ms\tworst ms\tx official\tx socket",
+	section("case\tsize\timpl\ttimes\tmedian ms\tp99 ms\tworst ms\tx official\tx socket\tp99 x official\tp99 x socket",
 		func(r result) bool { return r.Latency > 0 },
 		func(r result) string {
-			return fmt.Sprintf("%d\t%.2f\t%.2f\t%.2f\t%s\t%s", r.N*r.Runs, r.Latency, r.LatencyP99, r.LatencyMax, times(r.RatioOfficial), times(r.RatioSocket))
+			return fmt.Sprintf("%d\t%.2f\t%.2f\t%.2f\t%s\t%s\t%s\t%s", r.N*r.Runs, r.Latency, r.LatencyP99, r.LatencyMax,
+				times(r.RatioOfficial), times(r.RatioSocket), times(r.RatioOfficialP99), times(r.RatioSocketP99))
 		})
 	section("case\tsize\timpl\thandled\tRSS MiB\theap MiB",
 		func(r result) bool { return r.Heap > 0 },
 		func(r result) string { return fmt.Sprintf("%d\t%s\t%.1f", r.N, orUnknown("%.1f", r.RSS), r.Heap) })
+	section("case\tsize\timpl\tconsumers\tconnections\theld heap MiB\tKiB/consumer\tRSS MiB",
+		func(r result) bool { return r.HeldHeap > 0 },
+		func(r result) string {
+			return fmt.Sprintf("%d\t%s\t%.1f\t%.0f\t%s", r.Consumers, orUnknown("%.0f", float64(r.Connections)), r.HeldHeap,
+				r.HeldHeap*1024/float64(r.Consumers), orUnknown("%.1f", r.RSS))
+		})
+	section("case\tsize\timpl\tconsumers\tconnections\tfirst s\tend s\tmax\tnot stored\twrong marks\tstore chunks\tstores\tlive MiB\tmax heap",
+		func(r result) bool { return r.Consumers > 0 && r.HeldHeap == 0 },
+		func(r result) string {
+			return fmt.Sprintf("%d\t%s\t%.2f\t%.2f\t%.2f\t%d\t%d\t%d\t%d\t%.1f\t%.1f", r.Consumers, orUnknown("%.0f", float64(r.Connections)),
+				r.First, r.End, r.EndMax, r.NotStored, r.WrongMarks, r.StoreChunks, r.Stores, r.LiveHeap, r.MaxHeap)
+		})
+	writeNotes(t, results)
 	return t.Flush()
+}
+
+// failures are the measurements that failed, as an error. No figures of theirs
+// are missing without a word.
+func failures(results []result) error {
+	var errs []error
+	for _, r := range results {
+		if r.Failed != "" {
+			errs = append(errs, errors.New(r.Failed))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// writeNotes says below the tables what their rows do not: the credit that was
+// best for the socket, and the delay.
+func writeNotes(w io.Writer, results []result) {
+	first := true
+	for _, r := range results {
+		if r.Impl != implSocket || r.Credit == "" && r.RTT == 0 {
+			continue
+		}
+		if first {
+			fmt.Fprintln(w)
+			first = false
+		}
+		note := r.Case + ", " + strconv.Itoa(r.Size) + " bytes: the socket's credit is " + r.Credit
+		if r.RTT > 0 {
+			note += fmt.Sprintf("; %g ms each way are added, a call takes %.2f ms", r.Delay, r.RTT)
+		}
+		fmt.Fprintln(w, note)
+	}
 }
 
 func times(r float64) string {

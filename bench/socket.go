@@ -13,14 +13,15 @@ import (
 	"github.com/tidemark-go/tidemark/internal/wire"
 )
 
-// socketCredit is the default credit of the other implementations.
-const socketCredit = 10
-
 // consumeSocket reads from a bare connection and does the least that a client
 // can do.
 func consumeSocket(how mode) runner {
 	return func(ctx context.Context, j job, m *meter) error {
 		m.untilStored = how == storeEach
+		credit, err := parseSchedule(j.Credit)
+		if err != nil {
+			return err
+		}
 		return together(m.counters(how.consumers(), j.N), func(c *counter) error {
 			conn, err := dialRaw(j.URI)
 			if err != nil {
@@ -30,19 +31,30 @@ func consumeSocket(how mode) runner {
 			run, enough := context.WithCancel(ctx)
 			defer enough()
 			c.done = enough
-			if err := conn.subscribe(j.Stream, socketCredit); err != nil {
+			if err := conn.subscribe(j.Stream, credit.first); err != nil {
 				return err
 			}
-			r := reader{raw: conn, c: c, ctx: run}
+			r := reader{raw: conn, ctx: run, credit: credit, each: func(uint64, []byte) error {
+				c.message()
+				return nil
+			}}
 			switch how {
 			case storeEach:
-				r.store = func(offset uint64) error {
-					return conn.write(&wire.StoreOffset{Reference: j.Name, Stream: j.Stream, Offset: offset})
+				r.each = func(offset uint64, _ []byte) (err error) {
+					if c.n < c.want {
+						err = conn.write(&wire.StoreOffset{Reference: j.Name, Stream: j.Stream, Offset: offset})
+					}
+					c.message()
+					return err
 				}
 			case slow:
 				return slowly(run, c, func(ctx context.Context) error {
 					defer context.AfterFunc(ctx, conn.close)() // ends a read at the end of the stream
-					r.ctx, r.slow = ctx, true
+					r.ctx, r.each = ctx, func(uint64, []byte) error {
+						c.n++
+						time.Sleep(slowHandler)
+						return ctx.Err()
+					}
 					if err := r.read(); ctx.Err() == nil {
 						return err
 					}
@@ -60,16 +72,15 @@ func consumeSocket(how mode) runner {
 // reader reads chunks until ctx ends.
 type reader struct {
 	*raw
-	c     *counter
-	ctx   context.Context
-	store func(offset uint64) error
-	slow  bool
-	zstd  *zstd.Decoder
-	plain []byte
+	ctx    context.Context
+	credit schedule
+	each   func(offset uint64, message []byte) error
+	zstd   *zstd.Decoder
+	plain  []byte
 }
 
 func (r *reader) read() error {
-	credit, err := wire.Append(nil, &wire.Credit{SubscriptionID: 1, Credit: 1})
+	credit, err := newCreditor(r.credit)
 	if err != nil {
 		return err
 	}
@@ -81,7 +92,7 @@ func (r *reader) read() error {
 		if key != wire.KeyDeliver {
 			continue
 		}
-		if _, err := r.nc.Write(credit); err != nil {
+		if err := credit.chunk(r.raw); err != nil {
 			return err
 		}
 		d, err := wire.DecodeDeliver(version, fields)
@@ -111,32 +122,14 @@ func (r *reader) chunk(b []byte) error {
 			return walk.Err()
 		}
 		if !e.Batch {
-			err = r.message(offset)
+			err = r.each(offset, e.Body)
 		} else {
 			err = r.batch(&e, offset)
 		}
-		if err != nil || r.ctx.Err() != nil && r.slow {
+		if err != nil {
 			return err
 		}
 	}
-}
-
-func (r *reader) message(offset uint64) error {
-	switch {
-	case r.slow:
-		r.c.n++
-		time.Sleep(slowHandler)
-	case r.store != nil:
-		if r.c.n < r.c.want {
-			if err := r.store(offset); err != nil {
-				return err
-			}
-		}
-		fallthrough
-	default:
-		r.c.message()
-	}
-	return nil
 }
 
 func (r *reader) batch(e *wire.Entry, offset uint64) (err error) {
@@ -153,12 +146,12 @@ func (r *reader) batch(e *wire.Entry, offset uint64) (err error) {
 	}
 	rest := r.plain
 	for i := range uint64(e.Records) {
-		_, next, ok := wire.NextRecord(rest)
+		message, next, ok := wire.NextRecord(rest)
 		if !ok {
 			return wire.ErrMalformed
 		}
 		rest = next
-		if err := r.message(offset + i); err != nil {
+		if err := r.each(offset+i, message); err != nil {
 			return err
 		}
 	}
@@ -217,7 +210,7 @@ func readFrom(ctx context.Context, uri, stream string, next *uint64, handled cha
 	}
 	defer c.close()
 	defer context.AfterFunc(ctx, c.close)()
-	err = c.ask(&wire.Subscribe{SubscriptionID: 1, Stream: stream, Credit: socketCredit, Spec: wire.OffsetSpec{Type: wire.OffsetAt, Value: *next}})
+	err = c.ask(&wire.Subscribe{SubscriptionID: 1, Stream: stream, Credit: defaultSchedule.first, Spec: wire.OffsetSpec{Type: wire.OffsetAt, Value: *next}})
 	if err != nil {
 		return err
 	}

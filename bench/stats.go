@@ -55,6 +55,23 @@ type sample struct {
 	Latencies []float64 `json:"latencies_ms,omitempty"`
 	RSS       float64   `json:"rss_mib,omitempty"`  // the largest seen; unknown without /proc
 	Heap      float64   `json:"heap_mib,omitempty"` // the largest seen
+
+	LiveHeap float64 `json:"live_heap_mib,omitempty"` // the most that a garbage collection left
+	MaxHeap  float64 `json:"max_heap_mib,omitempty"`  // the most, garbage included
+	HeldHeap float64 `json:"held_heap_mib,omitempty"` // what handlers that do not return keep alive
+
+	// Of cases with many consumers.
+	Consumers   int     `json:"consumers,omitempty"`
+	Connections int     `json:"connections,omitempty"` // to the broker, before the end; unknown without /proc
+	First       float64 `json:"first_s,omitempty"`     // from the start to the first message
+	End         float64 `json:"end_s,omitempty"`       // from the order to end until all have ended
+	NotStored   int     `json:"not_stored,omitempty"`  // ends with ErrNotStored
+	WrongMarks  int     `json:"wrong_marks,omitempty"` // stored offsets that are not of the last message
+	StoreChunks int     `json:"store_chunks,omitempty"`
+	Stores      int     `json:"stores,omitempty"` // in those chunks, and at the end of chunks of messages
+	P50         float64 `json:"p50_ms,omitempty"`
+	P99         float64 `json:"p99_ms,omitempty"`
+	Worst       float64 `json:"worst_ms,omitempty"`
 }
 
 // result sums up all samples of one case, size and implementation, for
@@ -65,6 +82,7 @@ type result struct {
 	Size   int    `json:"size"`
 	N      int    `json:"n"`
 	Runs   int    `json:"runs"`
+	Failed string `json:"failed,omitempty"` // why there are not more runs
 	Broker string `json:"broker"`
 
 	Rate    float64 `json:"msgs_per_s"`
@@ -86,6 +104,33 @@ type result struct {
 	LatencyMax float64 `json:"latency_ms_max,omitempty"`
 	RSS        float64 `json:"rss_mib,omitempty"`
 	Heap       float64 `json:"heap_mib,omitempty"`
+
+	// Of a socket that was measured with several: the best one.
+	Credit string `json:"credit,omitempty"`
+	// What the delay of the case is, in milliseconds each way, and what a call
+	// takes with it, there and back.
+	Delay float64 `json:"delay_ms,omitempty"`
+	RTT   float64 `json:"rtt_ms,omitempty"`
+
+	LiveHeap float64 `json:"live_heap_mib,omitempty"` // the most of all runs
+	MaxHeap  float64 `json:"max_heap_mib,omitempty"`
+	HeldHeap float64 `json:"held_heap_mib,omitempty"`
+
+	// Of cases with many consumers; medians, and sums over all runs of what is
+	// wrong.
+	Consumers        int     `json:"consumers,omitempty"`
+	Connections      int     `json:"connections,omitempty"`
+	First            float64 `json:"first_s,omitempty"`
+	End              float64 `json:"end_s,omitempty"`
+	EndMax           float64 `json:"end_s_max,omitempty"`
+	NotStored        int     `json:"not_stored"`
+	WrongMarks       int     `json:"wrong_marks"`
+	StoreChunks      int     `json:"store_chunks,omitempty"`
+	Stores           int     `json:"stores,omitempty"`
+	RatioOfficialP99 float64 `json:"ratio_official_p99,omitempty"`
+	RatioSocketP99   float64 `json:"ratio_socket_p99,omitempty"`
+
+	p50s, p99s []float64 // of each run
 
 	Load *float64 `json:"load,omitempty"` // the machine's, at the end of the last run; unknown without /proc
 }
@@ -112,7 +157,48 @@ func summarize(samples []sample) result {
 	r.Latency, r.LatencyMax = latency.median, latency.max
 	r.LatencyP99 = percentile(latencies, 0.99)
 	r.RSS, r.Heap = statOf(rss).max, statOf(heap).max
+	r.summarizeCrowd(samples)
 	return r
+}
+
+// summarizeCrowd fills in what cases with many consumers measure, and the heap.
+func (r *result) summarizeCrowd(samples []sample) {
+	column := func(get func(sample) float64) stat {
+		var list []float64
+		for _, s := range samples {
+			list = append(list, get(s))
+		}
+		return statOf(list)
+	}
+	r.LiveHeap = column(func(s sample) float64 { return s.LiveHeap }).max
+	r.MaxHeap = column(func(s sample) float64 { return s.MaxHeap }).max
+	r.HeldHeap = column(func(s sample) float64 { return s.HeldHeap }).max
+	r.First = column(func(s sample) float64 { return s.First }).median
+	end := column(func(s sample) float64 { return s.End })
+	r.End, r.EndMax = end.median, end.max
+	r.StoreChunks = int(column(func(s sample) float64 { return float64(s.StoreChunks) }).median)
+	r.Stores = int(column(func(s sample) float64 { return float64(s.Stores) }).median)
+	for _, s := range samples {
+		r.Consumers, r.Connections = s.Consumers, max(r.Connections, s.Connections)
+		r.NotStored += s.NotStored
+		r.WrongMarks += s.WrongMarks
+		if s.P50 > 0 {
+			r.p50s, r.p99s = append(r.p50s, s.P50), append(r.p99s, s.P99)
+		}
+	}
+	if len(r.p50s) > 0 { // each run has percentiles of its own
+		r.Latency, r.LatencyP99 = statOf(r.p50s).median, statOf(r.p99s).median
+		r.LatencyMax = column(func(s sample) float64 { return s.Worst }).max
+	}
+}
+
+// pairedRatio is the median of a[i]/b[i], of runs that took turns.
+func pairedRatio(a, b []float64) float64 {
+	var list []float64
+	for i := range min(len(a), len(b)) {
+		list = append(list, ratio(a[i], b[i]))
+	}
+	return statOf(list).median
 }
 
 // setRatios fills in the ratios of the results of one case and size.
@@ -128,7 +214,13 @@ func setRatios(results []result) {
 	socket, _ := find(implSocket)
 	for i := range results {
 		r := &results[i]
+		if len(r.p50s) > 0 {
+			r.RatioOfficial, r.RatioOfficialP99 = pairedRatio(official.p50s, r.p50s), pairedRatio(official.p99s, r.p99s)
+			r.RatioSocket, r.RatioSocketP99 = pairedRatio(socket.p50s, r.p50s), pairedRatio(socket.p99s, r.p99s)
+			continue
+		}
 		if r.Latency > 0 {
+			r.RatioOfficialP99, r.RatioSocketP99 = ratio(official.LatencyP99, r.LatencyP99), ratio(socket.LatencyP99, r.LatencyP99)
 			r.RatioOfficial, r.RatioSocket = ratio(official.Latency, r.Latency), ratio(socket.Latency, r.Latency)
 			continue
 		}

@@ -254,6 +254,7 @@ func reconnect(j job, m *meter, start func(uri string, handled chan<- struct{}) 
 		return err
 	}
 	defer proxy.Close()
+	message := appendMessage(nil, make([]byte, j.Size))
 	handled := make(chan struct{}, j.N+1)
 	stop, err := start(uri, handled)
 	if err != nil {
@@ -265,7 +266,7 @@ func reconnect(j job, m *meter, start func(uri string, handled chan<- struct{}) 
 		if i > 0 {
 			proxy.Drop()
 		}
-		if err := publisher.publishOne(uint64(i), j.Size); err != nil {
+		if err := publisher.publishOne(uint64(i), message); err != nil {
 			return err
 		}
 		select {

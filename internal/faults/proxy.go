@@ -9,6 +9,7 @@ import (
 	"net"
 	"strconv"
 	"sync"
+	"time"
 
 	"github.com/tidemark-go/tidemark/internal/wire"
 )
@@ -32,6 +33,7 @@ type Proxy struct {
 	breaks int           // chunks to corrupt
 	loses  int           // stores to swallow
 	held   chan struct{} // closed while confirms may pass; nil: they may
+	delay  time.Duration // each way
 }
 
 // link is one client's connection with its counterpart at the broker.
@@ -74,6 +76,15 @@ func (p *Proxy) KeepAddresses() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.plain = true
+}
+
+// Delay holds what passes through connections that are made from now on for so
+// long each way, so that a round trip takes twice as long. It does not limit
+// bandwidth.
+func (p *Proxy) Delay(eachWay time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.delay = eachWay
 }
 
 // CorruptChunks changes a byte in each of the next n chunks.
@@ -193,8 +204,8 @@ func (p *Proxy) accept() {
 		}
 		if l := p.connect(client); l != nil {
 			p.wg.Add(2)
-			go p.forward(l, func() error { return p.toBroker(l.broker, l.client) })
-			go p.forward(l, func() error { return p.rewrite(l.client, l.broker) })
+			go p.forward(l, l.broker, func(to io.Writer) error { return p.toBroker(to, l.client) })
+			go p.forward(l, l.client, func(to io.Writer) error { return p.rewrite(to, l.broker) })
 		}
 	}
 }
@@ -216,9 +227,18 @@ func (p *Proxy) connect(client net.Conn) *link {
 	return l
 }
 
-func (p *Proxy) forward(l *link, run func() error) {
+func (p *Proxy) forward(l *link, to io.Writer, run func(to io.Writer) error) {
 	defer p.wg.Done()
-	_ = run()
+	p.mu.Lock()
+	delay := p.delay
+	p.mu.Unlock()
+	if delay == 0 {
+		_ = run(to)
+	} else {
+		line := newDelayLine(to, delay)
+		_ = run(line)
+		_ = line.Close()
+	}
 	l.close()
 	p.mu.Lock()
 	delete(p.open, l)

@@ -67,11 +67,11 @@ func (b *container) launch(ctx context.Context, name string, n Node, network []s
 		return err
 	}
 	args := append([]string{"run", "--detach", "--name", b.prefix + name, "--user", b.user(),
-		"--volume", b.dir + ":" + jailMount + ":z", "--entrypoint", program}, network...)
+		"--volume", b.dir + ":" + jailMount + ":z", "--entrypoint", "sh"}, network...)
 	for _, kv := range nodeEnv(b.state, n, b.layout) {
 		args = append(args, "--env", kv)
 	}
-	_, err := b.do(ctx, append(args, b.image)...)
+	_, err := b.do(ctx, append(args, b.image, "-c", raiseFiles, program)...)
 	return err
 }
 

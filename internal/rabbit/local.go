@@ -29,6 +29,14 @@ func debianPlugins(version string) string {
 	return "/usr/lib/rabbitmq/lib/rabbitmq_server-" + version + "/plugins"
 }
 
+// raiseFiles is a shell script that becomes the program in its arguments, with
+// the file descriptors that a broker with thousands of consumers needs: each
+// subscription holds a segment file open, and often a socket. Shells mostly allow
+// 1,024. Without the right to set 65,536 it sets as many as it may.
+const raiseFiles = `ulimit -n 65536 2>/dev/null || ulimit -n "$(ulimit -H -n)" || true
+exec "$0" "$@"
+`
+
 // commandFunc returns a command that runs program with exactly this
 // environment, and whose process is the program's.
 type commandFunc func(ctx context.Context, env []string, program string, args ...string) *exec.Cmd
@@ -100,7 +108,7 @@ func (b *local) start(_ context.Context, n Node) error {
 		return portTaken(b.dir, err)
 	}
 	env := nodeEnv(b.state, n, b.layout)
-	return b.node(n).start(b.command(context.Background(), env, path.Join(b.bin, "rabbitmq-server")))
+	return b.node(n).start(b.command(context.Background(), env, "sh", "-c", raiseFiles, path.Join(b.bin, "rabbitmq-server")))
 }
 
 func (b *local) stop(ctx context.Context, n Node) error {

@@ -1,0 +1,76 @@
+package main
+
+import (
+	"fmt"
+	"time"
+)
+
+// maxLiveRate is how many messages a second are published in all where there
+// are many streams: a broker that shares two cores keeps up with it.
+const maxLiveRate = 2000
+
+// liveTime is how long messages are published to streams that are read live.
+const liveTime = 10 // seconds
+
+// crowdCases are the cases with many consumers, small chunks, and delay. Those
+// of a family differ in a number.
+func crowdCases() (list []benchCase) {
+	for _, n := range []int{1, 10, 100, 1000} {
+		list = append(list, benchCase{family: "fan-out", consumers: n, content: contentOwn, n: upTo(2_000_000, 400_000_000), schedules: allSchedules,
+			name: fmt.Sprintf("fan-out-%d", n), about: "named consumers of one stream from its beginning; deliveries in all; all end together", run: crowdRunners(fanOut)})
+	}
+	for _, n := range []int{100, 1000} {
+		list = append(list, benchCase{family: "fan-out-held", consumers: n, content: contentOwn, n: fixed(20_000),
+			name: fmt.Sprintf("fan-out-held-%d", n), about: "the same with handlers that do not return: the heap that is alive", run: crowdRunners(held)})
+	}
+	for _, n := range []int{10, 100, 1000} {
+		list = append(list, liveCase("fan-in", fmt.Sprintf("fan-in-%d", n),
+			"streams with a live named consumer each, 20 messages a second in each, 2,000 in all at most", n, n, min(20, maxLiveRate/n)))
+	}
+	for _, n := range []int{1, 10, 100} {
+		list = append(list, liveCase("tail-latency", fmt.Sprintf("tail-latency-%d", n),
+			"live named consumers of one stream with 100 messages a second", n, 0, 100))
+	}
+	for _, n := range []int{1, 10, 100} {
+		list = append(list, liveCase("tail-latency-each", fmt.Sprintf("tail-latency-each-%d", n),
+			"streams with a live named consumer each, 100 messages a second in each, 2,000 in all at most", n, n, min(100, maxLiveRate/n)))
+	}
+	return append(list, slowCases()...)
+}
+
+func liveCase(family, name, about string, consumers, streams, rate int) benchCase {
+	return benchCase{family: family, name: name, about: about, consumers: consumers, streams: streams, rate: rate,
+		content: contentLive, n: fixed(rate * max(1, streams) * liveTime), run: crowdRunners(live)}
+}
+
+// readLimit ends the reading of what may take minutes with little credit. The
+// rate is that of what was read until then.
+const readLimit = 10 * time.Second
+
+// slowCases read with one consumer what credit makes slow.
+func slowCases() (list []benchCase) {
+	add := func(family, name, about string, content content, n func(int) int, delay int) {
+		list = append(list, benchCase{family: family, name: name, about: about, content: content, n: n, schedules: allSchedules,
+			delay: time.Duration(delay) * time.Millisecond, limit: readLimit, run: map[string]runner{
+				implTidemark: consumeTidemark(anonymous), implOfficial: consumeOfficial(anonymous), implSocket: consumeSocket(anonymous)}})
+	}
+	small := map[int]content{1: contentChunks1, 15: contentChunks15}
+	const smallChunks = 50_000
+	for _, n := range []int{1, 15} {
+		add("small-chunks", fmt.Sprintf("small-chunks-%d", n), "read chunks of so many messages, for 10 s at most", small[n], fixed(n*smallChunks), 0)
+	}
+	for _, ms := range []int{1, 5} {
+		add("rtt", fmt.Sprintf("rtt-%d", ms), "read with so many milliseconds of delay each way, for 10 s at most", contentPlain, upTo(2_000_000, 400_000_000), ms)
+	}
+	for _, n := range []int{1, 15} {
+		for _, ms := range []int{1, 5} {
+			add("small-chunks-rtt", fmt.Sprintf("small-chunks-%d-rtt-%d", n, ms), "both together", small[n], fixed(n*smallChunks), ms)
+		}
+	}
+	return list
+}
+
+// crowdRunners are the runners of a case with many consumers.
+func crowdRunners(how func(crowdReader) runner) map[string]runner {
+	return map[string]runner{implTidemark: how(crowdTidemark), implOfficial: how(crowdOfficial), implSocket: how(crowdSocket)}
+}
