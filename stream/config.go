@@ -78,10 +78,12 @@ type Config struct {
 	//
 	// Every consumer may have one chunk, whatever the others have, so the
 	// memory in use can reach MaxBuffered + consumers * L, where L is the size
-	// of the largest chunk. It can be more for a while if chunks grow suddenly;
-	// ConsumerConfig.MaxBuffered says by how much for each consumer. Copies of
-	// the messages that are being handled are not counted: about 64 KiB for a
-	// consumer of messages of 100 bytes.
+	// of the largest chunk. It can be more for a while, because a consumer
+	// cannot take back what it has asked for: if chunks grow suddenly, or if
+	// slow consumers at the end of their streams suddenly get much. What each
+	// consumer has then is bounded as ConsumerConfig.MaxBuffered says. Copies
+	// of the messages that are being handled are not counted: about 64 KiB for
+	// a consumer of messages of 100 bytes.
 	MaxBuffered int
 
 	// OnState gets each change of a consumer or producer; see [State]. The Env
