@@ -12,6 +12,11 @@ import (
 // DefaultURI is the broker that [Connect] uses when Config.URIs is empty.
 const DefaultURI = "rabbitmq-stream://guest:guest@localhost:5552/%2f"
 
+const (
+	defaultEnvMaxBuffered = 64 << 20
+	maxMaxBuffered        = 1 << 30
+)
+
 // Config says how an [Env] reaches the broker. With the zero value it connects
 // to the broker on this machine as the user guest.
 type Config struct {
@@ -61,6 +66,25 @@ type Config struct {
 
 	// Backoff paces the attempts to connect again. Default: from 50 ms to 5 s.
 	Backoff Backoff
+
+	// MaxBuffered bounds the memory of the chunks that all consumers of the Env
+	// have on their way, waiting, or being handled, as
+	// ConsumerConfig.MaxBuffered does for one of them. They share it by need: a
+	// consumer at the end of its stream takes next to nothing, and one that
+	// catches up takes as much as it can use, up to its own MaxBuffered and up
+	// to half of what the others leave. So n consumers that catch up have
+	// 1/(n+1) of it each. What a slow consumer keeps counts as its own. Default
+	// 64 MiB, at most 1 GiB.
+	//
+	// Every consumer may have one chunk, whatever the others have, so the
+	// memory in use can reach MaxBuffered + consumers * L, where L is the size
+	// of the largest chunk. It can be more for a while, because a consumer
+	// cannot take back what it has asked for: if chunks grow suddenly, or if
+	// slow consumers at the end of their streams suddenly get much. What each
+	// consumer has then is bounded as ConsumerConfig.MaxBuffered says. Copies
+	// of the messages that are being handled are not counted: about 64 KiB for
+	// a consumer of messages of 100 bytes.
+	MaxBuffered int
 
 	// OnState gets each change of a consumer or producer; see [State]. The Env
 	// calls it on a goroutine of its own, for one change at a time, in the
@@ -120,6 +144,12 @@ func (c Config) withDefaults() (Config, []broker.Endpoint, error) {
 		if *d.value < d.min {
 			return c, nil, fmt.Errorf("%w: %s is %v; it must be at least %v, or 0 for the default of %v", ErrInvalidConfig, d.name, *d.value, d.min, d.def)
 		}
+	}
+	if c.MaxBuffered == 0 {
+		c.MaxBuffered = defaultEnvMaxBuffered
+	}
+	if c.MaxBuffered < 1 || c.MaxBuffered > maxMaxBuffered {
+		return c, nil, fmt.Errorf("%w: MaxBuffered is %d bytes; it must be from 1 to %d, or 0 for %d", ErrInvalidConfig, c.MaxBuffered, maxMaxBuffered, defaultEnvMaxBuffered)
 	}
 	endpoints, err := broker.ParseURIs(c.URIs)
 	return c, endpoints, err

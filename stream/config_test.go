@@ -44,6 +44,10 @@ func TestConfigChecks(t *testing.T) {
 		{"negative backoff", Config{Backoff: Backoff{Min: -1}}, false},
 		{"negative ceiling", Config{Backoff: Backoff{Max: -1}}, false},
 		{"ceiling below the floor", Config{Backoff: Backoff{Min: 2 * time.Second, Max: time.Second}}, false},
+		{"one byte", Config{MaxBuffered: 1}, true},
+		{"1 GiB", Config{MaxBuffered: 1 << 30}, true},
+		{"more than 1 GiB", Config{MaxBuffered: 1<<30 + 1}, false},
+		{"-1 bytes", Config{MaxBuffered: -1}, false},
 		{"floor above the default ceiling", Config{Backoff: Backoff{Min: time.Minute}}, true},
 	} {
 		_, _, err := test.cfg.withDefaults()
@@ -100,7 +104,7 @@ func TestConfigBounds(t *testing.T) {
 func TestConfigDefaultsExactly(t *testing.T) {
 	cfg, _, err := Config{}.withDefaults()
 	must(t, err)
-	if cfg.DialTimeout != 4500*time.Millisecond || !slices.Equal(cfg.URIs, []string{DefaultURI}) {
+	if cfg.DialTimeout != 4500*time.Millisecond || cfg.MaxBuffered != 64<<20 || !slices.Equal(cfg.URIs, []string{DefaultURI}) {
 		t.Errorf("%v, %v", cfg.DialTimeout, cfg.URIs)
 	}
 	if cfg, _, err = (Config{Backoff: Backoff{Min: 6 * time.Second}}).withDefaults(); err != nil || cfg.Backoff.Max != 6*time.Second {

@@ -35,7 +35,10 @@ type Consumer struct {
 // NewConsumer checks the configuration and returns a consumer. It does no I/O,
 // so Run reports a stream that does not exist. Errors wrap [ErrInvalidConfig].
 func (e *Env) NewConsumer(stream string, cfg ConsumerConfig) (*Consumer, error) {
-	cfg, err := cfg.withDefaults(stream)
+	cfg, err := cfg.withBudget(e.cfg.MaxBuffered)
+	if err == nil {
+		cfg, err = cfg.withDefaults(stream)
+	}
 	if nameErr := checkStream(stream); nameErr != nil {
 		err = nameErr
 	}

@@ -48,19 +48,25 @@ type ConsumerConfig struct {
 	// workers.
 	KeyOf func(*Delivery) string
 
-	// MaxBuffered bounds the bytes of the chunks that are on their way, wait,
+	// MaxBuffered bounds the memory of the chunks that are on their way, wait,
 	// or are being handled. It counts bytes as they come, so compressed ones
-	// count compressed. Default 8 MiB, at most 1 GiB.
+	// count compressed, and some 100 bytes for each chunk. The consumer uses
+	// less if it needs less, or if the Env's other consumers need it; see
+	// [Config]. Default 8 MiB, or Config.MaxBuffered if that is less. At most
+	// Config.MaxBuffered; above it, NewConsumer returns [ErrInvalidConfig].
 	//
 	// The broker sends whole chunks, and the consumer learns a chunk's size
-	// only when the chunk comes. It therefore asks for n chunks at a time,
-	// where n is MaxBuffered divided by the typical size of recent chunks, at
-	// least 1 and at most 32. If chunks of a larger size L follow, it holds up
-	// to n * L bytes until it has handled them. After that it holds a chunk
-	// that is larger than MaxBuffered alone.
+	// only when the chunk comes. It asks for as many chunks as MaxBuffered has
+	// room for by the size of recent ones, and for no more than it needs to
+	// keep busy. If chunks of a larger size L follow, it holds at most the
+	// larger of 2 * MaxBuffered and 16 * L bytes until it has handled them. It
+	// drops what comes above that, and subscribes anew at the first message not
+	// handled; OnState and Logger report that as a reconnect. After that it
+	// holds a chunk that is larger than MaxBuffered alone.
 	//
 	// In addition the consumer holds copies of the messages that are being
-	// handled: up to 256 of them, and with Workers up to another MaxBuffered.
+	// handled: up to 256 of them, or a batch, and with Workers up to another
+	// MaxBuffered. The Env's MaxBuffered does not count them.
 	MaxBuffered int
 
 	// BatchSize is the number of messages in a full batch of RunBatch. Default
@@ -76,11 +82,21 @@ const (
 	maxBatchSize = 1_000_000
 
 	defaultMaxBuffered = 8 << 20
-	maxMaxBuffered     = 1 << 30
 
 	defaultBatchSize = 1000
 	defaultBatchWait = 100 * time.Millisecond
 )
+
+// withBudget returns the configuration with a MaxBuffered that fits the Env's.
+func (c ConsumerConfig) withBudget(total int) (ConsumerConfig, error) {
+	if c.MaxBuffered == 0 {
+		c.MaxBuffered = min(defaultMaxBuffered, total)
+	}
+	if c.MaxBuffered > total {
+		return c, fmt.Errorf("%w: the consumer's MaxBuffered is %d bytes, and that of all consumers of the Env %d: lower it, or raise Config.MaxBuffered", ErrInvalidConfig, c.MaxBuffered, total)
+	}
+	return c, nil
+}
 
 // withDefaults returns the configuration of a consumer of a stream with its
 // defaults filled in. It fails if a setting cannot work.
@@ -110,8 +126,8 @@ func (c ConsumerConfig) withDefaults(stream string) (ConsumerConfig, error) {
 		return c, fmt.Errorf("%w: Workers is %d; it must be from 0 to %d", ErrInvalidConfig, c.Workers, maxWorkers)
 	case c.KeyOf != nil && c.Workers < 2:
 		return c, fmt.Errorf("%w: KeyOf orders what Workers do in parallel: set Workers to 2 or more, or leave KeyOf out", ErrInvalidConfig)
-	case c.MaxBuffered < 0 || c.MaxBuffered > maxMaxBuffered:
-		return c, fmt.Errorf("%w: MaxBuffered is %d bytes; it must be from 1 to %d, or 0 for %d", ErrInvalidConfig, c.MaxBuffered, maxMaxBuffered, defaultMaxBuffered)
+	case c.MaxBuffered < 0:
+		return c, fmt.Errorf("%w: MaxBuffered is %d bytes; it must be at least 1, or 0 for %d", ErrInvalidConfig, c.MaxBuffered, defaultMaxBuffered)
 	case c.BatchSize < 1 || c.BatchSize > maxBatchSize || c.BatchWait < 0:
 		return c, fmt.Errorf("%w: BatchSize is %d and BatchWait %v; they must be from 1 to %d, and not negative", ErrInvalidConfig, c.BatchSize, c.BatchWait, maxBatchSize)
 	}

@@ -39,8 +39,6 @@ func TestConsumerConfigBounds(t *testing.T) {
 		"keys and 2 workers":       {ConsumerConfig{KeyOf: key, Workers: 2}, true},
 		"1 byte":                   {ConsumerConfig{MaxBuffered: 1}, true},
 		"-1 bytes":                 {ConsumerConfig{MaxBuffered: -1}, false},
-		"1 GiB":                    {ConsumerConfig{MaxBuffered: 1 << 30}, true},
-		"more than 1 GiB":          {ConsumerConfig{MaxBuffered: 1<<30 + 1}, false},
 		"batches of 1":             {ConsumerConfig{BatchSize: 1}, true},
 		"batches of -1":            {ConsumerConfig{BatchSize: -1}, false},
 		"batches of 1,000,000":     {ConsumerConfig{BatchSize: 1_000_000}, true},
@@ -68,9 +66,26 @@ func TestConsumerConfigBounds(t *testing.T) {
 	}
 }
 
+// TestConsumerFitsTheEnv: a consumer may not have more memory than the Env, and
+// has no more by default.
+func TestConsumerFitsTheEnv(t *testing.T) {
+	for _, test := range []struct{ total, set, want int }{
+		{64 << 20, 0, 8 << 20}, {8 << 20, 0, 8 << 20}, {1000, 0, 1000}, {1000, 1000, 1000}, {1000, 1, 1}, {1 << 30, 1 << 30, 1 << 30},
+	} {
+		c, err := (&Env{cfg: Config{MaxBuffered: test.total}}).NewConsumer("s", ConsumerConfig{MaxBuffered: test.set})
+		if must(t, err); c.cfg.MaxBuffered != test.want {
+			t.Errorf("%d of %d set: %d, want %d", test.set, test.total, c.cfg.MaxBuffered, test.want)
+		}
+	}
+	_, err := (&Env{cfg: Config{MaxBuffered: 1000}}).NewConsumer("s", ConsumerConfig{MaxBuffered: 1001})
+	if wantErr(t, err, ErrInvalidConfig); err == nil || !strings.Contains(err.Error(), "1001") || !strings.Contains(err.Error(), "Config.MaxBuffered") {
+		t.Error(err)
+	}
+}
+
 // TestNewConsumerChecks: the error names what was to be made.
 func TestNewConsumerChecks(t *testing.T) {
-	env := &Env{}
+	env := &Env{cfg: testConfig()}
 	for what, test := range map[string]struct {
 		stream string
 		cfg    ConsumerConfig

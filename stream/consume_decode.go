@@ -24,7 +24,7 @@ const (
 
 // decoder returns the messages of one chunk, whose checksum was verified, in
 // blocks. It copies and decodes a block when it is asked for. Nothing that it
-// returns aliases the chunk (see ring). It works in blocks because a chunk may
+// returns aliases the chunk (see buffers). It works in blocks because a chunk may
 // have thousands of messages, and the garbage collector would look through all
 // of them.
 type decoder struct {

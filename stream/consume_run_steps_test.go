@@ -22,7 +22,7 @@ var nodeAway = broker.Endpoint{Host: "127.0.0.1", Port: 1, User: "u", Password: 
 func aloneRun(t testing.TB, cfg ConsumerConfig) *run {
 	t.Helper()
 	cfg, _ = cfg.withDefaults(testStream)
-	env := &Env{cfg: testConfig()}
+	env := &Env{cfg: testConfig(), memory: newMemory(defaultEnvMaxBuffered)}
 	env.states = startStates(env.cfg)
 	env.cluster = broker.NewCluster(env.cfg.brokerOptions(), []broker.Endpoint{nodeAway})
 	t.Cleanup(env.cluster.Close)

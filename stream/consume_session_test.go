@@ -35,6 +35,18 @@ func (f *fakeDispatcher) dispatch(_ *wire.Chunk, d *decoder) error {
 	return f.fails
 }
 
+// arriveWhole delivers a chunk with a buffer of its own.
+func arriveWhole(t *testing.T, s *subscription, chunk *wire.Chunk) {
+	t.Helper()
+	h := chunk.ChunkHeader
+	h.DataLength, h.CRC = uint32(len(chunk.Data)), wire.Checksum(chunk.Data)
+	b := make([]byte, wire.ChunkHeaderLen, wire.ChunkHeaderLen+len(chunk.Data))
+	h.Put(b)
+	b = append(b, chunk.Data...)
+	must(t, s.Deliver(wire.Deliver{Chunk: b}, b))
+	must(t, s.Flush())
+}
+
 // TestFeed gives the dispatcher what is new of each chunk, until the subscription
 // ends.
 func TestFeed(t *testing.T) {
@@ -62,8 +74,7 @@ func TestFeed(t *testing.T) {
 		r := aloneRun(t, ConsumerConfig{})
 		r.place.Begin(mark.AtOffset(9), mark.AtOffset(9))
 		for _, chunk := range test.chunks {
-			s.flow.arrived(1000)
-			s.chunks <- receivedChunk{Chunk: *chunk, buffer: make([]byte, 1000)}
+			arriveWhole(t, s, chunk)
 		}
 		s.end(errTest)
 		d := &fakeDispatcher{ctx: soon(t), fails: test.fails}
@@ -71,7 +82,7 @@ func TestFeed(t *testing.T) {
 		if wantErr(t, err, test.want); err == nil || progressed != test.progressed || !slices.Equal(d.got, test.got) {
 			t.Errorf("%s: got %v, progressed %v, %v", name, d.got, progressed, err)
 		}
-		if left := s.flow.bytes / 1000; left != test.left {
+		if left := s.flow.held; left != test.left {
 			t.Errorf("%s: %d chunks are not finished, want %d", name, left, test.left)
 		}
 	}
@@ -115,8 +126,7 @@ func TestFeedRecognises(t *testing.T) {
 		r.place.HandledTo(9, mark.IDOf(plainChunk(8, 3)))
 		r.progress.pauseStores()
 		s.flow.granted = 10
-		s.flow.arrived(1000)
-		s.chunks <- receivedChunk{Chunk: *test.chunk, buffer: make([]byte, 1000)}
+		arriveWhole(t, s, test.chunk)
 		s.end(errTest)
 		_, err := r.feed(&fakeDispatcher{ctx: soon(t)}, s)
 		if wantErr(t, err, errTest); r.progress.storesPaused() != test.held {

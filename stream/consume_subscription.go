@@ -20,16 +20,23 @@ type subscription struct {
 	stream string
 	node   broker.Node
 	lease  *broker.Lease
-	chunks chan receivedChunk
 
 	corruptChunks *atomic.Uint64 // of the Env
+	memory        *memory        // of the Env
+	share         *share
 
-	ring     ring
+	small smallChunks    // used by the connection's reader, as came
+	came  []waitingChunk // what came since the last Flush
+
 	mu       sync.Mutex
 	flow     flow
-	reason   error         // why end was called; nil: it was not
-	ended    chan struct{} // closed by end
-	dropping bool          // chunks that still come are dropped
+	queue    []waitingChunk // what the consumer has not taken
+	reason   error          // why end was called; nil: it was not
+	ended    chan struct{}  // closed by end
+	dropping atomic.Bool    // chunks that still come are dropped
+	wake     chan struct{}  // has an item if queue may have grown
+
+	taken takenChunks // used by the consumer
 }
 
 // receivedChunk is a chunk and the buffer that holds it.
@@ -94,21 +101,21 @@ func firstOf(ctx context.Context, nodes []broker.Node, use func(broker.Node) err
 // openSubscription returns a subscription that has a connection to a node and
 // has not asked for chunks yet. The caller releases it.
 func (e *Env) openSubscription(ctx context.Context, l broker.Location, n broker.Node, stream string, maxBuffered int) (*subscription, error) {
-	s := newSubscription(stream, n, maxBuffered, &e.corruptChunks)
+	s := newSubscription(stream, n, maxBuffered, e.memory, &e.corruptChunks)
 	lease, err := e.cluster.Lease(ctx, l.Contact, n, s)
 	if err != nil {
+		e.memory.leave(s.share)
 		return nil, err
 	}
 	s.lease = lease
 	return s, nil
 }
 
-func newSubscription(stream string, n broker.Node, maxBuffered int, corruptChunks *atomic.Uint64) *subscription {
+func newSubscription(stream string, n broker.Node, maxBuffered int, m *memory, corruptChunks *atomic.Uint64) *subscription {
 	return &subscription{
 		stream: stream, node: n, corruptChunks: corruptChunks,
-		chunks: make(chan receivedChunk, maxChunks), ended: make(chan struct{}),
-		flow: newFlow(maxBuffered),
-		ring: ring{size: maxBuffered},
+		memory: m, share: m.join(), flow: newFlow(maxBuffered),
+		ended: make(chan struct{}), wake: make(chan struct{}, 1),
 	}
 }
 
@@ -124,11 +131,8 @@ func (s *subscription) peek(ctx context.Context, spec wire.OffsetSpec) (*wire.Ch
 	}
 	soon, cancel := context.WithTimeout(ctx, peekTime)
 	defer cancel()
-	var got receivedChunk
-	came := false
 	select {
-	case got = <-s.chunks:
-		came = true
+	case <-s.wake:
 	case <-s.ended:
 		return nil, s.whyEnded()
 	case <-soon.Done(): // if ctx has ended, Unsubscribe returns its error
@@ -136,53 +140,33 @@ func (s *subscription) peek(ctx context.Context, spec wire.OffsetSpec) (*wire.Ch
 	if err := s.lease.Unsubscribe(ctx); err != nil {
 		return nil, err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	// A chunk may have come after the wait and before the broker's answer to
 	// Unsubscribe. None comes after that answer.
-	if !came && len(s.chunks) > 0 {
-		got, came = <-s.chunks, true
-	}
-	s.ring.put(got.buffer)
-	s.flow = newFlow(s.flow.limit)
-	if !came {
-		return nil, nil
-	}
-	return &wire.Chunk{ChunkHeader: got.ChunkHeader}, nil
+	return s.discard(), nil
 }
 
-// Deliver queues a chunk. The connection's reader calls it, possibly before
-// openSubscription has set s.lease. A chunk that does not match its checksum
-// ends the subscription, and Deliver drops it and what comes behind it. The
-// queue has room for every chunk that credit was given for, so Deliver never
-// blocks.
-func (s *subscription) Deliver(d wire.Deliver, buffer []byte) error {
-	chunk, err := wire.ParseChunk(d.Chunk)
-	if err != nil {
-		return err
-	}
-	checksumErr := chunk.Check()
+// discard returns the header of the chunk that waits, or nil, and leaves the
+// subscription as it was before it asked for chunks.
+func (s *subscription) discard() (header *wire.Chunk) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	switch {
-	case s.dropping:
-	case checksumErr != nil:
-		s.corruptChunks.Add(1)
-		s.endLocked(fmt.Errorf("%w: %w: from %s: %v", ErrProtocol, ErrCorruptChunk, s.node.Address(), checksumErr))
-		s.dropping = true
-	case s.flow.arrived(len(buffer)):
-		s.chunks <- receivedChunk{chunk, buffer}
-	default:
-		return fmt.Errorf("%w: more chunks than there was credit for", wire.ErrMalformed)
+	for _, w := range s.queue {
+		header = &wire.Chunk{ChunkHeader: w.chunk().ChunkHeader}
+		s.memory.put(w.buffer)
 	}
-	return nil
+	s.queue, s.flow = nil, newFlow(int(s.flow.limit))
+	s.memory.update(s.share, &s.flow)
+	return header
 }
 
-// Buffer returns memory for the next chunk. The connection's reader calls it.
-func (s *subscription) Buffer(n int) []byte { return s.ring.get(n) }
-
-// Tick gives up memory that was not used since the last Tick.
-func (s *subscription) Tick() { s.ring.trim() }
+// Tick gives up memory that was not used lately.
+func (s *subscription) Tick() {
+	s.mu.Lock()
+	s.flow.tick()
+	s.memory.update(s.share, &s.flow)
+	s.mu.Unlock()
+	s.memory.tick(time.Now())
+}
 
 // errMoved ends a subscription whose stream was deleted or has moved.
 var errMoved = fmt.Errorf("%w: the broker reports that the stream was deleted or has moved", ErrStreamUnavailable)
@@ -238,7 +222,7 @@ func (s *subscription) streamGone() bool {
 // A run leaves before it stores its last mark: below 4.2.2 RabbitMQ sleeps 1 ms
 // for each subscription when a stream grows, and a store makes it grow.
 func (s *subscription) leave() {
-	s.dropChunks()
+	s.dropping.Store(true)
 	ctx, cancel := context.WithTimeout(context.Background(), leaveTime)
 	defer cancel()
 	_ = s.lease.Unsubscribe(ctx) // release tries again
@@ -247,69 +231,18 @@ func (s *subscription) leave() {
 // leaveTime is how long leave waits for the broker.
 const leaveTime = time.Second
 
-func (s *subscription) dropChunks() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.dropping = true
-}
-
 // release gives up the subscription's place on its connection, which takes two
-// seconds at most. If nobody else uses the connection, it is closed, and polite
-// says goodbye to the broker first. Only the first call counts.
+// seconds at most, and its memory. If nobody else uses the connection, it is
+// closed, and polite says goodbye to the broker first. Only the first call
+// counts.
 func (s *subscription) release(polite bool) {
-	s.dropChunks()
+	s.dropping.Store(true)
+	s.memory.leave(s.share)
 	s.lease.Release(polite)
 }
 
 // errFlushDue ends a receive that has waited until a flush is due.
 var errFlushDue = errors.New("a flush is due")
-
-// receive waits for the next chunk and gives credit for further ones. It
-// returns errFlushDue if flushDue gets an item first. After the connection is
-// lost it still returns the chunks that have come before. The caller passes
-// each chunk to giveBack.
-func (s *subscription) receive(ctx context.Context, flushDue <-chan time.Time) (receivedChunk, error) {
-	select {
-	case chunk := <-s.chunks:
-		return s.take(ctx, chunk)
-	default:
-	}
-	select {
-	case chunk := <-s.chunks:
-		return s.take(ctx, chunk)
-	case <-s.ended:
-		return receivedChunk{}, s.whyEnded()
-	case <-s.lease.Ended():
-		return receivedChunk{}, s.whyEnded()
-	case <-flushDue:
-		return receivedChunk{}, errFlushDue
-	case <-ctx.Done():
-		return receivedChunk{}, context.Cause(ctx)
-	}
-}
-
-// take counts a chunk as taken from the queue and gives credit for further
-// ones.
-func (s *subscription) take(ctx context.Context, chunk receivedChunk) (receivedChunk, error) {
-	if ctx.Err() != nil {
-		return chunk, context.Cause(ctx)
-	}
-	s.mu.Lock()
-	credit := s.flow.taken(len(chunk.buffer))
-	s.mu.Unlock()
-	s.giveCredit(ctx, credit)
-	return chunk, nil
-}
-
-// giveBack takes the memory of a chunk back from the caller of receive, and
-// gives credit for further chunks.
-func (s *subscription) giveBack(ctx context.Context, chunk receivedChunk) {
-	s.ring.put(chunk.buffer)
-	s.mu.Lock()
-	credit := s.flow.returned()
-	s.mu.Unlock()
-	s.giveCredit(ctx, credit)
-}
 
 // giveCredit asks the broker for n more chunks. It ignores an error: if the
 // connection is lost, receive reports that after the chunks that came before.

@@ -2,6 +2,7 @@ package stream
 
 import (
 	"context"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -15,7 +16,7 @@ import (
 // is all there may be.
 func loneSubscription() (*subscription, *atomic.Uint64) {
 	corrupt := new(atomic.Uint64)
-	return newSubscription(testStream, broker.Node{Host: "h", Port: 1}, 1, corrupt), corrupt
+	return newSubscription(testStream, broker.Node{Host: "h", Port: 1}, 1, newMemory(defaultEnvMaxBuffered), corrupt), corrupt
 }
 
 // deliverHead is the length of what precedes a chunk in a Deliver frame.
@@ -27,7 +28,20 @@ func arrive(s *subscription, first uint64, change func(chunk []byte)) error {
 	if change != nil {
 		change(chunk)
 	}
-	return s.Deliver(wire.Deliver{Chunk: chunk}, chunk)
+	if err := s.Deliver(wire.Deliver{Chunk: chunk}, chunk); err != nil {
+		return err
+	}
+	return s.Flush()
+}
+
+// queued returns the first offsets of the chunks that wait.
+func queued(s *subscription) (offsets []uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, w := range s.queue {
+		offsets = append(offsets, w.chunk().FirstOffset)
+	}
+	return offsets
 }
 
 func corruptLast(chunk []byte) { chunk[len(chunk)-1] ^= 1 }
@@ -35,19 +49,19 @@ func corruptLast(chunk []byte) { chunk[len(chunk)-1] ^= 1 }
 func TestDeliver(t *testing.T) {
 	s, corrupt := loneSubscription()
 	must(t, arrive(s, 5, nil))
-	if got := <-s.chunks; got.FirstOffset != 5 || len(got.buffer) == 0 || s.flow.granted != 0 || s.flow.waiting != 1 {
-		t.Errorf("queued %+v, %+v", got.ChunkHeader, s.flow)
+	if got := queued(s); !slices.Equal(got, []uint64{5}) || s.flow.granted != 0 || s.flow.held != 1 {
+		t.Errorf("queued %v, %+v", got, s.flow)
 	}
 	wantErr(t, arrive(s, 6, nil), wire.ErrMalformed)
 	wantErr(t, s.Deliver(wire.Deliver{Chunk: []byte{1}}, nil), wire.ErrMalformed)
-	if len(s.chunks) > 0 || corrupt.Load() > 0 || !isOpen(s.ended) {
+	if len(s.queue) != 1 || corrupt.Load() > 0 || !isOpen(s.ended) {
 		t.Error("a chunk without credit was taken")
 	}
-	s.dropping = true
+	s.dropping.Store(true)
 	must(t, arrive(s, 7, nil))
 	must(t, arrive(s, 7, corruptLast))
 	wantErr(t, s.Deliver(wire.Deliver{Chunk: []byte{1}}, nil), wire.ErrMalformed)
-	if len(s.chunks) > 0 || corrupt.Load() > 0 || !isOpen(s.ended) {
+	if len(s.queue) != 1 || corrupt.Load() > 0 || !isOpen(s.ended) {
 		t.Error("a chunk that is to be dropped was taken")
 	}
 }
@@ -60,8 +74,8 @@ func TestDeliverCorrupt(t *testing.T) {
 	must(t, arrive(s, 5, corruptLast))
 	must(t, arrive(s, 6, nil))
 	must(t, arrive(s, 7, corruptLast))
-	if corrupt.Load() != 1 || len(s.chunks) != 1 || isOpen(s.ended) || s.alive() {
-		t.Errorf("%d corrupt chunks, %d are queued", corrupt.Load(), len(s.chunks))
+	if corrupt.Load() != 1 || len(s.queue) != 1 || isOpen(s.ended) || s.alive() {
+		t.Errorf("%d corrupt chunks, %d are queued", corrupt.Load(), len(s.queue))
 	}
 	wantErr(t, s.whyEnded(), ErrProtocol, ErrCorruptChunk)
 	if s.streamGone() {
@@ -98,14 +112,21 @@ func TestSubscriptionEnds(t *testing.T) {
 }
 
 func TestSubscriptionMemory(t *testing.T) {
-	s := newSubscription(testStream, broker.Node{}, 4*minPiece, new(atomic.Uint64))
-	if s.flow.limit != 4*minPiece || s.ring.size != 4*minPiece || cap(s.chunks) != maxChunks {
-		t.Errorf("flow %+v, a ring of %d, %d chunks", s.flow, s.ring.size, cap(s.chunks))
+	m := newMemory(defaultEnvMaxBuffered)
+	s := newSubscription(testStream, broker.Node{}, 4*minBuffer, m, new(atomic.Uint64))
+	if s.flow.limit != 4*minBuffer || m.shares != 1 {
+		t.Errorf("flow %+v, %d shares", s.flow, m.shares)
 	}
-	s.ring.put(s.Buffer(minPiece))
-	s.Tick()
-	if s.Tick(); s.ring.mem != nil {
-		t.Error("memory that is not used is kept")
+	if b := s.Buffer(minBuffer - 1); cap(b) != minBuffer-1 {
+		t.Errorf("a small chunk has %d bytes", cap(b))
+	}
+	m.put(s.Buffer(minBuffer))
+	if len(m.buffers) != 1 {
+		t.Error("a large chunk has no buffer")
+	}
+	s.flow.granted, s.flow.typical, s.flow.recent = 100, 10, 1
+	if s.Tick(); s.share.claim != 10*(minWindow+2) {
+		t.Errorf("a claim of %d for credit that is not used", s.share.claim)
 	}
 }
 
@@ -145,7 +166,7 @@ func TestReceive(t *testing.T) {
 			must(t, arrive(s, 5, nil))
 			test.end(b, s)
 			got, err := s.receive(soon(t), nil)
-			if must(t, err); got.FirstOffset != 5 || s.flow.waiting != 0 {
+			if must(t, err); got.FirstOffset != 5 || len(s.queue) != 0 {
 				t.Errorf("%s: received %+v", name, got.ChunkHeader)
 			}
 		}
@@ -175,7 +196,7 @@ func TestReceiveGivesCredit(t *testing.T) {
 		}
 		return false
 	}
-	size := len(script.Chunk(0, "x")) - deliverHead
+	size := cap(script.Chunk(0, "x")[deliverHead:]) + chunkOverhead
 	s := openOn(t, b, 4*size)
 	must(t, arrive(s, 5, nil))
 	got, err := s.receive(soon(t), nil)
@@ -183,9 +204,15 @@ func TestReceiveGivesCredit(t *testing.T) {
 	if n := recv(t, credit, "credit"); n != 3 || s.flow.granted != 3 {
 		t.Errorf("credit for %d chunks beside the one in hand, want 3", n)
 	}
+	if s.giveBack(soon(t), got); s.flow.held != 0 || s.flow.granted != 3 {
+		t.Errorf("%d are held once it is finished, credit for %d chunks", s.flow.held, s.flow.granted)
+	}
+	must(t, arrive(s, 6, nil))
+	got, err = s.receive(soon(t), nil)
+	must(t, err)
 	s.giveBack(soon(t), got)
-	if n := recv(t, credit, "credit"); n != 1 || s.flow.currentBytes != 0 {
-		t.Errorf("credit for %d chunks once it is finished, want 1", n)
+	if n := recv(t, credit, "credit"); n != 2 || s.flow.granted != 4 {
+		t.Errorf("credit for %d chunks once half of them are used up, want 2", n)
 	}
 	s.giveCredit(soon(t), 0)
 	s.giveCredit(soon(t), 7)
@@ -200,8 +227,8 @@ func TestRelease(t *testing.T) {
 	s := openOn(t, b, 1)
 	s.release(true)
 	must(t, arrive(s, 5, nil))
-	if len(s.chunks) > 0 {
-		t.Error("a chunk was queued")
+	if len(s.queue) > 0 || s.memory.shares != 0 {
+		t.Errorf("%d chunks are queued, %d shares", len(s.queue), s.memory.shares)
 	}
 }
 
@@ -259,8 +286,8 @@ func TestPeek(t *testing.T) {
 			}
 			if test.err == nil {
 				recv(t, ended, "the end of the subscription")
-				if s.flow != newFlow(100) || len(s.chunks) > 0 || len(s.ring.pieces) > 0 {
-					t.Errorf("left behind %+v, %d chunks, %v", s.flow, len(s.chunks), s.ring.pieces)
+				if s.flow != newFlow(100) || len(s.queue) > 0 || s.share.claim > 0 {
+					t.Errorf("left behind %+v, %d chunks, a claim of %d", s.flow, len(s.queue), s.share.claim)
 				}
 			}
 		})

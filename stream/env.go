@@ -31,6 +31,7 @@ type Env struct {
 	cfg     Config
 	cluster *broker.Cluster
 	states  *states
+	memory  *memory
 
 	// life ends with Close, which ends the runs and calls of the Env. Close
 	// then waits for owned: the runs, the calls and the producers.
@@ -63,7 +64,7 @@ func Connect(ctx context.Context, cfg Config) (*Env, error) {
 	}
 	life, end := context.WithCancelCause(context.Background())
 	return &Env{
-		cfg: cfg, cluster: cluster, states: startStates(cfg), life: life, end: end,
+		cfg: cfg, cluster: cluster, states: startStates(cfg), memory: newMemory(cfg.MaxBuffered), life: life, end: end,
 		closed: make(chan struct{}), producers: map[*Producer]struct{}{},
 	}, nil
 }

@@ -16,7 +16,7 @@ func unconnected() *Env {
 	cfg := testConfig()
 	life, end := context.WithCancelCause(context.Background())
 	return &Env{
-		cfg: cfg, cluster: broker.NewCluster(cfg.brokerOptions(), nil), states: startStates(cfg), life: life, end: end,
+		cfg: cfg, cluster: broker.NewCluster(cfg.brokerOptions(), nil), states: startStates(cfg), memory: newMemory(cfg.MaxBuffered), life: life, end: end,
 		closed: make(chan struct{}), producers: map[*Producer]struct{}{},
 	}
 }

@@ -31,6 +31,10 @@ type hooks struct {
 	// of a subscription. It is not asked for a frame of more than 4 MiB, which
 	// comes in new memory. The reader calls it.
 	buffer func(id uint8, n int) []byte
+	// flush follows deliver when no further whole Deliver frame has been read,
+	// so that many chunks can be passed on at a time. An error ends the
+	// connection. The reader calls it.
+	flush func() error
 	// moved takes the name of a stream that was deleted or has moved. The reader
 	// calls it.
 	moved func(stream string)

@@ -25,11 +25,24 @@ func (c *Conn) read() {
 		if err == nil {
 			err = c.dispatch(frame)
 		}
+		if err != nil || !c.frames.Ready() {
+			if flushErr := c.flush(); err == nil {
+				err = flushErr
+			}
+		}
 		if err != nil {
 			c.fail(c.readError(err))
 			return
 		}
 	}
+}
+
+// flush passes on what the deliver hook has collected.
+func (c *Conn) flush() error {
+	if c.hooks.flush == nil {
+		return nil
+	}
+	return c.hooks.flush()
 }
 
 func (c *Conn) readError(err error) error {
@@ -50,6 +63,11 @@ func (c *Conn) dispatch(frame []byte) error {
 	key, version, fields, err := wire.SplitHead(frame)
 	if err != nil {
 		return err
+	}
+	if key != wire.KeyDeliver { // whoever learns of this frame has the chunks before it
+		if err := c.flush(); err != nil {
+			return err
+		}
 	}
 	switch key {
 	case wire.KeyDeliver:

@@ -234,12 +234,14 @@ func pipedHooks(t testing.TB, heartbeat time.Duration, h hooks) (*Conn, net.Conn
 
 // recorder is a subscriber that keeps what comes.
 type recorder struct {
-	mu      sync.Mutex
-	chunks  []uint64 // their first offsets
-	moved   []string
-	ticks   int
-	buffers int
-	err     error // of Deliver
+	mu       sync.Mutex
+	chunks   []uint64 // their first offsets
+	flushes  []int    // how many chunks had come at each Flush
+	moved    []string
+	ticks    int
+	buffers  int
+	err      error // of Deliver
+	errFlush error
 }
 
 func (r *recorder) Deliver(d wire.Deliver, buffer []byte) error {
@@ -251,6 +253,13 @@ func (r *recorder) Deliver(d wire.Deliver, buffer []byte) error {
 	}
 	r.chunks = append(r.chunks, chunk.FirstOffset)
 	return r.err
+}
+
+func (r *recorder) Flush() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.flushes = append(r.flushes, len(r.chunks))
+	return r.errFlush
 }
 
 func (r *recorder) Buffer(n int) []byte {

@@ -15,6 +15,9 @@ type Subscriber interface {
 	// Deliver takes a chunk, and the buffer that holds it, which Buffer has
 	// returned or which is new. An error ends the connection for everybody.
 	Deliver(d wire.Deliver, buffer []byte) error
+	// Flush follows one or more calls of Deliver, once no further whole chunk
+	// has been read. An error ends the connection for everybody.
+	Flush() error
 	// Buffer returns n bytes, whatever they contain, for the next chunk.
 	Buffer(n int) []byte
 	// Moved takes the name of a stream that was deleted or has moved. It need not
@@ -143,6 +146,7 @@ func (dropChunks) Deliver(d wire.Deliver, _ []byte) error {
 	_, err := wire.ParseChunk(d.Chunk)
 	return err
 }
+func (dropChunks) Flush() error        { return nil }
 func (dropChunks) Buffer(n int) []byte { return make([]byte, n) }
 func (dropChunks) Moved(string)        {}
 func (dropChunks) Tick()               {}

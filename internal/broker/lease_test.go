@@ -1,8 +1,10 @@
 package broker
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -297,4 +299,58 @@ func TestDropChunks(t *testing.T) {
 	if n := len(d.Buffer(5)); n != 5 {
 		t.Errorf("%d bytes", n)
 	}
+}
+
+// peerOf returns the fake's end of a lease's connection.
+func (b *fake) peerOf(t *testing.T, l *Lease) (peer *script.Peer) {
+	t.Helper()
+	b.on(func(p *script.Peer, _ wire.Key, _ []byte) bool { peer = p; return false })
+	_, err := l.Stats(t.Context(), "s")
+	check.Nil(t, err)
+	b.on(nil)
+	return peer
+}
+
+// TestFlush: the subscribers that chunks came for are flushed once for all that
+// was read at a time, and before whatever comes behind the chunks is heard of.
+func TestFlush(t *testing.T) {
+	virtual(t, func(t *testing.T, b *fake) {
+		cluster, _ := onlyConn(t, b)
+		first, second := &recorder{}, &recorder{}
+		one, two := b.lease(t, cluster, first), b.lease(t, cluster, second)
+		chunks := func(l *Lease, n int) []byte { return bytes.Repeat(script.ChunkTo(l.id, 1, "x"), n) }
+		p := b.peerOf(t, one)
+		p.Write(slices.Concat(chunks(one, 3), chunks(two, 1), chunks(one, 2), chunks(two, 1)[:30]))
+		synctest.Wait()
+		if !slices.Equal(first.flushes, []int{5}) || !slices.Equal(second.flushes, []int{1}) {
+			t.Errorf("flushed at %v and %v chunks, want once", first.flushes, second.flushes)
+		}
+		p.Write(chunks(two, 1)[30:])
+		synctest.Wait()
+		if !slices.Equal(first.flushes, []int{5}) || !slices.Equal(second.flushes, []int{1, 2}) {
+			t.Errorf("flushed at %v and %v chunks", first.flushes, second.flushes)
+		}
+		p.Write(slices.Concat(chunks(one, 1), frames(t, &wire.MetadataUpdate{Code: wire.CodeStreamNotAvailable, Stream: "s"}), chunks(one, 1)))
+		synctest.Wait()
+		if !slices.Equal(first.flushes, []int{5, 6, 7}) || !slices.Equal(first.moved, []string{"s"}) {
+			t.Errorf("flushed at %v chunks, moved %v", first.flushes, first.moved)
+		}
+		p.Write(slices.Concat(chunks(one, 2), rawFrame(wire.KeyDeliver)))
+		synctest.Wait()
+		if got := first.flushes[len(first.flushes)-1]; got != 9 {
+			t.Errorf("%d chunks were flushed when the connection ended, want 9", got)
+		}
+		check.Err(t, one.Reason(), ErrProtocol)
+	})
+}
+
+// TestFlushFails ends the connection.
+func TestFlushFails(t *testing.T) {
+	virtual(t, func(t *testing.T, b *fake) {
+		cluster, _ := onlyConn(t, b)
+		l := b.lease(t, cluster, &recorder{errFlush: wire.ErrMalformed})
+		b.peerOf(t, l).Write(script.ChunkTo(l.id, 1, "x"))
+		synctest.Wait()
+		check.Err(t, l.Reason(), ErrProtocol)
+	})
 }

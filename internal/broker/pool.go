@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"errors"
+	"math/bits"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -49,6 +50,9 @@ type sharedConn struct {
 	// byID finds the lease that a chunk is for. An id stays taken until the broker
 	// has answered that its subscription has ended. What comes before is dropped.
 	byID [maxIDs]atomic.Pointer[Lease]
+	// unflushed has a bit for each id that a chunk came for since the last
+	// flush. Only the reader uses it.
+	unflushed [maxIDs / 64]uint64
 }
 
 // join gives a lease its connection and its id. The caller releases the lease,
@@ -163,7 +167,7 @@ func (p *pool) dial(ctx context.Context, c *sharedConn, dial func(hooks) (*Conn,
 		}
 		close(c.dialed)
 	}()
-	conn, err = dial(hooks{deliver: c.deliver, buffer: c.buffer, tick: c.tick, moved: c.moved})
+	conn, err = dial(hooks{deliver: c.deliver, flush: c.flush, buffer: c.buffer, tick: c.tick, moved: c.moved})
 	return err
 }
 
@@ -263,7 +267,21 @@ func (c *sharedConn) deliver(d wire.Deliver, buffer []byte) error {
 	if l == nil {
 		return unknownSubscription(d.SubscriptionID)
 	}
+	c.unflushed[d.SubscriptionID/64] |= 1 << (d.SubscriptionID % 64)
 	return l.subscriber.Deliver(d, buffer)
+}
+
+// flush is the connection's hook for the end of what was read at a time.
+func (c *sharedConn) flush() (err error) {
+	for i, set := range c.unflushed {
+		for c.unflushed[i] = 0; set != 0; set &= set - 1 {
+			l := c.byID[64*i+bits.TrailingZeros64(set)].Load()
+			if l != nil {
+				err = errors.Join(err, l.subscriber.Flush())
+			}
+		}
+	}
+	return err
 }
 
 // buffer is the connection's hook for the memory of a chunk.

@@ -15,6 +15,9 @@ var ErrFrameTooLarge = errors.New("frame too large")
 const (
 	// initialBuffer is the size of a reader's buffer until a frame needs more.
 	initialBuffer = 16 << 10
+	// smallFrame is the size up to which an owned frame goes through the
+	// reader's buffer, so that one read brings many of them.
+	smallFrame = 4 << 10
 	// ownAtOnce is the most that a reader allocates for an owned frame (see
 	// Give) before the bytes of that frame have arrived.
 	ownAtOnce = 4 << 20
@@ -51,6 +54,16 @@ func (f *FrameReader) SetMax(max uint32) { f.max = max }
 // above ownAtOnce the reader allocates memory itself, without calling alloc.
 func (f *FrameReader) Give(key Key, alloc func(id byte, n int) []byte) {
 	f.ownedKey, f.alloc = key, alloc
+}
+
+// Ready reports whether Next has a whole frame without reading from the
+// connection.
+func (f *FrameReader) Ready() bool {
+	rest := f.buf[f.start:f.end]
+	if len(rest) < SizeLen {
+		return false
+	}
+	return uint64(len(rest)-SizeLen) >= uint64(binary.BigEndian.Uint32(rest))
 }
 
 // Next returns the body of the next frame, and blocks until it has arrived. The
@@ -95,6 +108,11 @@ func (f *FrameReader) readBody(size int) ([]byte, error) {
 // the connection into that memory without a copy, but for a frame above
 // ownAtOnce, whose memory grows as the bytes arrive.
 func (f *FrameReader) readOwned(size int) ([]byte, error) {
+	if size <= smallFrame {
+		if err := f.bufferAtLeast(size); err != nil {
+			return nil, err
+		}
+	}
 	var frame []byte
 	if size <= ownAtOnce {
 		frame = f.alloc(f.buf[f.start+HeadLen], size)

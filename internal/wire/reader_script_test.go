@@ -319,8 +319,8 @@ func TestFrameReaderOwnGrowth(t *testing.T) {
 		room         []int
 	}{
 		{known, 1, true, nil},
-		{known + 1, 1, true, []int{1}},
-		{10, 2, true, []int{5, 3, 1}},
+		{smallFrame + 1, smallFrame, true, []int{smallFrame + 1 - known}},
+		{smallFrame + 10, smallFrame, true, []int{smallFrame + 10 - known, 10 - known}},
 		{ownAtOnce - 1, 100 * mib, true, []int{ownAtOnce - 1 - known}},
 		{ownAtOnce, 100 * mib, true, []int{ownAtOnce - known}},
 		{ownAtOnce + 1, 100 * mib, false, []int{ownAtOnce - known, 1}},
@@ -351,6 +351,57 @@ func TestFrameReaderOwnGrowth(t *testing.T) {
 		}
 		if f.start != f.end {
 			t.Errorf("a frame of %d bytes leaves %d in the buffer", c.size, f.end-f.start)
+		}
+	}
+}
+
+// TestFrameReaderReady: it knows whether the next frame needs a read.
+func TestFrameReaderReady(t *testing.T) {
+	frame := func(size int) []byte {
+		b := binary.BigEndian.AppendUint32(nil, uint32(size))
+		return append(b, "\x00\x08\x00\x01i"+strings.Repeat("x", size-HeadLen-1)...)
+	}
+	for name, test := range map[string]struct {
+		rest []byte
+		want bool
+	}{
+		"nothing":          {nil, false},
+		"half a size":      {[]byte{0, 0, 0}, false},
+		"a size":           {frame(9)[:SizeLen], false},
+		"all but a byte":   {frame(9)[:SizeLen+8], false},
+		"a frame":          {frame(9), true},
+		"a frame and more": {append(frame(9), 1), true},
+		"an empty frame":   {[]byte{0, 0, 0, 0}, true},
+		"a huge one":       {[]byte{255, 255, 255, 255, 1}, false},
+	} {
+		f := NewFrameReader(bytes.NewReader(append(frame(5), test.rest...)), 0)
+		f.Give(KeyDeliver, func(_ byte, n int) []byte { return make([]byte, n) })
+		if f.Ready() {
+			t.Errorf("%s: ready before anything is read", name)
+		}
+		if _, err := f.Next(); err != nil || f.Ready() != test.want {
+			t.Errorf("%s: ready is %v, %v", name, f.Ready(), err)
+		}
+	}
+}
+
+// TestFrameReaderSmallOwnFrames: many of them cost one read.
+func TestFrameReaderSmallOwnFrames(t *testing.T) {
+	for size, reads := range map[int]int{100: 1, smallFrame: 3, smallFrame + 1: 8} {
+		const n = 8
+		b := binary.BigEndian.AppendUint32(nil, uint32(size))
+		b = append(b, "\x00\x08\x00\x01i"...)
+		b = append(b, make([]byte, size-HeadLen-1)...)
+		s := &zeros{start: bytes.Repeat(b, n)}
+		f := NewFrameReader(s, 0)
+		f.Give(KeyDeliver, func(_ byte, n int) []byte { return make([]byte, n) })
+		for range n {
+			if frame, err := f.Next(); err != nil || !bytes.Equal(frame, b[SizeLen:]) {
+				t.Fatalf("%d bytes: %d, %v", size, len(frame), err)
+			}
+		}
+		if len(s.room) > reads {
+			t.Errorf("%d frames of %d bytes cost %d reads, want %d", n, size, len(s.room), reads)
 		}
 	}
 }
