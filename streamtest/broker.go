@@ -229,13 +229,21 @@ func (b *Broker) changed() {
 	}
 }
 
+// pollInterval is how often Await calls its condition while the broker does not
+// change.
+const pollInterval = 10 * time.Millisecond
+
 // Await waits until cond returns true. It calls cond at once and again at least
 // after each change in the broker: after each frame from a client, each
 // connection that opens or ends, and each method call that changes the broker.
-// The passing of time is not a change. Await returns nil as soon as cond
-// returns true, and the error of ctx if ctx ends first. It calls cond on the
-// goroutine of its caller; cond may call methods of the broker.
+// It also calls cond every ten milliseconds, so that cond may look at what only
+// the test knows, such as how many messages a handler has seen. Await returns
+// nil as soon as cond returns true, and the error of ctx if ctx ends first. It
+// calls cond on the goroutine of its caller; cond may call methods of the
+// broker.
 func (b *Broker) Await(ctx context.Context, cond func() bool) error {
+	poll := time.NewTicker(pollInterval)
+	defer poll.Stop()
 	for {
 		b.mu.Lock()
 		if b.change == nil {
@@ -248,6 +256,7 @@ func (b *Broker) Await(ctx context.Context, cond func() bool) error {
 		}
 		select {
 		case <-change:
+		case <-poll.C:
 		case <-ctx.Done():
 			return ctx.Err()
 		}

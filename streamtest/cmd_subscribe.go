@@ -11,9 +11,7 @@ import (
 // sac.go handles ConsumerUpdate.
 //
 // Not implemented: the property chunk_selector. All chunks hold messages, so
-// that a client has nothing to select. The broker sends a chunk as soon as a
-// subscription has any credit. RabbitMQ first waits until more than half of the
-// initial credit is back.
+// that a client has nothing to select.
 
 // subscription is a subscription of a connection, with its position in the
 // stream.
@@ -23,10 +21,14 @@ type subscription struct {
 	stream     *stream
 	spec       wire.OffsetSpec
 	credit     int
+	threshold  int // see beginSending
 	properties wire.Properties
 	filter     *filter // nil: all chunks
 
 	attached bool      // position is set and chunks may be sent
+	sending  bool      // chunks are sent until the credit or the log ends
+	woken    bool      // a wake-up is in conn.turns
+	slept    bool      // the connection slept during the wake-up
 	notUntil time.Time // real time before which no chunk is sent; zero: no wait
 	position uint64    // number of the next chunk
 	group    *group    // the group of a single active consumer; nil: none
@@ -48,6 +50,7 @@ func (c *conn) subscribe(req *wire.Subscribe) {
 	}
 	s.notUntil = time.Now().Add(firstChunkAfter)
 	s.attach(s.spec)
+	s.wakeInline()
 }
 
 // firstChunkAfter is how long the broker holds the first chunk back after
@@ -96,7 +99,7 @@ func (c *conn) newSubscription(req *wire.Subscribe) (*subscription, wire.Code) {
 	}
 	return &subscription{
 		conn: c, id: req.SubscriptionID, stream: stream, spec: req.Spec, credit: int(req.Credit),
-		properties: req.Properties, filter: newFilter(req.Properties),
+		threshold: int(req.Credit) / 2, properties: req.Properties, filter: newFilter(req.Properties),
 	}, wire.CodeOK
 }
 
@@ -115,7 +118,19 @@ func (c *conn) subscription(id uint8) *subscription {
 func (s *subscription) attach(spec wire.OffsetSpec) {
 	s.position = s.stream.log.resolve(spec)
 	s.attached = true
-	s.conn.signal()
+	s.beginSending()
+}
+
+// beginSending makes the writer send chunks until the credit or the log ends.
+// Like RabbitMQ it does so only while the subscription holds more than half of
+// the credit that Subscribe gave. It runs at the events at which RabbitMQ looks:
+// the subscription attaches, gets credit, or its stream has a new chunk.
+func (s *subscription) beginSending() {
+	if s.attached && s.credit > s.threshold {
+		s.sending = true
+		s.wake()
+		s.conn.signal()
+	}
 }
 
 func (c *conn) unsubscribe(req *wire.Unsubscribe) {
@@ -136,7 +151,7 @@ func (c *conn) unsubscribe(req *wire.Unsubscribe) {
 // remove deletes a subscription from the connection and from the readers of its
 // stream. It leaves the group alone.
 func (c *conn) remove(s *subscription) {
-	s.attached = false
+	s.attached, s.sending = false, false
 	c.subs = slices.DeleteFunc(c.subs, func(x *subscription) bool { return x == s })
 	delete(s.stream.readers, s)
 }
@@ -193,7 +208,8 @@ func (c *conn) credit(req *wire.Credit) {
 		c.send(&wire.CreditResponse{Code: wire.CodePreconditionFailed, SubscriptionID: req.SubscriptionID})
 		return
 	}
-	c.signal()
+	s.beginSending()
+	s.wakeInline()
 }
 
 func (c *conn) resolveOffsetSpec(req *wire.ResolveOffsetSpec) {

@@ -51,7 +51,9 @@ type conn struct {
 	frames   *wire.FrameReader
 	received atomic.Uint64 // bytes read so far
 	wake     chan struct{} // wakes the writer, see signal
+	ended    chan struct{} // closed by detach
 	name     string
+	slow     bool // subscriptions cost time, see turns
 
 	phase      phase
 	properties wire.Properties // sent by the client
@@ -73,6 +75,7 @@ type conn struct {
 	nHeld   int // messages whose confirms are in held
 	turn    int // index of the subscription that is served first
 	timers  timers
+	turns   turns
 	gone    bool // detached: without state, handles no frame
 	flush   bool // gone, but the writer still has to write out
 	waiting bool // the broker does not read, so the client may be alive
@@ -82,7 +85,7 @@ type conn struct {
 func newConn(b *Broker, raw, nc net.Conn) *conn {
 	b.connSeq++
 	c := &conn{
-		b: b, raw: raw, nc: nc, wake: make(chan struct{}, 1), deliver: wire.Version1,
+		b: b, raw: raw, nc: nc, slow: b.cfg.subscriptionDelay > 0, wake: make(chan struct{}, 1), ended: make(chan struct{}), deliver: wire.Version1,
 		name:       fmt.Sprintf("%s -> %s", raw.RemoteAddr(), raw.LocalAddr()),
 		publishers: make(map[uint8]*publisher), touched: make(map[*stream]struct{}),
 		updates: make(map[uint32]*subscription), room: sync.NewCond(&b.mu),
@@ -97,6 +100,7 @@ func newConn(b *Broker, raw, nc net.Conn) *conn {
 type countingReader struct{ c *conn }
 
 func (r countingReader) Read(p []byte) (int, error) {
+	r.c.endPacket()
 	n, err := r.c.nc.Read(p)
 	r.c.received.Add(uint64(n))
 	return n, err
@@ -157,15 +161,20 @@ func (c *conn) waitRoom() {
 }
 
 // mustWait reports whether the broker must not handle a frame of the
-// connection: a test stopped reading, the client does not read its answers, a
-// test withholds too many confirms, or the connection has a publisher and the
-// memory is full.
-func (c *conn) mustWait() bool {
+// connection: it is blocked, or it is not the turn of the client's frames.
+func (c *conn) mustWait() bool { return c.blocked() || c.mustWaitItsTurn() }
+
+// blocked reports whether the broker handles no frame of the connection,
+// however long it waits: a test stopped reading, the client does not read its
+// answers, a test withholds too many confirms, or the connection has a
+// publisher and the memory is full.
+func (c *conn) blocked() bool {
 	return c.b.faults.stopReading || len(c.out) > maxPending || c.nHeld > maxHeld || len(c.publishers) > 0 && c.b.full()
 }
 
 // handle decodes and executes one frame. The caller holds mu.
 func (c *conn) handle(frame []byte) {
+	c.beginPacket()
 	c.waitRoom()
 	if c.gone {
 		return
@@ -249,6 +258,7 @@ func (c *conn) detach() {
 		return
 	}
 	c.gone = true
+	close(c.ended)
 	delete(c.b.conns, c)
 	var groups []*group
 	for _, s := range c.subs {
@@ -263,6 +273,7 @@ func (c *conn) detach() {
 	}
 	c.subs, c.held = nil, nil
 	c.publishers, c.touched, c.updates = nil, nil, nil
+	c.turns = turns{}
 	c.room.Broadcast()
 	c.b.changed()
 }

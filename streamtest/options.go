@@ -25,8 +25,10 @@ type config struct {
 	frameMax   uint32
 	memory     int64
 	version    string
-	start      time.Time // zero: real time
-	logger     *slog.Logger
+	// see WithSubscriptionDelay; 0: none
+	subscriptionDelay time.Duration
+	start             time.Time // zero: real time
+	logger            *slog.Logger
 }
 
 func newConfig(opts []Option) config {
@@ -116,6 +118,21 @@ func WithMemoryLimit(bytes int64) Option { return func(c *config) { c.memory = b
 // clients switch features on. The behaviour of the broker does not change with
 // it. The default is 4.3.6, whose behaviour the broker follows.
 func WithVersion(v string) Option { return func(c *config) { c.version = v } }
+
+// WithSubscriptionDelay makes subscriptions that share a connection cost what
+// they cost in RabbitMQ below 4.2.2, where d is one millisecond. The default, 0
+// and below, is what they cost in later versions: nothing.
+//
+// With a delay, each commit to a stream makes each connection sleep for d, once
+// for each of its subscriptions of that stream that has credit and no chunk
+// left to get. A StoreOffset is a commit too. A Credit and a Subscribe that
+// find no chunk left cost the same. While a connection sleeps it sends no
+// chunk, and all commands of the client wait. Commits that come meanwhile are
+// served together. Clients that tell by its version whether a broker is that
+// slow need WithVersion as well. d is real time, which Advance does not move.
+func WithSubscriptionDelay(d time.Duration) Option {
+	return func(c *config) { c.subscriptionDelay = max(d, 0) }
+}
 
 // WithStartTime sets the time of the broker's clock at Start. The clock runs
 // from there; see Broker.Now. The default is the real time. Heartbeats and

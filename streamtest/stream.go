@@ -107,10 +107,9 @@ func (c *conn) findReadable(name string) (*stream, wire.Code) {
 	return c.find(name)
 }
 
-// wakeReaders makes the writers of all readers of the stream look for new
-// chunks.
+// wakeReaders makes all subscriptions of the stream look for new chunks.
 func (s *stream) wakeReaders() {
 	for r := range s.readers {
-		r.conn.signal()
+		r.beginSending()
 	}
 }
