@@ -46,7 +46,8 @@ type Broker struct {
 // has the user guest with password guest and the virtual host "/".
 //
 // Start fails if the broker cannot listen on the address of WithAddr or
-// WithManagement, or if a permission pattern is not a valid regular expression.
+// WithManagement, if a permission pattern is not a valid regular expression, or
+// if the address of WithAdvertised is invalid.
 func Start(opts ...Option) (*Broker, error) {
 	b := &Broker{
 		cfg: newConfig(opts), accounts: make(map[string]*account),
@@ -55,6 +56,9 @@ func Start(opts ...Option) (*Broker, error) {
 	}
 	if !b.cfg.start.IsZero() {
 		b.clock.data = time.Until(b.cfg.start)
+	}
+	if _, _, err := splitAdvertised(b.cfg.advertised); err != nil {
+		return nil, err
 	}
 	for _, u := range b.cfg.users {
 		a, err := newAccount(u)

@@ -42,9 +42,9 @@ func (c *conn) addSuperStream(req *wire.CreateSuperStream) wire.Code {
 	if _, given := req.Arguments.Get("queue-leader-locator"); !given {
 		req.Arguments = append(req.Arguments, wire.Property{Key: "queue-leader-locator", Value: "balanced"})
 	}
+	c.b.addStored(streamCost, false)
 	for i, partition := range req.Partitions {
-		// checkSuperStream has ruled out every failure but a full
-		// memory, after which the partition is missing.
+		// checkSuperStream has ruled out every failure.
 		c.vhost.createStream(partition, req.Arguments)
 		super.bindings = append(super.bindings, binding{stream: partition, key: req.BindingKeys[i], order: i})
 	}
@@ -83,6 +83,9 @@ func (c *conn) checkSuperStream(name string, req *wire.CreateSuperStream) wire.C
 	if _, valid := parseArguments(req.Arguments); !valid && len(req.Partitions) > 0 {
 		return wire.CodeInternalError
 	}
+	if !c.b.fits(streamCost * int64(1+len(req.Partitions))) {
+		return wire.CodeInternalError
+	}
 	return wire.CodeOK
 }
 
@@ -102,6 +105,7 @@ func (c *conn) deleteSuperStream(req *wire.DeleteSuperStream) {
 		return
 	}
 	delete(c.vhost.supers, req.Name)
+	c.b.addStored(-streamCost, c.b.full())
 	for _, p := range super.bindings {
 		if s := c.vhost.streams[p.stream]; s != nil {
 			c.b.deleteStream(s)

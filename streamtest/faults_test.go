@@ -104,6 +104,16 @@ func TestSilence(t *testing.T) {
 	c.quiet()
 }
 
+// TestCloseWhileNotAnswering expects that a client that says Close is
+// disconnected, though it gets no answer.
+func TestCloseWhileNotAnswering(t *testing.T) {
+	b := NewBroker(t)
+	c := openRaw(t, b)
+	b.StopAnswering()
+	c.send(&wire.Close{Correlation: c.next(), Code: wire.CodeOK})
+	c.expectEnd()
+}
+
 func TestConfirmFaults(t *testing.T) {
 	t.Parallel()
 	b, c := published(t)

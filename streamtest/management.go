@@ -194,6 +194,7 @@ func (b *Broker) dropVHost(name string) bool {
 	for _, s := range vh.streams {
 		b.deleteStream(s)
 	}
+	b.addStored(-streamCost*int64(len(vh.supers)), b.full())
 	clear(vh.supers)
 	for c := range b.conns {
 		if c.vhost == vh {

@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"net"
 	"regexp"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -15,7 +17,7 @@ type Option func(*config)
 
 type config struct {
 	addr       string
-	advertised string // host, or host:port
+	advertised string // host, host:port or :port; see splitAdvertised
 	management string // address of the management endpoint; empty: none
 	tls        *tls.Config
 	users      []User
@@ -51,10 +53,11 @@ func newConfig(opts []Option) config {
 func WithAddr(addr string) Option { return func(c *config) { c.addr = addr } }
 
 // WithAdvertised sets the host, or host:port, that the broker tells clients to
-// connect to, in URI, Open and Metadata. The port must be a number. The default
-// port is the one the broker listens on. The default host is localhost if the
-// broker listens on the loopback interface or on all interfaces, and otherwise
-// the address it listens on.
+// connect to, in URI, Open and Metadata. Start fails unless the port is a
+// number from 1 to 65535. The default port is the one the broker listens on.
+// The default host is localhost if the broker listens on an IPv4 address of the
+// loopback interface or on all interfaces, and otherwise the address it listens
+// on.
 func WithAdvertised(host string) Option { return func(c *config) { c.advertised = host } }
 
 // WithManagement makes the broker serve a part of RabbitMQ's HTTP API on addr,
@@ -215,14 +218,38 @@ func newAccount(u User) (*account, error) {
 // listens on ln.
 func (c *config) advertise(ln net.Addr) (host, port string) {
 	bound, port, _ := net.SplitHostPort(ln.String())
-	if h, p, err := net.SplitHostPort(c.advertised); err == nil {
-		return h, p
+	host, given, _ := splitAdvertised(c.advertised) // Start has refused what is wrong
+	if given != "" {
+		port = given
 	}
-	if c.advertised != "" {
-		return c.advertised, port
+	if host == "" {
+		host = defaultHost(bound)
 	}
-	if ip := net.ParseIP(bound); ip == nil || ip.IsLoopback() || ip.IsUnspecified() {
-		return "localhost", port
+	return host, port
+}
+
+// defaultHost returns the host that reaches a listener on the address bound.
+// localhost may resolve to IPv4 alone.
+func defaultHost(bound string) string {
+	ip := net.ParseIP(bound)
+	if ip == nil || ip.IsUnspecified() || ip.IsLoopback() && ip.To4() != nil {
+		return "localhost"
 	}
-	return bound, port
+	return bound
+}
+
+// splitAdvertised splits the argument of WithAdvertised. A part that is missing
+// is empty.
+func splitAdvertised(text string) (host, port string, err error) {
+	if host, port, err := net.SplitHostPort(text); err == nil {
+		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+			return "", "", fmt.Errorf("advertised address %q: the port must be a number from 1 to 65535", text)
+		}
+		return host, port, nil
+	}
+	host = strings.TrimSuffix(strings.TrimPrefix(text, "["), "]")
+	if strings.Contains(host, ":") && net.ParseIP(host) == nil {
+		return "", "", fmt.Errorf("advertised address %q: want host, host:port or [IPv6]:port", text)
+	}
+	return host, "", nil
 }

@@ -110,6 +110,7 @@ func (c *conn) fillBatch(w *batch) (wait time.Duration, ok bool) {
 	if c.b.faults.stopAnswering {
 		c.out = c.out[:0]
 		c.room.Broadcast()
+		w.last = c.flush // a client that said Close is disconnected, without an answer
 		return wait, true
 	}
 	c.takeOut(w)
