@@ -41,7 +41,7 @@ var table = []group{
 	{"credit", creditRows}, {"deliver", deliverRows}, {"offset", offsetRows}, {"create", createRows},
 	{"delete", deleteRows}, {"metadata", metadataRows}, {"super", superRows}, {"single", singleRows},
 	{"single-super", singleSuperRows}, {"filter", filterRows}, {"stats", statsRows},
-	{"resolve", resolveRows}, {"permission", permissionRows}, {"retention", retentionRows},
+	{"resolve", resolveRows}, {"permission", permissionRows}, {"user", userRows}, {"retention", retentionRows},
 	{"management", managementRows},
 }
 

@@ -95,7 +95,7 @@ func (c *conn) deleteSuperStream(req *wire.DeleteSuperStream) {
 	super := c.vhost.supers[req.Name]
 	code := wire.CodeOK
 	switch {
-	case !c.may(configure, req.Name):
+	case !c.mayDelete(req.Name, super):
 		code = wire.CodeAccessRefused
 	case super == nil:
 		code = wire.CodeStreamDoesNotExist
@@ -113,8 +113,20 @@ func (c *conn) deleteSuperStream(req *wire.DeleteSuperStream) {
 	}
 }
 
+// mayDelete reports whether the user may delete a super stream, which needs what
+// its creation needed. super is nil if there is none; whoever may configure it
+// learns that.
+func (c *conn) mayDelete(name string, super *superStream) bool {
+	if super == nil {
+		return c.may(configure, name)
+	}
+	return c.may(configure, name) && c.may(read, name) && !slices.ContainsFunc(super.bindings, func(p binding) bool {
+		return !c.may(configure, p.stream) || !c.may(write, p.stream)
+	})
+}
+
 func (c *conn) route(req *wire.Route) {
-	super, code := c.findSuper(req.SuperStream)
+	super, code := c.findSuper(req.SuperStream, c.may(write, req.SuperStream))
 	resp := &wire.StreamsResponse{Key: wire.KeyRoute, Correlation: req.Correlation, Code: code}
 	if super != nil {
 		for _, p := range super.bindings {
@@ -127,7 +139,7 @@ func (c *conn) route(req *wire.Route) {
 }
 
 func (c *conn) partitions(req *wire.Partitions) {
-	super, code := c.findSuper(req.SuperStream)
+	super, code := c.findSuper(req.SuperStream, c.may(read, req.SuperStream) || c.may(write, req.SuperStream))
 	resp := &wire.StreamsResponse{Key: wire.KeyPartitions, Correlation: req.Correlation, Code: code}
 	if super != nil {
 		for _, p := range super.bindings {
@@ -137,11 +149,11 @@ func (c *conn) partitions(req *wire.Partitions) {
 	c.send(resp)
 }
 
-// findSuper returns a super stream that the user may write to, or nil and the
-// code that says why not. For a predefined exchange, which has no bindings, it
-// returns nil and CodeOK.
-func (c *conn) findSuper(name string) (*superStream, wire.Code) {
-	if !c.may(write, name) {
+// findSuper returns a super stream, or nil and the code that says why not.
+// allowed says that the user has the permission. For a predefined exchange,
+// which has no bindings, findSuper returns nil and CodeOK.
+func (c *conn) findSuper(name string, allowed bool) (*superStream, wire.Code) {
+	if !allowed {
 		return nil, wire.CodeAccessRefused
 	}
 	if super := c.vhost.supers[name]; super != nil {

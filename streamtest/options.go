@@ -167,15 +167,15 @@ type User struct {
 // ".*" matches every name. As in RabbitMQ, an empty one matches no name.
 type Permission struct {
 	// Configure matches the names that the user may create and delete. To
-	// create a super stream, the user also needs Read for its name and
-	// Write for its partitions.
+	// create or delete a super stream, the user also needs Read for its
+	// name and Write for its partitions.
 	Configure string
 	// Write matches the names that the user may publish to. It also grants
-	// Route and Partitions.
+	// Metadata, Route and Partitions.
 	Write string
 	// Read matches the names that the user may consume from. It also grants
-	// StoreOffset and the queries of offsets, publishing ids and
-	// statistics.
+	// StoreOffset, Metadata, Partitions and the queries of offsets,
+	// publishing ids and statistics.
 	Read string
 }
 
