@@ -67,7 +67,7 @@ type conn struct {
 	touched    map[*stream]struct{}     // streams whose end the client is told of
 	updates    map[uint32]*subscription // unanswered updates, by correlation id
 	nextUpdate uint32
-	ids, dups  []uint64 // ids stored and dropped by publish, which reuses them
+	unwritten  unwritten
 
 	out     []byte     // frames to write, in order
 	room    *sync.Cond // signalled when a reason to wait may have ended
@@ -100,7 +100,6 @@ func newConn(b *Broker, raw, nc net.Conn) *conn {
 type countingReader struct{ c *conn }
 
 func (r countingReader) Read(p []byte) (int, error) {
-	r.c.endPacket()
 	n, err := r.c.nc.Read(p)
 	r.c.received.Add(uint64(n))
 	return n, err
@@ -120,6 +119,9 @@ func (c *conn) readLoop() {
 			c.end(CutFIN)
 		default:
 			c.handle(frame)
+			if !c.frames.Ready() {
+				c.endPacket()
+			}
 			c.b.changed()
 			c.waitRoom()
 		}
@@ -154,6 +156,7 @@ func (c *conn) drain(err error) {
 // lives. Meanwhile the reader reads nothing.
 func (c *conn) waitRoom() {
 	for !c.gone && c.mustWait() {
+		c.writePublished()
 		c.waiting = true
 		c.room.Wait()
 	}
@@ -175,11 +178,14 @@ func (c *conn) blocked() bool {
 // handle decodes and executes one frame. The caller holds mu.
 func (c *conn) handle(frame []byte) {
 	c.beginPacket()
+	key, version, fields, err := wire.SplitHead(frame)
+	if !unaware[key] {
+		c.writePublished()
+	}
 	c.waitRoom()
 	if c.gone {
 		return
 	}
-	key, version, fields, err := wire.SplitHead(frame)
 	if err != nil {
 		c.refuseFrame(wire.CodeUnknownFrame) // too short to hold a key and a version
 		return
@@ -195,6 +201,7 @@ func (c *conn) handle(frame []byte) {
 		return
 	}
 	if err := c.dispatch(key, version, fields); err != nil {
+		c.writePublished()
 		c.b.cfg.logger.Debug("bad frame", "connection", c.name, "command", key.String(), "error", err)
 		if errors.Is(err, wire.ErrOffsetType) || errors.Is(err, errCrash) {
 			c.end(CutFIN)
@@ -203,6 +210,10 @@ func (c *conn) handle(frame []byte) {
 		c.refuseFrame(wire.CodeUnknownFrame)
 	}
 }
+
+// unaware are the commands that do not notice whether what was published before
+// them is written yet.
+var unaware = map[wire.Key]bool{wire.KeyPublish: true, wire.KeyStoreOffset: true, wire.KeyCredit: true}
 
 // errCrash marks a frame on which RabbitMQ's connection process dies: it ends
 // the connection without a Close.
@@ -258,6 +269,7 @@ func (c *conn) detach() {
 		return
 	}
 	c.gone = true
+	c.writePublished()
 	close(c.ended)
 	delete(c.b.conns, c)
 	var groups []*group

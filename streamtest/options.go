@@ -29,6 +29,7 @@ type config struct {
 	version    string
 	// see WithSubscriptionDelay; 0: none
 	subscriptionDelay time.Duration
+	apart             bool      // see WithSeparateFrames
 	start             time.Time // zero: real time
 	logger            *slog.Logger
 }
@@ -136,6 +137,15 @@ func WithVersion(v string) Option { return func(c *config) { c.version = v } }
 func WithSubscriptionDelay(d time.Duration) Option {
 	return func(c *config) { c.subscriptionDelay = max(d, 0) }
 }
+
+// WithSeparateFrames makes each Publish frame a chunk of its own, or several if
+// it has very many messages. A test can then say which messages share a chunk.
+//
+// By default frames that arrive together share chunks of up to 32 messages, a
+// limit that doubles up to 8,192 while chunks are full, as in RabbitMQ. There a
+// filter lets through the other messages of a chunk too, and a subscription
+// that begins at the last chunk gets all of it.
+func WithSeparateFrames() Option { return func(c *config) { c.apart = true } }
 
 // WithStartTime sets the time of the broker's clock at Start. The clock runs
 // from there; see Broker.Now. The default is the real time. Heartbeats and

@@ -60,15 +60,13 @@ func (c *conn) beginPacket() {
 	}
 }
 
-// endPacket notes that the reader has handled all frames that have arrived.
+// endPacket runs when the reader has handled all frames that have arrived.
 func (c *conn) endPacket() {
-	if !c.slow {
-		return
+	c.writePublished()
+	if c.slow {
+		c.turns.reading = false
+		c.signal()
 	}
-	c.b.mu.Lock()
-	defer c.b.mu.Unlock()
-	c.turns.reading = false
-	c.signal()
 }
 
 // mustWaitItsTurn reports whether the frame at hand comes after a wake-up.

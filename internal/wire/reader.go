@@ -74,6 +74,17 @@ func (f *FrameReader) Next() ([]byte, error) {
 	return frame, err
 }
 
+// Ready reports whether Next returns without reading: the rest of the bytes
+// that were read holds a whole frame, or one that exceeds the limit.
+func (f *FrameReader) Ready() bool {
+	buffered := f.end - f.start
+	if buffered < SizeLen {
+		return false
+	}
+	size := binary.BigEndian.Uint32(f.buf[f.start:])
+	return uint64(size) <= uint64(buffered-SizeLen) || f.max != 0 && size > f.max || boundedInt(size) < 0
+}
+
 func (f *FrameReader) readBody(size int) ([]byte, error) {
 	if f.ownedKey != 0 && size > HeadLen {
 		if err := f.bufferAtLeast(HeadLen + 1); err != nil {
