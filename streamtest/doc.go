@@ -16,8 +16,9 @@
 // not entrust it with data that matters. Where one process is too small, use a
 // RabbitMQ cluster.
 //
-// A test gets three things beyond the protocol:
+// A test gets four things beyond the protocol:
 //
+//   - streams and messages without a client: CreateStream, Publish;
 //   - faults as methods: DropConnections, WithholdConfirms, AnswerWith,
 //     CorruptChunks, Restart and others;
 //   - clocks that it can move: Advance for the age of data, AdvanceHeartbeats
