@@ -112,6 +112,9 @@ func (c *conn) readLoop() {
 	for {
 		frame, err := c.frames.Next()
 		c.b.mu.Lock()
+		if err != nil {
+			c.writePublished()
+		}
 		switch {
 		case errors.Is(err, wire.ErrFrameTooLarge):
 			c.refuseFrame(wire.CodeFrameTooLarge)

@@ -116,3 +116,20 @@ func (c *rawClient) unsubscribe(id uint8) {
 	c.t.Helper()
 	c.must(&wire.Unsubscribe{Correlation: c.next(), SubscriptionID: id})
 }
+
+// TestWhatEndsAConnectionComesAfterWhatWasPublished expects that messages are
+// confirmed although a frame that is too large, or malformed, follows at once.
+func TestWhatEndsAConnectionComesAfterWhatWasPublished(t *testing.T) {
+	for name, bad := range map[string][]byte{"too large": {0x7f, 0, 0, 0}, "unknown": {0, 0, 0, 4, 0x7f, 0, 0, 1}} {
+		t.Run(name, func(t *testing.T) {
+			b := NewBroker(t)
+			c := openRaw(t, b)
+			c.create("s")
+			c.declare(1, "", "s")
+			c.write(append(publishOne(1, 7), bad...))
+			equal(t, "confirmed", c.confirmed(), []uint64{7})
+			c.expect(wire.KeyClose)
+			equal(t, "stored", b.Bodies("s"), []string{"m"})
+		})
+	}
+}
