@@ -20,8 +20,8 @@ func (c *conn) storeOffset(req *wire.StoreOffset) {
 	}
 	if _, known := s.offsets[req.Reference]; c.b.reserveReference(s, known, req.Reference) {
 		s.offsets[req.Reference] = req.Offset
-		if c.b.cfg.subscriptionDelay > 0 { // elsewhere readers would find nothing new
-			s.wakeReaders()
+		if c.slow { // otherwise readers would find nothing new
+			s.committed()
 		}
 	}
 }

@@ -25,14 +25,15 @@ type subscription struct {
 	properties wire.Properties
 	filter     *filter // nil: all chunks
 
-	attached bool      // position is set and chunks may be sent
-	sending  bool      // chunks are sent until the credit or the log ends
-	woken    bool      // a wake-up is in conn.turns
-	slept    bool      // the connection slept during the wake-up
-	notUntil time.Time // real time before which no chunk is sent; zero: no wait
-	position uint64    // number of the next chunk
-	group    *group    // the group of a single active consumer; nil: none
-	active   bool      // the active member of group
+	attached bool // position is set and chunks may be sent
+	sending  bool // chunks are sent until the credit or the log ends
+	// With WithSubscriptionDelay, see turns:
+	listening bool      // waits for the next commit
+	slept     bool      // the connection slept since it tried the subscription
+	notUntil  time.Time // real time before which no chunk is sent; zero: no wait
+	position  uint64    // number of the next chunk
+	group     *group    // the group of a single active consumer; nil: none
+	active    bool      // the active member of group
 }
 
 func (c *conn) subscribe(req *wire.Subscribe) {
@@ -50,7 +51,6 @@ func (c *conn) subscribe(req *wire.Subscribe) {
 	}
 	s.notUntil = time.Now().Add(firstChunkAfter)
 	s.attach(s.spec)
-	s.wakeInline()
 }
 
 // firstChunkAfter is how long the broker holds the first chunk back after
@@ -123,12 +123,15 @@ func (s *subscription) attach(spec wire.OffsetSpec) {
 
 // beginSending makes the writer send chunks until the credit or the log ends.
 // Like RabbitMQ it does so only while the subscription holds more than half of
-// the credit that Subscribe gave. It runs at the events at which RabbitMQ looks:
-// the subscription attaches, gets credit, or its stream has a new chunk.
+// the credit that Subscribe gave. It runs when the subscription attaches or gets
+// credit, and when its stream has a new chunk; for the latter see turns if
+// subscriptions cost time.
 func (s *subscription) beginSending() {
 	if s.attached && s.credit > s.threshold {
 		s.sending = true
-		s.wake()
+		if s.conn.slow {
+			s.conn.turns.addInline(s)
+		}
 		s.conn.signal()
 	}
 }
@@ -151,7 +154,7 @@ func (c *conn) unsubscribe(req *wire.Unsubscribe) {
 // remove deletes a subscription from the connection and from the readers of its
 // stream. It leaves the group alone.
 func (c *conn) remove(s *subscription) {
-	s.attached, s.sending = false, false
+	s.attached, s.sending, s.listening = false, false, false
 	c.subs = slices.DeleteFunc(c.subs, func(x *subscription) bool { return x == s })
 	delete(s.stream.readers, s)
 }
@@ -209,7 +212,6 @@ func (c *conn) credit(req *wire.Credit) {
 		return
 	}
 	s.beginSending()
-	s.wakeInline()
 }
 
 func (c *conn) resolveOffsetSpec(req *wire.ResolveOffsetSpec) {

@@ -127,12 +127,13 @@ func WithVersion(v string) Option { return func(c *config) { c.version = v } }
 // they cost in RabbitMQ below 4.2.2, where d is one millisecond. The default, 0
 // and below, is what they cost in later versions: nothing.
 //
-// With a delay, each commit to a stream makes each connection sleep for d, once
-// for each of its subscriptions of that stream that has credit and no chunk
-// left to get. A StoreOffset is a commit too. A Credit and a Subscribe that
-// find no chunk left cost the same. While a connection sleeps it sends no
-// chunk, and all commands of the client wait. Commits that come meanwhile are
-// served together. Clients that tell by its version whether a broker is that
+// With a delay, a commit to a stream makes a connection with n subscriptions of
+// that stream try all of them n times, and sleep for d after each that has
+// credit and no chunk left to get: n times n times d in all. A StoreOffset is a
+// commit too. A Credit and a Subscribe that find no chunk left cost d. While a
+// connection sleeps it sends no chunk, and the commands of the client wait until
+// it has served the commits before them. A chunk that is there meanwhile is sent
+// when the turn of its subscription comes, within n times d. Clients that tell by its version whether a broker is that
 // slow need WithVersion as well. d is real time, which Advance does not move.
 func WithSubscriptionDelay(d time.Duration) Option {
 	return func(c *config) { c.subscriptionDelay = max(d, 0) }

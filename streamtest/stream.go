@@ -116,6 +116,10 @@ func (c *conn) findReadable(name string) (*stream, wire.Code) {
 
 // wakeReaders makes all subscriptions of the stream look for new chunks.
 func (s *stream) wakeReaders() {
+	if s.vhost.b.cfg.subscriptionDelay > 0 {
+		s.committed()
+		return
+	}
 	for r := range s.readers {
 		r.beginSending()
 	}

@@ -56,7 +56,7 @@ func TestSubscriptionDelayBlocksTheConnection(t *testing.T) {
 					return false
 				}
 			}
-			awaitCond(t, b, "the connection sleeps", state(func(x *conn) bool { return x.turns.serving && len(x.turns.wakes) == 2 }))
+			awaitCond(t, b, "the connection sleeps", state(func(x *conn) bool { return x.turns.serving && x.turns.queued-x.turns.served == 2 }))
 			c.send(&wire.QueryOffset{Reference: "c", Stream: "s"})
 			awaitCond(t, b, "the query waits", state(func(x *conn) bool { return x.waiting }))
 			other.quiet()
@@ -109,5 +109,28 @@ func TestSubscriptionDelayDeliversEverything(t *testing.T) {
 	}
 	if offset, _ := b.Offset("c", "s"); offset != 3 {
 		t.Errorf("stored %d", offset)
+	}
+}
+
+// TestSubscriptionDelayIsSquare expects that a commit makes the connection try
+// all subscriptions once for each of them.
+func TestSubscriptionDelayIsSquare(t *testing.T) {
+	const subscriptions = 10
+	b, c := slow(t, subscriptions)
+	c.quiet()
+	served := func() (n uint64) {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		for x := range b.conns {
+			n += x.turns.served
+		}
+		return n
+	}
+	before := served()
+	openRaw(t, b).send(&wire.StoreOffset{Reference: "c", Stream: "s"})
+	awaitCond(t, b, "stored", func() bool { _, ok := b.Offset("c", "s"); return ok })
+	c.quiet() // comes after the events of the commit
+	if n := served() - before; n != subscriptions {
+		t.Errorf("%d events of a commit, want %d", n, subscriptions)
 	}
 }
