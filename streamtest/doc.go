@@ -29,10 +29,10 @@
 //
 // This section is for those who change the package. One mutex, Broker.mu,
 // guards all state. Each connection has two goroutines. The reader handles one
-// frame at a time under the mutex. It keeps what Publish frames contain until no
-// more frames are at hand, and then writes it to the streams. The writer collects under the mutex what it
-// has to send, and writes it without the mutex. Neither waits for its client
-// while it holds the mutex. A chunk never changes once it is stored, so the
-// writer sends it from where it is stored; it copies only chunks of less than 4
-// KiB.
+// frame at a time under the mutex. It keeps what Publish frames contain until
+// no more frames are at hand, and then writes it to the streams. The writer
+// collects under the mutex what it has to send, and writes it without the
+// mutex. Neither waits for its client while it holds the mutex. A chunk never
+// changes once it is stored, so the writer sends it from where it is stored; it
+// copies only chunks of less than 4 KiB.
 package streamtest

@@ -131,10 +131,11 @@ func WithVersion(v string) Option { return func(c *config) { c.version = v } }
 // that stream try all of them n times, and sleep for d after each that has
 // credit and no chunk left to get: n times n times d in all. A StoreOffset is a
 // commit too. A Credit and a Subscribe that find no chunk left cost d. While a
-// connection sleeps it sends no chunk, and the commands of the client wait until
-// it has served the commits before them. A chunk that is there meanwhile is sent
-// when the turn of its subscription comes, within n times d. Clients that tell by its version whether a broker is that
-// slow need WithVersion as well. d is real time, which Advance does not move.
+// connection sleeps it sends no chunk, and the commands of the client wait
+// until it has served the commits before them. A chunk that is there meanwhile
+// is sent when the turn of its subscription comes, within n times d. Clients
+// that tell by its version whether a broker is that slow need WithVersion as
+// well. d is real time, which Advance does not move.
 func WithSubscriptionDelay(d time.Duration) Option {
 	return func(c *config) { c.subscriptionDelay = max(d, 0) }
 }
