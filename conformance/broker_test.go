@@ -48,6 +48,7 @@ const (
 	reader        = "cf-reader"
 	writer        = "cf-writer"
 	configurer    = "cf-configurer"
+	declarer      = "cf-declarer" // may configure and read
 	everything    = ".*"
 	upTimeout     = 10 * time.Minute // leaves room for the download of a broker
 	setUpTimeout  = time.Minute
@@ -60,6 +61,7 @@ var permissions = map[string]streamtest.Permission{
 	reader:     {Read: everything},
 	writer:     {Write: everything},
 	configurer: {Configure: everything},
+	declarer:   {Configure: everything, Read: everything},
 }
 
 func newStreamtest(t *testing.T) *broker {

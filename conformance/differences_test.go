@@ -73,16 +73,6 @@ var differences = map[string]difference{
 			}
 		},
 	},
-	"credit/more than half of the first credit must be back before chunks come": {
-		reason: "no client can rely on it, and a test is faster if any credit brings a chunk",
-		instead: func(r *run) {
-			c, s := r.open(), r.filled(10)
-			is(r, c.subscribe(1, s, first, 4), ok)
-			is(r, c.chunks(1, 4), []uint64{0, 1, 2, 3})
-			c.credit(1, 1)
-			is(r, c.chunks(1, 1), []uint64{4})
-		},
-	},
 	"offset/takes an offset of a quiet stream": {
 		reason: "tests expect consecutive offsets; Broker.SkipOffsets makes such a gap",
 		instead: func(r *run) {

@@ -128,13 +128,28 @@ var permissionRows = []row{
 		}
 		is(r, r.admin().delete(partitions[0]), noStream)
 	}},
-	{name: "DeleteSuperStream needs to configure", section: "4 DeleteSuperStream", run: func(r *run) {
+	{name: "DeleteSuperStream needs everything", section: "4 DeleteSuperStream", run: func(r *run) {
 		name, partitions := r.super("a")
-		for _, user := range []string{reader, writer} {
+		for _, user := range []string{reader, writer, configurer, declarer} {
 			is(r, r.openAs(user, "/").deleteSuper(name), accessRefused)
 		}
 		is(r, r.admin().partitions(name), names{ok, partitions})
 	}},
+	{name: "a super stream without partitions needs no write", section: "4 CreateSuperStream", run: func(r *run) {
+		name, _ := r.superName(0)
+		is(r, r.openAs(configurer, "/").createSuper(name, nil, nil), accessRefused)
+		is(r, r.openAs(declarer, "/").createSuper(name, nil, nil), ok)
+		is(r, r.openAs(configurer, "/").deleteSuper(name), accessRefused)
+		is(r, r.openAs(declarer, "/").deleteSuper(name), ok)
+		is(r, r.openAs(declarer, "/").deleteSuper(name), noStream)
+	}},
+	{name: "DeleteSuperStream of nothing", section: "4 DeleteSuperStream", since: "4.3.3",
+		run: func(r *run) {
+			is(r, r.openAs(reader, "/").deleteSuper(r.name()), accessRefused)
+			is(r, r.openAs(writer, "/").deleteSuper(r.name()), accessRefused)
+			is(r, r.openAs(configurer, "/").deleteSuper(r.name()), noStream)
+		},
+		before: func(r *run) { is(r, r.openAs(configurer, "/").deleteSuper(r.name()), accessRefused) }},
 	{name: "the same name in two virtual hosts", section: "13", run: func(r *run) {
 		s := r.filled(2)
 		c := r.openAs("guest", otherVHost)

@@ -90,7 +90,11 @@ var resolveRows = func() []row {
 		{name: "on nothing but a stored offset", run: resolves((*run).tracked, next, 1)},
 		{name: "no such stream", run: func(r *run) { is(r, r.open().resolve(r.name(), first), number{noStream, 0}) }},
 		{name: "without permission to read", run: func(r *run) {
-			is(r, r.openAs(writer, "/").resolve(r.filled(1), first), number{accessRefused, 0})
+			s := r.filled(1)
+			for _, user := range []string{writer, configurer} {
+				is(r, r.openAs(user, "/").resolve(s, first), number{accessRefused, 0})
+			}
+			is(r, r.openAs(reader, "/").resolve(s, first), number{ok, 0})
 		}},
 	}
 	for i := range rows {

@@ -40,8 +40,8 @@ var table = []group{
 	{"dedup", dedupRows}, {"batch", batchRows}, {"subscribe", subscribeRows}, {"start", startRows},
 	{"credit", creditRows}, {"deliver", deliverRows}, {"offset", offsetRows}, {"create", createRows},
 	{"delete", deleteRows}, {"metadata", metadataRows}, {"super", superRows}, {"single", singleRows},
-	{"single-super", singleSuperRows}, {"filter", filterRows}, {"stats", statsRows},
-	{"resolve", resolveRows}, {"permission", permissionRows}, {"retention", retentionRows},
+	{"single-super", singleSuperRows}, {"filter", filterRows}, {"together", togetherRows}, {"stats", statsRows},
+	{"resolve", resolveRows}, {"permission", permissionRows}, {"user", userRows}, {"retention", retentionRows},
 	{"management", managementRows},
 }
 

@@ -133,7 +133,7 @@ func TestCorruptChunkIsFetchedAgain(t *testing.T) {
 			told.Add(1)
 		}
 	}})
-	b.CorruptChunks(stream, 3)
+	must(t, b.CorruptChunks(stream, 3))
 	c := newCollector(t, 500)
 	stop, _ := runConsumer(t, env, stream, ConsumerConfig{Name: "c"}, c.handle)
 	c.want(0, 500)
@@ -159,10 +159,10 @@ func TestConsumerSurvives(t *testing.T) {
 		"moved":       func(_ *testing.T, b *streamtest.Broker, stream string) { b.MoveLeader(stream) },
 		"restarted":   func(t *testing.T, b *streamtest.Broker, _ string) { must(t, b.Restart()) },
 		"unavailable": func(t *testing.T, b *streamtest.Broker, stream string) {
-			b.SetAvailable(stream, false)
+			must(t, b.SetAvailable(stream, false))
 			before := b.Received(streamtest.Metadata)
 			must(t, b.Await(soon(t), func() bool { return b.Received(streamtest.Metadata) > before+2 }))
-			b.SetAvailable(stream, true)
+			must(t, b.SetAvailable(stream, true))
 		},
 		"refusing subscriptions": func(_ *testing.T, b *streamtest.Broker, _ string) {
 			b.AnswerWith(streamtest.Subscribe, streamtest.StreamNotAvailable, 2)
@@ -227,7 +227,7 @@ func TestConsumerGivesUp(t *testing.T) {
 // was delivered.
 func TestGapsInOffsets(t *testing.T) {
 	b, env, stream := faulty(t, 3)
-	b.SkipOffsets(stream, 7)
+	must(t, b.SkipOffsets(stream, 7))
 	publish(t, env, stream, 3, 6)
 	bodies, _ := readN(t, env, stream, ConsumerConfig{Name: "c"}, 3)
 	wantNumbers(t, bodies, 0, 3)

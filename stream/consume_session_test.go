@@ -155,7 +155,7 @@ func TestDeadLetterStreamIsCheckedOnce(t *testing.T) {
 		return nil
 	})
 	recv(t, handled, "the first message")
-	b.DeleteStream(letters)
+	must(t, b.DeleteStream(letters))
 	subscribed := b.Received(streamtest.Subscribe)
 	b.DropConnections(streamtest.CutRST)
 	must(t, b.Await(soon(t), func() bool { return b.Received(streamtest.Subscribe) > subscribed }))

@@ -66,7 +66,7 @@ func TestConsumersShareConnections(t *testing.T) {
 		}
 		stops[i] = nil
 	}
-	b.CorruptChunks(one, 1)
+	must(t, b.CorruptChunks(one, 1))
 	for _, stream := range []string{one, other} {
 		publish(t, writer, stream, third, 2*third)
 	}
@@ -102,7 +102,7 @@ func TestMovedOnASharedConnection(t *testing.T) {
 	stopZ, _ := runConsumer(t, env, moves, ConsumerConfig{}, z.handle)
 	a.want(0, 10)
 	z.want(0, 10)
-	b.MoveLeader(moves)
+	must(t, b.MoveLeader(moves))
 	publish(t, env, stays, 10, 20)
 	publish(t, env, moves, 10, 20)
 	a.want(10, 20)
@@ -253,7 +253,7 @@ func TestCorruptChunkOnASharedConnection(t *testing.T) {
 	c := newCollector(t, 20)
 	stopGood, _ := runConsumer(t, env, good, ConsumerConfig{}, c.handle)
 	c.want(0, 10)
-	b.CorruptChunks(bad, streamtest.Forever)
+	must(t, b.CorruptChunks(bad, streamtest.Forever))
 	stopBad, _ := runConsumer(t, env, bad, ConsumerConfig{}, func(d *Delivery) { t.Errorf("handled offset %d", d.Offset) })
 	eventually(t, "it is tried again and again", patience, func() bool { return env.CorruptChunks() > 5 })
 	publish(t, env, good, 10, 20)

@@ -83,7 +83,7 @@ func TestOnStateOfALostProducer(t *testing.T) {
 	b.DropConnections(streamtest.CutRST)
 	wantState(t, changes, StateReconnecting, RoleProducer, name, "")
 	wantState(t, changes, StateConnected, RoleProducer, name, "")
-	b.DeleteStream(name)
+	must(t, b.DeleteStream(name))
 	wantState(t, changes, StateReconnecting, RoleProducer, name, "")
 	wantErr(t, wantState(t, changes, StateClosed, RoleProducer, name, "").Err, ErrStreamDeleted)
 	_ = p.Close(inTime(t))

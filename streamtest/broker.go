@@ -46,7 +46,8 @@ type Broker struct {
 // has the user guest with password guest and the virtual host "/".
 //
 // Start fails if the broker cannot listen on the address of WithAddr or
-// WithManagement, or if a permission pattern is not a valid regular expression.
+// WithManagement, if a permission pattern is not a valid regular expression, or
+// if the address of WithAdvertised is invalid.
 func Start(opts ...Option) (*Broker, error) {
 	b := &Broker{
 		cfg: newConfig(opts), accounts: make(map[string]*account),
@@ -55,6 +56,9 @@ func Start(opts ...Option) (*Broker, error) {
 	}
 	if !b.cfg.start.IsZero() {
 		b.clock.data = time.Until(b.cfg.start)
+	}
+	if _, _, err := splitAdvertised(b.cfg.advertised); err != nil {
+		return nil, err
 	}
 	for _, u := range b.cfg.users {
 		a, err := newAccount(u)
@@ -229,13 +233,21 @@ func (b *Broker) changed() {
 	}
 }
 
+// pollInterval is how often Await calls its condition while the broker does not
+// change.
+const pollInterval = 10 * time.Millisecond
+
 // Await waits until cond returns true. It calls cond at once and again at least
 // after each change in the broker: after each frame from a client, each
 // connection that opens or ends, and each method call that changes the broker.
-// The passing of time is not a change. Await returns nil as soon as cond
-// returns true, and the error of ctx if ctx ends first. It calls cond on the
-// goroutine of its caller; cond may call methods of the broker.
+// It also calls cond every ten milliseconds, so that cond may look at what only
+// the test knows, such as how many messages a handler has seen. Await returns
+// nil as soon as cond returns true, and the error of ctx if ctx ends first. It
+// calls cond on the goroutine of its caller; cond may call methods of the
+// broker.
 func (b *Broker) Await(ctx context.Context, cond func() bool) error {
+	poll := time.NewTicker(pollInterval)
+	defer poll.Stop()
 	for {
 		b.mu.Lock()
 		if b.change == nil {
@@ -248,6 +260,7 @@ func (b *Broker) Await(ctx context.Context, cond func() bool) error {
 		}
 		select {
 		case <-change:
+		case <-poll.C:
 		case <-ctx.Done():
 			return ctx.Err()
 		}

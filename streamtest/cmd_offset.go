@@ -20,6 +20,9 @@ func (c *conn) storeOffset(req *wire.StoreOffset) {
 	}
 	if _, known := s.offsets[req.Reference]; c.b.reserveReference(s, known, req.Reference) {
 		s.offsets[req.Reference] = req.Offset
+		if c.slow { // otherwise readers would find nothing new
+			s.committed()
+		}
 	}
 }
 

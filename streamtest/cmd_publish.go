@@ -2,6 +2,7 @@ package streamtest
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/tidemark-go/tidemark/internal/wire"
 )
@@ -9,10 +10,13 @@ import (
 // This file handles DeclarePublisher, Publish, DeletePublisher and
 // QueryPublisherSequence.
 //
-// Not implemented: RabbitMQ may put several Publish frames into one chunk. Here
-// each frame becomes a chunk of its own, or several if it has more entries than
-// chunkWriter allows in one. RabbitMQ forgets all publisher references but the
-// latest 255. The broker keeps them all.
+// RabbitMQ puts the entries that wait for a stream into one chunk, whatever
+// frames they came in. The broker does so with the frames of one connection
+// that have arrived when it comes to handle them, see unwritten. RabbitMQ also
+// merges those of several connections, if it is busy enough.
+//
+// Not implemented: RabbitMQ forgets all publisher references but the latest 255.
+// The broker keeps them all.
 
 // publisher is a publisher that a connection has declared.
 type publisher struct {
@@ -81,51 +85,145 @@ func (c *conn) querySequence(req *wire.QueryPublisherSequence) {
 	})
 }
 
-// publish stores the messages of a Publish frame and confirms them. If an entry
-// is malformed, publish stores the entries before it and returns an error.
+// unwritten is what a connection has published and the broker has not yet
+// written: the entries of the frames that have arrived together. The broker
+// writes it when no more frame is at hand, before another command that could
+// notice, and before the connection waits or ends.
+type unwritten struct {
+	writers   []*chunkWriter // one for each stream
+	frames    []takenFrame
+	ids, dups []uint64 // of all frames, one after the other
+}
+
+// takenFrame says how many messages of a frame are stored, and how many dropped
+// as duplicates.
+type takenFrame struct {
+	publisher *publisher
+	ids, dups int
+}
+
+// publish takes the messages of a Publish frame, which writePublished stores and
+// confirms. If an entry is malformed, publish takes the entries before it and
+// returns an error.
 func (c *conn) publish(version uint16, fields []byte) error {
 	frame, err := wire.DecodePublish(version, fields)
 	if err != nil {
 		return err
 	}
-	c.ids, c.dups = c.ids[:0], c.dups[:0]
 	code, forced := c.b.faults.answer(wire.KeyPublish)
 	p := c.publishers[frame.PublisherID]
 	if p == nil && !forced {
 		code, forced = wire.CodePublisherDoesNotExist, true
 	}
 	if forced {
-		return c.refusePublish(&frame, code)
+		return c.refuseRest(&frame, code, nil)
 	}
-	w := newChunkWriter(p, version, &frame, len(fields))
-	for e := (wire.PublishEntry{}); w.refused == nil && frame.Next(&e); {
-		if version == wire.Version2 && e.Batch {
-			return errCrash
-		}
-		c.addEntry(w, &e)
+	refused, err := c.takeEntries(p, version, &frame, len(fields))
+	if err != nil {
+		return err
 	}
-	if w.refused != nil {
-		return c.refuseRest(w, &frame)
+	if refused != nil || c.b.cfg.apart || len(c.unwritten.ids) >= maxChunkEntries {
+		c.writePublished()
 	}
-	c.commit(w)
+	if refused != nil {
+		return c.refuseRest(&frame, wire.CodePreconditionFailed, refused)
+	}
 	if frame.Err() != nil {
 		return crash(frame.Err())
 	}
 	return nil
 }
 
-// addEntry adds an entry to the chunk, unless the entry is a duplicate or an
-// invalid sub-batch.
-func (c *conn) addEntry(w *chunkWriter, e *wire.PublishEntry) {
-	switch {
-	case e.Batch && !validBatch(&e.Entry):
-		w.refused = append(w.refused, e.PublishingID)
-	case w.duplicate(e.PublishingID):
-		c.dups = append(c.dups, e.PublishingID)
-	default:
-		w.add(e)
-		c.ids = append(c.ids, e.PublishingID)
+// takeEntries adds the entries of a frame, whose fields are length bytes long,
+// to what the connection has published. It ends at an invalid sub-batch, which
+// it returns as refused.
+func (c *conn) takeEntries(p *publisher, version uint16, frame *wire.Publish, length int) (refused []uint64, err error) {
+	u := &c.unwritten
+	w := c.writerFor(p.stream)
+	w.reserve(frame.Count, entriesLength(version, frame, length))
+	ids, dups := len(u.ids), len(u.dups)
+	defer func() {
+		u.frames = append(u.frames, takenFrame{p, len(u.ids) - ids, len(u.dups) - dups})
+	}()
+	for e := (wire.PublishEntry{}); frame.Next(&e); {
+		switch {
+		case version == wire.Version2 && e.Batch:
+			return nil, errCrash
+		case e.Batch && !validBatch(&e.Entry):
+			return []uint64{e.PublishingID}, nil
+		case w.duplicate(p.reference, e.PublishingID):
+			u.dups = append(u.dups, e.PublishingID)
+		default:
+			w.add(p.reference, &e)
+			u.ids = append(u.ids, e.PublishingID)
+		}
 	}
+	return nil, nil
+}
+
+// entriesLength returns how long the entries of a frame are at most in chunks:
+// an entry there lacks at least its publishing id. The result is negative for a
+// frame that is malformed.
+func entriesLength(version uint16, frame *wire.Publish, length int) int {
+	perEntry := 8
+	if version == wire.Version2 {
+		perEntry = 10
+	}
+	return length - 5 - perEntry*frame.Count
+}
+
+// writerFor returns the writer of what the connection has published to a stream.
+func (c *conn) writerFor(s *stream) *chunkWriter {
+	for _, w := range c.unwritten.writers {
+		if w.stream == s {
+			return w
+		}
+	}
+	w := newChunkWriter(s)
+	c.unwritten.writers = append(c.unwritten.writers, w)
+	return w
+}
+
+// dropUnwritten discards what the connection has published to a stream that was
+// deleted. It is neither stored nor confirmed.
+func (c *conn) dropUnwritten(s *stream) {
+	u := &c.unwritten
+	u.writers = slices.DeleteFunc(u.writers, func(w *chunkWriter) bool { return w.stream == s })
+	for i, f := range u.frames {
+		if f.publisher.stream == s {
+			u.frames[i].publisher = nil
+		}
+	}
+}
+
+// writePublished stores what the connection has published and confirms it. Of
+// each frame it confirms first the messages that it dropped as duplicates, then
+// those that it stored.
+func (c *conn) writePublished() {
+	u := c.unwritten
+	if len(u.frames) == 0 {
+		return
+	}
+	c.unwritten = unwritten{}
+	for _, w := range u.writers {
+		stored := false
+		c.b.trackSize(w.stream, func() { stored = w.store(c.b.now().UnixMilli()) })
+		if stored {
+			w.stream.wakeReaders()
+		}
+	}
+	ids, dups := u.ids, u.dups
+	for _, f := range u.frames {
+		if f.publisher != nil { // its stream is there
+			c.confirm(f.publisher.id, dups[:f.dups])
+			c.confirm(f.publisher.id, ids[:f.ids])
+		}
+		ids, dups = ids[f.ids:], dups[f.dups:]
+	}
+	clear(u.writers)
+	clear(u.frames)
+	c.unwritten = unwritten{u.writers[:0], u.frames[:0], u.ids[:0], u.dups[:0]}
+	c.b.changed()
 }
 
 // validBatch reports whether a sub-batch passes the checks of RabbitMQ 4.3.5
@@ -135,47 +233,19 @@ func validBatch(e *wire.Entry) bool {
 		uint64(e.Records)*4 <= uint64(e.Uncompressed) && (len(e.Body) > 0 || e.Compression == wire.CompressionNone)
 }
 
-// refuseRest stores the entries before an invalid sub-batch, and refuses that
-// sub-batch and all entries after it.
-func (c *conn) refuseRest(w *chunkWriter, frame *wire.Publish) error {
+// refuseRest answers the entries that are left in the frame with code, and the
+// refused ones before them. None of them is stored.
+func (c *conn) refuseRest(frame *wire.Publish, code wire.Code, refused []uint64) error {
 	for e := (wire.PublishEntry{}); frame.Next(&e); {
-		w.refused = append(w.refused, e.PublishingID)
+		refused = append(refused, e.PublishingID)
 	}
-	c.commit(w)
 	if frame.Err() != nil {
 		return crash(frame.Err())
 	}
-	c.push(wire.KeyPublishError, wire.AppendPublishError(c.out, w.publisher.id, wire.CodePreconditionFailed, w.refused))
+	c.push(wire.KeyPublishError, wire.AppendPublishError(c.out, frame.PublisherID, code, refused))
 	return nil
-}
-
-// refusePublish answers every message of the frame with code and stores none.
-func (c *conn) refusePublish(frame *wire.Publish, code wire.Code) error {
-	for e := (wire.PublishEntry{}); frame.Next(&e); {
-		c.ids = append(c.ids, e.PublishingID)
-	}
-	if frame.Err() == nil {
-		c.push(wire.KeyPublishError, wire.AppendPublishError(c.out, frame.PublisherID, code, c.ids))
-		return nil
-	}
-	return crash(frame.Err())
 }
 
 // crash marks err as one on which RabbitMQ's connection process dies. RabbitMQ
 // parses the entries of a frame one by one, so that it notices the error late.
 func crash(err error) error { return fmt.Errorf("%w: %w", errCrash, err) }
-
-// commit stores the chunks. It confirms first the messages that it dropped as
-// duplicates, then those that it stored.
-func (c *conn) commit(w *chunkWriter) {
-	s := w.publisher.stream
-	c.b.trackSize(s, func() { w.store(c.b.now().UnixMilli()) })
-	for _, ids := range [][]uint64{c.dups, c.ids} {
-		if len(ids) > 0 {
-			c.confirm(w.publisher.id, ids)
-		}
-	}
-	if len(c.ids) > 0 {
-		s.wakeReaders()
-	}
-}

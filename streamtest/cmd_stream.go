@@ -64,8 +64,7 @@ func (c *conn) metadata(req *wire.Metadata) {
 // Open advertises, because clients compare the two.
 func (b *Broker) nodes() []wire.BrokerAddress {
 	host, port := b.cfg.advertise(b.ln.Addr())
-	// n is 0 if WithAdvertised was given a port that is not a number.
-	n, _ := strconv.ParseUint(port, 10, 32)
+	n, _ := strconv.ParseUint(port, 10, 16) // Start has refused what is no number
 	return []wire.BrokerAddress{{Reference: 0, Host: host, Port: uint32(n)}}
 }
 

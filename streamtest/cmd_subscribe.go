@@ -11,9 +11,7 @@ import (
 // sac.go handles ConsumerUpdate.
 //
 // Not implemented: the property chunk_selector. All chunks hold messages, so
-// that a client has nothing to select. The broker sends a chunk as soon as a
-// subscription has any credit. RabbitMQ first waits until more than half of the
-// initial credit is back.
+// that a client has nothing to select.
 
 // subscription is a subscription of a connection, with its position in the
 // stream.
@@ -23,20 +21,25 @@ type subscription struct {
 	stream     *stream
 	spec       wire.OffsetSpec
 	credit     int
+	threshold  int // see beginSending
 	properties wire.Properties
 	filter     *filter // nil: all chunks
 
-	attached bool      // position is set and chunks may be sent
-	notUntil time.Time // real time before which no chunk is sent; zero: no wait
-	position uint64    // number of the next chunk
-	group    *group    // the group of a single active consumer; nil: none
-	active   bool      // the active member of group
+	attached bool // position is set and chunks may be sent
+	sending  bool // chunks are sent until the credit or the log ends
+	// With WithSubscriptionDelay, see turns:
+	listening bool      // waits for the next commit
+	slept     bool      // the connection slept since it tried the subscription
+	notUntil  time.Time // real time before which no chunk is sent; zero: no wait
+	position  uint64    // number of the next chunk
+	group     *group    // the group of a single active consumer; nil: none
+	active    bool      // the active member of group
 }
 
 func (c *conn) subscribe(req *wire.Subscribe) {
 	s, code := c.newSubscription(req)
 	c.reply(wire.KeySubscribe, req.Correlation, code)
-	if code != wire.CodeOK {
+	if code != wire.CodeOK || c.gone { // a test may have truncated the answer
 		return
 	}
 	c.subs = append(c.subs, s)
@@ -96,7 +99,7 @@ func (c *conn) newSubscription(req *wire.Subscribe) (*subscription, wire.Code) {
 	}
 	return &subscription{
 		conn: c, id: req.SubscriptionID, stream: stream, spec: req.Spec, credit: int(req.Credit),
-		properties: req.Properties, filter: newFilter(req.Properties),
+		threshold: int(req.Credit) / 2, properties: req.Properties, filter: newFilter(req.Properties),
 	}, wire.CodeOK
 }
 
@@ -115,7 +118,22 @@ func (c *conn) subscription(id uint8) *subscription {
 func (s *subscription) attach(spec wire.OffsetSpec) {
 	s.position = s.stream.log.resolve(spec)
 	s.attached = true
-	s.conn.signal()
+	s.beginSending()
+}
+
+// beginSending makes the writer send chunks until the credit or the log ends.
+// Like RabbitMQ it does so only while the subscription holds more than half of
+// the credit that Subscribe gave. It runs when the subscription attaches or gets
+// credit, and when its stream has a new chunk; for the latter see turns if
+// subscriptions cost time.
+func (s *subscription) beginSending() {
+	if s.attached && s.credit > s.threshold {
+		s.sending = true
+		if s.conn.slow {
+			s.conn.turns.addInline(s)
+		}
+		s.conn.signal()
+	}
 }
 
 func (c *conn) unsubscribe(req *wire.Unsubscribe) {
@@ -136,7 +154,7 @@ func (c *conn) unsubscribe(req *wire.Unsubscribe) {
 // remove deletes a subscription from the connection and from the readers of its
 // stream. It leaves the group alone.
 func (c *conn) remove(s *subscription) {
-	s.attached = false
+	s.attached, s.sending, s.listening = false, false, false
 	c.subs = slices.DeleteFunc(c.subs, func(x *subscription) bool { return x == s })
 	delete(s.stream.readers, s)
 }
@@ -193,7 +211,7 @@ func (c *conn) credit(req *wire.Credit) {
 		c.send(&wire.CreditResponse{Code: wire.CodePreconditionFailed, SubscriptionID: req.SubscriptionID})
 		return
 	}
-	c.signal()
+	s.beginSending()
 }
 
 func (c *conn) resolveOffsetSpec(req *wire.ResolveOffsetSpec) {

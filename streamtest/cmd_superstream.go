@@ -42,9 +42,9 @@ func (c *conn) addSuperStream(req *wire.CreateSuperStream) wire.Code {
 	if _, given := req.Arguments.Get("queue-leader-locator"); !given {
 		req.Arguments = append(req.Arguments, wire.Property{Key: "queue-leader-locator", Value: "balanced"})
 	}
+	c.b.addStored(streamCost, false)
 	for i, partition := range req.Partitions {
-		// checkSuperStream has ruled out every failure but a full
-		// memory, after which the partition is missing.
+		// checkSuperStream has ruled out every failure.
 		c.vhost.createStream(partition, req.Arguments)
 		super.bindings = append(super.bindings, binding{stream: partition, key: req.BindingKeys[i], order: i})
 	}
@@ -83,6 +83,9 @@ func (c *conn) checkSuperStream(name string, req *wire.CreateSuperStream) wire.C
 	if _, valid := parseArguments(req.Arguments); !valid && len(req.Partitions) > 0 {
 		return wire.CodeInternalError
 	}
+	if !c.b.fits(streamCost * int64(1+len(req.Partitions))) {
+		return wire.CodeInternalError
+	}
 	return wire.CodeOK
 }
 
@@ -92,7 +95,7 @@ func (c *conn) deleteSuperStream(req *wire.DeleteSuperStream) {
 	super := c.vhost.supers[req.Name]
 	code := wire.CodeOK
 	switch {
-	case !c.may(configure, req.Name):
+	case !c.mayDelete(req.Name, super):
 		code = wire.CodeAccessRefused
 	case super == nil:
 		code = wire.CodeStreamDoesNotExist
@@ -102,6 +105,7 @@ func (c *conn) deleteSuperStream(req *wire.DeleteSuperStream) {
 		return
 	}
 	delete(c.vhost.supers, req.Name)
+	c.b.addStored(-streamCost, c.b.full())
 	for _, p := range super.bindings {
 		if s := c.vhost.streams[p.stream]; s != nil {
 			c.b.deleteStream(s)
@@ -109,8 +113,20 @@ func (c *conn) deleteSuperStream(req *wire.DeleteSuperStream) {
 	}
 }
 
+// mayDelete reports whether the user may delete a super stream, which needs what
+// its creation needed. super is nil if there is none; whoever may configure it
+// learns that.
+func (c *conn) mayDelete(name string, super *superStream) bool {
+	if super == nil {
+		return c.may(configure, name)
+	}
+	return c.may(configure, name) && c.may(read, name) && !slices.ContainsFunc(super.bindings, func(p binding) bool {
+		return !c.may(configure, p.stream) || !c.may(write, p.stream)
+	})
+}
+
 func (c *conn) route(req *wire.Route) {
-	super, code := c.findSuper(req.SuperStream)
+	super, code := c.findSuper(req.SuperStream, c.may(write, req.SuperStream))
 	resp := &wire.StreamsResponse{Key: wire.KeyRoute, Correlation: req.Correlation, Code: code}
 	if super != nil {
 		for _, p := range super.bindings {
@@ -123,7 +139,7 @@ func (c *conn) route(req *wire.Route) {
 }
 
 func (c *conn) partitions(req *wire.Partitions) {
-	super, code := c.findSuper(req.SuperStream)
+	super, code := c.findSuper(req.SuperStream, c.may(read, req.SuperStream) || c.may(write, req.SuperStream))
 	resp := &wire.StreamsResponse{Key: wire.KeyPartitions, Correlation: req.Correlation, Code: code}
 	if super != nil {
 		for _, p := range super.bindings {
@@ -133,11 +149,11 @@ func (c *conn) partitions(req *wire.Partitions) {
 	c.send(resp)
 }
 
-// findSuper returns a super stream that the user may write to, or nil and the
-// code that says why not. For a predefined exchange, which has no bindings, it
-// returns nil and CodeOK.
-func (c *conn) findSuper(name string) (*superStream, wire.Code) {
-	if !c.may(write, name) {
+// findSuper returns a super stream, or nil and the code that says why not.
+// allowed says that the user has the permission. For a predefined exchange,
+// which has no bindings, findSuper returns nil and CodeOK.
+func (c *conn) findSuper(name string, allowed bool) (*superStream, wire.Code) {
+	if !allowed {
 		return nil, wire.CodeAccessRefused
 	}
 	if super := c.vhost.supers[name]; super != nil {

@@ -44,8 +44,8 @@ const (
 	ResolveOffsetSpec       = wire.KeyResolveOffsetSpec
 )
 
-// Code is a response code of the protocol. CreateStream returns one and
-// AnswerWith takes one. Its String method returns the meaning as text, such as
+// Code is a response code of the protocol. StreamError holds one and AnswerWith
+// takes one. Its String method returns the meaning as text, such as
 // "stream does not exist".
 type Code = wire.Code
 

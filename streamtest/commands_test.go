@@ -193,8 +193,8 @@ func TestPermissions(t *testing.T) {
 	b := NewBroker(t, WithUser(User{Name: "root", Password: "r"}),
 		WithUser(User{Name: "guest", Password: "guest", Permissions: map[string]Permission{"/": {Configure: "^my-", Write: "^w-", Read: "^r-"}}}))
 	for _, name := range []string{"w-s", "r-s", "x"} {
-		if code := b.CreateStream(name); code != OK {
-			t.Fatal(code)
+		if err := b.CreateStream(name); err != nil {
+			t.Fatal(err)
 		}
 	}
 	c := openRaw(t, b)

@@ -17,8 +17,11 @@ type heldConfirm struct {
 }
 
 // confirm sends a PublishConfirm, or holds it back as the faults demand. It
-// keeps the order of confirms.
+// keeps the order of confirms. Without ids it does nothing.
 func (c *conn) confirm(publisher uint8, ids []uint64) {
+	if len(ids) == 0 {
+		return
+	}
 	f := &c.b.faults
 	if !f.withhold && f.delay == 0 && len(c.held) == 0 {
 		c.push(wire.KeyPublishConfirm, wire.AppendPublishConfirm(c.out, publisher, ids))

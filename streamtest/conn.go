@@ -51,7 +51,9 @@ type conn struct {
 	frames   *wire.FrameReader
 	received atomic.Uint64 // bytes read so far
 	wake     chan struct{} // wakes the writer, see signal
+	ended    chan struct{} // closed by detach
 	name     string
+	slow     bool // subscriptions cost time, see turns
 
 	phase      phase
 	properties wire.Properties // sent by the client
@@ -65,7 +67,7 @@ type conn struct {
 	touched    map[*stream]struct{}     // streams whose end the client is told of
 	updates    map[uint32]*subscription // unanswered updates, by correlation id
 	nextUpdate uint32
-	ids, dups  []uint64 // ids stored and dropped by publish, which reuses them
+	unwritten  unwritten
 
 	out     []byte     // frames to write, in order
 	room    *sync.Cond // signalled when a reason to wait may have ended
@@ -73,6 +75,7 @@ type conn struct {
 	nHeld   int // messages whose confirms are in held
 	turn    int // index of the subscription that is served first
 	timers  timers
+	turns   turns
 	gone    bool // detached: without state, handles no frame
 	flush   bool // gone, but the writer still has to write out
 	waiting bool // the broker does not read, so the client may be alive
@@ -82,7 +85,7 @@ type conn struct {
 func newConn(b *Broker, raw, nc net.Conn) *conn {
 	b.connSeq++
 	c := &conn{
-		b: b, raw: raw, nc: nc, wake: make(chan struct{}, 1), deliver: wire.Version1,
+		b: b, raw: raw, nc: nc, slow: b.cfg.subscriptionDelay > 0, wake: make(chan struct{}, 1), ended: make(chan struct{}), deliver: wire.Version1,
 		name:       fmt.Sprintf("%s -> %s", raw.RemoteAddr(), raw.LocalAddr()),
 		publishers: make(map[uint8]*publisher), touched: make(map[*stream]struct{}),
 		updates: make(map[uint32]*subscription), room: sync.NewCond(&b.mu),
@@ -109,6 +112,9 @@ func (c *conn) readLoop() {
 	for {
 		frame, err := c.frames.Next()
 		c.b.mu.Lock()
+		if err != nil {
+			c.writePublished()
+		}
 		switch {
 		case errors.Is(err, wire.ErrFrameTooLarge):
 			c.refuseFrame(wire.CodeFrameTooLarge)
@@ -116,6 +122,9 @@ func (c *conn) readLoop() {
 			c.end(CutFIN)
 		default:
 			c.handle(frame)
+			if !c.frames.Ready() {
+				c.endPacket()
+			}
 			c.b.changed()
 			c.waitRoom()
 		}
@@ -150,6 +159,7 @@ func (c *conn) drain(err error) {
 // lives. Meanwhile the reader reads nothing.
 func (c *conn) waitRoom() {
 	for !c.gone && c.mustWait() {
+		c.writePublished()
 		c.waiting = true
 		c.room.Wait()
 	}
@@ -157,20 +167,28 @@ func (c *conn) waitRoom() {
 }
 
 // mustWait reports whether the broker must not handle a frame of the
-// connection: a test stopped reading, the client does not read its answers, a
-// test withholds too many confirms, or the connection has a publisher and the
-// memory is full.
-func (c *conn) mustWait() bool {
+// connection: it is blocked, or it is not the turn of the client's frames.
+func (c *conn) mustWait() bool { return c.blocked() || c.mustWaitItsTurn() }
+
+// blocked reports whether the broker handles no frame of the connection,
+// however long it waits: a test stopped reading, the client does not read its
+// answers, a test withholds too many confirms, or the connection has a
+// publisher and the memory is full.
+func (c *conn) blocked() bool {
 	return c.b.faults.stopReading || len(c.out) > maxPending || c.nHeld > maxHeld || len(c.publishers) > 0 && c.b.full()
 }
 
 // handle decodes and executes one frame. The caller holds mu.
 func (c *conn) handle(frame []byte) {
+	c.beginPacket()
+	key, version, fields, err := wire.SplitHead(frame)
+	if !unaware[key] {
+		c.writePublished()
+	}
 	c.waitRoom()
 	if c.gone {
 		return
 	}
-	key, version, fields, err := wire.SplitHead(frame)
 	if err != nil {
 		c.refuseFrame(wire.CodeUnknownFrame) // too short to hold a key and a version
 		return
@@ -186,6 +204,7 @@ func (c *conn) handle(frame []byte) {
 		return
 	}
 	if err := c.dispatch(key, version, fields); err != nil {
+		c.writePublished()
 		c.b.cfg.logger.Debug("bad frame", "connection", c.name, "command", key.String(), "error", err)
 		if errors.Is(err, wire.ErrOffsetType) || errors.Is(err, errCrash) {
 			c.end(CutFIN)
@@ -194,6 +213,10 @@ func (c *conn) handle(frame []byte) {
 		c.refuseFrame(wire.CodeUnknownFrame)
 	}
 }
+
+// unaware are the commands that do not notice whether what was published before
+// them is written yet.
+var unaware = map[wire.Key]bool{wire.KeyPublish: true, wire.KeyStoreOffset: true, wire.KeyCredit: true}
 
 // errCrash marks a frame on which RabbitMQ's connection process dies: it ends
 // the connection without a Close.
@@ -249,6 +272,8 @@ func (c *conn) detach() {
 		return
 	}
 	c.gone = true
+	c.writePublished()
+	close(c.ended)
 	delete(c.b.conns, c)
 	var groups []*group
 	for _, s := range c.subs {
@@ -263,6 +288,7 @@ func (c *conn) detach() {
 	}
 	c.subs, c.held = nil, nil
 	c.publishers, c.touched, c.updates = nil, nil, nil
+	c.turns = turns{}
 	c.room.Broadcast()
 	c.b.changed()
 }

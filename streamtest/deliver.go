@@ -54,7 +54,11 @@ func (f *filter) wants(c *chunk) bool {
 // the subscription can send nothing now or the connection has ended.
 func (s *subscription) deliverNext(w *batch) bool {
 	log := &s.stream.log
-	if !s.attached || s.credit <= 0 || s.position >= log.end() {
+	if !s.sending {
+		return false
+	}
+	if s.credit <= 0 || s.position >= log.end() {
+		s.sending = false
 		return false
 	}
 	// Retention may have removed the next chunk. Then the subscription goes

@@ -16,8 +16,9 @@
 // not entrust it with data that matters. Where one process is too small, use a
 // RabbitMQ cluster.
 //
-// A test gets three things beyond the protocol:
+// A test gets four things beyond the protocol:
 //
+//   - streams and messages without a client: CreateStream, Publish;
 //   - faults as methods: DropConnections, WithholdConfirms, AnswerWith,
 //     CorruptChunks, Restart and others;
 //   - clocks that it can move: Advance for the age of data, AdvanceHeartbeats
@@ -28,9 +29,10 @@
 //
 // This section is for those who change the package. One mutex, Broker.mu,
 // guards all state. Each connection has two goroutines. The reader handles one
-// frame at a time under the mutex. The writer collects under the mutex what it
-// has to send, and writes it without the mutex. Neither waits for its client
-// while it holds the mutex. A chunk never changes once it is stored, so the
-// writer sends it from where it is stored; it copies only chunks of less than 4
-// KiB.
+// frame at a time under the mutex. It keeps what Publish frames contain until
+// no more frames are at hand, and then writes it to the streams. The writer
+// collects under the mutex what it has to send, and writes it without the
+// mutex. Neither waits for its client while it holds the mutex. A chunk never
+// changes once it is stored, so the writer sends it from where it is stored; it
+// copies only chunks of less than 4 KiB.
 package streamtest

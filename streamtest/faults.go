@@ -164,19 +164,14 @@ func (b *Broker) DelayConfirms(d time.Duration) { b.setFaults(func(f *faults) { 
 
 // CorruptChunks makes the broker send the next n chunks of a stream with a
 // wrong checksum. The stored chunks stay intact. n may be Forever; 0 ends the
-// fault. CorruptChunks returns false if the stream does not exist.
-func (b *Broker) CorruptChunks(streamName string, n int) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	s := b.stream(streamName)
-	if s == nil {
-		return false
-	}
-	if b.faults.corrupt == nil {
-		b.faults.corrupt = make(map[*stream]int)
-	}
-	b.faults.corrupt[s] = n
-	return true
+// fault. CorruptChunks returns a *StreamError if the stream does not exist.
+func (b *Broker) CorruptChunks(streamName string, n int) error {
+	return b.withStream("corrupt chunks of", streamName, func(s *stream) {
+		if b.faults.corrupt == nil {
+			b.faults.corrupt = make(map[*stream]int)
+		}
+		b.faults.corrupt[s] = n
+	})
 }
 
 // TruncateNext makes the broker send only about the first half of its next

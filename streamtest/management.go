@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"strings"
@@ -14,7 +15,8 @@ import (
 // /api/connections, GET and DELETE /api/connections/NAME, and PUT and DELETE
 // /api/vhosts/NAME.
 //
-// Not implemented: the rest of RabbitMQ's HTTP API. Two things differ from
+// Not implemented: the rest of RabbitMQ's HTTP API, and its pages for a browser.
+// What is asked for in vain is told what there is. Two things differ from
 // RabbitMQ. The endpoint lists a connection as soon as the connection is open,
 // RabbitMQ some seconds later. And every user may do everything.
 
@@ -34,7 +36,7 @@ func (b *Broker) startManagement() error {
 	if err != nil {
 		return fmt.Errorf("listen for management: %w", err)
 	}
-	b.mgmt = &management{ln: ln, server: &http.Server{Handler: b.authenticated(b.routes()), ReadHeaderTimeout: stepTimeout}}
+	b.mgmt = &management{ln: ln, server: &http.Server{Handler: b.managementHandler(), ReadHeaderTimeout: stepTimeout}}
 	b.wg.Add(1)
 	go func() {
 		defer b.wg.Done()
@@ -62,6 +64,13 @@ func (b *Broker) ManagementURL() string {
 	return "http://" + b.mgmt.ln.Addr().String()
 }
 
+func (b *Broker) managementHandler() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("/api/", b.authenticated(b.routes()))
+	mux.HandleFunc("/", showPage)
+	return mux
+}
+
 func (b *Broker) routes() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /api/overview", b.getOverview)
@@ -70,7 +79,38 @@ func (b *Broker) routes() http.Handler {
 	mux.HandleFunc("DELETE /api/connections/{name...}", b.deleteConnection)
 	mux.HandleFunc("PUT /api/vhosts/{name...}", b.putVHost)
 	mux.HandleFunc("DELETE /api/vhosts/{name...}", b.deleteVHost)
+	mux.HandleFunc("/api/", notServed)
 	return mux
+}
+
+// served lists what the endpoint serves, for who asks for something else.
+const served = "GET /api/overview, GET /api/connections, GET and DELETE /api/connections/NAME, PUT and DELETE /api/vhosts/NAME"
+
+// notServed answers a request for another part of RabbitMQ's HTTP API.
+func notServed(w http.ResponseWriter, r *http.Request) {
+	writeJSON(w, http.StatusNotFound, map[string]string{
+		"error":  "Object Not Found",
+		"reason": fmt.Sprintf("%s %s is not part of this broker, which is for tests; it serves %s", r.Method, r.URL.Path, served),
+	})
+}
+
+// page is what a browser is shown in place of RabbitMQ's management pages.
+const page = `<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><title>tidemark broker</title></head><body>
+<h1>This is not RabbitMQ</h1>
+<p>This is the broker of tidemark, for tests and development. It has no management pages.</p>
+<p>It serves a part of RabbitMQ's HTTP API, to the users of the broker: ` + served + `. For example
+<a href="/api/overview">/api/overview</a> and <a href="/api/connections">/api/connections</a>.</p>
+</body></html>
+`
+
+// showPage explains the endpoint to a browser. It asks for no password.
+func showPage(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	if r.URL.Path != "/" {
+		w.WriteHeader(http.StatusNotFound)
+	}
+	_, _ = io.WriteString(w, page) // fails only if the client is gone
 }
 
 // authenticated lets only requests pass that carry the name and password of a
@@ -194,6 +234,7 @@ func (b *Broker) dropVHost(name string) bool {
 	for _, s := range vh.streams {
 		b.deleteStream(s)
 	}
+	b.addStored(-streamCost*int64(len(vh.supers)), b.full())
 	clear(vh.supers)
 	for c := range b.conns {
 		if c.vhost == vh {

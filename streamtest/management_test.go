@@ -53,7 +53,8 @@ func TestManagement(t *testing.T) {
 		{"PUT", "/api/vhosts/%2F", 204, ""},
 		{"DELETE", "/api/vhosts/v", 204, ""},
 		{"DELETE", "/api/vhosts/v", 404, ""},
-		{"GET", "/api/nothing", 404, ""},
+		{"GET", "/api/queues", 404, "GET /api/queues is not part of this broker, which is for tests; it serves GET /api/overview"},
+		{"POST", "/api/overview", 404, "POST /api/overview is not part of this broker"},
 	}
 	for _, tt := range tests {
 		status, text := request(t, b, tt.method, tt.path, "guest")
@@ -71,6 +72,28 @@ func TestManagement(t *testing.T) {
 		t.Errorf("delete: %d", status)
 	}
 	c.expectEnd()
+}
+
+// TestBrowser expects that the endpoint explains itself to a browser, which asks
+// for no part of the API and knows no password.
+func TestBrowser(t *testing.T) {
+	t.Cleanup(http.DefaultClient.CloseIdleConnections)
+	b := NewBroker(t, WithManagement("127.0.0.1:0"))
+	for path, want := range map[string]int{"/": 200, "/#/queues": 200, "/favicon.ico": 404} {
+		resp, err := http.Get(b.ManagementURL() + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != want || !strings.Contains(string(text), "This is not RabbitMQ") ||
+			!strings.HasPrefix(resp.Header.Get("Content-Type"), "text/html") {
+			t.Errorf("%s: %d %s", path, resp.StatusCode, text)
+		}
+	}
 }
 
 func TestDeleteVHost(t *testing.T) {

@@ -7,6 +7,7 @@ package streamtest
 // no offset under a new reference.
 
 // These constants approximate the bytes that bookkeeping takes for each thing.
+// A super stream costs as much as a stream.
 const (
 	streamCost    = 4 << 10
 	chunkCost     = 128
@@ -16,6 +17,10 @@ const (
 
 // full reports whether the broker has reached its memory limit.
 func (b *Broker) full() bool { return b.stored >= b.cfg.memory }
+
+// fits reports whether the broker can store n more bytes of bookkeeping, piece
+// by piece: the limit is reached with the last piece at the earliest.
+func (b *Broker) fits(n int64) bool { return b.stored+n-streamCost < b.cfg.memory }
 
 // trackSize calls change, which changes the data of a stream, and updates the
 // total size. It also deletes the stored offsets that retention made obsolete.

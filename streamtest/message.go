@@ -21,6 +21,17 @@ type Message struct {
 	// Raw is what the client sent, by convention an AMQP 1.0 message.
 	Raw []byte
 
+	// Properties is the properties section of Raw. It is zero if Raw has
+	// none, or none that can be decoded.
+	Properties Properties
+	// ApplicationProperties is the section of that name. Its values are of
+	// plain Go types: numbers, bool, string (also for a symbol), []byte,
+	// time.Time, [16]byte for a UUID, and nil. It is nil if Raw has none, or
+	// none that can be decoded.
+	ApplicationProperties map[string]any
+	// Err says why one of the two sections cannot be decoded; usually nil.
+	Err error
+
 	// Compressed says that Raw is a whole sub-batch instead of one message.
 	// The broker takes sub-batches apart that are not compressed, or
 	// compressed with gzip, if they contain as many messages as they say.
@@ -80,6 +91,9 @@ func appendMessages(list []Message, c *chunk) []Message {
 		}
 		for _, m := range entryMessages(&e) {
 			m.Timestamp, m.Offset = at, offset
+			if !m.Compressed {
+				m.decodeProperties()
+			}
 			offset++
 			list = append(list, m)
 		}
@@ -124,19 +138,27 @@ func gunzip(b []byte, limit int64) []byte {
 }
 
 // dataSection returns the first data section of an AMQP 1.0 message.
-func dataSection(b []byte) ([]byte, bool) {
-	for len(b) > 3 && b[0] == 0 && b[1] == 0x53 {
-		section := b[2]
-		value, rest, ok := cutAMQP(b[3:])
-		if !ok {
-			return nil, false
+func dataSection(b []byte) (data []byte, found bool) {
+	sections(b, func(code byte, _, value []byte) bool {
+		if code == sectionData {
+			data, found = value, true
 		}
-		if section == 0x75 {
-			return value, true
+		return !found
+	})
+	return data, found
+}
+
+// sections calls do with each section of an AMQP 1.0 message until do returns
+// false or no section follows: its code, the whole section, and the content of
+// its value.
+func sections(b []byte, do func(code byte, section, value []byte) bool) {
+	for len(b) > 3 && b[0] == 0 && b[1] == 0x53 {
+		value, rest, ok := cutAMQP(b[3:])
+		if !ok || !do(b[2], b[:len(b)-len(rest)], value) {
+			return
 		}
 		b = rest
 	}
-	return nil, false
 }
 
 // cutAMQP splits the first AMQP 1.0 value off b. The high four bits of its

@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"net"
 	"regexp"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -15,7 +17,7 @@ type Option func(*config)
 
 type config struct {
 	addr       string
-	advertised string // host, or host:port
+	advertised string // host, host:port or :port; see splitAdvertised
 	management string // address of the management endpoint; empty: none
 	tls        *tls.Config
 	users      []User
@@ -25,8 +27,11 @@ type config struct {
 	frameMax   uint32
 	memory     int64
 	version    string
-	start      time.Time // zero: real time
-	logger     *slog.Logger
+	// see WithSubscriptionDelay; 0: none
+	subscriptionDelay time.Duration
+	apart             bool      // see WithSeparateFrames
+	start             time.Time // zero: real time
+	logger            *slog.Logger
 }
 
 func newConfig(opts []Option) config {
@@ -49,10 +54,11 @@ func newConfig(opts []Option) config {
 func WithAddr(addr string) Option { return func(c *config) { c.addr = addr } }
 
 // WithAdvertised sets the host, or host:port, that the broker tells clients to
-// connect to, in URI, Open and Metadata. The port must be a number. The default
-// port is the one the broker listens on. The default host is localhost if the
-// broker listens on the loopback interface or on all interfaces, and otherwise
-// the address it listens on.
+// connect to, in URI, Open and Metadata. Start fails unless the port is a
+// number from 1 to 65535. The default port is the one the broker listens on.
+// The default host is localhost if the broker listens on an IPv4 address of the
+// loopback interface or on all interfaces, and otherwise the address it listens
+// on.
 func WithAdvertised(host string) Option { return func(c *config) { c.advertised = host } }
 
 // WithManagement makes the broker serve a part of RabbitMQ's HTTP API on addr,
@@ -117,6 +123,32 @@ func WithMemoryLimit(bytes int64) Option { return func(c *config) { c.memory = b
 // it. The default is 4.3.6, whose behaviour the broker follows.
 func WithVersion(v string) Option { return func(c *config) { c.version = v } }
 
+// WithSubscriptionDelay makes subscriptions that share a connection cost what
+// they cost in RabbitMQ below 4.2.2, where d is one millisecond. The default, 0
+// and below, is what they cost in later versions: nothing.
+//
+// With a delay, a commit to a stream makes a connection with n subscriptions of
+// that stream try all of them n times, and sleep for d after each that has
+// credit and no chunk left to get: n times n times d in all. A StoreOffset is a
+// commit too. A Credit and a Subscribe that find no chunk left cost d. While a
+// connection sleeps it sends no chunk, and the commands of the client wait
+// until it has served the commits before them. A chunk that is there meanwhile
+// is sent when the turn of its subscription comes, within n times d. Clients
+// that tell by its version whether a broker is that slow need WithVersion as
+// well. d is real time, which Advance does not move.
+func WithSubscriptionDelay(d time.Duration) Option {
+	return func(c *config) { c.subscriptionDelay = max(d, 0) }
+}
+
+// WithSeparateFrames makes each Publish frame a chunk of its own, or several if
+// it has very many messages. A test can then say which messages share a chunk.
+//
+// By default frames that arrive together share chunks of up to 32 messages, a
+// limit that doubles up to 8,192 while chunks are full, as in RabbitMQ. There a
+// filter lets through the other messages of a chunk too, and a subscription
+// that begins at the last chunk gets all of it.
+func WithSeparateFrames() Option { return func(c *config) { c.apart = true } }
+
 // WithStartTime sets the time of the broker's clock at Start. The clock runs
 // from there; see Broker.Now. The default is the real time. Heartbeats and
 // time-outs do not depend on it.
@@ -147,15 +179,15 @@ type User struct {
 // ".*" matches every name. As in RabbitMQ, an empty one matches no name.
 type Permission struct {
 	// Configure matches the names that the user may create and delete. To
-	// create a super stream, the user also needs Read for its name and
-	// Write for its partitions.
+	// create or delete a super stream, the user also needs Read for its
+	// name and Write for its partitions.
 	Configure string
 	// Write matches the names that the user may publish to. It also grants
-	// Route and Partitions.
+	// Metadata, Route and Partitions.
 	Write string
 	// Read matches the names that the user may consume from. It also grants
-	// StoreOffset and the queries of offsets, publishing ids and
-	// statistics.
+	// StoreOffset, Metadata, Partitions and the queries of offsets,
+	// publishing ids and statistics.
 	Read string
 }
 
@@ -198,14 +230,38 @@ func newAccount(u User) (*account, error) {
 // listens on ln.
 func (c *config) advertise(ln net.Addr) (host, port string) {
 	bound, port, _ := net.SplitHostPort(ln.String())
-	if h, p, err := net.SplitHostPort(c.advertised); err == nil {
-		return h, p
+	host, given, _ := splitAdvertised(c.advertised) // Start has refused what is wrong
+	if given != "" {
+		port = given
 	}
-	if c.advertised != "" {
-		return c.advertised, port
+	if host == "" {
+		host = defaultHost(bound)
 	}
-	if ip := net.ParseIP(bound); ip == nil || ip.IsLoopback() || ip.IsUnspecified() {
-		return "localhost", port
+	return host, port
+}
+
+// defaultHost returns the host that reaches a listener on the address bound.
+// localhost may resolve to IPv4 alone.
+func defaultHost(bound string) string {
+	ip := net.ParseIP(bound)
+	if ip == nil || ip.IsUnspecified() || ip.IsLoopback() && ip.To4() != nil {
+		return "localhost"
 	}
-	return bound, port
+	return bound
+}
+
+// splitAdvertised splits the argument of WithAdvertised. A part that is missing
+// is empty.
+func splitAdvertised(text string) (host, port string, err error) {
+	if host, port, err := net.SplitHostPort(text); err == nil {
+		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+			return "", "", fmt.Errorf("advertised address %q: the port must be a number from 1 to 65535", text)
+		}
+		return host, port, nil
+	}
+	host = strings.TrimSuffix(strings.TrimPrefix(text, "["), "]")
+	if strings.Contains(host, ":") && net.ParseIP(host) == nil {
+		return "", "", fmt.Errorf("advertised address %q: want host, host:port or [IPv6]:port", text)
+	}
+	return host, "", nil
 }

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"log/slog"
 	"net"
+	"net/url"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -21,17 +23,48 @@ func TestAdvertised(t *testing.T) {
 	}
 	for _, tt := range []struct{ bound, advertised, want string }{
 		{"127.0.0.1:5552", "", "localhost:5552"},
-		{"[::1]:5552", "", "localhost:5552"},
+		{"[::1]:5552", "", "[::1]:5552"},
+		{"[::]:5552", "", "localhost:5552"},
+		{"[2001:db8::1]:5552", "", "[2001:db8::1]:5552"},
+		{"127.0.0.1:5552", "::1", "[::1]:5552"},
+		{"127.0.0.1:5552", "[::1]", "[::1]:5552"},
+		{"127.0.0.1:5552", "[::1]:1234", "[::1]:1234"},
+		{"127.0.0.1:5552", ":1234", "localhost:1234"},
 		{"0.0.0.0:5552", "", "localhost:5552"},
 		{"192.0.2.1:5552", "", "192.0.2.1:5552"},
 		{"0.0.0.0:5552", "broker.example", "broker.example:5552"},
 		{"0.0.0.0:5552", "broker.example:1234", "broker.example:1234"},
 	} {
 		cfg := newConfig([]Option{WithAdvertised(tt.advertised)})
-		if host, port := cfg.advertise(addr(tt.bound)); host+":"+port != tt.want {
-			t.Errorf("bound %s, advertised %q: %s:%s, want %s", tt.bound, tt.advertised, host, port, tt.want)
+		if host, port := cfg.advertise(addr(tt.bound)); net.JoinHostPort(host, port) != tt.want {
+			t.Errorf("bound %s, advertised %q: %s, want %s", tt.bound, tt.advertised, net.JoinHostPort(host, port), tt.want)
 		}
 	}
+	for _, wrong := range []string{"h:x", "h:", "h:0", "h:65536", "h:-1", "a:b:c"} {
+		if b, err := Start(WithAdvertised(wrong)); err == nil || !strings.Contains(err.Error(), strconv.Quote(wrong)) {
+			t.Errorf("advertised %q: %v; want an error that names it", wrong, err)
+			if err == nil {
+				b.Close()
+			}
+		}
+	}
+}
+
+// TestIPv6 expects that the URI of a broker that listens on IPv6 reaches it.
+func TestIPv6(t *testing.T) {
+	b, err := Start(WithAddr("[::1]:0"))
+	if err != nil {
+		t.Skipf("no IPv6 on this machine: %v", err)
+	}
+	defer b.Close()
+	u, err := url.Parse(b.URI())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if u.Host != b.Addr() {
+		t.Errorf("URI %s, listening on %s", u.Host, b.Addr())
+	}
+	openRaw(t, b)
 }
 
 func TestOptions(t *testing.T) {

@@ -109,7 +109,7 @@ func (g *group) rebalance() {
 		return
 	}
 	g.stepping, g.active = g.active, nil
-	g.stepping.active, g.stepping.attached = false, false
+	g.stepping.active, g.stepping.attached, g.stepping.sending = false, false, false
 	g.stepping.update(false)
 }
 

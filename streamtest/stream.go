@@ -67,6 +67,9 @@ func (vh *vhost) createStream(name string, args wire.Properties) wire.Code {
 
 // deleteStream deletes a stream and tells the connections that use it.
 func (b *Broker) deleteStream(s *stream) {
+	for c := range b.conns {
+		c.dropUnwritten(s)
+	}
 	delete(s.vhost.streams, s.name)
 	for _, super := range s.vhost.supers {
 		super.bindings = slices.DeleteFunc(super.bindings, func(p binding) bool { return p.stream == s.name })
@@ -78,9 +81,10 @@ func (b *Broker) deleteStream(s *stream) {
 
 // evict removes all publishers and subscriptions from a stream that was
 // deleted, moved or made unavailable. It tells each connection that used the
-// stream once.
+// stream once. What they have published before is stored.
 func (b *Broker) evict(s *stream) {
 	for c := range b.conns {
+		c.writePublished()
 		c.forget(s)
 	}
 	b.changed()
@@ -88,8 +92,11 @@ func (b *Broker) evict(s *stream) {
 
 // find returns a stream of the connection's virtual host, or the code that says
 // why not.
-func (c *conn) find(name string) (*stream, wire.Code) {
-	s := c.vhost.streams[name]
+func (c *conn) find(name string) (*stream, wire.Code) { return c.vhost.find(name) }
+
+// find returns a stream, or the code that says why not.
+func (vh *vhost) find(name string) (*stream, wire.Code) {
+	s := vh.streams[name]
 	if s == nil {
 		return nil, wire.CodeStreamDoesNotExist
 	}
@@ -107,10 +114,13 @@ func (c *conn) findReadable(name string) (*stream, wire.Code) {
 	return c.find(name)
 }
 
-// wakeReaders makes the writers of all readers of the stream look for new
-// chunks.
+// wakeReaders makes all subscriptions of the stream look for new chunks.
 func (s *stream) wakeReaders() {
+	if s.vhost.b.cfg.subscriptionDelay > 0 {
+		s.committed()
+		return
+	}
 	for r := range s.readers {
-		r.conn.signal()
+		r.beginSending()
 	}
 }

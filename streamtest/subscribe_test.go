@@ -287,3 +287,29 @@ func TestStepDownInterrupted(t *testing.T) {
 	b.AdvanceHeartbeats(replyTimeout)
 	c2.expectEnd()
 }
+
+// TestHalfOfTheFirstCreditIsAThreshold expects that the broker sends only while
+// a subscription holds more than half of the credit that Subscribe gave, and
+// then all that it has credit for.
+func TestHalfOfTheFirstCreditIsAThreshold(t *testing.T) {
+	_, c := threeChunks(t, time.Now())
+	credit := func(n int16) { c.send(&wire.Credit{SubscriptionID: 1, Credit: n}) }
+	c.subscribe(1, "s", fromFirst, 5)
+	for range 3 {
+		c.chunk()
+	}
+	c.publish(1, 100) // 2 of 5 are left, not more than half
+	c.confirmed()
+	c.quiet()
+	credit(1)
+	c.chunk()
+	c.publish(1, 101)
+	c.confirmed()
+	c.quiet()
+	c.subscribe(2, "s", fromFirst, 1) // a threshold of 0
+	c.chunk()
+	c.send(&wire.Credit{SubscriptionID: 2, Credit: 1})
+	if d, _ := c.chunk(); d.SubscriptionID != 2 {
+		t.Errorf("a chunk for subscription %d, want 2", d.SubscriptionID)
+	}
+}

@@ -58,3 +58,28 @@ func TestSuperStream(t *testing.T) {
 		t.Errorf("%+v, left %q", update, b.Streams())
 	}
 }
+
+// TestSuperStreamWithoutMemory expects that the broker refuses a super stream of
+// which it cannot store all partitions, and creates none of them.
+func TestSuperStreamWithoutMemory(t *testing.T) {
+	b := NewBroker(t, WithMemoryLimit(3*streamCost))
+	c := openRaw(t, b)
+	create := func(name string, partitions ...string) wire.Code {
+		return c.call(&wire.CreateSuperStream{
+			Correlation: c.next(), Name: name, Partitions: partitions, BindingKeys: make([]string, len(partitions)),
+		})
+	}
+	if code := create("three", "a", "b", "c"); code != wire.CodeInternalError || len(b.Streams()) != 0 {
+		t.Errorf("three partitions: %v, left %q", code, b.Streams())
+	}
+	if code := create("two", "a", "b"); code != wire.CodeOK || len(b.Streams()) != 2 {
+		t.Errorf("two partitions: %v, there are %q", code, b.Streams())
+	}
+	if code := create("empty"); code != wire.CodeInternalError {
+		t.Errorf("with full memory: %v", code)
+	}
+	c.must(&wire.DeleteSuperStream{Correlation: c.next(), Name: "two"})
+	if code := create("again", "a", "b"); code != wire.CodeOK {
+		t.Errorf("after a deletion: %v", code)
+	}
+}

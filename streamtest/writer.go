@@ -29,8 +29,9 @@ type batch struct {
 	from   int         // where the part of flat that is not yet in bufs begins
 	bytes  int         // total length of the chunks
 	chunks int
-	skips  int  // chunks that filters have skipped
-	last   bool // the connection ends after this batch
+	skips  int           // chunks that filters have skipped
+	last   bool          // the connection ends after this batch
+	sleep  time.Duration // the connection sleeps after this batch, see turns
 }
 
 // writeLoop writes answers and chunks until the connection ends. No other
@@ -55,6 +56,10 @@ func (c *conn) writeLoop() {
 		}
 		if w.last {
 			return
+		}
+		if w.sleep > 0 {
+			c.sleep(w.sleep)
+			continue
 		}
 		if len(w.bufs) > 0 {
 			continue
@@ -105,11 +110,15 @@ func (c *conn) fillBatch(w *batch) (wait time.Duration, ok bool) {
 	if c.b.faults.stopAnswering {
 		c.out = c.out[:0]
 		c.room.Broadcast()
+		w.last = c.flush // a client that said Close is disconnected, without an answer
 		return wait, true
 	}
 	c.takeOut(w)
 	if c.flush {
 		w.last = true
+	} else if c.slow {
+		wait = min(wait, c.takeTurns(w))
+		w.closeFlat()
 	} else {
 		wait = min(wait, c.takeChunks(w))
 	}

@@ -1,12 +1,14 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"strings"
 
@@ -15,18 +17,19 @@ import (
 
 // brokerFlags are the flags of tidemark broker.
 type brokerFlags struct {
-	addr, management, user, cert, key string
+	addr, management, user, cert, key, anonymous string
+	frameMax                                     uint
 }
 
 // runBroker runs the broker until ctx ends.
 func runBroker(ctx context.Context, args []string, stdout, stderr io.Writer) error {
-	opts, err := parseBrokerFlags(args, stderr)
+	f, opts, err := parseBrokerFlags(args, stdout, stderr)
 	if err != nil {
 		return err
 	}
 	b, err := streamtest.Start(opts...)
 	if err != nil {
-		return err
+		return f.withRemedy(err)
 	}
 	fmt.Fprintf(stdout, "Stream broker at %s\n", b.URI())
 	if url := b.ManagementURL(); url != "" {
@@ -37,28 +40,53 @@ func runBroker(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	return b.Close()
 }
 
-// parseBrokerFlags turns arguments into options. It tells the user on stderr
-// what is wrong with them.
-func parseBrokerFlags(args []string, stderr io.Writer) ([]streamtest.Option, error) {
-	var f brokerFlags
+// withRemedy adds to an error of Start which flag chooses the address on which
+// the broker cannot listen.
+func (f *brokerFlags) withRemedy(err error) error {
+	var failed *net.OpError
+	if !errors.As(err, &failed) || failed.Op != "listen" || failed.Addr == nil {
+		return err
+	}
+	if addr, resolveErr := net.ResolveTCPAddr("tcp", f.management); resolveErr == nil && addr.String() == failed.Addr.String() {
+		return fmt.Errorf("%w; choose another address with -management host:port (port 0 picks a free one), "+
+			`or do without management: -management ""`, err)
+	}
+	return fmt.Errorf("%w; choose another address with -addr host:port (port 0 picks a free one)", err)
+}
+
+// parseBrokerFlags returns the flags, and the options that they stand for. It
+// shows the help on stdout, and tells the user on stderr what is wrong.
+func parseBrokerFlags(args []string, stdout, stderr io.Writer) (*brokerFlags, []streamtest.Option, error) {
+	f := new(brokerFlags)
+	fs := f.flagSet()
+	var said bytes.Buffer
+	fs.SetOutput(&said)
+	if err := fs.Parse(args); errors.Is(err, flag.ErrHelp) {
+		_, _ = said.WriteTo(stdout) // nobody else to tell
+		return nil, nil, err
+	} else if err != nil {
+		_, _ = said.WriteTo(stderr)
+		return nil, nil, errUsage
+	}
+	opts, err := f.options(fs.Args())
+	if err != nil {
+		fmt.Fprintf(stderr, "tidemark broker: %v\n", err)
+		return nil, nil, errUsage
+	}
+	return f, opts, nil
+}
+
+// flagSet returns the flags, which set the fields of f.
+func (f *brokerFlags) flagSet() *flag.FlagSet {
 	fs := flag.NewFlagSet("tidemark broker", flag.ContinueOnError)
-	fs.SetOutput(stderr)
 	fs.StringVar(&f.addr, "addr", "127.0.0.1:5552", "listen for stream clients on `host:port`; port 0 picks a free one")
 	fs.StringVar(&f.management, "management", "127.0.0.1:15672", "listen for HTTP management on `host:port`; an empty value turns it off")
 	fs.StringVar(&f.user, "user", "guest:guest", "accept one user, given as `name:password`")
 	fs.StringVar(&f.cert, "tls-cert", "", "speak TLS with the certificate in this PEM `file`; needs -tls-key")
 	fs.StringVar(&f.key, "tls-key", "", "use the private key in this PEM `file`; needs -tls-cert")
-	if err := fs.Parse(args); errors.Is(err, flag.ErrHelp) {
-		return nil, err
-	} else if err != nil {
-		return nil, errUsage
-	}
-	opts, err := f.options(fs.Args())
-	if err != nil {
-		fmt.Fprintf(stderr, "tidemark broker: %v\n", err)
-		return nil, errUsage
-	}
-	return opts, nil
+	fs.StringVar(&f.anonymous, "anonymous", "", "log in as this `user` who asks for SASL ANONYMOUS, as RabbitMQ does with guest; empty: not offered")
+	fs.UintVar(&f.frameMax, "frame-max", 1<<20, "refuse frames of more `bytes`; RabbitMQ 4.3 refuses those above 1 MiB, 4.0 to 4.2.5 none")
+	return fs
 }
 
 func (f *brokerFlags) options(rest []string) ([]streamtest.Option, error) {
@@ -77,6 +105,13 @@ func (f *brokerFlags) options(rest []string) ([]streamtest.Option, error) {
 	opts := []streamtest.Option{
 		streamtest.WithAddr(f.addr), streamtest.WithManagement(f.management),
 		streamtest.WithUser(streamtest.User{Name: name, Password: password}),
+		streamtest.WithAnonymous(f.anonymous), streamtest.WithFrameMax(uint32(f.frameMax)),
+	}
+	if f.anonymous != "" && f.anonymous != name {
+		return nil, fmt.Errorf("-anonymous: there is no user %q; -user makes the only one", f.anonymous)
+	}
+	if f.frameMax == 0 || f.frameMax > math.MaxInt32 {
+		return nil, fmt.Errorf("-frame-max: want 1 to %d", math.MaxInt32)
 	}
 	if (f.cert == "") != (f.key == "") {
 		return nil, errors.New("-tls-cert and -tls-key go together")

@@ -55,20 +55,23 @@ func TestErrors(t *testing.T) {
 		code int
 		says string
 	}{
-		"no command":     {nil, 2, "Usage"},
-		"unknown":        {[]string{"nope"}, 2, `unknown command "nope"`},
-		"help":           {[]string{"broker", "-h"}, 0, "-tls-cert"},
-		"unknown flag":   {[]string{"broker", "-nope"}, 2, "flag provided but not defined"},
-		"argument":       {[]string{"broker", "x"}, 2, `unexpected argument "x"`},
-		"bad address":    {[]string{"broker", "-addr", "5552"}, 2, "-addr: address 5552: missing port"},
-		"no address":     {[]string{"broker", "-addr", ""}, 2, "-addr"},
-		"bad management": {[]string{"broker", "-management", "x"}, 2, "-management"},
-		"bad user":       {[]string{"broker", "-user", "guest"}, 2, "want name:password"},
-		"half TLS":       {[]string{"broker", "-tls-cert", "f"}, 2, "go together"},
-		"no such file":   {[]string{"broker", "-tls-cert", "/no/f", "-tls-key", "/no/f"}, 2, "no such file"},
-		"port taken":     {[]string{"broker", "-addr", taken.Addr().String(), "-management", ""}, 1, "address already in use"},
-		"management taken": {[]string{"broker", "-addr", "127.0.0.1:0", "-management", taken.Addr().String()}, 1,
-			"listen for management"},
+		"no command":         {nil, 2, "Usage"},
+		"unknown":            {[]string{"nope"}, 2, `unknown command "nope"`},
+		"unknown flag":       {[]string{"broker", "-nope"}, 2, "flag provided but not defined"},
+		"argument":           {[]string{"broker", "x"}, 2, `unexpected argument "x"`},
+		"bad address":        {[]string{"broker", "-addr", "5552"}, 2, "-addr: address 5552: missing port"},
+		"no address":         {[]string{"broker", "-addr", ""}, 2, "-addr"},
+		"bad management":     {[]string{"broker", "-management", "x"}, 2, "-management"},
+		"bad user":           {[]string{"broker", "-user", "guest"}, 2, "want name:password"},
+		"half TLS":           {[]string{"broker", "-tls-cert", "f"}, 2, "go together"},
+		"no such file":       {[]string{"broker", "-tls-cert", "/no/f", "-tls-key", "/no/f"}, 2, "no such file"},
+		"port taken":         {[]string{"broker", "-addr", taken.Addr().String(), "-management", ""}, 1, "address already in use"},
+		"port taken, remedy": {[]string{"broker", "-addr", taken.Addr().String(), "-management", ""}, 1, "another address with -addr"},
+		"management taken":   {[]string{"broker", "-addr", ":0", "-management", taken.Addr().String()}, 1, "listen for management"},
+		"management taken, remedy": {[]string{"broker", "-addr", ":0", "-management", taken.Addr().String()}, 1,
+			`in use; choose another address with -management host:port (port 0 picks a free one), or do without management: -management ""`},
+		"anonymous nobody": {[]string{"broker", "-anonymous", "x"}, 2, `no user "x"`},
+		"no frame":         {[]string{"broker", "-frame-max", "0"}, 2, "-frame-max: want 1 to"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -81,8 +84,11 @@ func TestErrors(t *testing.T) {
 }
 
 func TestHelp(t *testing.T) {
-	var stdout bytes.Buffer
-	if code := run(t.Context(), []string{"help"}, &stdout, io.Discard); code != 0 || !strings.Contains(stdout.String(), "broker") {
-		t.Errorf("exit code %d, %q", code, stdout.String())
+	for _, tt := range []struct{ args, says string }{{"help", "broker"}, {"broker -h", "-tls-cert"}} {
+		var stdout, stderr bytes.Buffer
+		code := run(t.Context(), strings.Fields(tt.args), &stdout, &stderr)
+		if code != 0 || !strings.Contains(stdout.String(), tt.says) || stderr.Len() > 0 {
+			t.Errorf("%s: exit code %d, %q, on stderr %q", tt.args, code, stdout.String(), stderr.String())
+		}
 	}
 }

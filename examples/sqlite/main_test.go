@@ -30,7 +30,9 @@ func TestMain(m *testing.M) {
 func numbers(t *testing.T) (b *streamtest.Broker, file string) {
 	t.Helper()
 	b = streamtest.NewBroker(t)
-	b.CreateStream("numbers")
+	if err := b.CreateStream("numbers"); err != nil {
+		t.Fatal(err)
+	}
 	env, err := stream.Connect(t.Context(), stream.Config{URIs: []string{b.URI()}})
 	if err != nil {
 		t.Fatal(err)

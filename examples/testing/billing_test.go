@@ -129,7 +129,9 @@ func (b *bank) wantCharged(t *testing.T, ids ...string) {
 func setUp(t *testing.T) (*streamtest.Broker, *stream.Env) {
 	t.Helper()
 	b := streamtest.NewBroker(t)
-	b.CreateStream("orders")
+	if err := b.CreateStream("orders"); err != nil {
+		t.Fatal(err)
+	}
 	env, err := stream.Connect(t.Context(), stream.Config{URIs: []string{b.URI()}})
 	if err != nil {
 		t.Fatal(err)

@@ -56,16 +56,6 @@ func (f *FrameReader) Give(key Key, alloc func(id byte, n int) []byte) {
 	f.ownedKey, f.alloc = key, alloc
 }
 
-// Ready reports whether Next has a whole frame without reading from the
-// connection.
-func (f *FrameReader) Ready() bool {
-	rest := f.buf[f.start:f.end]
-	if len(rest) < SizeLen {
-		return false
-	}
-	return uint64(len(rest)-SizeLen) >= uint64(binary.BigEndian.Uint32(rest))
-}
-
 // Next returns the body of the next frame, and blocks until it has arrived. The
 // caller may use the body until the following call, or keep it if the frame has
 // memory of its own (see Give). Next returns io.EOF if the stream ends between
@@ -85,6 +75,17 @@ func (f *FrameReader) Next() ([]byte, error) {
 		err = io.ErrUnexpectedEOF
 	}
 	return frame, err
+}
+
+// Ready reports whether Next returns without reading: the rest of the bytes
+// that were read holds a whole frame, or one that exceeds the limit.
+func (f *FrameReader) Ready() bool {
+	buffered := f.end - f.start
+	if buffered < SizeLen {
+		return false
+	}
+	size := binary.BigEndian.Uint32(f.buf[f.start:])
+	return uint64(size) <= uint64(buffered-SizeLen) || f.max != 0 && size > f.max || boundedInt(size) < 0
 }
 
 func (f *FrameReader) readBody(size int) ([]byte, error) {

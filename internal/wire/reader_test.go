@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"runtime"
+	"slices"
 	"testing"
 	"testing/iotest"
 )
@@ -137,5 +138,24 @@ func TestFrameReaderGivesHostile(t *testing.T) {
 	f.Give(KeyDeliver, func(_ byte, n int) []byte { return make([]byte, n) })
 	if _, err := f.Next(); !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("half a head: %v", err)
+	}
+}
+
+// TestFrameReaderReady expects that Ready tells whether a whole frame waits.
+func TestFrameReaderReadyForTooLarge(t *testing.T) {
+	frame := []byte{0, 0, 0, 2, 'a', 'b'}
+	r := NewFrameReader(bytes.NewReader(append(slices.Concat(frame, frame), frame[:5]...)), 0)
+	for i, want := range []bool{false, true, false} {
+		if got := r.Ready(); got != want {
+			t.Errorf("before frame %d: %v, want %v", i, got, want)
+		}
+		_, err := r.Next()
+		if i < 2 && err != nil {
+			t.Fatal(err)
+		}
+	}
+	r = NewFrameReader(bytes.NewReader(append(frame, 0, 0, 1, 0)), 16)
+	if _, err := r.Next(); err != nil || !r.Ready() {
+		t.Errorf("%v, ready %v; want a frame that is too large to be ready", err, r.Ready())
 	}
 }
