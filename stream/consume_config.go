@@ -63,6 +63,18 @@ type ConsumerConfig struct {
 	// handled: up to 256 of them, and with Workers up to another MaxBuffered.
 	MaxBuffered int
 
+	// Drain is how long the handlers at work may go on after the context of Run
+	// has ended or Env.Close was called. Until then their own context lives;
+	// then it ends too. Meanwhile Run takes no further message. With Workers it
+	// still hands out the waiting messages that come, in the order of the
+	// stream, before the last one that a worker has begun, so that nothing that
+	// is handled comes again, and a message that waits for its next attempt gets
+	// it at once, once. If Drain does not suffice, a line in the log says how
+	// many messages come again. Run waits for the handlers however long they
+	// take, and then up to [CloseTimeout] for the last store. Default 5 s.
+	// Negative: the handlers' context ends with that of Run.
+	Drain time.Duration
+
 	// BatchSize is the number of messages in a full batch of RunBatch. Default
 	// 1000, at most 1,000,000.
 	BatchSize int
@@ -78,6 +90,8 @@ const (
 	defaultMaxBuffered = 8 << 20
 	maxMaxBuffered     = 1 << 30
 
+	defaultDrain = 5 * time.Second
+
 	defaultBatchSize = 1000
 	defaultBatchWait = 100 * time.Millisecond
 )
@@ -92,6 +106,9 @@ func (c ConsumerConfig) withDefaults(stream string) (ConsumerConfig, error) {
 	}
 	if c.BatchWait == 0 {
 		c.BatchWait = defaultBatchWait
+	}
+	if c.Drain == 0 {
+		c.Drain = defaultDrain
 	}
 	if c.MaxBuffered == 0 {
 		c.MaxBuffered = defaultMaxBuffered

@@ -27,20 +27,22 @@ func notStored(offset uint64, cause error) error {
 	return fmt.Errorf("%w: the messages up to offset %d were handled, but: %w", ErrNotStored, offset, cause)
 }
 
-// finish stores the mark of a run whose session has ended without doing so. It
-// tries new connections for CloseTimeout. It returns cause, which ends the run,
-// joined with a failure to store.
-func (r *run) finish(cause error) error {
+// finish waits for the handlers at work and stores the mark of a run whose
+// session has ended without doing so. It tries new connections for CloseTimeout. It returns the error of the run, which
+// has ended for the reason why, joined with a failure to store. ctx is the
+// run's.
+func (r *run) finish(ctx context.Context, why error) error {
+	why = endedBy(ctx, r.dispatcher.end(why))
 	snapshot, handled := r.progress.snapshot()
 	if !handled || !r.named() || r.consumer.cfg.Store.Manual {
-		return cause
+		return why
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), CloseTimeout)
+	closing, cancel := context.WithTimeout(context.Background(), CloseTimeout)
 	defer cancel()
-	if err := r.storeUntilStored(ctx, snapshot.Mark); err != nil {
-		return errors.Join(cause, notStored(snapshot.Mark, err))
+	if err := r.storeUntilStored(closing, snapshot.Mark); err != nil {
+		return errors.Join(why, notStored(snapshot.Mark, err))
 	}
-	return cause
+	return why
 }
 
 // storeUntilStored tries to store the mark until it is stored, trying again

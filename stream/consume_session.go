@@ -16,8 +16,9 @@ type sessionEnd struct {
 }
 
 // session handles what one subscription delivers, until the subscription, the
-// handler or ctx ends. Then it stores the mark, if the subscription still lives
-// and the stream is surely the one that the run has read.
+// handler or ctx ends. If the subscription still lives and the stream is surely
+// the one that the run has read, session then waits for the handlers at work and
+// stores the mark. ctx is the dispatcher's.
 func (r *run) session(ctx context.Context, s *subscription) (end sessionEnd) {
 	defer s.release(false) // deferred, because the handler may call Goexit
 	if r.named() {
@@ -32,10 +33,11 @@ func (r *run) session(ctx context.Context, s *subscription) (end sessionEnd) {
 		r.storer = startStorer(to, r.progress, r.requests, r.log)
 		defer r.storer.stop()
 	}
-	end.progressed, end.err = r.deliver(ctx, s)
+	end.progressed, end.err = r.deliver(s)
 	if errors.Is(end.err, ErrStreamRecreated) || !s.alive() || r.progress.storesPaused() {
 		return end
 	}
+	end.err = endedBy(ctx, r.dispatcher.end(end.err))
 	if r.named() && !r.consumer.cfg.Store.Manual {
 		err := r.storeLast()
 		if err != nil && !s.alive() {
@@ -57,12 +59,11 @@ func (r *run) offsetsOf(ctx context.Context, s *subscription) (offsets, error) {
 	return c.env.brokerOffsets(ctx, s, c.cfg.Name, c.cfg.Store)
 }
 
-// deliver handles messages until the subscription, the handler or ctx ends.
-// When it returns, no handler is at work any more.
-func (r *run) deliver(ctx context.Context, s *subscription) (progressed bool, err error) {
-	d := r.newDispatcher(ctx)
-	progressed, err = r.feed(d, s)
-	return progressed, d.end(err)
+// deliver gives messages to the dispatcher until the subscription or the
+// dispatcher's context ends.
+func (r *run) deliver(s *subscription) (progressed bool, err error) {
+	progressed, err = r.feed(r.dispatcher, s)
+	return progressed, r.dispatcher.endSession(err)
 }
 
 // feed passes what the subscription delivers to the dispatcher, and checks that
@@ -78,6 +79,9 @@ func (r *run) feed(d dispatcher, s *subscription) (progressed bool, err error) {
 			}
 		}
 		if err != nil {
+			if d.context().Err() != nil {
+				err = errStopped
+			}
 			return progressed, err
 		}
 		chunk := received.Chunk

@@ -33,7 +33,7 @@ func TestCommitWaitsForTheRun(t *testing.T) {
 				t.Error("it has ended")
 			}
 			cancel(errTest)
-			wantErr(t, <-ended, errTest)
+			must(t, <-ended)
 			wantErr(t, <-committed, ErrNotRunning)
 		}
 		c.cfg.Name = ""

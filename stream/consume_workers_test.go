@@ -15,10 +15,8 @@ import (
 
 // idleWorkers are workers without goroutines.
 func idleWorkers(t *testing.T, r *run) *workers {
-	w := &workers{run: r, queue: newLanes(r.consumer.cfg.KeyOf != nil), unhook: func() bool { return false }}
-	w.work.L, w.room.L = &w.mu, &w.mu
-	w.ctx, w.cancel = context.WithCancelCause(t.Context())
-	t.Cleanup(func() { w.cancel(nil) })
+	w := newWorkers(t.Context(), r)
+	t.Cleanup(func() { w.cancelTaking(nil); w.cancelHandling(nil) })
 	return w
 }
 
@@ -91,8 +89,7 @@ func TestStopEndsWaits(t *testing.T) {
 		if _, ok := w.next(nil); ok {
 			t.Error("a message is begun after the end")
 		}
-		w.cancel(errTest)
-		wantErr(t, give(w, plainChunk(4, 1)), errTest)
+		wantErr(t, give(w, plainChunk(4, 1)), errStopped)
 	})
 }
 
@@ -102,7 +99,7 @@ func TestWorkersEnd(t *testing.T) {
 	handlerErr, lost := &HandlerError{Err: errTest}, errors.New("lost")
 	for _, test := range []struct{ failure, err, want error }{
 		{nil, nil, nil}, {nil, errTest, errTest}, {handlerErr, nil, handlerErr}, {handlerErr, errTest, handlerErr},
-		{lost, nil, lost}, {lost, errTest, errTest},
+		{lost, nil, lost}, {lost, errTest, errTest}, {lost, errStopped, lost}, {errStopped, errTest, errTest},
 	} {
 		w := idleWorkers(t, aloneRun(t, ConsumerConfig{Workers: 2}))
 		if test.failure != nil {
@@ -111,7 +108,7 @@ func TestWorkersEnd(t *testing.T) {
 		if got := w.end(test.err); got != test.want {
 			t.Errorf("%v and %v end it with %v, want %v", test.failure, test.err, got, test.want)
 		}
-		if !w.stopped || w.ctx.Err() == nil {
+		if w.phase == open || w.taking.Err() == nil || w.handling.Err() == nil {
 			t.Error("it has not ended")
 		}
 	}
@@ -121,8 +118,11 @@ func TestWorkersEnd(t *testing.T) {
 func TestWorkersFail(t *testing.T) {
 	w := idleWorkers(t, aloneRun(t, ConsumerConfig{Workers: 2}))
 	w.fail(errTest)
-	w.fail(ErrClosed)
-	if w.failure != errTest || context.Cause(w.context()) != errTest || !w.stopped {
+	if w.phase != draining || w.handling.Err() != nil {
+		t.Error("what is no failure of a handler ends the others")
+	}
+	w.fail(&HandlerError{Err: ErrClosed})
+	if w.failure != errTest || context.Cause(w.context()) != errTest || w.phase != stopped || w.handling.Err() == nil {
 		t.Errorf("failed with %v and %v", w.failure, context.Cause(w.context()))
 	}
 	if w.flushDue() != nil || w.flush() != nil {
@@ -167,15 +167,15 @@ func TestWorkersPush(t *testing.T) {
 	}
 }
 
-// TestWorkersAtWork: all is handled, and the place is behind it. An end while a
-// message is in hand waits, and the place is before it.
+// TestWorkersAtWork: all is handled, and the place is behind it. An end while
+// messages are in hand waits for them.
 func TestWorkersAtWork(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := aloneRun(t, ConsumerConfig{Name: "n", Workers: 3})
 		var handled atomic.Int64
 		block := make(chan struct{})
 		r.handler = func(_ context.Context, d *Delivery) error {
-			if d.Offset == 603 {
+			if d.Offset == 603 || d.Offset == 605 {
 				<-block
 			}
 			handled.Add(1)
@@ -187,11 +187,10 @@ func TestWorkersAtWork(t *testing.T) {
 		if synctest.Wait(); handled.Load() != 600 {
 			t.Errorf("%d messages are handled, want 600", handled.Load())
 		}
-		must(t, w.end(nil))
+		must(t, w.endSession(nil))
 		wantPlace(t, r, 600, chunk)
 		wantMark(t, r.progress, 599, 600)
 
-		w = startWorkers(t.Context(), r)
 		chunk = plainChunk(600, 10)
 		must(t, give(w, chunk))
 		synctest.Wait()
@@ -217,7 +216,7 @@ func TestWorkersEndWithTheirContext(t *testing.T) {
 		w := startWorkers(ctx, r)
 		cancel(errTest)
 		synctest.Wait()
-		wantErr(t, give(w, plainChunk(0, 3)), errTest)
+		wantErr(t, give(w, plainChunk(0, 3)), errStopped)
 		w.wg.Wait()
 		if err := w.end(nil); err != nil || r.place.MustRecognise() {
 			t.Errorf("the end of the context is a failure: %v", err)
@@ -240,13 +239,19 @@ func TestWorkersStore(t *testing.T) {
 					if request.verify {
 						t.Error("the offset is read back")
 					}
-					request.done <- errTest
+					if asked == 1 {
+						request.done <- ErrUnreachable // then the worker asks again
+						asked = 0
+						request = <-r.requests
+						asked++
+					}
+					request.done <- ErrOffsetStore
 				}
 			}()
 			var failed []int
 			for i, j := range take(r.progress, mark.ChunkID{}, 1, 0, 1, 2, 3) {
 				if err := w.handle(j); err != nil {
-					wantErr(t, err, errTest)
+					wantErr(t, err, ErrOffsetStore)
 					failed = append(failed, i)
 				}
 			}

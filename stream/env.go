@@ -57,7 +57,7 @@ func Connect(ctx context.Context, cfg Config) (*Env, error) {
 	}
 	cluster := broker.NewCluster(cfg.brokerOptions(), endpoints)
 	if err := cluster.Connect(ctx); err != nil {
-		return nil, opErr("connect", "", "", err)
+		return nil, opErr("connect", "", "", withContext(ctx, err))
 	}
 	life, end := context.WithCancelCause(context.Background())
 	return &Env{
@@ -92,7 +92,7 @@ func (e *Env) Close() error {
 	defer close(e.closed)
 
 	err := closeAll(producers)
-	e.end(ErrClosed)
+	e.end(errEnvClosed)
 	e.owned.Wait()
 	e.cluster.Close()
 	return opErr("close", "", "", errors.Join(err, e.states.drain()))
@@ -122,11 +122,14 @@ func (e *Env) own() error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.closing {
-		return fmt.Errorf("%w: the Env is closed", ErrClosed)
+		return errEnvClosed
 	}
 	e.owned.Add(1)
 	return nil
 }
+
+// errEnvClosed ends what is in progress at Close.
+var errEnvClosed = fmt.Errorf("%w: the Env is closed", ErrClosed)
 
 // isClosing reports whether Close was called. Close may then be why a handler
 // fails.
@@ -140,7 +143,7 @@ func (e *Env) isClosing() bool {
 // first.
 func (e *Env) under(ctx context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	stop := context.AfterFunc(e.life, func() { cancel(ErrClosed) })
+	stop := context.AfterFunc(e.life, func() { cancel(errEnvClosed) })
 	return ctx, func() { stop(); cancel(context.Canceled) }
 }
 
@@ -150,7 +153,7 @@ func (e *Env) ask(ctx context.Context, op, stream, name string, exchange func(co
 		return opErr(op, stream, name, err)
 	}
 	defer e.owned.Done()
-	ctx, cancel := e.under(ctx)
+	asking, cancel := e.under(ctx)
 	defer cancel()
-	return opErr(op, stream, name, e.cluster.Ask(ctx, exchange))
+	return opErr(op, stream, name, withContext(ctx, e.cluster.Ask(asking, exchange)))
 }

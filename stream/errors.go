@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -98,8 +99,9 @@ var (
 )
 
 // OpError says which operation failed, on what, and why. The package's calls
-// return it, except where they return a [HandlerError]. Err wraps a sentinel or
-// the context's error, except for an answer of the broker that has no sentinel.
+// return it, except where they return a [HandlerError]. Err wraps a sentinel, or
+// both the context's error and its cause, except for an answer of the broker
+// that has no sentinel.
 type OpError struct {
 	Op     string // "connect", "declare stream", "publish", ...
 	Stream string // the stream, if the operation names one
@@ -165,6 +167,24 @@ func opErr(op, stream, name string, err error) error {
 		return err
 	}
 	return &OpError{Op: op, Stream: stream, Name: name, Err: err}
+}
+
+// withContext returns the error of a call that may have ended with its caller's
+// context. If it has, the error that withContext returns matches both ctx.Err()
+// and the context's cause, whichever of the two err has.
+func withContext(ctx context.Context, err error) error {
+	if err == nil || ctx.Err() == nil {
+		return err
+	}
+	end, cause := ctx.Err(), context.Cause(ctx)
+	switch isEnd, isCause := errors.Is(err, end), errors.Is(err, cause); {
+	case isEnd == isCause:
+		return err
+	case isEnd:
+		return fmt.Errorf("%w: %w", err, cause)
+	default:
+		return fmt.Errorf("%w: %w", end, err)
+	}
 }
 
 // isFatal reports whether trying again cannot help until a person has changed
