@@ -160,9 +160,9 @@ func (c *Consumer) Commit(ctx context.Context) error {
 // consume does what Run, RunBatch and All have in common. setup sets the new
 // run's handler.
 func (c *Consumer) consume(ctx context.Context, setup func(*run)) error {
-	err := c.env.own()
+	err := c.env.ownRun()
 	if err == nil {
-		defer c.env.owned.Done()
+		defer c.env.disownRun()
 		ctx, cancel := c.env.under(ctx)
 		defer cancel()
 		var r *run

@@ -62,9 +62,9 @@ func (l *deadLetters) publish(ctx context.Context, h *HandlerError, failed []Del
 func (l *deadLetters) connect(ctx context.Context) (*Producer, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	env, to := l.run.consumer.env, l.run.consumer.cfg.OnError.DeadLetter
+	to := l.run.consumer.cfg.OnError.DeadLetter
 	for attempt := 1; l.producer == nil; attempt++ {
-		p, err := env.NewProducer(ctx, to, ProducerConfig{})
+		p, err := l.newProducer(ctx)
 		if err == nil {
 			l.producer = p
 			break
@@ -78,6 +78,18 @@ func (l *deadLetters) connect(ctx context.Context) (*Producer, error) {
 		}
 	}
 	return l.producer, nil
+}
+
+// newProducer makes the producer. Unlike Env.NewProducer it does so after
+// Env.Close too, for the handlers that are still at work. The run closes it.
+func (l *deadLetters) newProducer(ctx context.Context) (*Producer, error) {
+	cfg, err := ProducerConfig{}.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	env := l.run.consumer.env
+	env.owned.Add(1)
+	return env.startProducer(ctx, l.run.consumer.cfg.OnError.DeadLetter, cfg, func(*Producer) error { return nil })
 }
 
 // check returns an error if the dead-letter stream does not exist. A run calls

@@ -171,6 +171,9 @@ func (w *workers) handleAll() {
 func (w *workers) next(handled *job) (j job, ok bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.taking.Err() != nil {
+		w.drainLocked() // which its hook may not have called yet
+	}
 	if handled != nil {
 		w.room.Signal()
 		j, ok = w.queue.popBehind(*handled)
@@ -242,6 +245,10 @@ func (w *workers) fail(err error) {
 func (w *workers) drain() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.drainLocked()
+}
+
+func (w *workers) drainLocked() {
 	if w.phase == open {
 		w.queue.cut(w.begun)
 		w.enter(draining)

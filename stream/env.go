@@ -31,9 +31,11 @@ type Env struct {
 	states  *states
 
 	// life ends with Close, which ends the runs and calls of the Env. Close
-	// then waits for owned: the runs, the calls and the producers.
+	// then waits for runs, whose handlers may still publish, closes the
+	// producers, and waits for owned: the runs, the calls and the producers.
 	life  context.Context
 	end   context.CancelCauseFunc
+	runs  sync.WaitGroup
 	owned sync.WaitGroup
 
 	mu        sync.Mutex
@@ -68,8 +70,10 @@ func Connect(ctx context.Context, cfg Config) (*Env, error) {
 
 // Close ends every consumer and producer of the Env, waits for them, and then
 // closes its connections. Consumers stop as if their context had been
-// cancelled: the handler at work finishes and the mark is stored. Producers get
-// [CloseTimeout] to have their messages confirmed. Each message that is not
+// cancelled: the handlers at work finish (see ConsumerConfig.Drain) and the mark
+// is stored, for which all of them together take [CloseTimeout] at most. A
+// handler at work may publish with a producer of the Env. After that, producers
+// get another CloseTimeout to have their messages confirmed. Each message that is not
 // confirmed by then gets [ErrUnconfirmed], and Close returns the producers'
 // errors. At last Close waits for Config.OnState, for another CloseTimeout, and
 // returns an error if OnState is still at work.
@@ -91,8 +95,9 @@ func (e *Env) Close() error {
 	e.mu.Unlock()
 	defer close(e.closed)
 
-	err := closeAll(producers)
 	e.end(errEnvClosed)
+	e.runs.Wait()
+	err := closeAll(producers)
 	e.owned.Wait()
 	e.cluster.Close()
 	return opErr("close", "", "", errors.Join(err, e.states.drain()))
@@ -128,16 +133,25 @@ func (e *Env) own() error {
 	return nil
 }
 
-// errEnvClosed ends what is in progress at Close.
-var errEnvClosed = fmt.Errorf("%w: the Env is closed", ErrClosed)
-
-// isClosing reports whether Close was called. Close may then be why a handler
-// fails.
-func (e *Env) isClosing() bool {
+// ownRun is own for a run. The caller calls e.disownRun at its end.
+func (e *Env) ownRun() error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.closing
+	if e.closing {
+		return errEnvClosed
+	}
+	e.owned.Add(1)
+	e.runs.Add(1)
+	return nil
 }
+
+func (e *Env) disownRun() {
+	e.runs.Done()
+	e.owned.Done()
+}
+
+// errEnvClosed ends what is in progress at Close.
+var errEnvClosed = fmt.Errorf("%w: the Env is closed", ErrClosed)
 
 // under returns a context that ends with ctx or with the Env, whichever is
 // first.
