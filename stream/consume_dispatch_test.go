@@ -288,7 +288,7 @@ func TestDispatchConfig(t *testing.T) {
 	_, env, name := inStream(t, 1)
 	for _, cfg := range []ConsumerConfig{
 		{Workers: -1}, {Workers: maxWorkers + 1}, {KeyOf: func(*Delivery) string { return "" }},
-		{BatchSize: -1}, {BatchSize: maxBatchSize + 1}, {BatchWait: -1},
+		{MaxAhead: -1}, {Workers: 4, MaxAhead: 3}, {BatchSize: -1}, {BatchSize: maxBatchSize + 1}, {BatchWait: -1},
 	} {
 		_, err := env.NewConsumer(name, cfg)
 		wantErr(t, err, ErrInvalidConfig)

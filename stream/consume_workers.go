@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 	"time"
 
@@ -24,14 +25,16 @@ type workers struct {
 	wg             sync.WaitGroup
 	jobs           []job // of the block that is being queued
 
-	mu       sync.Mutex
-	work     sync.Cond // signals that queue or phase has changed
-	room     sync.Cond // signals that a message was handled, or that phase has changed
-	queue    *lanes
-	begun    uint64 // the tickets below this one include every one that a worker has had
-	phase    phase
-	failure  error // the first error of a worker
-	reported bool  // end has logged what comes again
+	mu   sync.Mutex
+	work sync.Cond // signals that queue or phase has changed
+	room sync.Cond // signals that leavesRoom holds, or that phase has changed
+	// leavesRoom is what waitUntil waits for; nil: it does not.
+	leavesRoom func(messages, bytes int) bool
+	queue      *lanes
+	begun      uint64 // the tickets below this one include every one that a worker has had
+	phase      phase
+	failure    error // the first error of a worker
+	reported   bool  // end has logged what comes again
 }
 
 // phase is what the workers still begin.
@@ -71,15 +74,20 @@ func (w *workers) dispatch(chunk *wire.Chunk, d *decoder) error {
 	if !w.waitForRoom() {
 		return errStopped
 	}
-	for {
-		list := d.block(blockSize)
+	for d.unread() {
+		places := w.waitForPlaces()
+		if places == 0 {
+			return errStopped
+		}
+		list := d.block(places)
 		if len(list) == 0 {
-			return nil
+			break
 		}
 		if err := w.push(chunk, list); err != nil {
 			return err
 		}
 	}
+	return nil
 }
 
 // push queues messages of one chunk. From then on they are the workers', and the
@@ -131,15 +139,38 @@ func (w *workers) handlerError(j job, err error) error {
 // everything from the first message on that is not handled, so a slow message
 // bounds how far the others run ahead.
 func (w *workers) waitForRoom() bool {
+	return w.waitUntil(func(messages, bytes int) bool {
+		return bytes < w.run.consumer.cfg.MaxBuffered || messages < 2*w.run.workers
+	})
+}
+
+// waitForPlaces waits until MaxAhead leaves room for a block of messages, or for
+// an eighth of MaxAhead if that is less. It returns how many messages of a chunk may
+// be taken in hand, and 0 if nothing more is to be taken.
+func (w *workers) waitForPlaces() (places int) {
+	limit := w.run.consumer.cfg.MaxAhead
+	enough := min(blockSize, (limit+7)/8)
+	w.waitUntil(func(messages, _ int) bool {
+		places = min(blockSize, limit-messages)
+		return places >= enough
+	})
+	return max(places, 0)
+}
+
+// waitUntil waits until what is in hand leaves room. It returns false if nothing
+// more is to be taken.
+func (w *workers) waitUntil(leavesRoom func(messages, bytes int) bool) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.leavesRoom = leavesRoom
+	defer func() { w.leavesRoom = nil }()
 	for w.phase == open {
-		messages, bytes := w.run.progress.inHand()
-		if bytes < w.run.consumer.cfg.MaxBuffered || messages < 2*w.run.workers {
+		if leavesRoom(w.run.progress.inHand()) {
 			return true
 		}
 		w.room.Wait()
 	}
+	leavesRoom(math.MaxInt, math.MaxInt)
 	return false
 }
 
@@ -175,7 +206,10 @@ func (w *workers) next(handled *job) (j job, ok bool) {
 		w.drainLocked() // which its hook may not have called yet
 	}
 	if handled != nil {
-		w.room.Signal()
+		// Waking the run for each message would cost more than the message.
+		if w.leavesRoom != nil && w.leavesRoom(w.run.progress.inHand()) {
+			w.room.Signal()
+		}
 		j, ok = w.queue.popBehind(*handled)
 	}
 	for !ok && w.phase != stopped {

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -64,6 +66,70 @@ func TestWaitForRoom(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestWaitForPlaces: there are places up to MaxAhead, and whoever waits for them
+// gets several at a time.
+func TestWaitForPlaces(t *testing.T) {
+	for _, test := range []struct{ limit, messages, places, finish int }{
+		{5000, 0, 256, 0}, {5000, 4744, 256, 0}, {5000, 4745, 256, 1}, {5000, 5000, 256, 256},
+		{10, 0, 10, 0}, {10, 8, 2, 0}, {10, 9, 2, 1}, {3, 2, 1, 0}, {3, 3, 1, 1}, {2, 1, 1, 0}, {2, 2, 1, 1},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			w := idleWorkers(t, aloneRun(t, ConsumerConfig{Workers: 2, MaxAhead: test.limit}))
+			w.run.consumer.cfg.MaxAhead = test.limit
+			jobs := take(w.run.progress, mark.ChunkID{}, 1, make([]uint64, test.messages)...)
+			got := make(chan int, 1)
+			go func() { got <- w.waitForPlaces() }()
+			for i := range test.finish {
+				if synctest.Wait(); len(got) > 0 {
+					t.Fatalf("%+v: got %d places after %d were handled", test, <-got, i)
+				}
+				w.run.progress.markFinished(jobs[i].ticket)
+				w.queue.push(job{}) // something for next to return
+				w.next(&jobs[i])
+			}
+			if places := <-got; places != test.places {
+				t.Errorf("%+v: got %d places", test, places)
+			}
+			w.stop()
+			if places := w.waitForPlaces(); places != 0 {
+				t.Errorf("%+v: got %d places after the end", test, places)
+			}
+		})
+	}
+}
+
+// TestMaxAhead: however many chunks and keys there are, and whatever their size,
+// no more messages are in hand.
+func TestMaxAhead(t *testing.T) {
+	const limit, n = 40, 1000
+	b, env, name := inStream(t, n)
+	released := make(chan struct{})
+	release := sync.OnceFunc(func() { close(released) })
+	t.Cleanup(release)
+	var done seen
+	cfg := ConsumerConfig{Name: "billing", Workers: 4, MaxAhead: limit, KeyOf: func(d *Delivery) string { return fmt.Sprint(d.Offset % 5) }}
+	stop, ended := running1(t, env, name, cfg, func(_ context.Context, d *Delivery) error {
+		if d.Offset == 10 {
+			<-released
+		}
+		done.add(d.Offset)
+		return nil
+	})
+	most := 10 + limit - limit/5 // those of its key wait behind it
+	eventually(t, "the others run ahead", patience, func() bool { return done.len() >= most-limit/8 })
+	for range 1000 {
+		runtime.Gosched()
+	}
+	if got := done.len(); got > most {
+		t.Errorf("%d messages are handled, want %d at most", got, most)
+	}
+	release()
+	eventually(t, "all are stored", patience, func() bool { got, ok := b.Offset("billing", name); return ok && got == n-1 })
+	stop()
+	must(t, recv(t, ended, "the end"))
+	done.once(t, 0, n)
 }
 
 // TestStopEndsWaits of those that wait for room and for work.
