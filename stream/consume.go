@@ -73,7 +73,8 @@ func (e *Env) NewConsumer(stream string, cfg ConsumerConfig) (*Consumer, error) 
 //   - [ErrClosed] after Env.Close
 //   - a [*HandlerError]
 //   - [ErrNotStored], also after the end of ctx
-//   - [ErrRunning]
+//   - [ErrRunning], or [ErrNameInUse] if another consumer of the Env with this
+//     name runs on this stream
 //   - [ErrStreamNotFound], of the stream or of ErrorPolicy.DeadLetter, or
 //     [ErrStreamDeleted]
 //   - [ErrMalformed], if a chunk cannot be decoded
@@ -154,7 +155,7 @@ func (c *Consumer) Commit(ctx context.Context) error {
 	if r == nil {
 		return opErr(op, c.stream, c.cfg.Name, ErrNotRunning)
 	}
-	return opErr(op, c.stream, c.cfg.Name, withContext(ctx, r.requests.ask(ctx, true, r.ended)))
+	return opErr(op, c.stream, c.cfg.Name, r.requests.ask(ctx, true, r.ended))
 }
 
 // consume does what Run, RunBatch and All have in common. setup sets the new
@@ -189,6 +190,9 @@ func (c *Consumer) beginRun(setup func(*run)) (*run, error) {
 	if c.run != nil {
 		return nil, ErrRunning
 	}
+	if err := c.env.useName(c.stream, c.cfg.Name); err != nil {
+		return nil, err
+	}
 	c.run = newRun(c)
 	setup(c.run)
 	return c.run, nil
@@ -198,6 +202,7 @@ func (c *Consumer) endRun(r *run) {
 	c.mu.Lock()
 	c.run = nil
 	c.mu.Unlock()
+	c.env.giveBackName(c.stream, c.cfg.Name)
 	close(r.ended)
 }
 

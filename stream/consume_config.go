@@ -11,8 +11,8 @@ type ConsumerConfig struct {
 	// Name is the name under which the broker, or OffsetStore, keeps the offset
 	// of the last handled message of this stream. It has 255 bytes at most.
 	// Consumers with different names each get every message. Two consumers that
-	// use one name at the same time overwrite each other's offset. Default "":
-	// nothing is stored.
+	// use one name at the same time overwrite each other's offset; within an Env
+	// the second one gets [ErrNameInUse]. Default "": nothing is stored.
 	Name string
 	// Start says where to begin. Default: Stored(First()).
 	Start Start

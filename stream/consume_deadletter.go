@@ -38,6 +38,7 @@ type deadLetters struct {
 
 	mu       sync.Mutex // held while the producer is made
 	producer *Producer
+	closed   sync.WaitGroup // waits for the producer's end
 }
 
 // publish returns when the broker has confirmed the messages. While the stream
@@ -105,15 +106,20 @@ func (l *deadLetters) check(ctx context.Context, lease *broker.Lease) error {
 	return nil
 }
 
-// closeProducer ends the producer. None of its messages is in flight, because
-// publish waits for the confirms.
-func (l *deadLetters) closeProducer() {
-	if l.producer == nil {
-		return
+// beginClosing ends the producer under ctx, while the run goes on with its own
+// end. None of the producer's messages is in flight, because publish waits for
+// the confirms, and no handler is at work.
+func (l *deadLetters) beginClosing(ctx context.Context) {
+	if l.producer != nil {
+		l.closed.Go(func() { _ = l.producer.Close(ctx) })
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), CloseTimeout)
-	defer cancel()
-	_ = l.producer.Close(ctx)
+}
+
+// closeProducer waits until the producer has ended.
+func (l *deadLetters) closeProducer() {
+	l.beginClosing(l.run.beginClosing()) // the first Close of a producer counts
+	l.closed.Wait()
+	l.run.endClosing()
 }
 
 // letter returns a failed message, in AMQP 1.0, with the reason and the origin

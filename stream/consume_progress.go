@@ -217,7 +217,9 @@ func (p *progress) snapshot() (s mark.Snapshot, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.foldFast()
-	return p.tracker.Snapshot()
+	s, ok = p.tracker.Snapshot()
+	s.At = p.now()
+	return s, ok
 }
 
 // storedAt records that a snapshot is stored.

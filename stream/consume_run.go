@@ -35,6 +35,11 @@ type run struct {
 	storer    *storer       // of the session, if the consumer has a name
 	ended     chan struct{} // closed when the run has ended
 
+	// closing is the time for what the run asks of the broker once its handlers
+	// have returned; nil: they have not. See beginClosing.
+	closing    context.Context
+	endClosing context.CancelFunc
+
 	connected    bool      // the run has had a session
 	missingSince time.Time // when the stream was found missing; zero: it exists
 }
@@ -196,10 +201,39 @@ func endedBy(ctx context.Context, why error) error {
 	switch {
 	case why != errStopped:
 		return why
-	case context.Cause(ctx) == errEnvClosed:
+	case errors.Is(context.Cause(ctx), errEnvClosed):
 		return errEnvClosed
 	}
 	return nil
+}
+
+// closingTime is the part of CloseTimeout in which a run waits for the broker. It
+// leaves time for what ends without such a wait.
+const closingTime = CloseTimeout - 250*time.Millisecond
+
+// beginClosing returns a context that ends closingTime after the first call. The
+// run calls it once its handlers have returned. Whatever it then asks of the
+// broker, it waits under this context: for the last store, on whichever
+// connection, and for the answers to its goodbyes.
+func (r *run) beginClosing() context.Context {
+	if r.closing == nil {
+		r.closing, r.endClosing = context.WithTimeout(context.Background(), closingTime)
+		r.letters.beginClosing(r.closing)
+	}
+	return r.closing
+}
+
+// goodbye returns the context of a goodbye to the broker. A run that is told to
+// end, and whose handlers may be at work, waits for no answer. ctx is the
+// dispatcher's.
+func (r *run) goodbye(ctx context.Context) context.Context {
+	switch {
+	case r.closing != nil:
+		return r.closing
+	case ctx.Err() != nil:
+		return ctx
+	}
+	return context.Background()
 }
 
 // named reports whether the consumer has a name to store offsets under.

@@ -45,6 +45,7 @@ type block struct {
 	chunk      mark.ChunkID
 	moreFollow bool // messages of the chunk follow the block
 	handled    int  // how many of list are handled
+	inHandler  bool // the handler is at work, so that a panic is the handler's
 }
 
 // handle handles the messages of a block, one after the other.
@@ -90,8 +91,11 @@ func (s *serial) callHandler(b *block) (handlerErr, err error) {
 		return nil, s.callLoopBody(b)
 	}
 	defer func() {
+		if !b.inHandler {
+			return // the handler did not panic
+		}
 		if v := recover(); v != nil {
-			handlerErr = panicError(v)
+			b.inHandler, handlerErr = false, panicError(v)
 		}
 	}()
 	return s.callEach(b, handler)
@@ -115,7 +119,9 @@ func (s *serial) callEach(b *block, handler Handler) (handlerErr, err error) {
 		if s.taking.Err() != nil {
 			return nil, errStopped
 		}
-		if err := handler(s.handling, &b.list[i]); err != nil {
+		b.inHandler = true
+		err := handler(s.handling, &b.list[i])
+		if b.inHandler = false; err != nil {
 			return err, nil
 		}
 		b.handled = i + 1

@@ -20,13 +20,13 @@ type sessionEnd struct {
 // the one that the run has read, session then waits for the handlers at work and
 // stores the mark. ctx is the dispatcher's.
 func (r *run) session(ctx context.Context, s *subscription) (end sessionEnd) {
-	defer s.release(false) // deferred, because the handler may call Goexit
+	defer func() { s.releaseWithin(r.goodbye(ctx), false) }() // deferred, because the handler may call Goexit
 	if r.named() {
 		to, err := r.offsetsOf(ctx, s)
 		if err != nil {
 			return sessionEnd{err: err}
 		}
-		defer func() { to.release(end.inOrder) }()
+		defer func() { to.release(r.goodbye(ctx), end.inOrder) }()
 		if r.place.MustRecognise() {
 			r.progress.pauseStores() // until feed recognises the stream
 		}
@@ -43,9 +43,9 @@ func (r *run) session(ctx context.Context, s *subscription) (end sessionEnd) {
 		if err != nil && !s.alive() {
 			return end // run.finish stores over another connection
 		}
-		end.err = errors.Join(end.err, err)
+		end.err = joinErrors(end.err, err)
 	}
-	s.release(true)
+	s.releaseWithin(r.beginClosing(), true)
 	end.inOrder = true
 	return end
 }

@@ -64,4 +64,4 @@ func (o *brokerOffsets) endSessionIfLost(ctx context.Context, err error) error {
 
 // release gives up the connection that carries only stores, if there is one.
 // polite says goodbye to the broker first.
-func (o *brokerOffsets) release(polite bool) { o.writer.Close(polite) }
+func (o *brokerOffsets) release(ctx context.Context, polite bool) { o.writer.CloseWithin(ctx, polite) }

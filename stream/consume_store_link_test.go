@@ -104,7 +104,7 @@ func TestStoreLinkOfAStreamThatIsGone(t *testing.T) {
 			must(t, s.lease.Subscribe(ctx, stream, mark.AtOffset(0).Spec, "c"))
 			l, err := env.brokerOffsets(ctx, s, "c", policy)
 			must(t, err)
-			defer l.release(true)
+			defer l.release(t.Context(), true)
 			must(t, l.store(ctx, 5, false))
 			must(t, l.verify(ctx, 5))
 			must(t, env.DeleteStream(ctx, stream))

@@ -16,8 +16,9 @@ type offsets interface {
 	// verify reads an offset back that was stored last, and stores it once more
 	// if it was lost.
 	verify(ctx context.Context, offset uint64) error
-	// release gives up the connection. polite says goodbye to the broker first.
-	release(polite bool)
+	// release gives up the connection. polite says goodbye to the broker first,
+	// for which release waits under ctx.
+	release(ctx context.Context, polite bool)
 }
 
 // storer stores the mark for one session. Its own goroutine does so when a

@@ -51,7 +51,7 @@ func (s *stores) verify(_ context.Context, offset uint64) error {
 	return nil
 }
 
-func (s *stores) release(bool) {}
+func (s *stores) release(context.Context, bool) {}
 
 func (s *stores) list() []uint64 {
 	s.mu.Lock()

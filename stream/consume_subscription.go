@@ -66,7 +66,7 @@ func (r *run) beginSubscription(ctx context.Context, s *subscription) error {
 	begun := false
 	defer func() { // deferred, because an OffsetStore may panic
 		if !begun {
-			s.release(false)
+			s.releaseWithin(ctx, false)
 		}
 	}()
 	from, err := r.findPosition(ctx, s)
@@ -234,11 +234,14 @@ func (s *subscription) streamGone() bool {
 // release gives up the subscription's place on its connection, which takes two
 // seconds at most. If nobody else uses the connection, it is closed, and polite
 // says goodbye to the broker first. Only the first call counts.
-func (s *subscription) release(polite bool) {
+func (s *subscription) release(polite bool) { s.releaseWithin(context.Background(), polite) }
+
+// releaseWithin is release that waits for the broker under ctx.
+func (s *subscription) releaseWithin(ctx context.Context, polite bool) {
 	s.mu.Lock()
 	s.dropping = true
 	s.mu.Unlock()
-	s.lease.Release(polite)
+	s.lease.ReleaseWithin(ctx, polite)
 }
 
 // errFlushDue ends a receive that has waited until a flush is due.

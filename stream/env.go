@@ -42,6 +42,7 @@ type Env struct {
 	closing   bool
 	closed    chan struct{} // closed when the first Close returns
 	producers map[*Producer]struct{}
+	consuming map[nameOnStream]struct{} // by consumers with a name that run
 
 	corruptChunks atomic.Uint64
 }
@@ -59,7 +60,7 @@ func Connect(ctx context.Context, cfg Config) (*Env, error) {
 	}
 	cluster := broker.NewCluster(cfg.brokerOptions(), endpoints)
 	if err := cluster.Connect(ctx); err != nil {
-		return nil, opErr("connect", "", "", withContext(ctx, err))
+		return nil, opErr("connect", "", "", err)
 	}
 	life, end := context.WithCancelCause(context.Background())
 	return &Env{
@@ -95,11 +96,13 @@ func (e *Env) Close() error {
 	e.mu.Unlock()
 	defer close(e.closed)
 
+	ctx, cancel := context.WithTimeout(context.Background(), CloseTimeout)
+	defer cancel()
 	e.end(errEnvClosed)
 	e.runs.Wait()
 	err := closeAll(producers)
 	e.owned.Wait()
-	e.cluster.Close()
+	e.cluster.CloseWithin(ctx) // a broker that has let all of that time pass gets no goodbye
 	return opErr("close", "", "", errors.Join(err, e.states.drain()))
 }
 
@@ -150,6 +153,36 @@ func (e *Env) disownRun() {
 	e.owned.Done()
 }
 
+// nameOnStream is a consumer's name on a stream, under which an offset is
+// stored.
+type nameOnStream struct{ stream, name string }
+
+// useName keeps other consumers of the Env from using a name on a stream. It
+// fails if one does.
+func (e *Env) useName(stream, name string) error {
+	if name == "" {
+		return nil
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	key := nameOnStream{stream, name}
+	if _, used := e.consuming[key]; used {
+		return fmt.Errorf("%w: another consumer of this Env runs under it on this stream: each would overwrite the other's offset", ErrNameInUse)
+	}
+	if e.consuming == nil {
+		e.consuming = map[nameOnStream]struct{}{}
+	}
+	e.consuming[key] = struct{}{}
+	return nil
+}
+
+// giveBackName ends useName.
+func (e *Env) giveBackName(stream, name string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.consuming, nameOnStream{stream, name})
+}
+
 // errEnvClosed ends what is in progress at Close.
 var errEnvClosed = fmt.Errorf("%w: the Env is closed", ErrClosed)
 
@@ -169,5 +202,5 @@ func (e *Env) ask(ctx context.Context, op, stream, name string, exchange func(co
 	defer e.owned.Done()
 	asking, cancel := e.under(ctx)
 	defer cancel()
-	return opErr(op, stream, name, withContext(ctx, e.cluster.Ask(asking, exchange)))
+	return opErr(op, stream, name, e.cluster.Ask(asking, exchange))
 }

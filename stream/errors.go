@@ -1,7 +1,6 @@
 package stream
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -73,9 +72,11 @@ var (
 	// in the stream.
 	ErrRefused = errors.New("message refused by the broker")
 	// ErrNameInUse means that another producer publishes to the stream under
-	// the same name. The broker takes the messages of the one for repeats of
-	// the other's.
-	ErrNameInUse = errors.New("producer name in use")
+	// the same name, or that another consumer of the same Env runs on the stream
+	// under the same name. The broker takes the messages of one producer for
+	// repeats of the other's; each of two consumers would overwrite the other's
+	// offset. The Env does not notice a consumer of another process.
+	ErrNameInUse = errors.New("name in use")
 	// ErrMessageTooLarge reports a message that does not fit into one frame as
 	// negotiated with the broker (1 MiB unless configured).
 	ErrMessageTooLarge = errors.New("message too large")
@@ -167,24 +168,6 @@ func opErr(op, stream, name string, err error) error {
 		return err
 	}
 	return &OpError{Op: op, Stream: stream, Name: name, Err: err}
-}
-
-// withContext returns the error of a call that may have ended with its caller's
-// context. If it has, the error that withContext returns matches both ctx.Err()
-// and the context's cause, whichever of the two err has.
-func withContext(ctx context.Context, err error) error {
-	if err == nil || ctx.Err() == nil {
-		return err
-	}
-	end, cause := ctx.Err(), context.Cause(ctx)
-	switch isEnd, isCause := errors.Is(err, end), errors.Is(err, cause); {
-	case isEnd == isCause:
-		return err
-	case isEnd:
-		return fmt.Errorf("%w: %w", err, cause)
-	default:
-		return fmt.Errorf("%w: %w", end, err)
-	}
 }
 
 // isFatal reports whether trying again cannot help until a person has changed

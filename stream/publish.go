@@ -56,7 +56,7 @@ func (e *Env) NewProducer(ctx context.Context, stream string, cfg ProducerConfig
 	dialing, done := e.under(ctx)
 	defer done()
 	p, err := e.startProducer(dialing, stream, cfg, e.adopt)
-	return p, opErr(op, stream, cfg.Name, withContext(ctx, err))
+	return p, opErr(op, stream, cfg.Name, err)
 }
 
 // startProducer makes a producer, for which the caller has added 1 to e.owned.
@@ -130,7 +130,7 @@ func (p *Producer) Publish(ctx context.Context, msgs ...Message) error {
 	if accepted > 0 {
 		err = errors.Join(w.wait(ctx), err)
 	}
-	return opErr("publish to stream", p.stream, p.cfg.Name, withContext(ctx, err))
+	return opErr("publish to stream", p.stream, p.cfg.Name, err)
 }
 
 // PublishAsync accepts a message and returns; done gets its outcome: nil for
@@ -143,7 +143,7 @@ func (p *Producer) Publish(ctx context.Context, msgs ...Message) error {
 // goroutine of the producer. They may publish again. One that blocks holds up
 // the callbacks behind it, which are kept, and nobody else.
 func (p *Producer) PublishAsync(ctx context.Context, m Message, done func(error)) error {
-	return opErr("publish to stream", p.stream, p.cfg.Name, withContext(ctx, p.accept(ctx, &m, slot{done: done})))
+	return opErr("publish to stream", p.stream, p.cfg.Name, p.accept(ctx, &m, slot{done: done}))
 }
 
 // outcome tells who published a message.
@@ -246,7 +246,7 @@ func (p *Producer) poke() {
 // Flush returns when everything accepted so far has its outcome, whichever it
 // is: the callbacks have it. It returns the context's error if that ends first.
 func (p *Producer) Flush(ctx context.Context) error {
-	return opErr("flush to stream", p.stream, p.cfg.Name, withContext(ctx, p.flush(ctx, p.flight.last())))
+	return opErr("flush to stream", p.stream, p.cfg.Name, p.flush(ctx, p.flight.last()))
 }
 
 func (p *Producer) flush(ctx context.Context, id uint64) error {
@@ -275,7 +275,7 @@ func (p *Producer) LastPublishingID() uint64 { return p.flight.last() }
 // the same. It must not be called from a callback.
 func (p *Producer) Close(ctx context.Context) error {
 	p.once.Do(func() {
-		p.err = opErr("close producer on stream", p.stream, p.cfg.Name, withContext(ctx, p.close(ctx)))
+		p.err = opErr("close producer on stream", p.stream, p.cfg.Name, p.close(ctx))
 		close(p.closed)
 	})
 	<-p.closed

@@ -180,9 +180,10 @@ func (c *Conn) unsubscribe(ctx context.Context, id uint8) error {
 	return err
 }
 
-// sayGoodbye unsubscribes, and waits for the answer for closeTimeout at most.
-func (c *Conn) sayGoodbye(id uint8) error {
-	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+// sayGoodbye unsubscribes, and waits for the answer under ctx, for closeTimeout
+// at most.
+func (c *Conn) sayGoodbye(ctx context.Context, id uint8) error {
+	ctx, cancel := goodbyeContext(ctx)
 	defer cancel()
 	return c.unsubscribe(ctx, id)
 }

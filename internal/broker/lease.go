@@ -109,8 +109,11 @@ func (l *Lease) Contact() Contact { return l.conn.Contact() }
 // is ended first. The last one to release the connection closes it: polite says
 // goodbye to the peer first, which takes a second at most. Only the first call
 // counts.
-func (l *Lease) Release(polite bool) {
-	l.conn.leave(l, func() error { return l.conn.sayGoodbye(l.id) }, polite)
+func (l *Lease) Release(polite bool) { l.ReleaseWithin(context.Background(), polite) }
+
+// ReleaseWithin is Release that waits for the peer under ctx.
+func (l *Lease) ReleaseWithin(ctx context.Context, polite bool) {
+	l.conn.leave(ctx, l, func() error { return l.conn.sayGoodbye(ctx, l.id) }, polite)
 }
 
 // dropChunks stands for a subscription that has ended and whose id is still

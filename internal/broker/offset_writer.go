@@ -76,7 +76,7 @@ func (c *Cluster) NewOffsetWriter(ctx context.Context, by Contact, n Node, refer
 		lease: l, renewal: c.opts.PermitRenewal,
 	}
 	if err := w.permit(ctx); err != nil {
-		w.Close(false)
+		w.CloseWithin(ctx, false)
 		return nil, err
 	}
 	return w, nil
@@ -143,9 +143,12 @@ func (w *OffsetWriter) Reason() error { return w.conn.Reason() }
 
 // Close ends the writer's use of the connection that carries nothing but stores,
 // like [Lease.Release]. It does nothing for a writer of [Lease.Offsets].
-func (w *OffsetWriter) Close(polite bool) {
+func (w *OffsetWriter) Close(polite bool) { w.CloseWithin(context.Background(), polite) }
+
+// CloseWithin is Close that waits for the peer under ctx.
+func (w *OffsetWriter) CloseWithin(ctx context.Context, polite bool) {
 	if w.lease != nil {
 		w.conn.direct.cork(false)
-		w.lease.Release(polite)
+		w.lease.ReleaseWithin(ctx, polite)
 	}
 }
