@@ -31,6 +31,9 @@ var ways = map[string]func(context.Context, *Consumer, Handler) error{
 	},
 }
 
+// valueKey is the key of a value in the context of a run.
+type valueKey struct{}
+
 // TestAnyEndOfTheContextIsAStop: how the context ends does not matter.
 func TestAnyEndOfTheContextIsAStop(t *testing.T) {
 	for name, end := range map[string]func(context.Context) (context.Context, func()){
@@ -130,7 +133,7 @@ func TestDrain(t *testing.T) {
 				must(t, err)
 				entered, proceed := make(chan context.Context), make(chan struct{})
 				stop, ended := start(t, env, stream, ConsumerConfig{Name: "billing", BatchSize: 1}, func(ctx context.Context, c *Consumer) error {
-					return run(context.WithValue(ctx, "key", "value"), c, func(ctx context.Context, d *Delivery) error {
+					return run(context.WithValue(ctx, valueKey{}, "value"), c, func(ctx context.Context, d *Delivery) error {
 						if d.Offset != 2 {
 							return nil
 						}
@@ -150,7 +153,7 @@ func TestDrain(t *testing.T) {
 				} else {
 					closed <- nil
 				}
-				if ctx.Err() != nil || ctx.Value("key") != "value" {
+				if ctx.Err() != nil || ctx.Value(valueKey{}) != "value" {
 					t.Errorf("%s: the handler's context has ended: %v", way, ctx.Err())
 				}
 				close(proceed)
@@ -179,16 +182,16 @@ func TestDrain(t *testing.T) {
 // cause.
 func TestDrainContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		stop, cancel := context.WithCancelCause(context.WithValue(t.Context(), "key", "value"))
+		stop, cancel := context.WithCancelCause(context.WithValue(t.Context(), valueKey{}, "value"))
 		ctx, end := drainContext(stop, time.Minute)
 		defer end()
 		time.Sleep(time.Hour)
 		cancel(errTest)
 		time.Sleep(time.Minute - 1)
-		if synctest.Wait(); ctx.Err() != nil || ctx.Value("key") != "value" {
+		if synctest.Wait(); ctx.Err() != nil || ctx.Value(valueKey{}) != "value" {
 			t.Errorf("it has ended: %v", context.Cause(ctx))
 		}
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		if synctest.Wait(); context.Cause(ctx) != errTest {
 			t.Errorf("it has not ended: %v", context.Cause(ctx))
 		}
