@@ -55,10 +55,10 @@ func consumeOne(ctx context.Context, env *stream.Env, j job, how mode, c *counte
 	case inParallel:
 		return consumeInParallel(run, env, j, c)
 	case inBatches:
-		return cancelled(run, consumer.RunBatch(run, func(_ context.Context, batch []stream.Delivery) error {
+		return consumer.RunBatch(run, func(_ context.Context, batch []stream.Delivery) error {
 			c.messages(len(batch))
 			return nil
-		}))
+		})
 	}
 	handle := func(context.Context, *stream.Delivery) error {
 		c.message()
@@ -70,9 +70,9 @@ func consumeOne(ctx context.Context, env *stream.Env, j job, how mode, c *counte
 			time.Sleep(slowHandler)
 			return nil
 		}
-		return slowly(run, c, func(ctx context.Context) error { return cancelled(ctx, consumer.Run(ctx, handle)) })
+		return slowly(run, c, func(ctx context.Context) error { return consumer.Run(ctx, handle) })
 	}
-	err = cancelled(run, consumer.Run(run, handle))
+	err = consumer.Run(run, handle)
 	if err == nil && how == storeEach {
 		err = c.m.stored(ctx)
 	}
@@ -87,12 +87,12 @@ func consumeInParallel(ctx context.Context, env *stream.Env, j job, c *counter) 
 		return err
 	}
 	var mu sync.Mutex
-	return cancelled(ctx, consumer.Run(ctx, func(context.Context, *stream.Delivery) error {
+	return consumer.Run(ctx, func(context.Context, *stream.Delivery) error {
 		mu.Lock()
 		defer mu.Unlock()
 		c.message()
 		return nil
-	}))
+	})
 }
 
 // slowly runs f for slowTime and notes the memory meanwhile.
@@ -104,14 +104,6 @@ func slowly(ctx context.Context, c *counter, f func(context.Context) error) erro
 	err := f(ctx)
 	wg.Wait()
 	c.m.sample.N = c.n
-	return err
-}
-
-// cancelled drops the error of a context that has ended as planned.
-func cancelled(ctx context.Context, err error) error {
-	if ctx.Err() != nil && errors.Is(err, ctx.Err()) && !errors.Is(err, stream.ErrNotStored) {
-		return nil
-	}
 	return err
 }
 
@@ -222,10 +214,10 @@ func reconnectTidemark(ctx context.Context, j job, m *meter) error {
 		run, stop := context.WithCancel(ctx)
 		ended := make(chan error, 1)
 		go func() {
-			ended <- cancelled(run, consumer.Run(run, func(context.Context, *stream.Delivery) error {
+			ended <- consumer.Run(run, func(context.Context, *stream.Delivery) error {
 				handled <- struct{}{}
 				return nil
-			}))
+			})
 		}()
 		return func() error {
 			stop()

@@ -16,10 +16,13 @@ import (
 // stored. An error ends the run, unless ConsumerConfig.OnError says otherwise.
 // A panic counts as an error, with its stack.
 //
-// ctx ends with the context of Run, with Env.Close, and with Workers also when
-// another worker's failure ends the run. It does not end with a connection. Run
-// waits until the handler has returned; if it then returns nil, its message
-// counts as handled.
+// ctx is the context of Run without its end: it ends ConsumerConfig.Drain after
+// that context has ended or Env.Close was called, so that the handler can finish
+// what it has begun. With Workers it also ends when another worker's failure ends
+// the run. It does not end with a connection. Run waits until the handler has
+// returned; if it then returns nil, its message counts as handled. If it returns
+// an error after ctx has ended, that counts as an interruption and no failure:
+// the message comes again in the next run.
 type Handler func(ctx context.Context, d *Delivery) error
 
 // Consumer reads a stream in order. Make one with [Env.NewConsumer].
@@ -59,33 +62,44 @@ func (e *Env) NewConsumer(stream string, cfg ConsumerConfig) (*Consumer, error) 
 // stream; see [StateStreamRecreated].
 //
 // Before it returns, Run stores the last mark and reads it back, except with
-// StorePolicy.Manual. That takes [CloseTimeout] at most, and as long again if
-// the connection is lost meanwhile. If the mark cannot be stored, the error
-// wraps [ErrNotStored] as well. No handler runs after Run has returned.
+// StorePolicy.Manual. That takes [CloseTimeout] at most after the last handler
+// has returned. If the mark cannot be stored, the error wraps [ErrNotStored] as
+// well. No handler runs after Run has returned.
 //
-// Run never returns nil. The error is or wraps one of these:
+// When ctx ends, Run takes no further message, lets the handlers at work finish
+// (see ConsumerConfig.Drain) and stores the mark. It returns nil if ctx has ended
+// it in whatever way, by a cancellation, a deadline or with a cause, and the mark
+// is stored or there was nothing to store. Env.Close ends Run in the same way, and
+// Run then returns ErrClosed. Any other end is an error too. The error is or wraps
+// one of these:
 //
-//   - the context's error, or [ErrClosed] after Env.Close
+//   - [ErrClosed] after Env.Close
 //   - a [*HandlerError]
-//   - [ErrRunning]
+//   - [ErrNotStored], also after the end of ctx
+//   - [ErrRunning], or [ErrNameInUse] if another consumer of the Env with this
+//     name runs on this stream
 //   - [ErrStreamNotFound], of the stream or of ErrorPolicy.DeadLetter, or
 //     [ErrStreamDeleted]
 //   - [ErrMalformed], if a chunk cannot be decoded
 //   - [ErrOffsetStore]
 //   - [ErrAuthentication], [ErrVirtualHost], [ErrAccessRefused] or [ErrTLS]
-//   - [ErrInvalidConfig], if Config.Resolve returns no address, or if the
-//     stored offset is the largest number there is
+//   - [ErrInvalidConfig], if h is nil, if Config.Resolve returns no address, or
+//     if the stored offset is the largest number there is
 //
 // If the stream was deleted and created again before the last mark was stored,
 // the error wraps [ErrStreamRecreated] together with ErrNotStored.
 func (c *Consumer) Run(ctx context.Context, h Handler) error {
+	if h == nil {
+		return c.noHandler("Run")
+	}
 	return c.consume(ctx, func(r *run) { r.handler, r.workers = h, c.cfg.Workers })
 }
 
 // All is [Consumer.Run] as an iterator. The loop's body runs on the goroutine
 // of the loop. A message is handled when the loop asks for the next one; a
-// message at which the loop ends by break or return is not. The last pair has a
-// nil Delivery and Run's error. After a break there is no such pair, so the
+// message at which the loop ends by break or return is not. If Run's error is
+// not nil, the last pair has it and a nil Delivery; if the end of ctx has stopped
+// the loop, there is no such pair. After a break there is none either, so the
 // loop does not see whether the last mark was stored; call [Consumer.Commit]
 // before the break to be sure of it. Where Workers is 2 or more, the error is
 // [ErrInvalidConfig].
@@ -110,7 +124,7 @@ func (c *Consumer) All(ctx context.Context) iter.Seq2[*Delivery, error] {
 		if err == nil {
 			err = c.consume(ctx, func(r *run) { r.loopBody = body })
 		}
-		if !loopLeft {
+		if err != nil && !loopLeft {
 			yield(nil, err)
 		}
 	}
@@ -150,15 +164,18 @@ func (c *Consumer) Commit(ctx context.Context) error {
 // consume does what Run, RunBatch and All have in common. setup sets the new
 // run's handler.
 func (c *Consumer) consume(ctx context.Context, setup func(*run)) error {
-	err := c.env.own()
+	err := c.env.ownRun()
 	if err == nil {
-		defer c.env.owned.Done()
+		defer c.env.disownRun()
 		ctx, cancel := c.env.under(ctx)
 		defer cancel()
 		var r *run
 		if r, err = c.beginRun(setup); err == nil {
 			defer c.endRun(r)
 			defer r.letters.closeProducer()
+			handling, end := drainContext(ctx, c.cfg.Drain)
+			defer end()
+			r.handling = handling
 			err = r.supervise(ctx)
 			r.reportClosed(err)
 		}
@@ -176,6 +193,9 @@ func (c *Consumer) beginRun(setup func(*run)) (*run, error) {
 	if c.run != nil {
 		return nil, ErrRunning
 	}
+	if err := c.env.useName(c.stream, c.cfg.Name); err != nil {
+		return nil, err
+	}
 	c.run = newRun(c)
 	setup(c.run)
 	return c.run, nil
@@ -185,7 +205,13 @@ func (c *Consumer) endRun(r *run) {
 	c.mu.Lock()
 	c.run = nil
 	c.mu.Unlock()
+	c.env.giveBackName(c.stream, c.cfg.Name)
 	close(r.ended)
+}
+
+// noHandler is the error of a method that was given no handler.
+func (c *Consumer) noHandler(method string) error {
+	return opErr("consume stream", c.stream, c.cfg.Name, fmt.Errorf("%w: the handler of %s is nil: pass a function that handles the messages", ErrInvalidConfig, method))
 }
 
 // checkOneAtATime refuses Workers for a method that would ignore them.

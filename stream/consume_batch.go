@@ -14,9 +14,9 @@ import (
 // runs on the goroutine that called RunBatch, for one batch at a time, in the
 // order of the stream.
 //
-// ctx ends with the context of RunBatch and with Env.Close. RunBatch waits
-// until the handler has returned; if it then returns nil, its messages count as
-// handled.
+// ctx is the context of RunBatch without its end: it ends ConsumerConfig.Drain
+// after that context has ended or Env.Close was called. RunBatch waits until the
+// handler has returned; if it then returns nil, its messages count as handled.
 type BatchHandler func(ctx context.Context, batch []Delivery) error
 
 // RunBatch is [Consumer.Run] with batches. A batch has ConsumerConfig.BatchSize
@@ -29,19 +29,22 @@ type BatchHandler func(ctx context.Context, batch []Delivery) error
 // In addition to what Run holds in memory, RunBatch holds the messages of a
 // batch, with the memory that they share with others (see [Delivery]).
 //
-// The errors are those of Run, and [ErrInvalidConfig] where Workers is 2 or
-// more.
+// Like Run it returns nil if the end of ctx has stopped it. The errors are those
+// of Run, and [ErrInvalidConfig] where Workers is 2 or more.
 func (c *Consumer) RunBatch(ctx context.Context, h BatchHandler) error {
 	if err := c.checkOneAtATime("RunBatch"); err != nil {
 		return err
 	}
-	return c.consume(ctx, func(r *run) { r.batchHandler = r.settlingBatch(h) })
+	if h == nil {
+		return c.noHandler("RunBatch")
+	}
+	return c.consume(ctx, func(r *run) { r.batchHandler = h })
 }
 
 // batches is the dispatcher of RunBatch: it collects messages until a batch is
 // full or has waited long enough.
 type batches struct {
-	ctx   context.Context
+	lifetime
 	run   *run
 	size  int           // ConsumerConfig.BatchSize
 	wait  time.Duration // ConsumerConfig.BatchWait
@@ -53,10 +56,8 @@ type batches struct {
 
 func newBatches(ctx context.Context, r *run) *batches {
 	cfg := r.consumer.cfg
-	return &batches{ctx: ctx, run: r, size: cfg.BatchSize, wait: cfg.BatchWait}
+	return &batches{lifetime: lifetime{taking: ctx, handling: r.handling}, run: r, size: cfg.BatchSize, wait: cfg.BatchWait}
 }
-
-func (b *batches) context() context.Context { return b.ctx }
 
 func (b *batches) flushDue() <-chan time.Time {
 	if b.timer == nil {
@@ -108,16 +109,16 @@ func (b *batches) flush() error {
 	if b.pending = nil; len(batch) == 0 {
 		return nil
 	}
-	if b.ctx.Err() != nil {
-		return context.Cause(b.ctx)
+	if b.taking.Err() != nil {
+		return errStopped
 	}
-	if err := b.run.batchHandler(b.ctx, batch); err != nil {
+	if err := b.run.handleBatch(b.lifetime, batch); err != nil {
 		return err
 	}
 	last := batch[len(batch)-1].Offset
 	b.run.place.HandledTo(last, b.chunk)
 	if b.run.progress.markMany(last, len(batch)) && b.run.named() {
-		return b.run.requests.ask(b.ctx, false, nil)
+		return unlessStopped(b.taking, b.run.requests.ask(b.taking, false, nil))
 	}
 	return nil
 }
@@ -129,11 +130,11 @@ func (b *batches) stopTimer() {
 	}
 }
 
-// end flushes what is pending if the session ended with its connection. If it
-// did not, a batch that takes longer to fill than connections last would never
-// be handled.
-func (b *batches) end(err error) error {
-	if b.ctx.Err() == nil && !isFatal(err) && !endedByHandler(err) {
+// endSession flushes what is pending if the session ended with its connection.
+// If it did not, a batch that takes longer to fill than connections last would
+// never be handled.
+func (b *batches) endSession(err error) error {
+	if b.taking.Err() == nil && !isFatal(err) && !endedByHandler(err) {
 		if failed := b.flush(); failed != nil {
 			return failed
 		}
@@ -141,3 +142,6 @@ func (b *batches) end(err error) error {
 	b.stopTimer()
 	return err
 }
+
+func (b *batches) end(err error) error { return err }
+func (b *batches) abandon() error      { return nil }

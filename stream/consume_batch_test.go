@@ -115,7 +115,7 @@ func TestBatchesFail(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	b = newBatchBench(t, ctx, ConsumerConfig{BatchSize: 3})
 	cancel(ErrClosed)
-	wantErr(t, give(b, plainChunk(0, 3)), ErrClosed)
+	wantErr(t, give(b, plainChunk(0, 3)), errStopped)
 	if b.want(t, "after the end"); b.context() != ctx {
 		t.Error("it has another context")
 	}
@@ -166,7 +166,7 @@ func TestBatchesEnd(t *testing.T) {
 		"recreated":               {err: otherStream(1), want: ErrStreamRecreated},
 		"handler":                 {err: failed, want: failed},
 		"loop left":               {err: errLoopLeft, want: errLoopLeft},
-		"ended":                   {err: context.Canceled, cancelled: true, want: context.Canceled},
+		"ended":                   {err: errStopped, cancelled: true, want: errStopped},
 		"ended, and lost as well": {err: ErrUnreachable, cancelled: true, want: ErrUnreachable},
 	} {
 		ctx, cancel := context.WithCancel(t.Context())
@@ -176,7 +176,7 @@ func TestBatchesEnd(t *testing.T) {
 			cancel()
 		}
 		b.fails = test.fails
-		if err := b.end(test.err); !errors.Is(err, test.want) {
+		if err := b.endSession(test.err); !errors.Is(err, test.want) {
 			t.Errorf("%s: %v", name, err)
 		}
 		cancel()

@@ -11,8 +11,8 @@ type ConsumerConfig struct {
 	// Name is the name under which the broker, or OffsetStore, keeps the offset
 	// of the last handled message of this stream. It has 255 bytes at most.
 	// Consumers with different names each get every message. Two consumers that
-	// use one name at the same time overwrite each other's offset. Default "":
-	// nothing is stored.
+	// use one name at the same time overwrite each other's offset; within an Env
+	// the second one gets [ErrNameInUse]. Default "": nothing is stored.
 	Name string
 	// Start says where to begin. Default: Stored(First()).
 	Start Start
@@ -35,10 +35,10 @@ type ConsumerConfig struct {
 	// waits for the store. Default 0: one message at a time, on the goroutine
 	// that called Run; 1 means the same.
 	//
-	// The workers run ahead of the first message that is not handled until the
-	// chunks from its own to the newest have MaxBuffered bytes, and at least 2
-	// * Workers messages from it on are in hand. Then they take no further
-	// chunk.
+	// The workers run ahead of the first message that is not handled until
+	// MaxAhead messages from it on are in hand. They take no further chunk either
+	// once the chunks from its own to the newest have MaxBuffered bytes, and at
+	// least 2 * Workers messages are in hand.
 	Workers int
 	// KeyOf makes the workers handle messages with the same key one at a time,
 	// in the order of the stream. The empty key is a key like any other. KeyOf
@@ -47,6 +47,14 @@ type ConsumerConfig struct {
 	// needs 2 Workers or more. Default nil: messages have no order among the
 	// workers.
 	KeyOf func(*Delivery) string
+	// MaxAhead bounds how many messages the workers have in hand: the first one
+	// that is not handled and all behind it that were taken, handled or waiting.
+	// A crash repeats up to that many, and so does an end of the run where Drain
+	// does not suffice. A key that is slower than the others, or a message that
+	// takes long, makes the workers wait once they are so far ahead. A larger
+	// MaxAhead lets the others go on for longer. Default 10,000; it must be at
+	// least Workers.
+	MaxAhead int
 
 	// MaxBuffered bounds the memory of the chunks that are on their way, wait,
 	// or are being handled. It counts bytes as they come, so compressed ones
@@ -69,6 +77,18 @@ type ConsumerConfig struct {
 	// MaxBuffered. The Env's MaxBuffered does not count them.
 	MaxBuffered int
 
+	// Drain is how long the handlers at work may go on after the context of Run
+	// has ended or Env.Close was called. Until then their own context lives;
+	// then it ends too. Meanwhile Run takes no further message. With Workers it
+	// still hands out the waiting messages that come, in the order of the
+	// stream, before the last one that a worker has begun, so that nothing that
+	// is handled comes again, and a message that waits for its next attempt gets
+	// it at once, once. If Drain does not suffice, a line in the log says how
+	// many messages come again. Run waits for the handlers however long they
+	// take, and then up to [CloseTimeout] for the last store. Default 5 s.
+	// Negative: the handlers' context ends with that of Run.
+	Drain time.Duration
+
 	// BatchSize is the number of messages in a full batch of RunBatch. Default
 	// 1000, at most 1,000,000.
 	BatchSize int
@@ -81,7 +101,11 @@ const (
 	maxWorkers   = 10_000
 	maxBatchSize = 1_000_000
 
+	defaultMaxAhead = 10_000
+
 	defaultMaxBuffered = 8 << 20
+
+	defaultDrain = 5 * time.Second
 
 	defaultBatchSize = 1000
 	defaultBatchWait = 100 * time.Millisecond
@@ -109,6 +133,12 @@ func (c ConsumerConfig) withDefaults(stream string) (ConsumerConfig, error) {
 	if c.BatchWait == 0 {
 		c.BatchWait = defaultBatchWait
 	}
+	if c.Drain == 0 {
+		c.Drain = defaultDrain
+	}
+	if c.MaxAhead == 0 {
+		c.MaxAhead = defaultMaxAhead
+	}
 	if c.MaxBuffered == 0 {
 		c.MaxBuffered = defaultMaxBuffered
 	}
@@ -126,6 +156,8 @@ func (c ConsumerConfig) withDefaults(stream string) (ConsumerConfig, error) {
 		return c, fmt.Errorf("%w: Workers is %d; it must be from 0 to %d", ErrInvalidConfig, c.Workers, maxWorkers)
 	case c.KeyOf != nil && c.Workers < 2:
 		return c, fmt.Errorf("%w: KeyOf orders what Workers do in parallel: set Workers to 2 or more, or leave KeyOf out", ErrInvalidConfig)
+	case c.MaxAhead < c.Workers:
+		return c, fmt.Errorf("%w: MaxAhead is %d messages; it must be at least Workers, which is %d, or 0 for %d", ErrInvalidConfig, c.MaxAhead, c.Workers, defaultMaxAhead)
 	case c.MaxBuffered < 0:
 		return c, fmt.Errorf("%w: MaxBuffered is %d bytes; it must be at least 1, or 0 for %d", ErrInvalidConfig, c.MaxBuffered, defaultMaxBuffered)
 	case c.BatchSize < 1 || c.BatchSize > maxBatchSize || c.BatchWait < 0:

@@ -38,6 +38,7 @@ type deadLetters struct {
 
 	mu       sync.Mutex // held while the producer is made
 	producer *Producer
+	closed   sync.WaitGroup // waits for the producer's end
 }
 
 // publish returns when the broker has confirmed the messages. While the stream
@@ -62,9 +63,9 @@ func (l *deadLetters) publish(ctx context.Context, h *HandlerError, failed []Del
 func (l *deadLetters) connect(ctx context.Context) (*Producer, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	env, to := l.run.consumer.env, l.run.consumer.cfg.OnError.DeadLetter
+	to := l.run.consumer.cfg.OnError.DeadLetter
 	for attempt := 1; l.producer == nil; attempt++ {
-		p, err := env.NewProducer(ctx, to, ProducerConfig{})
+		p, err := l.newProducer(ctx)
 		if err == nil {
 			l.producer = p
 			break
@@ -80,6 +81,18 @@ func (l *deadLetters) connect(ctx context.Context) (*Producer, error) {
 	return l.producer, nil
 }
 
+// newProducer makes the producer. Unlike Env.NewProducer it does so after
+// Env.Close too, for the handlers that are still at work. The run closes it.
+func (l *deadLetters) newProducer(ctx context.Context) (*Producer, error) {
+	cfg, err := ProducerConfig{}.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	env := l.run.consumer.env
+	env.owned.Add(1)
+	return env.startProducer(ctx, l.run.consumer.cfg.OnError.DeadLetter, cfg, func(*Producer) error { return nil })
+}
+
 // check returns an error if the dead-letter stream does not exist. A run calls
 // it when it begins, so that the mistake does not show first at night.
 func (l *deadLetters) check(ctx context.Context, lease *broker.Lease) error {
@@ -93,15 +106,20 @@ func (l *deadLetters) check(ctx context.Context, lease *broker.Lease) error {
 	return nil
 }
 
-// closeProducer ends the producer. None of its messages is in flight, because
-// publish waits for the confirms.
-func (l *deadLetters) closeProducer() {
-	if l.producer == nil {
-		return
+// beginClosing ends the producer under ctx, while the run goes on with its own
+// end. None of the producer's messages is in flight, because publish waits for
+// the confirms, and no handler is at work.
+func (l *deadLetters) beginClosing(ctx context.Context) {
+	if l.producer != nil {
+		l.closed.Go(func() { _ = l.producer.Close(ctx) })
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), CloseTimeout)
-	defer cancel()
-	_ = l.producer.Close(ctx)
+}
+
+// closeProducer waits until the producer has ended.
+func (l *deadLetters) closeProducer() {
+	l.beginClosing(l.run.beginClosing()) // the first Close of a producer counts
+	l.closed.Wait()
+	l.run.endClosing()
 }
 
 // letter returns a failed message, in AMQP 1.0, with the reason and the origin

@@ -14,9 +14,9 @@ import (
 // when it is skipped, or when the broker has confirmed it in the dead-letter
 // stream. The mark does not pass the message before that.
 //
-// The zero value ends the run with the first error. Once ctx has ended or the
-// Env is closed, failures are not settled, and the message comes again in the
-// next run.
+// The zero value ends the run with the first error. A failure after ctx has ended
+// or the Env was closed is not settled, because the end may be its cause, and the
+// message comes again in the next run.
 //
 // Run and RunBatch follow the policy. All does not, because a loop's body
 // cannot be called again. RunBatch calls the handler again for the whole batch,
@@ -89,63 +89,77 @@ func (p ErrorPolicy) allows(attempts int) bool {
 
 // handleOne calls the handler for a message, and settles a failure. Nil means
 // that the message is handled or settled.
-func (r *run) handleOne(ctx context.Context, d *Delivery) error {
-	if err := callProtected(ctx, r.handler, d); err != nil {
-		return r.settleOne(ctx, err, d)
+func (r *run) handleOne(l lifetime, d *Delivery) error {
+	if err := callProtected(l.handling, r.handler, d); err != nil {
+		return r.settleOne(l, err, d)
 	}
 	return nil
 }
 
 // settleOne does what the policy says after the first failure of a message.
-func (r *run) settleOne(ctx context.Context, err error, d *Delivery) error {
-	return r.settle(ctx, err, []Delivery{*d}, func() error { return callProtected(ctx, r.handler, d) })
+func (r *run) settleOne(l lifetime, err error, d *Delivery) error {
+	return r.settle(l, err, []Delivery{*d}, func() error { return callProtected(l.handling, r.handler, d) })
 }
 
-// settlingBatch returns a handler that calls h and settles its failures. If it
-// returns nil, the batch is handled or settled.
-func (r *run) settlingBatch(h BatchHandler) BatchHandler {
-	return func(ctx context.Context, batch []Delivery) error {
-		err := callBatchProtected(ctx, h, batch)
-		if err == nil {
-			return nil
-		}
-		return r.settle(ctx, err, batch, func() error { return callBatchProtected(ctx, h, batch) })
+// handleBatch is handleOne for batches.
+func (r *run) handleBatch(l lifetime, batch []Delivery) error {
+	err := callBatchProtected(l.handling, r.batchHandler, batch)
+	if err == nil {
+		return nil
 	}
+	return r.settle(l, err, batch, func() error { return callBatchProtected(l.handling, r.batchHandler, batch) })
 }
 
 // settle does what the policy says after the handler's first error. callAgain
-// calls the handler for the failed messages. Nil means that they are settled.
-func (r *run) settle(ctx context.Context, err error, failed []Delivery, callAgain func() error) error {
+// calls the handler for the failed messages. Nil means that they are settled,
+// and errStopped that they come again in the next run.
+func (r *run) settle(l lifetime, err error, failed []Delivery, callAgain func() error) error {
 	p := r.consumer.cfg.OnError
 	h := &HandlerError{Stream: failed[0].Stream, Offset: failed[0].Offset, Attempts: 1, Err: err}
 	for p.allows(h.Attempts) {
 		pause := p.Backoff.pause(h.Attempts, rand.Float64)
 		r.log("handler failed; it is called again", "offset", h.Offset, "attempts", h.Attempts, "pause", pause, "error", h.Err)
-		if ended := sleep(ctx, pause); ended != nil {
-			h.Err = fmt.Errorf("%w; the run ended before the next attempt: %w", h.Err, ended)
-			return h
+		stopped := sleep(l.taking, pause) != nil
+		if l.handling.Err() != nil || stopped && !l.lastAttempt {
+			return errStopped
 		}
 		h.Attempts++
 		if h.Err = callAgain(); h.Err == nil {
 			return nil
 		}
+		if stopped && p.allows(h.Attempts) {
+			return r.interrupted(h)
+		}
 	}
 	switch {
-	case ctx.Err() != nil || r.consumer.env.isClosing():
-		return h // the handler may have failed because the run is ending
+	case l.handling.Err() != nil:
+		return r.interrupted(h)
 	case p.Skip:
 		r.log("handler failed; skipped", "offset", h.Offset, "messages", len(failed), "attempts", h.Attempts, "error", h.Err)
 		return nil
 	case p.DeadLetter != "":
-		return r.deadLetter(ctx, h, failed)
+		return r.deadLetter(l.handling, h, failed)
 	}
 	return h
+}
+
+// interrupted returns errStopped for a handler that failed after its context had
+// ended, which may be why it failed, whatever its error says. It does so too for
+// one that the end of the run leaves no time for the attempts that it has left.
+// The message comes again in the next run.
+func (r *run) interrupted(h *HandlerError) error {
+	r.log("handler interrupted by the end of the run; its message comes again in the next one", "offset", h.Offset, "attempts", h.Attempts, "error", h.Err)
+	return errStopped
 }
 
 // deadLetter settles a failure by publishing the failed messages.
 func (r *run) deadLetter(ctx context.Context, h *HandlerError, failed []Delivery) error {
 	to := r.consumer.cfg.OnError.DeadLetter
-	if err := r.letters.publish(ctx, h, failed); err != nil {
+	err := r.letters.publish(ctx, h, failed)
+	if err != nil && ctx.Err() != nil {
+		return r.interrupted(h)
+	}
+	if err != nil {
 		h.Err = fmt.Errorf("%w; it was not published to the dead-letter stream %q: %w", h.Err, to, err)
 		return h
 	}

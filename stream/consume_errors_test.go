@@ -27,7 +27,7 @@ func runUntil(t *testing.T, b *streamtest.Broker, env *Env, name string, offset 
 	stop, ended := running1(t, env, name, cfg, h)
 	eventually(t, "the offset is stored", patience, func() bool { got, ok := b.Offset("billing", name); return ok && got == offset })
 	stop()
-	wantErr(t, recv(t, ended, "the end"), context.Canceled)
+	must(t, recv(t, ended, "the end"))
 }
 
 func TestRetry(t *testing.T) {
@@ -81,7 +81,7 @@ func TestRetryEndsWithTheRun(t *testing.T) {
 	})
 	recv(t, failed, "the failure")
 	stop()
-	wantErr(t, recv(t, ended, "the end"), errTest, context.Canceled)
+	must(t, recv(t, ended, "the end"))
 	if got, ok := b.Offset("billing", name); !ok || got != 4 {
 		t.Errorf("stored %d, %v; want 4", got, ok)
 	}
@@ -97,17 +97,17 @@ func TestSkip(t *testing.T) {
 	})
 }
 
-// TestEndingRunSkipsNothing: handlers return their context's error when a run
-// ends, which is no reason to skip their messages.
+// TestEndingRunSkipsNothing: handlers return an error of whatever kind when their
+// context ends, which is no reason to skip their messages, and no failure.
 func TestEndingRunSkipsNothing(t *testing.T) {
 	for _, end := range []string{"context", "env"} {
 		b, env, name := inStream(t, 20)
 		entered := make(chan struct{})
-		stop, ended := running1(t, env, name, ConsumerConfig{Name: "billing", OnError: ErrorPolicy{Skip: true}}, func(ctx context.Context, d *Delivery) error {
+		stop, ended := running1(t, env, name, ConsumerConfig{Name: "billing", Drain: -1, OnError: ErrorPolicy{Skip: true}}, func(ctx context.Context, d *Delivery) error {
 			if d.Offset == 5 {
 				close(entered)
 				<-ctx.Done()
-				return ctx.Err()
+				return errTest
 			}
 			return nil
 		})
@@ -119,7 +119,10 @@ func TestEndingRunSkipsNothing(t *testing.T) {
 		} else {
 			stop()
 		}
-		wantErr(t, recv(t, ended, "the end"), context.Canceled)
+		err := recv(t, ended, "the end")
+		if closed := end == "env"; errors.Is(err, ErrClosed) != closed || (err == nil) == closed || errors.Is(err, errTest) {
+			t.Errorf("%s: %v", end, err)
+		}
 		if got, ok := b.Offset("billing", name); !ok || got != 4 {
 			t.Errorf("%s: stored %d, %v; want 4", end, got, ok)
 		}
@@ -163,7 +166,7 @@ func testDeadLetter(t *testing.T, b testBroker) {
 		}
 	}
 	stop()
-	wantErr(t, recv(t, ended, "the end"), context.Canceled)
+	must(t, recv(t, ended, "the end"))
 	for i, body := range []string{"first", "second", "bare"} {
 		props, err := got[i].ApplicationProperties()
 		if err != nil || string(got[i].Body) != body {
@@ -218,7 +221,7 @@ func TestDeadLetterIsConfirmedFirst(t *testing.T) {
 	b.ReleaseConfirms()
 	eventually(t, "the offset is stored", patience, func() bool { _, ok := b.Offset("billing", name); return ok })
 	stop()
-	wantErr(t, recv(t, ended, "the end"), context.Canceled)
+	must(t, recv(t, ended, "the end"))
 }
 
 // TestDeadLetterUnsettled: what cannot be published is not settled.
@@ -266,7 +269,7 @@ func TestDeadLettersOfWorkersAndBatches(t *testing.T) {
 	})
 	eventually(t, "the offset is stored", patience, func() bool { got, ok := b.Offset("batches", name); return ok && got == 99 })
 	stop()
-	wantErr(t, recv(t, ended, "the end"), context.Canceled)
+	must(t, recv(t, ended, "the end"))
 	if n := len(b.Messages(letters)); n != 200 {
 		t.Errorf("%d dead letters in all, want 200", n)
 	}
@@ -288,51 +291,71 @@ func TestErrorPolicyConfig(t *testing.T) {
 func TestSettle(t *testing.T) {
 	for name, test := range map[string]struct {
 		policy    ErrorPolicy
-		failures  int // of the further calls
+		failures  int  // of the further calls
+		stopped   bool // nothing more is taken, and the handler's context lives
 		cancelled bool
-		closing   bool
+		last      bool // a last attempt at once
 		calls     int
 		logs      int
 		settled   bool
+		again     bool // the message comes again
 	}{
 		"stop":                 {policy: ErrorPolicy{}, failures: 9},
 		"skip":                 {policy: ErrorPolicy{Skip: true}, failures: 9, logs: 1, settled: true},
-		"skip, ended":          {policy: ErrorPolicy{Skip: true}, failures: 9, cancelled: true},
-		"skip, closing":        {policy: ErrorPolicy{Skip: true}, failures: 9, closing: true},
+		"skip, ended":          {policy: ErrorPolicy{Skip: true}, failures: 9, cancelled: true, logs: 1, again: true},
+		"skip, draining":       {policy: ErrorPolicy{Skip: true}, failures: 9, stopped: true, logs: 1, settled: true},
+		"stop, draining":       {policy: ErrorPolicy{}, failures: 9, stopped: true},
 		"second call":          {policy: ErrorPolicy{Attempts: 3}, calls: 1, logs: 1, settled: true},
 		"third call":           {policy: ErrorPolicy{Attempts: 3}, failures: 1, calls: 2, logs: 2, settled: true},
 		"no fourth call":       {policy: ErrorPolicy{Attempts: 3}, failures: 2, calls: 2, logs: 2},
 		"no fourth call, skip": {policy: ErrorPolicy{Attempts: 3, Skip: true}, failures: 2, calls: 2, logs: 3, settled: true},
 		"for ever":             {policy: ErrorPolicy{Attempts: RetryForever}, failures: 8, calls: 9, logs: 9, settled: true},
-		"for ever, ended":      {policy: ErrorPolicy{Attempts: RetryForever}, cancelled: true, logs: 1},
+		"for ever, ended":      {policy: ErrorPolicy{Attempts: RetryForever}, cancelled: true, logs: 1, again: true},
+		"draining":             {policy: ErrorPolicy{Attempts: RetryForever}, stopped: true, logs: 1, again: true},
+		"last works":           {policy: ErrorPolicy{Attempts: RetryForever}, stopped: true, last: true, calls: 1, logs: 1, settled: true},
+		"last fails":           {policy: ErrorPolicy{Attempts: 3}, failures: 9, stopped: true, last: true, calls: 1, logs: 2, again: true},
+		"last of two fails":    {policy: ErrorPolicy{Attempts: 2}, failures: 9, stopped: true, last: true, calls: 1, logs: 1},
+		"last, skip":           {policy: ErrorPolicy{Attempts: 2, Skip: true}, failures: 9, stopped: true, last: true, calls: 1, logs: 2, settled: true},
+		"last, ended":          {policy: ErrorPolicy{Attempts: 2, Skip: true}, failures: 9, cancelled: true, last: true, logs: 1, again: true},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			test.policy.Backoff = Backoff{Min: time.Hour, Max: time.Hour}
 			r := aloneRun(t, ConsumerConfig{OnError: test.policy})
-			r.consumer.env.closing = test.closing
 			calls, logs := 0, 0
 			r.log = func(string, ...any) { logs++ }
-			ctx, cancel := context.WithCancel(t.Context())
+			taking, stop := context.WithCancel(t.Context())
+			handling, cancel := context.WithCancel(t.Context())
+			if test.stopped || test.cancelled {
+				stop()
+			}
 			if test.cancelled {
 				cancel()
 			}
 			begun := time.Now()
-			err := r.settle(ctx, errTest, []Delivery{{Stream: testStream, Offset: 7}, {Offset: 8}}, func() error {
+			err := r.settle(lifetime{taking, handling, test.last}, errTest, []Delivery{{Stream: testStream, Offset: 7}, {Offset: 8}}, func() error {
 				if calls++; calls <= test.failures {
 					return errTest
 				}
 				return nil
 			})
 			took := time.Since(begun)
+			stop()
 			cancel()
 			if calls != test.calls || logs != test.logs || (err == nil) != test.settled {
 				t.Errorf("%s: %d calls, %d lines in the log, %v", name, calls, logs, err)
 			}
-			if most := time.Duration(calls) * time.Hour; took < most/2 || took > most {
+			pauses := calls
+			if test.last {
+				pauses = 0
+			}
+			if most := time.Duration(pauses) * time.Hour; took < most/2 || took > most {
 				t.Errorf("%s: took %v", name, took)
 			}
+			if (err == errStopped) != test.again {
+				t.Errorf("%s: %v", name, err)
+			}
 			var h *HandlerError
-			if err != nil && (!errors.As(err, &h) || h.Attempts != 1+calls || h.Offset != 7 || h.Stream != testStream || !errors.Is(err, errTest)) {
+			if err != nil && err != errStopped && (!errors.As(err, &h) || h.Attempts != 1+calls || h.Offset != 7 || h.Stream != testStream || !errors.Is(err, errTest)) {
 				t.Errorf("%s: %+v", name, err)
 			}
 		})
@@ -350,7 +373,7 @@ func TestDeadLetterIsLogged(t *testing.T) {
 	logs := 0
 	r.log = func(string, ...any) { logs++ }
 	d := Delivery{Stream: name, sections: &sections{raw: []byte("raw")}}
-	must(t, r.settle(soon(t), errTest, []Delivery{d, d}, nil))
+	must(t, r.settle(lifetime{taking: soon(t), handling: soon(t)}, errTest, []Delivery{d, d}, nil))
 	if n := len(b.Messages(letters)); n != 2 || logs != 1 {
 		t.Errorf("%d dead letters, %d lines in the log", n, logs)
 	}

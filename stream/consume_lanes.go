@@ -1,5 +1,7 @@
 package stream
 
+import "slices"
+
 // job is a message that the workers have to handle.
 type job struct {
 	d      *Delivery
@@ -49,6 +51,15 @@ func (l *lanes) pop() (j job, ok bool) {
 		l.ready, l.head = l.ready[:0], 0
 	}
 	return j, true
+}
+
+// cut removes the messages with tickets from a limit on.
+func (l *lanes) cut(limit uint64) {
+	late := func(j job) bool { return j.ticket >= limit }
+	l.ready, l.head = slices.DeleteFunc(l.ready[l.head:], late), 0
+	for key, waiting := range l.behind {
+		l.behind[key] = slices.DeleteFunc(waiting, late)
+	}
 }
 
 // popBehind removes and returns the message that waits behind a handled one of

@@ -1,6 +1,9 @@
 package stream
 
-import "testing"
+import (
+	"slices"
+	"testing"
+)
 
 // FuzzLanes plays messages of four keys, and workers that take and finish them.
 // One of a key is out at a time, in order, and in the end all have been.
@@ -90,5 +93,30 @@ func TestLanesKeepTheirMemory(t *testing.T) {
 	}
 	if _, ok := l.pop(); ok {
 		t.Error("took a message that is not there")
+	}
+}
+
+// TestLanesCut keeps what comes before a ticket, in its order.
+func TestLanesCut(t *testing.T) {
+	l := newLanes(true)
+	for ticket := range uint64(12) {
+		l.push(job{ticket: ticket, key: string('a' + rune(ticket%3))})
+	}
+	first, _ := l.pop()
+	l.cut(7)
+	var got []uint64
+	for j, ok := first, true; ok; j, ok = l.popBehind(j) {
+		got = append(got, j.ticket)
+	}
+	for range 2 {
+		for j, ok := l.pop(); ok; j, ok = l.popBehind(j) {
+			got = append(got, j.ticket)
+		}
+	}
+	if want := []uint64{0, 3, 6, 1, 4, 2, 5}; !slices.Equal(got, want) {
+		t.Errorf("%v are left, want %v", got, want)
+	}
+	if j, ok := l.pop(); ok || len(l.behind) > 0 {
+		t.Errorf("message %d is left", j.ticket)
 	}
 }

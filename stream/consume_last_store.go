@@ -9,12 +9,10 @@ import (
 )
 
 // storeLast has the session's storer store the last mark and read it back. It
-// waits for CloseTimeout and not under the run's context, which has usually
-// ended.
+// waits under the context of beginClosing and not under the run's, which has
+// usually ended.
 func (r *run) storeLast() error {
-	ctx, cancel := context.WithTimeout(context.Background(), CloseTimeout)
-	defer cancel()
-	err := r.requests.ask(ctx, true, nil)
+	err := r.requests.ask(r.beginClosing(), true, nil)
 	if err != nil {
 		snapshot, _ := r.progress.snapshot()
 		err = notStored(snapshot.Mark, err)
@@ -27,20 +25,31 @@ func notStored(offset uint64, cause error) error {
 	return fmt.Errorf("%w: the messages up to offset %d were handled, but: %w", ErrNotStored, offset, cause)
 }
 
-// finish stores the mark of a run whose session has ended without doing so. It
-// tries new connections for CloseTimeout. It returns cause, which ends the run,
-// joined with a failure to store.
-func (r *run) finish(cause error) error {
+// finish waits for the handlers at work and stores the mark of a run whose
+// session has ended without doing so. It tries new connections as long as
+// beginClosing leaves time. It returns the error of the run, which has ended for
+// the reason why, joined with a failure to store. ctx is the run's.
+func (r *run) finish(ctx context.Context, why error) error {
+	why = endedBy(ctx, r.dispatcher.end(why))
 	snapshot, handled := r.progress.snapshot()
 	if !handled || !r.named() || r.consumer.cfg.Store.Manual {
-		return cause
+		return why
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), CloseTimeout)
-	defer cancel()
-	if err := r.storeUntilStored(ctx, snapshot.Mark); err != nil {
-		return errors.Join(cause, notStored(snapshot.Mark, err))
+	if err := r.storeUntilStored(r.beginClosing(), snapshot.Mark); err != nil {
+		return joinErrors(why, notStored(snapshot.Mark, err))
 	}
-	return cause
+	return why
+}
+
+// joinErrors is errors.Join that returns a lone error as it is.
+func joinErrors(first, second error) error {
+	switch {
+	case first == nil:
+		return second
+	case second == nil:
+		return first
+	}
+	return errors.Join(first, second)
 }
 
 // storeUntilStored tries to store the mark until it is stored, trying again
@@ -78,7 +87,7 @@ func (r *run) storeWithoutSession(ctx context.Context, offset uint64) error {
 	if err != nil {
 		return err
 	}
-	defer s.release(true)
+	defer s.releaseWithin(ctx, true)
 	if err := r.checkSameStream(ctx, s); err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"github.com/tidemark-go/tidemark/internal/mark"
 	"github.com/tidemark-go/tidemark/internal/script"
 	"github.com/tidemark-go/tidemark/internal/wire"
+	"github.com/tidemark-go/tidemark/streamtest"
 )
 
 // TestFinishStoresTheMark: a run that ends without a session stores its mark if
@@ -35,7 +37,7 @@ func TestFinishStoresTheMark(t *testing.T) {
 			if test.handled {
 				r.progress.markOne(7)
 			}
-			err := r.finish(ErrClosed)
+			err := r.finish(t.Context(), ErrClosed)
 			wantErr(t, err, ErrClosed)
 			if got := slices.Equal(store.saves, []uint64{7}); got != test.saves || !test.saves && len(store.saves) > 0 {
 				t.Errorf("%s: saved %v", name, store.saves)
@@ -57,7 +59,7 @@ func TestFinishWithoutBroker(t *testing.T) {
 		handled bool
 		took    time.Duration
 	}{
-		{ConsumerConfig{Name: "billing"}, true, CloseTimeout},
+		{ConsumerConfig{Name: "billing"}, true, closingTime},
 		{ConsumerConfig{Name: "billing"}, false, 0},
 		{ConsumerConfig{}, true, 0},
 		{ConsumerConfig{Name: "billing", Store: StorePolicy{Manual: true}}, true, 0},
@@ -69,7 +71,7 @@ func TestFinishWithoutBroker(t *testing.T) {
 				r.progress.markOne(7)
 			}
 			begun := time.Now()
-			err := r.finish(errTest)
+			err := r.finish(t.Context(), errTest)
 			wantErr(t, err, errTest)
 			if took := time.Since(begun); took != test.took {
 				t.Errorf("%+v took %v", test, took)
@@ -90,7 +92,7 @@ func TestStoreLastNamesTheMark(t *testing.T) {
 		begun := time.Now()
 		err := r.storeLast()
 		wantErr(t, err, ErrNotStored)
-		if took := time.Since(begun); took != CloseTimeout || !strings.Contains(err.Error(), "up to offset 7 ") {
+		if took := time.Since(begun); took != closingTime || !strings.Contains(err.Error(), "up to offset 7 ") {
 			t.Errorf("after %v: %v", took, err)
 		}
 		go func() { // an answer
@@ -100,8 +102,95 @@ func TestStoreLastNamesTheMark(t *testing.T) {
 			}
 			request.done <- nil
 		}()
+		r.endClosing()
+		r.closing = nil
 		must(t, r.storeLast())
+		r.endClosing()
 	})
+}
+
+// TestClosingIsOneWait: what a session could not store is tried over other
+// connections in the time that is left, and not for as long again.
+func TestClosingIsOneWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := aloneRun(t, ConsumerConfig{Name: "billing"})
+		r.consumer.env.cfg.Backoff = Backoff{Min: time.Second, Max: time.Second}
+		r.progress.markOne(7)
+		ctx, stop := context.WithCancel(t.Context())
+		stop()
+		if r.goodbye(t.Context()).Err() != nil || r.goodbye(ctx).Err() == nil {
+			t.Error("a run that is told to end waits for answers")
+		}
+		begun := time.Now()
+		time.AfterFunc(CloseTimeout/2, func() { // the connection is lost
+			request := <-r.requests
+			request.done <- ErrUnreachable
+		})
+		wantErr(t, r.storeLast(), ErrNotStored, ErrUnreachable)
+		err := r.finish(ctx, errStopped)
+		if wantErr(t, err, ErrNotStored, ErrUnreachable); errors.Is(err, errStopped) {
+			t.Error(err)
+		}
+		r.letters.closeProducer()
+		if took := time.Since(begun); took != closingTime {
+			t.Errorf("took %v", took)
+		}
+		if r.goodbye(t.Context()).Err() == nil {
+			t.Error("there is time for goodbyes")
+		}
+	})
+}
+
+// TestEndWithASilentPeer: whatever the broker does not answer or read, and whatever the
+// consumer has to end, it ends within CloseTimeout and says that it has not
+// stored. The connection is on a socket, so the margin is wide; the waits one by
+// one are tested in virtual time.
+func TestEndWithASilentPeer(t *testing.T) {
+	beside(t)
+	for name, cfg := range map[string]ConsumerConfig{
+		"default": {},
+		"every":   {Store: StorePolicy{Every: 1}},
+		"batch":   {BatchSize: 1},
+		"letters": {OnError: ErrorPolicy{DeadLetter: "letters"}},
+		"workers": {Workers: 3, Store: StorePolicy{Every: 2}},
+	} {
+		for _, silence := range []func(*streamtest.Broker){(*streamtest.Broker).StopAnswering, (*streamtest.Broker).StopReading} {
+			t.Run(name, func(t *testing.T) {
+				besideSubtest(t)
+				noLeaks(t)
+				b := streamtest.NewBroker(t)
+				env := connect(t, b.URI())
+				stream := newStream(t, env)
+				b.CreateStream("letters")
+				publish(t, env, stream, 0, 10)
+				cfg.Name = "billing"
+				var done seen
+				stop, ended := start(t, env, stream, cfg, func(ctx context.Context, c *Consumer) error {
+					handle := func(_ context.Context, d *Delivery) error {
+						if done.add(d.Offset); cfg.OnError.DeadLetter != "" && d.Offset == 0 {
+							return errTest
+						}
+						if d.Offset == 9 {
+							silence(b)
+						}
+						return nil
+					}
+					if cfg.BatchSize > 0 {
+						return c.RunBatch(ctx, func(ctx context.Context, batch []Delivery) error { return handle(ctx, &batch[0]) })
+					}
+					return c.Run(ctx, handle)
+				})
+				eventually(t, "all are handled", patience, func() bool { return done.len() == 10 })
+				begun := time.Now()
+				stop()
+				err := recv(t, ended, "the end")
+				if took := time.Since(begun); took > CloseTimeout+4*time.Second {
+					t.Errorf("took %v", took)
+				}
+				wantErr(t, err, ErrNotStored)
+			})
+		}
+	}
 }
 
 // TestFinishOnAnotherConnection: the mark is stored where the stream is the same,
@@ -159,8 +248,7 @@ func TestRunStoresOnce(t *testing.T) {
 			return nil
 		})
 		r.want(t, 0, 1)
-		err := r.end(t)
-		if wantErr(t, err, errTest); errors.Is(err, ErrNotStored) {
+		if err := r.end(t); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 		want := map[string][]uint64{"named": {1}}[name]

@@ -38,13 +38,16 @@ type OffsetStore interface {
 	//
 	// The consumer logs an error of Save and calls it again a second later.
 	// With StorePolicy.Every the error ends the run. Commit returns the error,
-	// and so does a run whose last Save fails.
+	// and so does a run whose last Save fails. A panic of Load or Save counts as
+	// an error, with its stack.
 	Save(ctx context.Context, consumer, stream string, offset uint64) error
 }
 
 // loadOffset loads the stored offset, or returns ErrNoOffset.
 func loadOffset(ctx context.Context, from OffsetStore, consumer, stream string) (uint64, error) {
-	offset, ok, err := from.Load(ctx, consumer, stream)
+	var offset uint64
+	var ok bool
+	err := protect(func() (err error) { offset, ok, err = from.Load(ctx, consumer, stream); return err })
 	switch {
 	case err != nil && ctx.Err() != nil:
 		return 0, context.Cause(ctx)
@@ -54,6 +57,16 @@ func loadOffset(ctx context.Context, from OffsetStore, consumer, stream string) 
 		return 0, ErrNoOffset
 	}
 	return offset, nil
+}
+
+// protect calls f and returns a panic of f as an error.
+func protect(f func() error) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = panicError(v)
+		}
+	}()
+	return f()
 }
 
 // savedOffsets stores a run's offsets in its OffsetStore.
@@ -69,7 +82,7 @@ func (s *savedOffsets) store(ctx context.Context, offset uint64, _ bool) error {
 		return errMoved
 	}
 	c := s.run.consumer
-	err := c.cfg.OffsetStore.Save(ctx, c.cfg.Name, c.stream, offset)
+	err := protect(func() error { return c.cfg.OffsetStore.Save(ctx, c.cfg.Name, c.stream, offset) })
 	if err != nil {
 		s.run.log("the offset was not saved", "offset", offset, "error", err)
 		return fmt.Errorf("%w: save offset %d: %w", ErrOffsetStore, offset, err)
@@ -84,4 +97,4 @@ func (s *savedOffsets) verify(context.Context, uint64) error { return nil }
 func (s *savedOffsets) joinBatch(*storer) batch { return nil }
 
 // release has nothing to do.
-func (s *savedOffsets) release(bool) {}
+func (s *savedOffsets) release(context.Context, bool) {}

@@ -3,7 +3,10 @@ package stream
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/tidemark-go/tidemark/streamtest"
@@ -83,7 +86,7 @@ func TestOffsetStoreManual(t *testing.T) {
 	})
 	eventually(t, "all are handled", patience, func() bool { return store.at(19) })
 	stop()
-	wantErr(t, recv(t, ended, "the end"), context.Canceled)
+	must(t, recv(t, ended, "the end"))
 	if done.once(t, 0, 20); store.loads != 1 || len(store.saves) > 0 {
 		t.Errorf("%d loads and %d saves, want 1 and none", store.loads, len(store.saves))
 	}
@@ -146,7 +149,7 @@ func TestOffsetStoreSavesAgain(t *testing.T) {
 	})
 	eventually(t, "it is saved", patience, func() bool { return store.at(4) })
 	stop()
-	wantErr(t, recv(t, ended, "the end"), context.Canceled)
+	must(t, recv(t, ended, "the end"))
 }
 
 // TestOffsetStoreWithoutBroker: the last mark is saved although the broker is
@@ -165,7 +168,7 @@ func TestOffsetStoreWithoutBroker(t *testing.T) {
 	b.Stop()
 	stop()
 	err := recv(t, ended, "the end")
-	if wantErr(t, err, context.Canceled); errors.Is(err, ErrNotStored) || !store.at(4) {
+	if err != nil || !store.at(4) {
 		t.Errorf("saved %d, %v", store.offset, err)
 	}
 }
@@ -222,5 +225,71 @@ func TestSavedOffsets(t *testing.T) {
 	wantErr(t, (&savedOffsets{run: r, session: session}).store(t.Context(), 9, false), errMoved)
 	if len(store.saves) != 2 {
 		t.Errorf("saved %v", store.saves)
+	}
+}
+
+// panicking is an OffsetStore whose methods panic when they are told to.
+type panicking struct {
+	memoryStore
+	load, save atomic.Bool
+}
+
+func (s *panicking) Load(ctx context.Context, consumer, stream string) (uint64, bool, error) {
+	if s.load.Load() {
+		panic("load")
+	}
+	return s.memoryStore.Load(ctx, consumer, stream)
+}
+
+func (s *panicking) Save(ctx context.Context, consumer, stream string, offset uint64) error {
+	if s.save.Load() {
+		panic("save")
+	}
+	return s.memoryStore.Save(ctx, consumer, stream, offset)
+}
+
+// TestOffsetStorePanics: a panic of the store is the store's, on whichever
+// goroutine, and no message is skipped for it.
+func TestOffsetStorePanics(t *testing.T) {
+	for name, test := range map[string]struct {
+		cfg ConsumerConfig
+		at  uint64 // the message whose store panics
+	}{
+		"on Run's goroutine": {ConsumerConfig{Store: StorePolicy{Every: 1}}, 2},
+		"at the end":         {ConsumerConfig{Store: StorePolicy{Every: 1}}, 4},
+		"for a worker":       {ConsumerConfig{Store: StorePolicy{Every: 1}, Workers: 2}, 2},
+		"on the storer's":    {ConsumerConfig{}, 4},
+	} {
+		_, env, stream := inStream(t, 5)
+		store := &panicking{}
+		test.cfg.Name, test.cfg.OffsetStore, test.cfg.OnError = "billing", store, ErrorPolicy{Skip: true}
+		var done seen
+		stop, ended := running1(t, env, stream, test.cfg, func(_ context.Context, d *Delivery) error {
+			if d.Offset == test.at {
+				store.save.Store(true)
+			}
+			done.add(d.Offset)
+			return nil
+		})
+		if test.cfg.Store.Every == 0 {
+			eventually(t, "all are handled", patience, func() bool { return done.len() == 5 })
+			stop()
+		}
+		err := recv(t, ended, "the end")
+		if wantErr(t, err, ErrOffsetStore, ErrNotStored); !strings.Contains(fmt.Sprint(err), "panic: save") {
+			t.Errorf("%s: %v", name, err)
+		}
+		if test.cfg.Workers == 0 {
+			done.once(t, 0, test.at+1)
+		}
+	}
+	_, env, stream := inStream(t, 1)
+	store := &panicking{}
+	store.load.Store(true)
+	c, err := env.NewConsumer(stream, ConsumerConfig{Name: "billing", OffsetStore: store})
+	must(t, err)
+	err = c.Run(t.Context(), func(context.Context, *Delivery) error { return nil })
+	if wantErr(t, err, ErrOffsetStore); !strings.Contains(fmt.Sprint(err), "panic: load") {
+		t.Error(err)
 	}
 }

@@ -11,6 +11,15 @@ import (
 // stored, so rare stores cost too. Whatever the policy, a run stores its mark
 // when it ends, except with Manual.
 //
+// An offset that was read back is stored by the stream's leader, and its replicas
+// may not have it yet. If the leader dies before a majority of them has it, the
+// stored offset goes back to the last store that they have, and what was handled
+// since comes again, although Commit has returned nil or the run has ended in
+// order. That is what was handled while the replicas were behind: as a rule a
+// moment, and longer where the leader was cut off from them. When leaders were
+// killed for a test, that happened in 6 of 1,158 cases, and with Every: 1 up to 70
+// messages came again. A stream without replicas is not concerned.
+//
 // The zero value stores the mark of every message while traffic is slow, and
 // every 100 ms in a burst. A crash then repeats the messages of about 100 ms.
 //

@@ -137,17 +137,13 @@ func (p *progress) applyPolicy(before, after int64) (mustStore bool) {
 }
 
 // takeInHand takes messages of one chunk, of size bytes, in hand, in the order
-// of delivery. It appends a job to jobs for each message that no earlier
-// session has finished.
+// of delivery. It appends a job to jobs for each of them.
 func (p *progress) takeInHand(chunk mark.ChunkID, size int, list []Delivery, jobs []job) []job {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for i := range list {
-		ticket, fresh, passed := p.lowWater.Begin(list[i].Offset, chunk, size)
-		if fresh {
-			jobs = append(jobs, job{d: &list[i], ticket: ticket})
-		}
-		p.followLowWater(passed) // mustStore does not matter: no worker has handled anything
+		ticket := p.lowWater.Begin(list[i].Offset, chunk, size)
+		jobs = append(jobs, job{d: &list[i], ticket: ticket})
 	}
 	return jobs
 }
@@ -158,17 +154,11 @@ func (p *progress) takeInHand(chunk mark.ChunkID, size int, list []Delivery, job
 func (p *progress) markFinished(ticket uint64) (mustStore bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.followLowWater(p.lowWater.Finish(ticket))
-}
-
-// followLowWater moves the mark to the last message that lowWater has passed.
-// passed is how many it has passed since the last time. The caller holds p.mu.
-func (p *progress) followLowWater(passed int) (mustStore bool) {
+	last, passed := p.lowWater.Finish(ticket)
 	if passed == 0 {
 		return false
 	}
-	last, _ := p.lowWater.Last()
-	return p.applyPolicy(p.advance(last.Offset, passed))
+	return p.applyPolicy(p.advance(last, passed))
 }
 
 // inHand returns how many messages the mark has not passed, and how many bytes
@@ -179,15 +169,12 @@ func (p *progress) inHand() (messages, bytes int) {
 	return p.lowWater.Messages(), p.lowWater.Bytes()
 }
 
-// endSession tells lowWater that a session of workers has ended. It returns the
-// last message that the mark has passed in that session, and whether there is
-// one.
-func (p *progress) endSession() (last mark.Passed, ok bool) {
+// finishedAhead returns how many messages are finished that the mark has not
+// passed.
+func (p *progress) finishedAhead() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	last, ok = p.lowWater.Last()
-	p.lowWater.Restart()
-	return last, ok
+	return p.lowWater.FinishedAhead()
 }
 
 // pauseStores keeps the storer from storing until resumeStores. A new session
@@ -234,7 +221,9 @@ func (p *progress) snapshot() (s mark.Snapshot, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.foldFast()
-	return p.tracker.Snapshot()
+	s, ok = p.tracker.Snapshot()
+	s.At = p.now()
+	return s, ok
 }
 
 // storedAt records that a snapshot is stored.

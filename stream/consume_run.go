@@ -21,8 +21,11 @@ type run struct {
 	// One of the three is set.
 	handler      Handler      // of Run
 	loopBody     Handler      // of All; its panics are the caller's
-	batchHandler BatchHandler // of RunBatch; it settles its own failures
+	batchHandler BatchHandler // of RunBatch
 	workers      int          // how many goroutines call handler; 0 and 1 stand for Run's own
+
+	handling   context.Context // of the handlers; it ends Drain after the run's context
+	dispatcher dispatcher      // set by supervise
 
 	start     Start // resolved when the run began
 	recreated bool  // the stream was created again; the stored offset may be the old one's
@@ -31,6 +34,11 @@ type run struct {
 	requests  storeRequests
 	storer    *storer       // of the session, if the consumer has a name
 	ended     chan struct{} // closed when the run has ended
+
+	// closing is the time for what the run asks of the broker once its handlers
+	// have returned; nil: they have not. See beginClosing.
+	closing    context.Context
+	endClosing context.CancelFunc
 
 	connected    bool      // the run has had a session
 	missingSince time.Time // when the stream was found missing; zero: it exists
@@ -44,6 +52,7 @@ func newRun(c *Consumer) *run {
 		progress: newProgress(c.cfg.Store),
 		requests: make(storeRequests),
 		ended:    make(chan struct{}),
+		handling: context.Background(),
 	}
 	r.letters = &deadLetters{run: r}
 	return r
@@ -59,28 +68,40 @@ const (
 	startOver
 	// finish stores the mark over a new connection and ends the run.
 	finish
-	// done ends the run: the mark is stored, or it cannot be.
+	// gone ends the run with nothing to store: the stream was deleted.
+	gone
+	// done ends the run: the handlers have returned, and the mark is stored, or
+	// it cannot be.
 	done
 )
 
 // supervise makes one attempt at a session after the other, until ctx ends or
-// trying again is useless. It returns why the run ended.
+// trying again is useless. It returns why the run ended, which is nil if ctx has
+// ended it and nothing is left to store.
 func (r *run) supervise(ctx context.Context) error {
+	r.dispatcher = r.newDispatcher(ctx)
 	for failures := 0; ; {
-		if err := sleep(ctx, r.backoff(failures)); err != nil {
-			return r.finish(err)
+		taking := r.dispatcher.context()
+		if sleep(taking, r.backoff(failures)) != nil {
+			return r.finish(ctx, errStopped)
 		}
-		useful, next, err := r.attempt(ctx)
+		useful, next, err := r.attempt(taking)
 		if failures++; useful {
 			failures = 0 // the next attempt comes at once
 		}
 		switch next {
 		case done:
 			return err
+		case gone:
+			return endedBy(ctx, r.dispatcher.end(err))
 		case finish:
-			return r.finish(err)
+			return r.finish(ctx, err)
 		case startOver:
+			if failed := r.dispatcher.abandon(); failed != nil {
+				return r.finish(ctx, failed)
+			}
 			r.startOver(err)
+			r.dispatcher = r.newDispatcher(ctx)
 		case retry:
 			r.report(StateChange{State: StateReconnecting, Err: err, Attempt: failures + 1})
 		}
@@ -89,7 +110,7 @@ func (r *run) supervise(ctx context.Context) error {
 
 // attempt subscribes and then reads until the session ends. useful reports that
 // the session delivered something, or lasted longer than the longest pause. err
-// is why the attempt failed or the session ended.
+// is why the attempt failed or the session ended. ctx is the dispatcher's.
 func (r *run) attempt(ctx context.Context) (useful bool, next nextStep, err error) {
 	s, err := r.subscribe(ctx)
 	if err != nil {
@@ -116,7 +137,7 @@ func (r *run) afterFailure(ctx context.Context, err error) (nextStep, error) {
 	case endedByHandler(err):
 		return finish, err
 	case ctx.Err() != nil:
-		return finish, context.Cause(ctx)
+		return finish, errStopped
 	case errors.Is(err, ErrStreamRecreated):
 		return startOver, err
 	case errors.Is(err, ErrStreamNotFound) && r.connected:
@@ -142,7 +163,7 @@ func (r *run) afterMissing(err error) (nextStep, error) {
 	if time.Since(r.missingSince) < recreationTime {
 		return retry, err
 	}
-	return done, fmt.Errorf("%w; its messages and stored offsets are gone: create it again with Env.DeclareStream and start a new run", ErrStreamDeleted)
+	return gone, fmt.Errorf("%w; its messages and stored offsets are gone: create it again with Env.DeclareStream and start a new run", ErrStreamDeleted)
 }
 
 // startOver forgets the old stream, its place and its mark.
@@ -168,6 +189,51 @@ func (r *run) reportClosed(err error) {
 		err = nil
 	}
 	r.report(StateChange{State: StateClosed, Err: err})
+}
+
+// errStopped ends a session whose run is told to end. It never leaves the run:
+// see endedBy.
+var errStopped = errors.New("the run was told to end")
+
+// endedBy returns the error of a run that has ended for the reason why. The end
+// of the caller's context is an ordinary stop and no error; Env.Close is one.
+func endedBy(ctx context.Context, why error) error {
+	switch {
+	case why != errStopped:
+		return why
+	case errors.Is(context.Cause(ctx), errEnvClosed):
+		return errEnvClosed
+	}
+	return nil
+}
+
+// closingTime is the part of CloseTimeout in which a run waits for the broker. It
+// leaves time for what ends without such a wait.
+const closingTime = CloseTimeout - 250*time.Millisecond
+
+// beginClosing returns a context that ends closingTime after the first call. The
+// run calls it once its handlers have returned. Whatever it then asks of the
+// broker, it waits under this context: for the last store, on whichever
+// connection, and for the answers to its goodbyes.
+func (r *run) beginClosing() context.Context {
+	if r.closing == nil {
+		r.closing, r.endClosing = context.WithTimeout(context.Background(), closingTime)
+		r.letters.beginClosing(r.closing)
+	}
+	return r.closing
+}
+
+// goodbye returns the context of a goodbye to the broker. A run that is told to
+// end, and whose handlers may be at work, waits for no answer. ctx is the
+// dispatcher's.
+func (r *run) goodbye(ctx context.Context) context.Context {
+	switch {
+	case r.closing != nil:
+		return r.closing
+	case ctx.Err() != nil:
+		return ctx
+	}
+	return context.Background()
 }
 
 // named reports whether the consumer has a name to store offsets under.

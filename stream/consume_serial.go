@@ -11,16 +11,19 @@ import (
 // serial is the dispatcher of Run without workers, and of All. It handles one
 // message at a time, on Run's goroutine.
 type serial struct {
-	ctx context.Context
+	lifetime
 	run *run
 }
 
-func newSerial(ctx context.Context, r *run) *serial { return &serial{ctx: ctx, run: r} }
+func newSerial(ctx context.Context, r *run) *serial {
+	return &serial{lifetime: lifetime{taking: ctx, handling: r.handling}, run: r}
+}
 
-func (s *serial) context() context.Context   { return s.ctx }
 func (s *serial) flushDue() <-chan time.Time { return nil }
 func (s *serial) flush() error               { return nil }
+func (s *serial) endSession(err error) error { return err }
 func (s *serial) end(err error) error        { return err }
+func (s *serial) abandon() error             { return nil }
 
 // dispatch handles the messages of a chunk, a block at a time.
 func (s *serial) dispatch(chunk *wire.Chunk, d *decoder) error {
@@ -42,6 +45,7 @@ type block struct {
 	chunk      mark.ChunkID
 	moreFollow bool // messages of the chunk follow the block
 	handled    int  // how many of list are handled
+	inHandler  bool // the handler is at work, so that a panic is the handler's
 }
 
 // handle handles the messages of a block, one after the other.
@@ -69,7 +73,7 @@ func (s *serial) handle(b *block) error {
 // handled.
 func (s *serial) settleNext(b *block, handlerErr error) error {
 	d := &b.list[b.handled]
-	if err := s.run.settleOne(s.ctx, handlerErr, d); err != nil {
+	if err := s.run.settleOne(s.lifetime, handlerErr, d); err != nil {
 		return err
 	}
 	b.handled++
@@ -87,8 +91,11 @@ func (s *serial) callHandler(b *block) (handlerErr, err error) {
 		return nil, s.callLoopBody(b)
 	}
 	defer func() {
+		if !b.inHandler {
+			return // the handler did not panic
+		}
 		if v := recover(); v != nil {
-			handlerErr = panicError(v)
+			b.inHandler, handlerErr = false, panicError(v)
 		}
 	}()
 	return s.callEach(b, handler)
@@ -109,10 +116,12 @@ func (s *serial) callLoopBody(b *block) error {
 func (s *serial) callEach(b *block, handler Handler) (handlerErr, err error) {
 	named, counted := s.run.named(), s.run.consumer.cfg.Store.Every > 0
 	for i := b.handled; i < len(b.list); i++ {
-		if s.ctx.Err() != nil {
-			return nil, context.Cause(s.ctx)
+		if s.taking.Err() != nil {
+			return nil, errStopped
 		}
-		if err := handler(s.ctx, &b.list[i]); err != nil {
+		b.inHandler = true
+		err := handler(s.handling, &b.list[i])
+		if b.inHandler = false; err != nil {
 			return err, nil
 		}
 		b.handled = i + 1
@@ -133,7 +142,17 @@ func (s *serial) callEach(b *block, handler Handler) (handlerErr, err error) {
 // so. moreFollow says that the next message is at hand.
 func (s *serial) markHandled(offset uint64, moreFollow bool) error {
 	if s.run.named() && s.run.progress.markOne(offset) {
-		return s.run.storer.storeNow(s.ctx, moreFollow)
+		return unlessStopped(s.taking, s.run.storer.storeNow(s.taking, moreFollow))
 	}
 	return nil
+}
+
+// unlessStopped returns the error of a store between two handlers, and
+// errStopped if taking, the dispatcher's context, has cut the store short: the
+// run stores its mark when it ends.
+func unlessStopped(taking context.Context, err error) error {
+	if err != nil && taking.Err() != nil {
+		return errStopped
+	}
+	return err
 }

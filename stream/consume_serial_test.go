@@ -168,7 +168,7 @@ func TestSerialEnds(t *testing.T) {
 		return nil
 	})
 	chunk := plainChunk(10, 5)
-	wantErr(t, give(s, chunk), errTest)
+	wantErr(t, give(s, chunk), errStopped)
 	if !slices.Equal(*handled, []uint64{10, 11}) || s.context() != ctx {
 		t.Errorf("handled %v", *handled)
 	}
@@ -213,7 +213,7 @@ func TestSerialLoopBody(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	s, _, _ := serialRun(t, ctx, ConsumerConfig{}, neverFails)
 	s.run.handler, s.run.loopBody = nil, func(context.Context, *Delivery) error { cancel(errTest); return nil }
-	wantErr(t, give(s, chunk), errTest)
+	wantErr(t, give(s, chunk), errStopped)
 	wantPlace(t, s.run, 11, chunk)
 }
 

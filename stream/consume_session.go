@@ -16,35 +16,37 @@ type sessionEnd struct {
 }
 
 // session handles what one subscription delivers, until the subscription, the
-// handler or ctx ends. Then it stores the mark, if the subscription still lives
-// and the stream is surely the one that the run has read.
+// handler or ctx ends. If the subscription still lives and the stream is surely
+// the one that the run has read, session then waits for the handlers at work and
+// stores the mark. ctx is the dispatcher's.
 func (r *run) session(ctx context.Context, s *subscription) (end sessionEnd) {
-	defer s.release(false) // deferred, because the handler may call Goexit
+	defer func() { s.releaseWithin(r.goodbye(ctx), false) }() // deferred, because the handler may call Goexit
 	if r.named() {
 		to, err := r.offsetsOf(ctx, s)
 		if err != nil {
 			return sessionEnd{err: err}
 		}
-		defer func() { to.release(end.inOrder) }()
+		defer func() { to.release(r.goodbye(ctx), end.inOrder) }()
 		if r.place.MustRecognise() {
 			r.progress.pauseStores() // until feed recognises the stream
 		}
 		r.storer = startStorer(to, r.progress, r.requests, r.log)
 		defer r.storer.stop()
 	}
-	end.progressed, end.err = r.deliver(ctx, s)
+	end.progressed, end.err = r.deliver(s)
 	if errors.Is(end.err, ErrStreamRecreated) || !s.alive() || r.progress.storesPaused() {
 		return end
 	}
+	end.err = endedBy(ctx, r.dispatcher.end(end.err))
 	if r.named() && !r.consumer.cfg.Store.Manual {
-		s.leave()
+		s.leave(r.beginClosing())
 		err := r.storeLast()
 		if err != nil && !s.alive() {
 			return end // run.finish stores over another connection
 		}
-		end.err = errors.Join(end.err, err)
+		end.err = joinErrors(end.err, err)
 	}
-	s.release(true)
+	s.releaseWithin(r.beginClosing(), true)
 	end.inOrder = true
 	return end
 }
@@ -58,12 +60,11 @@ func (r *run) offsetsOf(ctx context.Context, s *subscription) (offsets, error) {
 	return c.env.brokerOffsets(ctx, s, c.cfg.Name, c.cfg.Store)
 }
 
-// deliver handles messages until the subscription, the handler or ctx ends.
-// When it returns, no handler is at work any more.
-func (r *run) deliver(ctx context.Context, s *subscription) (progressed bool, err error) {
-	d := r.newDispatcher(ctx)
-	progressed, err = r.feed(d, s)
-	return progressed, d.end(err)
+// deliver gives messages to the dispatcher until the subscription or the
+// dispatcher's context ends.
+func (r *run) deliver(s *subscription) (progressed bool, err error) {
+	progressed, err = r.feed(r.dispatcher, s)
+	return progressed, r.dispatcher.endSession(err)
 }
 
 // feed passes what the subscription delivers to the dispatcher, and checks that
@@ -79,6 +80,9 @@ func (r *run) feed(d dispatcher, s *subscription) (progressed bool, err error) {
 			}
 		}
 		if err != nil {
+			if d.context().Err() != nil {
+				err = errStopped
+			}
 			return progressed, err
 		}
 		chunk := received.Chunk

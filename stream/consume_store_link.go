@@ -93,4 +93,6 @@ func (o *brokerOffsets) settle(ctx context.Context) { o.writer.Settle(ctx) }
 
 // release gives up the connection that carries only stores, if there is one.
 // inOrder says that what was stored has arrived.
-func (o *brokerOffsets) release(inOrder bool) { o.writer.Close(inOrder) }
+func (o *brokerOffsets) release(ctx context.Context, inOrder bool) {
+	o.writer.CloseWithin(ctx, inOrder)
+}

@@ -24,8 +24,9 @@ type offsets interface {
 	joinBatch(s *storer) batch
 
 	// release gives up the connection. inOrder says that what was stored has
-	// arrived; it then says goodbye to the broker first.
-	release(inOrder bool)
+	// arrived; release then says goodbye to the broker first, for which it waits
+	// under ctx.
+	release(ctx context.Context, inOrder bool)
 }
 
 // storer stores the mark for one session. Its own goroutine does so when a
@@ -55,11 +56,11 @@ type storer struct {
 	mu      sync.Mutex    // guards stopped
 	stopped bool          // what a batch says counts no more
 
-	sending    sync.Mutex // held while a mark is stored and read back; guards these:
-	stores     int        // how many stores were sent
-	storesSeen int        // what stores was at the last tick of verifyWhenQuiet
-	lastOffset uint64     // the offset that was sent last
-	settled    bool       // nothing is to be read back
+	sending    turn   // held while a mark is stored and read back; guards these:
+	stores     int    // how many stores were sent
+	storesSeen int    // what stores was at the last tick of verifyWhenQuiet
+	lastOffset uint64 // the offset that was sent last
+	settled    bool   // nothing is to be read back
 }
 
 // storeRequest asks the storer for a store now.
@@ -73,7 +74,7 @@ type storeRequest struct {
 // the storer stores the mark again.
 func startStorer(to offsets, p *progress, requests storeRequests, log func(string, ...any)) *storer {
 	ctx, cancel := context.WithCancel(context.Background())
-	s := &storer{offsets: to, progress: p, requests: requests, log: log, cancel: cancel, settled: true, startTicker: make(chan struct{}, 1)}
+	s := &storer{offsets: to, progress: p, requests: requests, log: log, cancel: cancel, settled: true, startTicker: make(chan struct{}, 1), sending: newTurn()}
 	p.doubtStore()
 	s.batch = to.joinBatch(s)
 	s.wg.Add(1)
@@ -161,7 +162,9 @@ func (s *storer) serve(ctx context.Context, r storeRequest) error {
 	defer context.AfterFunc(ctx, func() {
 		cancel(fmt.Errorf("%w: the connection was given up before the offset was stored", ErrUnreachable))
 	})()
-	s.sending.Lock()
+	if err := s.sending.LockWithin(both); err != nil {
+		return err
+	}
 	defer s.sending.Unlock()
 	if r.verify {
 		return s.storeVerified(both)
@@ -299,6 +302,34 @@ func (q storeRequests) ask(ctx context.Context, verify bool, ended <-chan struct
 	select {
 	case err := <-request.done:
 		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// turn is a lock that somebody can wait for under a context.
+type turn chan struct{}
+
+func newTurn() turn { return make(turn, 1) }
+
+func (t turn) Lock()   { t <- struct{}{} }
+func (t turn) Unlock() { <-t }
+
+// TryLock locks if nobody holds the lock, and reports whether it did.
+func (t turn) TryLock() bool {
+	select {
+	case t <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
+// LockWithin locks, unless ctx ends first, whose cause it then returns.
+func (t turn) LockWithin(ctx context.Context) error {
+	select {
+	case t <- struct{}{}:
+		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}

@@ -17,7 +17,7 @@ import (
 func idleStorer(p StorePolicy, s *stores) *storer {
 	return &storer{
 		offsets: s, progress: newProgress(p), requests: make(storeRequests), log: func(string, ...any) {},
-		settled: true, startTicker: make(chan struct{}, 1),
+		settled: true, startTicker: make(chan struct{}, 1), sending: newTurn(),
 	}
 }
 

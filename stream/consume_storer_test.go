@@ -54,7 +54,7 @@ func (s *stores) verify(_ context.Context, offset uint64) error {
 
 func (s *stores) joinBatch(*storer) batch { return s.batch }
 
-func (s *stores) release(bool) {}
+func (s *stores) release(context.Context, bool) {}
 
 func (s *stores) list() []uint64 {
 	s.mu.Lock()

@@ -73,7 +73,7 @@ func (r *run) beginSubscription(ctx context.Context, s *subscription) error {
 	begun := false
 	defer func() { // deferred, because an OffsetStore may panic
 		if !begun {
-			s.release(false)
+			s.releaseWithin(ctx, false)
 		}
 	}()
 	from, err := r.findPosition(ctx, s)
@@ -216,14 +216,14 @@ func (s *subscription) streamGone() bool {
 }
 
 // leave ends the delivery of chunks, and drops those that still come. The
-// connection stays in use. leave waits for the broker's answer for a second at
-// most.
+// connection stays in use. leave waits for the broker's answer under ctx, for a
+// second at most.
 //
 // A run leaves before it stores its last mark: below 4.2.2 RabbitMQ sleeps 1 ms
 // for each subscription when a stream grows, and a store makes it grow.
-func (s *subscription) leave() {
+func (s *subscription) leave(ctx context.Context) {
 	s.dropping.Store(true)
-	ctx, cancel := context.WithTimeout(context.Background(), leaveTime)
+	ctx, cancel := context.WithTimeout(ctx, leaveTime)
 	defer cancel()
 	_ = s.lease.Unsubscribe(ctx) // release tries again
 }
@@ -235,10 +235,13 @@ const leaveTime = time.Second
 // seconds at most, and its memory. If nobody else uses the connection, it is
 // closed, and polite says goodbye to the broker first. Only the first call
 // counts.
-func (s *subscription) release(polite bool) {
+func (s *subscription) release(polite bool) { s.releaseWithin(context.Background(), polite) }
+
+// releaseWithin is release that waits for the broker under ctx.
+func (s *subscription) releaseWithin(ctx context.Context, polite bool) {
 	s.dropping.Store(true)
 	s.memory.leave(s.share)
-	s.lease.Release(polite)
+	s.lease.ReleaseWithin(ctx, polite)
 }
 
 // errFlushDue ends a receive that has waited until a flush is due.

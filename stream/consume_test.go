@@ -33,7 +33,7 @@ func TestCommitWaitsForTheRun(t *testing.T) {
 				t.Error("it has ended")
 			}
 			cancel(errTest)
-			wantErr(t, <-ended, errTest)
+			must(t, <-ended)
 			wantErr(t, <-committed, ErrNotRunning)
 		}
 		c.cfg.Name = ""
@@ -63,4 +63,39 @@ func TestCheckOneAtATime(t *testing.T) {
 			t.Errorf("%d workers: %v", workers, err)
 		}
 	}
+}
+
+// TestConsumerNameInUse: a second consumer with a name on a stream is refused while the
+// first one runs, and only then.
+func TestConsumerNameInUse(t *testing.T) {
+	_, env, stream := inStream(t, 1)
+	other := newStream(t, env)
+	handled := make(chan struct{}, 10)
+	handle := func(context.Context, *Delivery) error { handled <- struct{}{}; return nil }
+	stop, ended := running1(t, env, stream, ConsumerConfig{Name: "billing"}, handle)
+	recv(t, handled, "the message")
+	for name, test := range map[string]struct {
+		stream  string
+		cfg     ConsumerConfig
+		refused bool
+	}{
+		"the same":       {stream, ConsumerConfig{Name: "billing"}, true},
+		"another name":   {stream, ConsumerConfig{Name: "shipping"}, false},
+		"no name":        {stream, ConsumerConfig{}, false},
+		"another stream": {other, ConsumerConfig{Name: "billing"}, false},
+	} {
+		c, err := env.NewConsumer(test.stream, test.cfg)
+		must(t, err)
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := c.Run(ctx, handle); errors.Is(err, ErrNameInUse) != test.refused || (err == nil) == test.refused {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	stop()
+	must(t, recv(t, ended, "the end"))
+	stop, ended = running1(t, env, stream, ConsumerConfig{Name: "billing", Start: First()}, handle)
+	recv(t, handled, "the message once more")
+	stop()
+	must(t, recv(t, ended, "the end"))
 }

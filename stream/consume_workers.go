@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"sync"
 	"time"
 
@@ -12,29 +13,42 @@ import (
 )
 
 // workers is the dispatcher of Run with ConsumerConfig.Workers. Run's goroutine
-// queues the messages of one session, and each worker handles them on a
-// goroutine of its own. end waits for all workers.
+// queues messages, and each worker handles them on a goroutine of its own. The
+// end of a session does not concern the workers: the next session goes on behind
+// the last message that was queued.
 type workers struct {
-	run    *run
-	ctx    context.Context // of the handlers
-	cancel context.CancelCauseFunc
-	unhook func() bool // keeps the end of ctx from calling stop
-	wg     sync.WaitGroup
-	jobs   []job // of the block that is being queued
+	lifetime
+	run            *run
+	cancelTaking   context.CancelCauseFunc
+	cancelHandling context.CancelCauseFunc
+	unhook         []func() bool // keep the ends of the two contexts from being noticed
+	wg             sync.WaitGroup
+	jobs           []job // of the block that is being queued
 
-	mu      sync.Mutex
-	work    sync.Cond // signals that queue or stopped has changed
-	room    sync.Cond // signals that a message was handled, or that stopped has changed
-	queue   *lanes
-	stopped bool  // no worker begins another message
-	failure error // the first error of a worker
+	mu   sync.Mutex
+	work sync.Cond // signals that queue or phase has changed
+	room sync.Cond // signals that leavesRoom holds, or that phase has changed
+	// leavesRoom is what waitUntil waits for; nil: it does not.
+	leavesRoom func(messages, bytes int) bool
+	queue      *lanes
+	begun      uint64 // the tickets below this one include every one that a worker has had
+	phase      phase
+	failure    error // the first error of a worker
+	reported   bool  // end has logged what comes again
 }
 
+// phase is what the workers still begin.
+type phase uint8
+
+const (
+	open     phase = iota // every message
+	draining              // messages that come before one that is begun
+	stopped               // none
+)
+
 func startWorkers(ctx context.Context, r *run) *workers {
-	w := &workers{run: r, queue: newLanes(r.consumer.cfg.KeyOf != nil)}
-	w.work.L, w.room.L = &w.mu, &w.mu
-	w.ctx, w.cancel = context.WithCancelCause(ctx)
-	w.unhook = context.AfterFunc(w.ctx, w.stop)
+	w := newWorkers(ctx, r)
+	w.unhook = []func() bool{context.AfterFunc(w.taking, w.drain), context.AfterFunc(w.handling, w.stop)}
 	w.wg.Add(r.workers)
 	for range r.workers {
 		go w.handleAll()
@@ -42,30 +56,47 @@ func startWorkers(ctx context.Context, r *run) *workers {
 	return w
 }
 
-func (w *workers) context() context.Context   { return w.ctx }
+// newWorkers returns workers that do not work yet.
+func newWorkers(ctx context.Context, r *run) *workers {
+	w := &workers{run: r, queue: newLanes(r.consumer.cfg.KeyOf != nil)}
+	w.work.L, w.room.L = &w.mu, &w.mu
+	w.lastAttempt = true
+	w.taking, w.cancelTaking = context.WithCancelCause(ctx)
+	w.handling, w.cancelHandling = context.WithCancelCause(r.handling)
+	return w
+}
+
 func (w *workers) flushDue() <-chan time.Time { return nil }
 func (w *workers) flush() error               { return nil }
 
 // dispatch waits for room and queues the messages of a chunk.
 func (w *workers) dispatch(chunk *wire.Chunk, d *decoder) error {
 	if !w.waitForRoom() {
-		return context.Cause(w.ctx)
+		return errStopped
 	}
-	for {
-		list := d.block(blockSize)
+	for d.unread() {
+		places := w.waitForPlaces()
+		if places == 0 {
+			return errStopped
+		}
+		list := d.block(places)
 		if len(list) == 0 {
-			return nil
+			break
 		}
 		if err := w.push(chunk, list); err != nil {
 			return err
 		}
 	}
+	return nil
 }
 
-// push queues messages of one chunk.
+// push queues messages of one chunk. From then on they are the workers', and the
+// next session begins behind them.
 func (w *workers) push(chunk *wire.Chunk, list []Delivery) error {
+	id := mark.IDOf(chunk)
+	w.jobs = w.run.progress.takeInHand(id, max(len(chunk.Data), 1), list, w.jobs[:0])
+	w.run.place.HandledTo(list[len(list)-1].Offset, id)
 	keyOf := w.run.consumer.cfg.KeyOf
-	w.jobs = w.run.progress.takeInHand(mark.IDOf(chunk), max(len(chunk.Data), 1), list, w.jobs[:0])
 	for i := range w.jobs {
 		if keyOf == nil {
 			break
@@ -76,6 +107,9 @@ func (w *workers) push(chunk *wire.Chunk, list []Delivery) error {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.phase != open {
+		return errStopped
+	}
 	for _, j := range w.jobs {
 		w.queue.push(j)
 	}
@@ -101,23 +135,46 @@ func (w *workers) handlerError(j job, err error) error {
 
 // waitForRoom waits until the workers may take another chunk in hand: until the
 // chunks in hand have less than MaxBuffered bytes, or fewer than two messages a
-// worker are in hand. It returns false if the session has to end. In hand is
+// worker are in hand. It returns false if nothing more is to be taken. In hand is
 // everything from the first message on that is not handled, so a slow message
 // bounds how far the others run ahead.
 func (w *workers) waitForRoom() bool {
+	return w.waitUntil(func(messages, bytes int) bool {
+		return bytes < w.run.consumer.cfg.MaxBuffered || messages < 2*w.run.workers
+	})
+}
+
+// waitForPlaces waits until MaxAhead leaves room for a block of messages, or for
+// an eighth of MaxAhead if that is less. It returns how many messages of a chunk may
+// be taken in hand, and 0 if nothing more is to be taken.
+func (w *workers) waitForPlaces() (places int) {
+	limit := w.run.consumer.cfg.MaxAhead
+	enough := min(blockSize, (limit+7)/8)
+	w.waitUntil(func(messages, _ int) bool {
+		places = min(blockSize, limit-messages)
+		return places >= enough
+	})
+	return max(places, 0)
+}
+
+// waitUntil waits until what is in hand leaves room. It returns false if nothing
+// more is to be taken.
+func (w *workers) waitUntil(leavesRoom func(messages, bytes int) bool) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for !w.stopped {
-		messages, bytes := w.run.progress.inHand()
-		if bytes < w.run.consumer.cfg.MaxBuffered || messages < 2*w.run.workers {
+	w.leavesRoom = leavesRoom
+	defer func() { w.leavesRoom = nil }()
+	for w.phase == open {
+		if leavesRoom(w.run.progress.inHand()) {
 			return true
 		}
 		w.room.Wait()
 	}
+	leavesRoom(math.MaxInt, math.MaxInt)
 	return false
 }
 
-// handleAll is the body of a worker: it handles messages until stop is called.
+// handleAll is the body of a worker: it handles messages until the run ends.
 func (w *workers) handleAll() {
 	defer w.wg.Done()
 	completed := false
@@ -128,7 +185,8 @@ func (w *workers) handleAll() {
 		}
 	}()
 	for ok {
-		if err := w.handle(j); err != nil {
+		err := w.handle(j)
+		if err != nil {
 			w.fail(err)
 			break
 		}
@@ -138,70 +196,153 @@ func (w *workers) handleAll() {
 }
 
 // next waits for a message to handle. handled is the message that the worker
-// has just handled, or nil. ok is false if the worker has to end.
+// has just handled, or nil. ok is false if the worker has to end. A worker that
+// finds nothing while the others drain has to end too: what waits behind a
+// message of the same key is for the worker that has this one.
 func (w *workers) next(handled *job) (j job, ok bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.taking.Err() != nil {
+		w.drainLocked() // which its hook may not have called yet
+	}
 	if handled != nil {
-		w.room.Signal()
+		// Waking the run for each message would cost more than the message.
+		if w.leavesRoom != nil && w.leavesRoom(w.run.progress.inHand()) {
+			w.room.Signal()
+		}
 		j, ok = w.queue.popBehind(*handled)
 	}
-	for !ok && !w.stopped {
-		if j, ok = w.queue.pop(); !ok {
-			w.work.Wait()
+	for !ok && w.phase != stopped {
+		if j, ok = w.queue.pop(); ok || w.phase == draining {
+			break
 		}
+		w.work.Wait()
 	}
-	return j, ok && !w.stopped
+	if !ok || w.phase == stopped {
+		return j, false
+	}
+	w.begun = max(w.begun, j.ticket+1)
+	return j, true
 }
 
 // handle handles one message and waits for a store if the policy says so.
 func (w *workers) handle(j job) error {
-	if err := w.run.handleOne(w.ctx, j.d); err != nil {
+	if err := w.run.handleOne(w.lifetime, j.d); err != nil {
 		return err
 	}
 	if w.run.progress.markFinished(j.ticket) && w.run.named() {
-		return w.run.requests.ask(w.ctx, false, nil)
+		return w.store()
 	}
 	return nil
 }
 
-// fail ends the session, and the context of the handlers with it. The first
-// error counts. fail calls cancel before stop: when stop wakes dispatch,
-// dispatch returns the context's cause, which has to be there by then.
+// storeAgain is the pause after a store that failed with its session.
+const storeAgain = 20 * time.Millisecond
+
+// store has the storer of the session store the mark, or that of the next
+// session if this one ends meanwhile. A run that is told to end needs no store
+// here: it stores its mark at last. The error is that of an OffsetStore.
+func (w *workers) store() error {
+	for {
+		err := w.run.requests.ask(w.taking, false, nil)
+		switch {
+		case err == nil, w.taking.Err() != nil:
+			return nil
+		case errors.Is(err, ErrOffsetStore):
+			return err
+		}
+		_ = sleep(w.taking, storeAgain)
+	}
+}
+
+// fail ends the run, and if the handler has failed, the context of the other
+// handlers too. The first error counts. errStopped is no failure: the message of
+// this worker comes again in the next run.
 func (w *workers) fail(err error) {
+	if err == errStopped {
+		return
+	}
 	w.mu.Lock()
 	if w.failure == nil {
 		w.failure = err
 	}
 	w.mu.Unlock()
-	w.cancel(err)
-	w.stop()
+	w.cancelTaking(err)
+	if endedByHandler(err) {
+		w.cancelHandling(err)
+		w.stop()
+	}
+	w.drain()
+}
+
+// drain keeps the workers from beginning a message behind those that are begun.
+func (w *workers) drain() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.drainLocked()
+}
+
+func (w *workers) drainLocked() {
+	if w.phase == open {
+		w.queue.cut(w.begun)
+		w.enter(draining)
+	}
 }
 
 // stop keeps the workers from beginning another message.
 func (w *workers) stop() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.stopped = true
+	w.enter(stopped)
+}
+
+// enter begins a phase. The caller holds w.mu.
+func (w *workers) enter(p phase) {
+	w.phase = p
 	w.work.Broadcast()
 	w.room.Broadcast()
 }
 
-// end waits for the handlers at work. The next session gets the messages above
-// the mark again, and handles those of them that no worker has finished.
+// endSession returns the error of a worker, which may have ended the session.
+func (w *workers) endSession(err error) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.because(err)
+}
+
+// end has the workers handle what comes before a message that is begun, and
+// waits for them.
 func (w *workers) end(err error) error {
-	w.stop()
-	w.wg.Wait()
-	w.unhook()
-	w.cancel(nil)
-	if last, ok := w.run.progress.endSession(); ok {
-		w.run.place.HandledTo(last.Offset, last.Chunk)
+	w.drain()
+	err = w.wait(err)
+	if n := w.run.progress.finishedAhead(); n > 0 && w.run.named() && !w.reported {
+		w.reported = true
+		w.run.log("messages that were handled come again in the next run, because one before them was not", "messages", n)
 	}
-	// When ctx ends the run, a worker that waits for a store returns the
-	// context's error. It must not replace err, which says the same. A
-	// handler's failure does.
-	var h *HandlerError
-	if w.failure != nil && (err == nil || errors.As(w.failure, &h)) {
+	return err
+}
+
+func (w *workers) abandon() error {
+	w.stop()
+	return w.wait(nil)
+}
+
+// wait waits for the workers. It returns why the run ended.
+func (w *workers) wait(err error) error {
+	w.wg.Wait()
+	for _, unhook := range w.unhook {
+		unhook()
+	}
+	w.cancelTaking(nil)
+	w.cancelHandling(nil)
+	return w.because(err)
+}
+
+// because returns err, which has ended a session or the run, or the error of a
+// worker. A worker's error stops the session too, so it explains errStopped. A
+// handler's failure counts more than what else has ended the session.
+func (w *workers) because(err error) error {
+	if w.failure != nil && (err == nil || err == errStopped || endedByHandler(w.failure)) {
 		return w.failure
 	}
 	return err

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -15,10 +17,8 @@ import (
 
 // idleWorkers are workers without goroutines.
 func idleWorkers(t *testing.T, r *run) *workers {
-	w := &workers{run: r, queue: newLanes(r.consumer.cfg.KeyOf != nil), unhook: func() bool { return false }}
-	w.work.L, w.room.L = &w.mu, &w.mu
-	w.ctx, w.cancel = context.WithCancelCause(t.Context())
-	t.Cleanup(func() { w.cancel(nil) })
+	w := newWorkers(t.Context(), r)
+	t.Cleanup(func() { w.cancelTaking(nil); w.cancelHandling(nil) })
 	return w
 }
 
@@ -68,6 +68,70 @@ func TestWaitForRoom(t *testing.T) {
 	}
 }
 
+// TestWaitForPlaces: there are places up to MaxAhead, and whoever waits for them
+// gets several at a time.
+func TestWaitForPlaces(t *testing.T) {
+	for _, test := range []struct{ limit, messages, places, finish int }{
+		{5000, 0, 256, 0}, {5000, 4744, 256, 0}, {5000, 4745, 256, 1}, {5000, 5000, 256, 256},
+		{10, 0, 10, 0}, {10, 8, 2, 0}, {10, 9, 2, 1}, {3, 2, 1, 0}, {3, 3, 1, 1}, {2, 1, 1, 0}, {2, 2, 1, 1},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			w := idleWorkers(t, aloneRun(t, ConsumerConfig{Workers: 2, MaxAhead: test.limit}))
+			w.run.consumer.cfg.MaxAhead = test.limit
+			jobs := take(w.run.progress, mark.ChunkID{}, 1, make([]uint64, test.messages)...)
+			got := make(chan int, 1)
+			go func() { got <- w.waitForPlaces() }()
+			for i := range test.finish {
+				if synctest.Wait(); len(got) > 0 {
+					t.Fatalf("%+v: got %d places after %d were handled", test, <-got, i)
+				}
+				w.run.progress.markFinished(jobs[i].ticket)
+				w.queue.push(job{}) // something for next to return
+				w.next(&jobs[i])
+			}
+			if places := <-got; places != test.places {
+				t.Errorf("%+v: got %d places", test, places)
+			}
+			w.stop()
+			if places := w.waitForPlaces(); places != 0 {
+				t.Errorf("%+v: got %d places after the end", test, places)
+			}
+		})
+	}
+}
+
+// TestMaxAhead: however many chunks and keys there are, and whatever their size,
+// no more messages are in hand.
+func TestMaxAhead(t *testing.T) {
+	const limit, n = 40, 1000
+	b, env, name := inStream(t, n)
+	released := make(chan struct{})
+	release := sync.OnceFunc(func() { close(released) })
+	t.Cleanup(release)
+	var done seen
+	cfg := ConsumerConfig{Name: "billing", Workers: 4, MaxAhead: limit, KeyOf: func(d *Delivery) string { return fmt.Sprint(d.Offset % 5) }}
+	stop, ended := running1(t, env, name, cfg, func(_ context.Context, d *Delivery) error {
+		if d.Offset == 10 {
+			<-released
+		}
+		done.add(d.Offset)
+		return nil
+	})
+	most := 10 + limit - limit/5 // those of its key wait behind it
+	eventually(t, "the others run ahead", patience, func() bool { return done.len() >= most-limit/8 })
+	for range 1000 {
+		runtime.Gosched()
+	}
+	if got := done.len(); got > most {
+		t.Errorf("%d messages are handled, want %d at most", got, most)
+	}
+	release()
+	eventually(t, "all are stored", patience, func() bool { got, ok := b.Offset("billing", name); return ok && got == n-1 })
+	stop()
+	must(t, recv(t, ended, "the end"))
+	done.once(t, 0, n)
+}
+
 // TestStopEndsWaits of those that wait for room and for work.
 func TestStopEndsWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -91,8 +155,7 @@ func TestStopEndsWaits(t *testing.T) {
 		if _, ok := w.next(nil); ok {
 			t.Error("a message is begun after the end")
 		}
-		w.cancel(errTest)
-		wantErr(t, give(w, plainChunk(4, 1)), errTest)
+		wantErr(t, give(w, plainChunk(4, 1)), errStopped)
 	})
 }
 
@@ -102,7 +165,7 @@ func TestWorkersEnd(t *testing.T) {
 	handlerErr, lost := &HandlerError{Err: errTest}, errors.New("lost")
 	for _, test := range []struct{ failure, err, want error }{
 		{nil, nil, nil}, {nil, errTest, errTest}, {handlerErr, nil, handlerErr}, {handlerErr, errTest, handlerErr},
-		{lost, nil, lost}, {lost, errTest, errTest},
+		{lost, nil, lost}, {lost, errTest, errTest}, {lost, errStopped, lost}, {errStopped, errTest, errTest},
 	} {
 		w := idleWorkers(t, aloneRun(t, ConsumerConfig{Workers: 2}))
 		if test.failure != nil {
@@ -111,7 +174,7 @@ func TestWorkersEnd(t *testing.T) {
 		if got := w.end(test.err); got != test.want {
 			t.Errorf("%v and %v end it with %v, want %v", test.failure, test.err, got, test.want)
 		}
-		if !w.stopped || w.ctx.Err() == nil {
+		if w.phase == open || w.taking.Err() == nil || w.handling.Err() == nil {
 			t.Error("it has not ended")
 		}
 	}
@@ -121,8 +184,11 @@ func TestWorkersEnd(t *testing.T) {
 func TestWorkersFail(t *testing.T) {
 	w := idleWorkers(t, aloneRun(t, ConsumerConfig{Workers: 2}))
 	w.fail(errTest)
-	w.fail(ErrClosed)
-	if w.failure != errTest || context.Cause(w.context()) != errTest || !w.stopped {
+	if w.phase != draining || w.handling.Err() != nil {
+		t.Error("what is no failure of a handler ends the others")
+	}
+	w.fail(&HandlerError{Err: ErrClosed})
+	if w.failure != errTest || context.Cause(w.context()) != errTest || w.phase != stopped || w.handling.Err() == nil {
 		t.Errorf("failed with %v and %v", w.failure, context.Cause(w.context()))
 	}
 	if w.flushDue() != nil || w.flush() != nil {
@@ -167,15 +233,15 @@ func TestWorkersPush(t *testing.T) {
 	}
 }
 
-// TestWorkersAtWork: all is handled, and the place is behind it. An end while a
-// message is in hand waits, and the place is before it.
+// TestWorkersAtWork: all is handled, and the place is behind it. An end while
+// messages are in hand waits for them.
 func TestWorkersAtWork(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := aloneRun(t, ConsumerConfig{Name: "n", Workers: 3})
 		var handled atomic.Int64
 		block := make(chan struct{})
 		r.handler = func(_ context.Context, d *Delivery) error {
-			if d.Offset == 603 {
+			if d.Offset == 603 || d.Offset == 605 {
 				<-block
 			}
 			handled.Add(1)
@@ -187,11 +253,10 @@ func TestWorkersAtWork(t *testing.T) {
 		if synctest.Wait(); handled.Load() != 600 {
 			t.Errorf("%d messages are handled, want 600", handled.Load())
 		}
-		must(t, w.end(nil))
+		must(t, w.endSession(nil))
 		wantPlace(t, r, 600, chunk)
 		wantMark(t, r.progress, 599, 600)
 
-		w = startWorkers(t.Context(), r)
 		chunk = plainChunk(600, 10)
 		must(t, give(w, chunk))
 		synctest.Wait()
@@ -217,7 +282,7 @@ func TestWorkersEndWithTheirContext(t *testing.T) {
 		w := startWorkers(ctx, r)
 		cancel(errTest)
 		synctest.Wait()
-		wantErr(t, give(w, plainChunk(0, 3)), errTest)
+		wantErr(t, give(w, plainChunk(0, 3)), errStopped)
 		w.wg.Wait()
 		if err := w.end(nil); err != nil || r.place.MustRecognise() {
 			t.Errorf("the end of the context is a failure: %v", err)
@@ -240,13 +305,19 @@ func TestWorkersStore(t *testing.T) {
 					if request.verify {
 						t.Error("the offset is read back")
 					}
-					request.done <- errTest
+					if asked == 1 {
+						request.done <- ErrUnreachable // then the worker asks again
+						asked = 0
+						request = <-r.requests
+						asked++
+					}
+					request.done <- ErrOffsetStore
 				}
 			}()
 			var failed []int
 			for i, j := range take(r.progress, mark.ChunkID{}, 1, 0, 1, 2, 3) {
 				if err := w.handle(j); err != nil {
-					wantErr(t, err, errTest)
+					wantErr(t, err, ErrOffsetStore)
 					failed = append(failed, i)
 				}
 			}

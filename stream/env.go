@@ -34,15 +34,18 @@ type Env struct {
 	memory  *memory
 
 	// life ends with Close, which ends the runs and calls of the Env. Close
-	// then waits for owned: the runs, the calls and the producers.
+	// then waits for runs, whose handlers may still publish, closes the
+	// producers, and waits for owned: the runs, the calls and the producers.
 	life  context.Context
 	end   context.CancelCauseFunc
+	runs  sync.WaitGroup
 	owned sync.WaitGroup
 
 	mu        sync.Mutex
 	closing   bool
 	closed    chan struct{} // closed when the first Close returns
 	producers map[*Producer]struct{}
+	consuming map[nameOnStream]struct{} // by consumers with a name that run
 
 	corruptChunks atomic.Uint64
 }
@@ -71,8 +74,10 @@ func Connect(ctx context.Context, cfg Config) (*Env, error) {
 
 // Close ends every consumer and producer of the Env, waits for them, and then
 // closes its connections. Consumers stop as if their context had been
-// cancelled: the handler at work finishes and the mark is stored. Producers get
-// [CloseTimeout] to have their messages confirmed. Each message that is not
+// cancelled: the handlers at work finish (see ConsumerConfig.Drain) and the mark
+// is stored, for which all of them together take [CloseTimeout] at most. A
+// handler at work may publish with a producer of the Env. After that, producers
+// get another CloseTimeout to have their messages confirmed. Each message that is not
 // confirmed by then gets [ErrUnconfirmed], and Close returns the producers'
 // errors. At last Close waits for Config.OnState, for another CloseTimeout, and
 // returns an error if OnState is still at work.
@@ -94,10 +99,13 @@ func (e *Env) Close() error {
 	e.mu.Unlock()
 	defer close(e.closed)
 
+	ctx, cancel := context.WithTimeout(context.Background(), CloseTimeout)
+	defer cancel()
+	e.end(errEnvClosed)
+	e.runs.Wait()
 	err := closeAll(producers)
-	e.end(ErrClosed)
 	e.owned.Wait()
-	e.cluster.Close()
+	e.cluster.CloseWithin(ctx) // a broker that has let all of that time pass gets no goodbye
 	return opErr("close", "", "", errors.Join(err, e.states.drain()))
 }
 
@@ -125,25 +133,67 @@ func (e *Env) own() error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.closing {
-		return fmt.Errorf("%w: the Env is closed", ErrClosed)
+		return errEnvClosed
 	}
 	e.owned.Add(1)
 	return nil
 }
 
-// isClosing reports whether Close was called. Close may then be why a handler
-// fails.
-func (e *Env) isClosing() bool {
+// ownRun is own for a run. The caller calls e.disownRun at its end.
+func (e *Env) ownRun() error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.closing
+	if e.closing {
+		return errEnvClosed
+	}
+	e.owned.Add(1)
+	e.runs.Add(1)
+	return nil
 }
+
+func (e *Env) disownRun() {
+	e.runs.Done()
+	e.owned.Done()
+}
+
+// nameOnStream is a consumer's name on a stream, under which an offset is
+// stored.
+type nameOnStream struct{ stream, name string }
+
+// useName keeps other consumers of the Env from using a name on a stream. It
+// fails if one does.
+func (e *Env) useName(stream, name string) error {
+	if name == "" {
+		return nil
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	key := nameOnStream{stream, name}
+	if _, used := e.consuming[key]; used {
+		return fmt.Errorf("%w: another consumer of this Env runs under it on this stream: each would overwrite the other's offset", ErrNameInUse)
+	}
+	if e.consuming == nil {
+		e.consuming = map[nameOnStream]struct{}{}
+	}
+	e.consuming[key] = struct{}{}
+	return nil
+}
+
+// giveBackName ends useName.
+func (e *Env) giveBackName(stream, name string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.consuming, nameOnStream{stream, name})
+}
+
+// errEnvClosed ends what is in progress at Close.
+var errEnvClosed = fmt.Errorf("%w: the Env is closed", ErrClosed)
 
 // under returns a context that ends with ctx or with the Env, whichever is
 // first.
 func (e *Env) under(ctx context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	stop := context.AfterFunc(e.life, func() { cancel(ErrClosed) })
+	stop := context.AfterFunc(e.life, func() { cancel(errEnvClosed) })
 	return ctx, func() { stop(); cancel(context.Canceled) }
 }
 
@@ -153,7 +203,7 @@ func (e *Env) ask(ctx context.Context, op, stream, name string, exchange func(co
 		return opErr(op, stream, name, err)
 	}
 	defer e.owned.Done()
-	ctx, cancel := e.under(ctx)
+	asking, cancel := e.under(ctx)
 	defer cancel()
-	return opErr(op, stream, name, e.cluster.Ask(ctx, exchange))
+	return opErr(op, stream, name, e.cluster.Ask(asking, exchange))
 }

@@ -57,9 +57,6 @@ func TestEnvCloseWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := unconnected()
 		must(t, e.own())
-		if e.isClosing() {
-			t.Error("it is closing before Close")
-		}
 		closed := make(chan error, 2)
 		for range 2 {
 			go func() { closed <- e.Close() }()
@@ -70,7 +67,7 @@ func TestEnvCloseWaits(t *testing.T) {
 			t.Fatalf("Close returned before what it owns has ended: %v", err)
 		default:
 		}
-		if !e.isClosing() || e.life.Err() == nil {
+		if !e.closing || e.life.Err() == nil {
 			t.Error("what the Env owns is not told of Close")
 		}
 		wantErr(t, e.own(), ErrClosed)

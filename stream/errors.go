@@ -72,9 +72,11 @@ var (
 	// in the stream.
 	ErrRefused = errors.New("message refused by the broker")
 	// ErrNameInUse means that another producer publishes to the stream under
-	// the same name. The broker takes the messages of the one for repeats of
-	// the other's.
-	ErrNameInUse = errors.New("producer name in use")
+	// the same name, or that another consumer of the same Env runs on the stream
+	// under the same name. The broker takes the messages of one producer for
+	// repeats of the other's; each of two consumers would overwrite the other's
+	// offset. The Env does not notice a consumer of another process.
+	ErrNameInUse = errors.New("name in use")
 	// ErrMessageTooLarge reports a message that does not fit into one frame as
 	// negotiated with the broker (1 MiB unless configured).
 	ErrMessageTooLarge = errors.New("message too large")
@@ -98,8 +100,9 @@ var (
 )
 
 // OpError says which operation failed, on what, and why. The package's calls
-// return it, except where they return a [HandlerError]. Err wraps a sentinel or
-// the context's error, except for an answer of the broker that has no sentinel.
+// return it, except where they return a [HandlerError]. Err wraps a sentinel, or
+// both the context's error and its cause, except for an answer of the broker
+// that has no sentinel.
 type OpError struct {
 	Op     string // "connect", "declare stream", "publish", ...
 	Stream string // the stream, if the operation names one

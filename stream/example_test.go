@@ -30,7 +30,7 @@ func Example() {
 		fmt.Printf("%d: %s\n", d.Offset, d.Body)
 		return nil // handled: from here on its offset may be stored
 	})
-	if !errors.Is(err, context.Canceled) {
+	if err != nil {
 		log.Fatal(err)
 	}
 }

@@ -53,6 +53,15 @@ func (e *Env) NewProducer(ctx context.Context, stream string, cfg ProducerConfig
 	if err != nil {
 		return nil, opErr(op, stream, cfg.Name, err)
 	}
+	dialing, done := e.under(ctx)
+	defer done()
+	p, err := e.startProducer(dialing, stream, cfg, e.adopt)
+	return p, opErr(op, stream, cfg.Name, err)
+}
+
+// startProducer makes a producer, for which the caller has added 1 to e.owned.
+// adopt may refuse it once it is connected.
+func (e *Env) startProducer(ctx context.Context, stream string, cfg ProducerConfig, adopt func(*Producer) error) (*Producer, error) {
 	life, cancel := context.WithCancel(context.Background())
 	p := &Producer{
 		env: e, stream: stream, cfg: cfg,
@@ -60,11 +69,9 @@ func (e *Env) NewProducer(ctx context.Context, stream string, cfg ProducerConfig
 		life: life, cancel: cancel, ended: make(chan struct{}), closed: make(chan struct{}),
 	}
 	p.flight = newInflight(cfg.MaxInFlight, cfg.MaxInFlightBytes, p.outcome)
-	dialing, done := e.under(ctx)
-	l, err := p.connect(dialing)
-	done()
+	l, err := p.connect(ctx)
 	if err == nil {
-		err = e.adopt(p)
+		err = adopt(p)
 	}
 	if err != nil {
 		cancel()
@@ -72,7 +79,7 @@ func (e *Env) NewProducer(ctx context.Context, stream string, cfg ProducerConfig
 		if l != nil {
 			l.close()
 		}
-		return nil, opErr(op, stream, cfg.Name, err)
+		return nil, err
 	}
 	p.calls = startCallbacks()
 	p.state(StateChange{State: StateConnected})

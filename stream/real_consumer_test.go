@@ -80,7 +80,7 @@ func testNothingReceivedNothingStored(t *testing.T, b testBroker) {
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
 	err = c.Run(ctx, func(context.Context, *Delivery) error { return errors.New("no message was published") })
-	if !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, ErrNotStored) {
+	if err != nil {
 		t.Fatal(err)
 	}
 	if offset, err := env.QueryOffset(t.Context(), "c", stream); !errors.Is(err, ErrNoOffset) {
@@ -265,7 +265,7 @@ func testCancelWaitsForTheHandler(t *testing.T, b testBroker) {
 	if !finished.Load() {
 		t.Error("Run returned before the handler")
 	}
-	if !errors.Is(err, context.Canceled) || errors.Is(err, ErrNotStored) {
+	if err != nil {
 		t.Fatal(err)
 	}
 	if calls.Load() != 5 || late.Load() != 0 {
@@ -360,17 +360,13 @@ func testAll(t *testing.T, b testBroker) {
 	wantStored(t, env, "c", stream, 3)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	var last error
 	for d, err := range c.All(ctx) {
-		if last = err; err != nil {
-			continue
+		if err != nil {
+			t.Fatalf("the end of the context is an error: %v", err)
 		}
 		if seen = append(seen, d.Offset); d.Offset == 9 {
 			cancel()
 		}
-	}
-	if !errors.Is(last, context.Canceled) {
-		t.Errorf("the last error is %v, want context.Canceled", last)
 	}
 	wantStored(t, env, "c", stream, 9)
 	if want := []uint64{0, 1, 2, 3, 4, 4, 5, 6, 7, 8, 9}; !slices.Equal(seen, want) {
@@ -391,7 +387,7 @@ func testRunsOnceAtATime(t *testing.T, b testBroker) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	_ = c.Run(ctx, func(ctx context.Context, _ *Delivery) error {
-		if err := c.Run(ctx, nil); !errors.Is(err, ErrRunning) {
+		if err := c.Run(ctx, func(context.Context, *Delivery) error { return nil }); !errors.Is(err, ErrRunning) {
 			t.Errorf("Run within Run: %v", err)
 		}
 		cancel()

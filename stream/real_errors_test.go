@@ -170,7 +170,9 @@ func testStreamMissing(t *testing.T, b testBroker) {
 		t.Fatal(err)
 	}
 	for name, do := range map[string]func(context.Context) error{
-		"run":    func(ctx context.Context) error { return c.Run(ctx, nil) },
+		"run": func(ctx context.Context) error {
+			return c.Run(ctx, func(context.Context, *Delivery) error { return nil })
+		},
 		"new":    func(ctx context.Context) error { _, err := env.NewProducer(ctx, missing, ProducerConfig{}); return err },
 		"delete": func(ctx context.Context) error { return env.DeleteStream(ctx, missing) },
 		"stats":  func(ctx context.Context) error { _, err := env.Stats(ctx, missing); return err },
@@ -406,7 +408,7 @@ func testStreamRecreated(t *testing.T, b testBroker) {
 			}
 			publish(t, direct, stream, 500+test.refill, end)
 			err = recv(t, done, "the end of the run")
-			if !errors.Is(err, context.Canceled) || errors.Is(err, ErrNotStored) {
+			if err != nil {
 				t.Errorf("the run ended with %v", err)
 			}
 			slices.Sort(bodies) // workers have no order

@@ -113,7 +113,7 @@ func (j *journey) finish(env *Env, exactly bool) {
 	}
 	bodies := readAll(j.t, env, j.stream)
 	eventually(j.t, "everything is handled", time.Minute, func() bool { return j.handled.Load() >= int64(len(bodies)) })
-	if err := j.stop(); !errors.Is(err, context.Canceled) || errors.Is(err, ErrNotStored) {
+	if err := j.stop(); err != nil {
 		j.t.Fatal(err)
 	}
 	for i := range j.numbers {

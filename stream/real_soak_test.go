@@ -305,7 +305,7 @@ func (s *soak) run(consume func(ctx context.Context) error) {
 	}
 	cancel()
 	wg.Wait()
-	if err := <-consumed; !errors.Is(err, context.Canceled) || errors.Is(err, ErrNotStored) {
+	if err := <-consumed; err != nil {
 		t.Errorf("consuming: %v", err)
 	}
 	if err := <-published; err != nil {

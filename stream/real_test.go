@@ -207,7 +207,7 @@ func readN(t testing.TB, env *Env, stream string, cfg ConsumerConfig, n int) (bo
 		}
 		return nil
 	})
-	if !errors.Is(err, context.Canceled) {
+	if err != nil || len(bodies) != n {
 		t.Fatalf("read %d of %d messages, then: %v", len(bodies), n, err)
 	}
 	return bodies, first

@@ -15,8 +15,8 @@ const (
 	// in Err. It pauses (Config.Backoff) and tries again.
 	StateReconnecting
 	// StateClosed: it has ended, for the reason in Err. Err is nil for a
-	// producer that was closed in order, and for a loop over All that ended by
-	// break or return.
+	// producer that was closed in order, for a run that the end of its context
+	// has stopped, and for a loop over All that ended by break or return.
 	StateClosed
 	// StateMessagesLost: retention has removed Lost messages that the consumer
 	// had not read. The consumer goes on at the first message that is left.

@@ -157,7 +157,7 @@ func testRetentionOvertakes(t *testing.T, b testBroker) {
 		t.Errorf("%d messages are reported as lost, and %d are missing", c.Lost, gap)
 	}
 	stop()
-	wantErr(t, recv(t, ended, "the end"), context.Canceled)
+	must(t, recv(t, ended, "the end"))
 }
 
 func newStreamWith(t testing.TB, env *Env, cfg StreamConfig) string {

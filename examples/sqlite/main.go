@@ -7,7 +7,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"log"
@@ -27,7 +26,7 @@ func main() {
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, *uri, *name, *consumer, *file, report); !errors.Is(err, context.Canceled) {
+	if err := run(ctx, *uri, *name, *consumer, *file, report); err != nil {
 		log.Fatal(err)
 	}
 }

@@ -54,7 +54,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	err = consume(ctx, o, stdout, stderr)
 	switch {
-	case inOrder(err):
+	case err == nil, ctx.Err() != nil && errors.Is(err, ctx.Err()): // stopped, at the latest while it connected
 		return exitOK
 	case errors.Is(err, stream.ErrInvalidConfig):
 		fmt.Fprintf(stderr, "sub: %v\n", err)
@@ -103,13 +103,6 @@ var lineBreaks = strings.NewReplacer("\n", `\n`, "\r", `\r`)
 func printLine(w io.Writer, d *stream.Delivery) error {
 	_, err := fmt.Fprintf(w, "%d\t%s\n", d.Offset, lineBreaks.Replace(string(d.Body)))
 	return err
-}
-
-// inOrder reports whether a run ended because the user wanted it to, and has
-// stored its offset.
-func inOrder(err error) bool {
-	var failed *stream.HandlerError
-	return errors.Is(err, context.Canceled) && !errors.Is(err, stream.ErrNotStored) && !errors.As(err, &failed)
 }
 
 const startBroker = `go run ./tools/rabbitmq up && eval "$(go run ./tools/rabbitmq env)"`

@@ -72,9 +72,12 @@ func (c *Cluster) Connect(ctx context.Context) error {
 
 // Close closes the administrative connection. Leases and offset writers close
 // the others.
-func (c *Cluster) Close() {
+func (c *Cluster) Close() { c.CloseWithin(context.Background()) }
+
+// CloseWithin is Close that waits for the peer under ctx.
+func (c *Cluster) CloseWithin(ctx context.Context) {
 	if admin := c.admin.Swap(nil); admin != nil {
-		admin.Close()
+		admin.CloseWithin(ctx)
 	}
 }
 
@@ -135,7 +138,7 @@ func (c *Cluster) Find(ctx context.Context, stream string) (l Location, err erro
 	if err != nil {
 		return l, err
 	}
-	defer conn.Close()
+	defer conn.CloseWithin(ctx)
 	return conn.Locate(ctx, stream)
 }
 
@@ -184,7 +187,7 @@ func (c *Cluster) dialNode(ctx context.Context, by Contact, n Node, label string
 		if err != nil || conn.advertised == n.Address() {
 			return conn, err
 		}
-		conn.Close() // the address is that of a load balancer
+		conn.CloseWithin(ctx) // the address is that of a load balancer
 	}
 	if c.opts.Resolve == nil {
 		return dial(ctx, c.opts, by.Endpoint.At(n), label, h)
@@ -208,7 +211,7 @@ func (c *Cluster) dialResolved(ctx context.Context, by Contact, n Node, label st
 		if conn.advertised == n.Address() {
 			return conn, nil
 		}
-		conn.Close()
+		conn.CloseWithin(ctx)
 		last = conn
 	}
 	return nil, fmt.Errorf("%w: Config.Resolve leads to %s for the node %s, and it answered %d times as another node, last as %s", ErrUnreachable, last.endpoint.Address(), n.Address(), resolveTries, last.advertised)

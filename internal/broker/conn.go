@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"crypto/tls"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -16,6 +17,8 @@ const (
 	callTimeout = 10 * time.Second
 	// closeTimeout bounds each polite message that ends something.
 	closeTimeout = time.Second
+	// lastWords bounds such a message of somebody who has no time left.
+	lastWords = 20 * time.Millisecond
 	// writeQueueLen is how many frames may wait for the writer.
 	writeQueueLen = 64
 )
@@ -92,8 +95,18 @@ func (c *Conn) fail(reason error) {
 	}
 	c.mu.Unlock()
 	if first {
-		_ = c.socket.Close() // which over TLS may take seconds
+		_ = closeSocket(c.socket)
 	}
+}
+
+// closeSocket closes a socket at once. Over TLS, Close would wait for up to 5 s
+// for a peer that does not read to take a goodbye; the stream protocol has its
+// own.
+func closeSocket(socket net.Conn) error {
+	if secure, ok := socket.(*tls.Conn); ok {
+		return secure.NetConn().Close()
+	}
+	return socket.Close()
 }
 
 // Reason returns why the connection ended, and nil while it has not.
@@ -106,11 +119,24 @@ func (c *Conn) Reason() error {
 // Alive reports whether the connection has not ended, as far as is known.
 func (c *Conn) Alive() bool { return c.Reason() == nil }
 
+// goodbyeContext bounds a message that ends something: by ctx and closeTimeout.
+// If ctx has ended already, the message is sent all the same, and a peer at work
+// answers it within lastWords.
+func goodbyeContext(ctx context.Context) (context.Context, context.CancelFunc) {
+	if ctx.Err() != nil {
+		return context.WithTimeout(context.WithoutCancel(ctx), lastWords)
+	}
+	return context.WithTimeout(ctx, closeTimeout)
+}
+
 // Close says goodbye, ends the connection and waits for its goroutines. It waits
 // for the peer's answer for closeTimeout at most.
-func (c *Conn) Close() {
+func (c *Conn) Close() { c.CloseWithin(context.Background()) }
+
+// CloseWithin is Close that waits for the peer's answer under ctx.
+func (c *Conn) CloseWithin(ctx context.Context) {
 	if c.Alive() {
-		ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+		ctx, cancel := goodbyeContext(ctx)
 		defer cancel()
 		_ = c.call(ctx, func(id uint32) wire.Frame {
 			return &wire.Close{Correlation: id, Code: wire.CodeOK, Reason: "OK"}

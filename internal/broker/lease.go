@@ -123,17 +123,20 @@ func (l *Lease) Contact() Contact { return l.conn.Contact() }
 // is ended first. The last one to release the connection closes it: polite says
 // goodbye to the peer first, which takes a second at most. Only the first call
 // counts.
-func (l *Lease) Release(polite bool) {
-	l.conn.leave(l, l.sayGoodbye, polite)
+func (l *Lease) Release(polite bool) { l.ReleaseWithin(context.Background(), polite) }
+
+// ReleaseWithin is Release that waits for the peer under ctx.
+func (l *Lease) ReleaseWithin(ctx context.Context, polite bool) {
+	l.conn.leave(ctx, l, func() error { return l.sayGoodbye(ctx) }, polite)
 }
 
-// sayGoodbye unsubscribes if need be, and waits for the answer for closeTimeout
-// at most.
-func (l *Lease) sayGoodbye() error {
+// sayGoodbye unsubscribes if need be, and waits for the answer under ctx, for
+// closeTimeout at most.
+func (l *Lease) sayGoodbye(ctx context.Context) error {
 	if l.unsubscribed.Load() {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	ctx, cancel := goodbyeContext(ctx)
 	defer cancel()
 	return l.Unsubscribe(ctx)
 }

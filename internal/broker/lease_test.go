@@ -301,6 +301,40 @@ func TestDropChunks(t *testing.T) {
 	}
 }
 
+// TestReleaseWithin: whoever leaves a silent peer, and whoever closes the last
+// connection to it, waits no longer than it may.
+func TestReleaseWithin(t *testing.T) {
+	for name, test := range map[string]struct {
+		others bool // use the connection too
+		limit  time.Duration
+		takes  time.Duration
+	}{
+		"among others":            {true, closeTimeout / 3, closeTimeout / 3},
+		"among others, no time":   {true, -1, lastWords},
+		"among others, more time": {true, time.Hour, closeTimeout},
+		"alone":                   {false, closeTimeout / 3, closeTimeout / 3},
+		"alone, no time":          {false, -1, lastWords},
+		"alone, more time":        {false, time.Hour, closeTimeout},
+	} {
+		t.Run(name, func(t *testing.T) {
+			virtual(t, func(t *testing.T, b *fake) {
+				cluster, first := onlyConn(t, b)
+				l := b.lease(t, cluster, &recorder{})
+				if !test.others {
+					first.Release(true)
+				}
+				b.on(func(*script.Peer, wire.Key, []byte) bool { return true })
+				ctx, cancel := context.WithTimeout(t.Context(), test.limit)
+				defer cancel()
+				begin := time.Now()
+				l.ReleaseWithin(ctx, true)
+				took(t, begin, test.takes)
+				first.ReleaseWithin(ctx, false)
+			})
+		})
+	}
+}
+
 // peerOf returns the fake's end of a lease's connection.
 func (b *fake) peerOf(t *testing.T, l *Lease) (peer *script.Peer) {
 	t.Helper()

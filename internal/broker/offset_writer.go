@@ -136,7 +136,7 @@ func (c *Cluster) NewOffsetWriter(ctx context.Context, by Contact, n Node, refer
 		lease: l, renewal: c.opts.PermitRenewal,
 	}
 	if err := w.permit(ctx); err != nil {
-		w.Close(false)
+		w.CloseWithin(ctx, false)
 		return nil, err
 	}
 	return w, nil
@@ -204,13 +204,15 @@ func (w *OffsetWriter) Reason() error { return w.conn.Reason() }
 // Close ends the use of the writer. inOrder says that what was sent has arrived.
 // A connection that carries nothing but stores is released like a lease, with a
 // goodbye if it is in order.
-func (w *OffsetWriter) Close(inOrder bool) {
+func (w *OffsetWriter) Close(inOrder bool) { w.CloseWithin(context.Background(), inOrder) }
+
+// CloseWithin is Close that waits for the peer under ctx.
+func (w *OffsetWriter) CloseWithin(ctx context.Context, inOrder bool) {
 	if w.batch != nil {
 		w.batches.leave(w, inOrder)
 	}
-	if w.lease == nil {
-		return
+	if w.lease != nil {
+		w.conn.direct.cork(false)
+		w.lease.ReleaseWithin(ctx, inOrder)
 	}
-	w.conn.direct.cork(false)
-	w.lease.Release(inOrder)
 }

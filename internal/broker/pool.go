@@ -66,7 +66,7 @@ func (p *pool) join(ctx context.Context, l *Lease, dial func(hooks) (*Conn, erro
 		select {
 		case <-c.dialed:
 		case <-ctx.Done():
-			c.leave(l, nothingToSay, false)
+			c.leave(ctx, l, nothingToSay, false)
 			return context.Cause(ctx)
 		}
 		switch {
@@ -82,7 +82,7 @@ func (p *pool) join(ctx context.Context, l *Lease, dial func(hooks) (*Conn, erro
 		if !cancelled {
 			c.silent.Store(true)
 		}
-		c.leave(l, nothingToSay, false)
+		c.leave(ctx, l, nothingToSay, false)
 		if cancelled {
 			return context.Cause(ctx)
 		}
@@ -195,8 +195,8 @@ func (p *pool) remove(c *sharedConn) {
 // leave ends a lease's use of the connection. Where other leases stay, goodbye
 // has the broker send nothing more. If goodbye fails, the id stays taken for
 // good. The last lease to leave closes the connection, politely if the peer is
-// to be told.
-func (c *sharedConn) leave(l *Lease, goodbye func() error, polite bool) {
+// to be told, for which it waits under ctx.
+func (c *sharedConn) leave(ctx context.Context, l *Lease, goodbye func() error, polite bool) {
 	switch c.removeUnlessShared(l) {
 	case notThere:
 		return
@@ -206,7 +206,7 @@ func (c *sharedConn) leave(l *Lease, goodbye func() error, polite bool) {
 		}
 	}
 	if polite && c.Alive() {
-		c.Close()
+		c.CloseWithin(ctx)
 	} else {
 		c.Abort()
 	}

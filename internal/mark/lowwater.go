@@ -10,84 +10,57 @@ type LowWater struct {
 	inHand      []message // inHand[head] is the first unfinished message
 	head        int
 	firstTicket uint64 // of inHand[head]
-
-	// finishedAhead are the offsets, ascending, of the messages above the mark
-	// that an earlier session finished. They come again and are not handled
-	// again.
-	finishedAhead []uint64
+	finished    int    // messages in hand that are finished
 
 	chunk       ChunkID // the newest chunk
-	bytesBefore uint64  // size of the chunks before it in this session
+	bytesBefore uint64  // size of the chunks before it
 	bytes       uint64  // size of these and the newest chunk; 0: there is none
-
-	last   Passed // the last message that the mark passed in this session
-	passed bool   // there is one
 }
 
 // message is a message that was delivered and that the mark has not passed.
 type message struct {
-	Passed
-	bytesBefore uint64 // size of the chunks before the message's own in this session
+	offset      uint64
+	bytesBefore uint64 // size of the chunks before the message's own
 	finished    bool
-}
-
-// Passed is a message that the mark has passed.
-type Passed struct {
-	Offset uint64
-	Chunk  ChunkID
 }
 
 // Begin takes the next message in the order of delivery in hand. The message
 // lies in a chunk of size bytes, which are at least 1. ticket stands for the
-// message until the session ends. fresh is false for a message that an earlier
-// session finished: it is not to be handled again. passed is the number of
-// messages that the mark passes by that.
-func (w *LowWater) Begin(offset uint64, chunk ChunkID, size int) (ticket uint64, fresh bool, passed int) {
+// message; tickets count up from 0.
+func (w *LowWater) Begin(offset uint64, chunk ChunkID, size int) (ticket uint64) {
 	if w.bytes == 0 || chunk != w.chunk {
 		w.chunk, w.bytesBefore = chunk, w.bytes
 		w.bytes += uint64(size)
 	}
-	for len(w.finishedAhead) > 0 && w.finishedAhead[0] < offset {
-		w.finishedAhead = w.finishedAhead[1:] // retention has removed it from the stream
-	}
-	fresh = len(w.finishedAhead) == 0 || w.finishedAhead[0] != offset
-	if !fresh {
-		w.finishedAhead = w.finishedAhead[1:]
-	}
 	ticket = w.firstTicket + uint64(w.Messages())
-	w.inHand = append(w.inHand, message{Passed{offset, chunk}, w.bytesBefore, !fresh})
-	return ticket, fresh, w.advance()
+	w.inHand = append(w.inHand, message{offset, w.bytesBefore, false})
+	return ticket
 }
 
-// Finish records that a message is handled. It is called once for each fresh
-// message. It returns how many messages the mark passes by that, which is 0
-// while an earlier one is unfinished.
-func (w *LowWater) Finish(ticket uint64) (passed int) {
+// Finish records that a message is handled. It is called once for each. passed
+// is how many messages the mark passes by that, which is 0 while an earlier one
+// is unfinished; last is the offset of the last of them.
+func (w *LowWater) Finish(ticket uint64) (last uint64, passed int) {
 	w.inHand[w.head+int(ticket-w.firstTicket)].finished = true
-	return w.advance()
-}
-
-func (w *LowWater) advance() (passed int) {
-	for w.head < len(w.inHand) && w.inHand[w.head].finished {
-		w.last, w.passed = w.inHand[w.head].Passed, true
+	for w.finished++; w.head < len(w.inHand) && w.inHand[w.head].finished; passed++ {
+		last = w.inHand[w.head].offset
 		w.head++
 		w.firstTicket++
-		passed++
 	}
+	w.finished -= passed
 	if w.head > len(w.inHand)/2 { // so that each message is moved once at most, on average
 		w.inHand = w.inHand[:copy(w.inHand, w.inHand[w.head:])]
 		w.head = 0
 	}
-	return passed
+	return last, passed
 }
-
-// Last returns the last message that the mark has passed in this session, and
-// whether there is one.
-func (w *LowWater) Last() (last Passed, ok bool) { return w.last, w.passed }
 
 // Messages returns the number of messages in hand: those from the first
 // unfinished one on.
 func (w *LowWater) Messages() int { return len(w.inHand) - w.head }
+
+// FinishedAhead returns how many messages in hand are finished.
+func (w *LowWater) FinishedAhead() int { return w.finished }
 
 // Bytes returns the size of the chunks that the messages in hand lie in, or
 // MaxInt if that is less, as it may be on a 32-bit system.
@@ -96,18 +69,4 @@ func (w *LowWater) Bytes() int {
 		return 0
 	}
 	return int(min(w.bytes-w.inHand[w.head].bytesBefore, math.MaxInt))
-}
-
-// Restart ends a session. What is in hand comes again in the next one. Begin
-// then recognises what is finished.
-func (w *LowWater) Restart() {
-	var ahead []uint64
-	for _, m := range w.inHand[w.head:] {
-		if m.finished {
-			ahead = append(ahead, m.Offset)
-		}
-	}
-	// What an earlier session finished and has not come again lies above these.
-	w.finishedAhead = append(ahead, w.finishedAhead...)
-	w.inHand, w.head, w.bytesBefore, w.bytes, w.passed = nil, 0, 0, 0, false
 }

@@ -53,8 +53,9 @@ func (p *Place) Resume() { p.next = p.resume }
 func (p *Place) Next() Position { return p.next }
 
 // HandledTo records that the message at offset is handled, and everything
-// delivered before it. The message lies in chunk, with which the next session
-// will begin.
+// delivered before it, or that workers have it in hand and will handle it
+// whatever becomes of the session. The message lies in chunk, with which the next
+// session will begin.
 func (p *Place) HandledTo(offset uint64, chunk ChunkID) {
 	p.next = AtOffset(offset + 1).askingFor(chunk.First)
 	p.resume = p.next

@@ -33,20 +33,25 @@ func (t *Tracker) Unstored() int64 { return t.handled - t.stored }
 // Snapshot is the mark at one moment. Whoever stores it passes it to StoredAt.
 type Snapshot struct {
 	Mark    uint64
+	At      time.Time // when it was taken; zero if the policy does not look at the time
 	handled int64
 }
 
 // Snapshot returns what to store now. ok is false while no message was handled.
 func (t *Tracker) Snapshot() (s Snapshot, ok bool) {
-	return Snapshot{t.mark, t.handled}, t.marked
+	return Snapshot{Mark: t.mark, handled: t.handled}, t.marked
 }
 
 // StoredAt records that a snapshot is stored. Messages may have been handled
-// since it was taken. An older snapshot than one that is stored takes nothing
+// since it was taken: they count from then on, because when the first of them was
+// handled is not known. An older snapshot than one that is stored takes nothing
 // back.
 func (t *Tracker) StoredAt(s Snapshot, now time.Time) {
 	t.stored = max(t.stored, s.handled)
 	t.since, t.lastStore, t.inDoubt = now, now, false
+	if t.Unstored() > 0 && !s.At.IsZero() {
+		t.since = s.At
+	}
 }
 
 // DoubtStore makes the mark count as not stored, so that Policy.Due asks for a

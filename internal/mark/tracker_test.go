@@ -225,3 +225,25 @@ func comesDue(t *testing.T, p Policy, tr *Tracker, now time.Time) {
 		t.Fatalf("%+v: not due when it said it would be", p)
 	}
 }
+
+// TestStoredWhileHandling: messages that were handled while a store was under way
+// are due by the time when it began, however long it took.
+func TestStoredWhileHandling(t *testing.T) {
+	p := Policy{Interval: time.Second}
+	var tr Tracker
+	tr.Advance(1, 1, noon)
+	s, _ := tr.Snapshot()
+	s.At = noon.Add(time.Second)
+	tr.Advance(2, 1, time.Time{})
+	tr.StoredAt(s, noon.Add(time.Minute))
+	if due, _ := p.Due(&tr, noon.Add(2*time.Second)); !due {
+		t.Error("the second message waits for the first one's store and as long again")
+	}
+	s, _ = tr.Snapshot()
+	s.At = noon.Add(time.Minute)
+	tr.StoredAt(s, noon.Add(2*time.Minute))
+	tr.Advance(3, 1, noon.Add(3*time.Minute))
+	if due, at := p.Due(&tr, noon.Add(3*time.Minute)); due || !at.Equal(noon.Add(3*time.Minute+time.Second)) {
+		t.Errorf("a message that was handled later is due: %v, at %v", due, at)
+	}
+}
