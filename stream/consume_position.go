@@ -77,7 +77,7 @@ func (r *run) checkRecreated(ctx context.Context, s *subscription, extent broker
 		return nil
 	}
 	chunk, err := s.peek(ctx, spec)
-	if err == nil && chunk != nil && r.place.ProbeContradicts(chunk) {
+	if err == nil && chunk != nil && r.place.Contradicts(chunk) {
 		err = fmt.Errorf("%w: it ends before offset %d, which was read from it, and its messages at offset %d are others", ErrStreamRecreated, r.place.Newest(), chunk.FirstOffset)
 	}
 	return err
