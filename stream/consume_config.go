@@ -37,8 +37,8 @@ type ConsumerConfig struct {
 	//
 	// The workers run ahead of the first message that is not handled until the
 	// chunks from its own to the newest have MaxBuffered bytes, and at least 2
-	// * Workers messages from it on are in hand. Then they take no further
-	// chunk.
+	// * Workers messages from it on are in hand, or these have 64 MiB more. Then
+	// they take no further chunk. What is decompressed of a chunk counts.
 	Workers int
 	// KeyOf makes the workers handle messages with the same key one at a time,
 	// in the order of the stream. The empty key is a key like any other. KeyOf

@@ -20,7 +20,8 @@ type dispatcher interface {
 	// flushDue returns a channel that gets an item when the caller has to call
 	// flush, unless it calls dispatch before. A nil channel stands for never.
 	flushDue() <-chan time.Time
-	// flush handles the messages that dispatch has kept back for a batch.
+	// flush returns once every message that dispatch has taken is handled, also
+	// those that it has kept back for a batch.
 	flush() error
 	// end ends the session, which err has ended, and waits for the handlers at
 	// work. It returns the session's error: err, or that of a handler.

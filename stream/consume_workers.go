@@ -44,7 +44,19 @@ func startWorkers(ctx context.Context, r *run) *workers {
 
 func (w *workers) context() context.Context   { return w.ctx }
 func (w *workers) flushDue() <-chan time.Time { return nil }
-func (w *workers) flush() error               { return nil }
+
+// flush waits until the workers have handled everything that is queued.
+func (w *workers) flush() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for !w.stopped {
+		if messages, _ := w.run.progress.inHand(); messages == 0 {
+			return nil
+		}
+		w.room.Wait()
+	}
+	return context.Cause(w.ctx)
+}
 
 // dispatch waits for room and queues the messages of a chunk.
 func (w *workers) dispatch(chunk *wire.Chunk, d *decoder) error {
@@ -56,16 +68,19 @@ func (w *workers) dispatch(chunk *wire.Chunk, d *decoder) error {
 		if len(list) == 0 {
 			return nil
 		}
-		if err := w.push(chunk, list); err != nil {
+		if err := w.push(chunk, list, d.opened); err != nil {
 			return err
+		}
+		if d.more() && !w.waitForRoom() { // the next block may hold as much again
+			return context.Cause(w.ctx)
 		}
 	}
 }
 
-// push queues messages of one chunk.
-func (w *workers) push(chunk *wire.Chunk, list []Delivery) error {
+// push queues messages of one chunk, which hold opened decompressed bytes.
+func (w *workers) push(chunk *wire.Chunk, list []Delivery, opened int) error {
 	keyOf := w.run.consumer.cfg.KeyOf
-	w.jobs = w.run.progress.takeInHand(mark.IDOf(chunk), max(len(chunk.Data), 1), list, w.jobs[:0])
+	w.jobs = w.run.progress.takeInHand(mark.IDOf(chunk), max(len(chunk.Data), 1), opened, list, w.jobs[:0])
 	for i := range w.jobs {
 		if keyOf == nil {
 			break
@@ -99,9 +114,9 @@ func (w *workers) handlerError(j job, err error) error {
 	return &HandlerError{Stream: w.run.consumer.stream, Offset: j.d.Offset, Attempts: 1, Err: err}
 }
 
-// waitForRoom waits until the workers may take another chunk in hand: until the
-// chunks in hand have less than MaxBuffered bytes, or fewer than two messages a
-// worker are in hand. It returns false if the session has to end. In hand is
+// waitForRoom waits until the workers may take more in hand: until the chunks in
+// hand, with what is decompressed of them, have less than MaxBuffered bytes, or
+// fewer than two messages a worker are in hand, with maxOpened bytes more. It returns false if the session has to end. In hand is
 // everything from the first message on that is not handled, so a slow message
 // bounds how far the others run ahead.
 func (w *workers) waitForRoom() bool {
@@ -109,7 +124,8 @@ func (w *workers) waitForRoom() bool {
 	defer w.mu.Unlock()
 	for !w.stopped {
 		messages, bytes := w.run.progress.inHand()
-		if bytes < w.run.consumer.cfg.MaxBuffered || messages < 2*w.run.workers {
+		over := bytes - w.run.consumer.cfg.MaxBuffered
+		if over < 0 || messages < 2*w.run.workers && over < maxOpened {
 			return true
 		}
 		w.room.Wait()

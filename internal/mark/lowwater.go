@@ -17,8 +17,9 @@ type LowWater struct {
 	finishedAhead []uint64
 
 	chunk       ChunkID // the newest chunk
-	bytesBefore uint64  // size of the chunks before it in this session
-	bytes       uint64  // size of these and the newest chunk; 0: there is none
+	bytesBefore uint64  // size of what comes before its next message in this session
+	bytes       uint64  // size of all that has come; 0: there is none
+	holds       uint64  // size that Hold has added for the next message
 
 	last   Passed // the last message that the mark passed in this session
 	passed bool   // there is one
@@ -27,7 +28,7 @@ type LowWater struct {
 // message is a message that was delivered and that the mark has not passed.
 type message struct {
 	Passed
-	bytesBefore uint64 // size of the chunks before the message's own in this session
+	bytesBefore uint64 // size of what came before it in this session
 	finished    bool
 }
 
@@ -45,7 +46,12 @@ type Passed struct {
 func (w *LowWater) Begin(offset uint64, chunk ChunkID, size int) (ticket uint64, fresh bool, passed int) {
 	if w.bytes == 0 || chunk != w.chunk {
 		w.chunk, w.bytesBefore = chunk, w.bytes
-		w.bytes += uint64(size)
+		w.bytes += uint64(size) + w.holds
+		w.holds = 0
+	} else if w.holds > 0 {
+		w.bytesBefore = w.bytes
+		w.bytes += w.holds
+		w.holds = 0
 	}
 	for len(w.finishedAhead) > 0 && w.finishedAhead[0] < offset {
 		w.finishedAhead = w.finishedAhead[1:] // retention has removed it from the stream
@@ -58,6 +64,10 @@ func (w *LowWater) Begin(offset uint64, chunk ChunkID, size int) (ticket uint64,
 	w.inHand = append(w.inHand, message{Passed{offset, chunk}, w.bytesBefore, !fresh})
 	return ticket, fresh, w.advance()
 }
+
+// Hold counts size further bytes for the messages that Begin takes in hand next:
+// those of a sub-batch that was decompressed.
+func (w *LowWater) Hold(size int) { w.holds += uint64(size) }
 
 // Finish records that a message is handled. It is called once for each fresh
 // message. It returns how many messages the mark passes by that, which is 0
@@ -89,8 +99,8 @@ func (w *LowWater) Last() (last Passed, ok bool) { return w.last, w.passed }
 // unfinished one on.
 func (w *LowWater) Messages() int { return len(w.inHand) - w.head }
 
-// Bytes returns the size of the chunks that the messages in hand lie in, or
-// MaxInt if that is less, as it may be on a 32-bit system.
+// Bytes returns the size of the chunks that the messages in hand lie in, with
+// what is decompressed of them, or MaxInt if that is less, as it may be on a 32-bit system.
 func (w *LowWater) Bytes() int {
 	if w.Messages() == 0 {
 		return 0
@@ -109,5 +119,5 @@ func (w *LowWater) Restart() {
 	}
 	// What an earlier session finished and has not come again lies above these.
 	w.finishedAhead = append(ahead, w.finishedAhead...)
-	w.inHand, w.head, w.bytesBefore, w.bytes, w.passed = nil, 0, 0, 0, false
+	w.inHand, w.head, w.bytesBefore, w.bytes, w.holds, w.passed = nil, 0, 0, 0, 0, false
 }
