@@ -44,8 +44,6 @@ func (r *run) beginPlace(ctx context.Context, lease *broker.Lease, extent broker
 	} else if r.named() && start.usesStored() {
 		stored, err := r.storedOffset(ctx, lease)
 		switch {
-		case err == nil && stored+1 == 0:
-			return fmt.Errorf("%w: the offset stored for %q is the largest number there is; store a real one with Env.StoreOffset", ErrInvalidConfig, r.consumer.cfg.Name)
 		case err == nil:
 			r.place.BeginAfterStored(stored)
 			return nil

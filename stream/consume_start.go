@@ -61,9 +61,24 @@ func Since(t time.Time) Start { return explicit(Start{kind: startSince, time: t}
 // begins.
 func Ago(d time.Duration) Start { return explicit(Start{kind: startAgo, ago: d}) }
 
+// BeforeFirst is the stored offset that means "nothing handled yet": a consumer
+// whose Start is [Stored] begins at the first message of the stream. Store it
+// with [Env.StoreOffset] to have a consumer read a stream from its beginning, or
+// return it from [OffsetStore].Load. What retention has removed of the stream by
+// then is reported as lost; see [StateMessagesLost].
+//
+// It is the largest number there is, 2^64-1, and the offset after it is 0, by
+// the wrap-around of 64 bits. RabbitMQ keeps it like any other, also on an empty
+// stream. The Java and the official Go client add 1 to the stored offset, so
+// they begin at offset 0 as well. A client that does not add 1, but drops what
+// lies at or below the stored offset, drops every message: the pattern in
+// rstream's documentation does that.
+const BeforeFirst uint64 = mark.BeforeFirst
+
 // Stored starts at the message after the offset that is stored under the
 // consumer's name. If nothing is stored, or if the consumer has no name, it
-// starts as orElse says. Offset 0 is an offset like any other.
+// starts as orElse says. Offset 0 is an offset like any other, and after
+// [BeforeFirst] it starts at the first message.
 func Stored(orElse Start) Start {
 	orElse.ignoreStored = false
 	return orElse

@@ -60,6 +60,8 @@ func TestPlaceSessions(t *testing.T) {
 		{"stored, its chunk", beginAfterStored(104), []read{{100, 0}, {110, 0}}, from(104, 105), from(104, 105), from(100, 105), 100},
 		{"stored, a chunk's last", beginAfterStored(109), []read{{100, 0}}, from(109, 110), from(109, 110), from(100, 110), 100},
 		{"stored, removed", beginAfterStored(99), []read{{100, 0}}, from(99, 100), from(99, 100), from(99, 100), none},
+		{"before the first", beginAfterStored(BeforeFirst), []read{{0, 0}, {10, 0}}, AtOffset(0), AtOffset(0), AtOffset(0), none},
+		{"before the first, handled", beginAfterStored(BeforeFirst), []read{{0, 3}}, AtOffset(0), from(0, 4), from(0, 4), 0},
 		{"stored, handled", beginAfterStored(104), []read{{100, 109}}, from(104, 105), from(100, 110), from(100, 110), 100},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -259,6 +261,7 @@ func TestPlaceLost(t *testing.T) {
 		{"more later", beginAfterStored(99), []look{{oldest(101), 1}, {oldest(150), 49}, {oldest(150), 0}, {oldest(151), 1}}},
 		{"by another node", beginAfterStored(99), []look{{oldest(150), 50}, {oldest(120), 0}, {oldest(150), 0}, {oldest(152), 2}}},
 		{"empty", beginAfterStored(99), []look{{Extent{Empty: true, FirstOffset: 150}, 0}, {oldest(150), 50}}},
+		{"before the first", beginAfterStored(BeforeFirst), []look{{oldest(0), 0}, {oldest(3), 3}, {oldest(3), 0}}},
 		{"nothing to follow", beginAt(AtOffset(100)), []look{{oldest(150), 0}, {oldest(200), 0}}},
 		{"from the first", beginAt(AtFirst()), []look{{oldest(150), 0}}},
 	} {
