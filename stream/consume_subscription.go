@@ -194,6 +194,31 @@ func (s *subscription) Moved(stream string) {
 	}
 }
 
+// errDropped ends a subscription that the broker does not have (any more).
+var errDropped = fmt.Errorf("%w: the broker has dropped the subscription", ErrStreamUnavailable)
+
+// CreditRefused ends the subscription if the broker does not have it: the chunks
+// that the credit was for would never come. An inactive consumer keeps the
+// credit.
+func (s *subscription) CreditRefused(code wire.Code) {
+	if code != wire.CodePreconditionFailed {
+		s.end(fmt.Errorf("%w: its answer to a Credit is: %v", errDropped, code))
+	}
+}
+
+// errStarved ends a subscription for which nothing can come any more.
+var errStarved = fmt.Errorf("%w: the subscription has no credit left with the broker", ErrStreamUnavailable)
+
+// endIfStarved ends the subscription if no chunk is on its way, waits or is in
+// hand: without credit none will ever come. receive calls it before it waits.
+func (s *subscription) endIfStarved() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.flow.granted == 0 && s.flow.waiting == 0 && s.flow.currentBytes == 0 {
+		s.endLocked(errStarved)
+	}
+}
+
 // end ends the subscription, and not the connection. The first reason counts.
 // receive still returns the chunks that have come before.
 func (s *subscription) end(reason error) {
@@ -222,13 +247,13 @@ func (s *subscription) whyEnded() error {
 
 func (s *subscription) alive() bool { return s.whyEnded() == nil }
 
-// streamGone reports whether the stream was deleted or has moved. A new stream
-// may have the name by now, and an offset of the old one means another message
-// there.
+// streamGone reports whether the stream was deleted or has moved, which may also
+// be why the broker has dropped the subscription. A new stream may have the name
+// by now, and an offset of the old one means another message there.
 func (s *subscription) streamGone() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.reason == errMoved
+	return errors.Is(s.reason, errMoved) || errors.Is(s.reason, errDropped)
 }
 
 // release gives up the subscription's place on its connection, which takes two
@@ -254,6 +279,7 @@ func (s *subscription) receive(ctx context.Context, flushDue <-chan time.Time) (
 		return s.take(ctx, chunk)
 	default:
 	}
+	s.endIfStarved()
 	select {
 	case chunk := <-s.chunks:
 		return s.take(ctx, chunk)

@@ -237,6 +237,7 @@ type recorder struct {
 	mu      sync.Mutex
 	chunks  []uint64 // their first offsets
 	moved   []string
+	refused []wire.Code // of Credits
 	ticks   int
 	buffers int
 	err     error // of Deliver
@@ -264,6 +265,12 @@ func (r *recorder) Moved(stream string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.moved = append(r.moved, stream)
+}
+
+func (r *recorder) CreditRefused(code wire.Code) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.refused = append(r.refused, code)
 }
 
 func (r *recorder) Tick() {

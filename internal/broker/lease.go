@@ -19,6 +19,10 @@ type Subscriber interface {
 	// Moved takes the name of a stream that was deleted or has moved. It need not
 	// be the subscriber's stream.
 	Moved(stream string)
+	// CreditRefused comes if the broker has not taken a Credit of the
+	// subscription. It still has it for CodePreconditionFailed, which is its
+	// answer to an inactive consumer, and has no such subscription otherwise.
+	CreditRefused(code wire.Code)
 	// Tick comes twice in a heartbeat.
 	Tick()
 }
@@ -121,9 +125,10 @@ func (dropChunks) Deliver(d wire.Deliver, _ []byte) error {
 	_, err := wire.ParseChunk(d.Chunk)
 	return err
 }
-func (dropChunks) Buffer(n int) []byte { return make([]byte, n) }
-func (dropChunks) Moved(string)        {}
-func (dropChunks) Tick()               {}
+func (dropChunks) Buffer(n int) []byte     { return make([]byte, n) }
+func (dropChunks) Moved(string)            {}
+func (dropChunks) CreditRefused(wire.Code) {}
+func (dropChunks) Tick()                   {}
 
 // movedOnly is the subscriber of an offset writer: no chunk ever comes for it.
 type movedOnly struct {
