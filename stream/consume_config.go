@@ -96,7 +96,7 @@ func (c ConsumerConfig) withDefaults(stream string) (ConsumerConfig, error) {
 	if c.MaxBuffered == 0 {
 		c.MaxBuffered = defaultMaxBuffered
 	}
-	for _, err := range []error{err, checkLength("consumer's name", c.Name), c.Start.validate(), c.Store.validate()} {
+	for _, err := range []error{err, checkLength("consumer's name", c.Name), checkOwnName(c.Name), c.Start.validate(), c.Store.validate()} {
 		if err != nil {
 			return c, err
 		}

@@ -24,7 +24,7 @@ func (r *run) findPosition(ctx context.Context, s *subscription) (mark.Position,
 		r.place.Resume()
 		err = r.checkRecreated(ctx, s, extent)
 	default:
-		err = r.beginPlace(ctx, s.lease, extent)
+		err = r.beginPlace(ctx, s, extent)
 	}
 	if err != nil {
 		return mark.Position{}, err
@@ -37,32 +37,51 @@ func (r *run) findPosition(ctx context.Context, s *subscription) (mark.Position,
 
 // beginPlace sets where the run begins: after the stored offset, or where Start
 // says.
-func (r *run) beginPlace(ctx context.Context, lease *broker.Lease, extent broker.Extent) error {
-	start := r.start
+func (r *run) beginPlace(ctx context.Context, s *subscription, extent broker.Extent) error {
 	if r.recreated {
-		start = start.inNewStream()
-	} else if r.named() && start.usesStored() {
-		stored, err := r.storedOffset(ctx, lease)
-		switch {
-		case err == nil:
-			r.place.BeginAfterStored(stored)
-			return nil
-		case !errors.Is(err, ErrNoOffset):
+		return r.beginAt(ctx, s, r.start.inNewStream(), extent)
+	}
+	if !r.named() || !r.start.usesStored() {
+		return r.beginAt(ctx, s, r.start, extent)
+	}
+	stored, err := r.storedOffset(ctx, s)
+	switch {
+	case err == nil:
+		return r.beginAfterStored(ctx, s, stored)
+	case !errors.Is(err, ErrNoOffset):
+		return err
+	}
+	overtaken, err := r.overtaken(ctx, s)
+	switch {
+	case err != nil:
+		return err
+	case overtaken:
+		r.report(StateChange{State: StateMessagesLost, Err: errOvertaken})
+		r.place.Begin(mark.AtFirst(), mark.AtFirst())
+		return nil
+	}
+	return r.beginAt(ctx, s, r.start, extent)
+}
+
+// beginAfterStored begins the run after the stored offset.
+func (r *run) beginAfterStored(ctx context.Context, s *subscription, stored uint64) error {
+	if r.marksStart() {
+		if err := r.markStarted(ctx, s); err != nil {
 			return err
 		}
 	}
-	r.place.Begin(start.positions(Stats(extent)))
+	r.place.BeginAfterStored(stored)
 	return nil
 }
 
 // storedOffset asks the broker or the OffsetStore for the stored offset. If
 // there is none, the error is ErrNoOffset.
-func (r *run) storedOffset(ctx context.Context, lease *broker.Lease) (uint64, error) {
+func (r *run) storedOffset(ctx context.Context, s *subscription) (uint64, error) {
 	c := r.consumer
 	if c.cfg.OffsetStore != nil {
 		return loadOffset(ctx, c.cfg.OffsetStore, c.cfg.Name, c.stream)
 	}
-	return lease.QueryOffset(ctx, c.cfg.Name, c.stream)
+	return s.lease.QueryOffset(ctx, c.cfg.Name, c.stream)
 }
 
 // checkRecreated returns ErrStreamRecreated if the stream on the node is not

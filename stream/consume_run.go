@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"github.com/tidemark-go/tidemark/internal/broker"
 	"github.com/tidemark-go/tidemark/internal/mark"
 )
 
@@ -27,10 +28,12 @@ type run struct {
 	start     Start // resolved when the run began
 	recreated bool  // the stream was created again; the stored offset may be the old one's
 	place     mark.Place
-	progress  *progress
-	requests  storeRequests
-	storer    *storer       // of the session, if the consumer has a name
-	ended     chan struct{} // closed when the run has ended
+
+	firstExtent *broker.Extent // of the stream when the run first asked; nil before that
+	progress    *progress
+	requests    storeRequests
+	storer      *storer       // of the session, if the consumer has a name
+	ended       chan struct{} // closed when the run has ended
 
 	connected    bool      // the run has had a session
 	missingSince time.Time // when the stream was found missing; zero: it exists
@@ -148,6 +151,7 @@ func (r *run) afterMissing(err error) (nextStep, error) {
 // startOver forgets the old stream, its place and its mark.
 func (r *run) startOver(err error) {
 	r.place, r.recreated, r.progress = mark.Place{}, true, newProgress(r.consumer.cfg.Store)
+	r.firstExtent = nil
 	r.report(StateChange{State: StateStreamRecreated, Err: err})
 }
 

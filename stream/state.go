@@ -19,11 +19,13 @@ const (
 	// break or return.
 	StateClosed
 	// StateMessagesLost: retention has removed Lost messages that the consumer
-	// had not read. The consumer goes on at the first message that is left.
+	// had not read. The consumer goes on at the first message that is left. If
+	// Lost is 0, nobody knows how many: retention has overtaken the stored
+	// offset, and the broker has forgotten it; see [Stored].
 	StateMessagesLost
 	// StateStreamRecreated: the stream was deleted and created again. The
 	// consumer starts over in the new stream, at the place that its Start names
-	// for a consumer with nothing stored. With Next and Last it starts at the
+	// for a consumer with nothing stored. Unless that is At, it starts at the
 	// beginning, because all of the new stream is newer than the run. Err says
 	// how the consumer noticed.
 	StateStreamRecreated
@@ -72,8 +74,9 @@ type StateChange struct {
 	Role   Role
 	Stream string
 	Name   string // the consumer's or producer's, if it has one
-	// Err is set with StateReconnecting and StateStreamRecreated, and with
-	// StateClosed unless the end was in order.
+	// Err is set with StateReconnecting and StateStreamRecreated, with
+	// StateMessagesLost if Lost is 0, and with StateClosed unless the end was in
+	// order.
 	Err error
 	// Attempt is set with StateReconnecting: the number of the attempt that
 	// follows. It starts again at 1 after a connection that delivered or
@@ -119,6 +122,10 @@ func (s *states) change(c StateChange) {
 	case StateStreamRecreated:
 		log.Warn("the stream was deleted and created again; starting over in the new one", "error", c.Err)
 	case StateMessagesLost:
+		if c.Err != nil {
+			log.Error("going on at the first message that is left", "error", c.Err)
+			break
+		}
 		log.Error("retention has removed messages before they were read; going on at the first that is left", "lost", c.Lost)
 	}
 	if s.calls != nil {
