@@ -29,9 +29,11 @@ func (r *run) findPosition(ctx context.Context, s *subscription) (mark.Position,
 	if err != nil {
 		return mark.Position{}, err
 	}
+	r.place.Told(r.toldBelow.Load())
 	if lost := r.place.Lost(mark.Extent(extent)); lost > 0 {
-		r.report(StateChange{State: StateMessagesLost, Lost: lost})
+		r.reportLost(mark.Gap{From: extent.FirstOffset - lost, To: extent.FirstOffset - 1})
 	}
+	s.watchJumps(r.place.Jumps(), r.lostInSession)
 	return r.place.Next(), nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"sync/atomic"
 	"time"
 
 	"github.com/tidemark-go/tidemark/internal/broker"
@@ -30,6 +31,7 @@ type run struct {
 	place     mark.Place
 
 	firstExtent *broker.Extent // of the stream when the run first asked; nil before that
+	toldBelow   atomic.Uint64  // a session has reported what retention took below this offset
 	progress    *progress
 	requests    storeRequests
 	storer      *storer       // of the session, if the consumer has a name
@@ -152,6 +154,7 @@ func (r *run) afterMissing(err error) (nextStep, error) {
 func (r *run) startOver(err error) {
 	r.place, r.recreated, r.progress = mark.Place{}, true, newProgress(r.consumer.cfg.Store)
 	r.firstExtent = nil
+	r.toldBelow.Store(0)
 	r.report(StateChange{State: StateStreamRecreated, Err: err})
 }
 

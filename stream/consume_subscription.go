@@ -30,6 +30,8 @@ type subscription struct {
 	reason   error         // why end was called; nil: it was not
 	ended    chan struct{} // closed by end
 	dropping bool          // chunks that still come are dropped
+
+	jumpWatch jumpWatch
 }
 
 // receivedChunk is a chunk and the buffer that holds it.
@@ -171,6 +173,7 @@ func (s *subscription) Deliver(d wire.Deliver, buffer []byte) error {
 		s.endLocked(fmt.Errorf("%w: %w: from %s: %v", ErrProtocol, ErrCorruptChunk, s.node.Address(), checksumErr))
 		s.dropping = true
 	case s.flow.arrived(len(buffer)):
+		s.noteJump(&chunk.ChunkHeader)
 		s.chunks <- receivedChunk{chunk, buffer}
 	default:
 		return fmt.Errorf("%w: more chunks than there was credit for", wire.ErrMalformed)
@@ -263,6 +266,7 @@ func (s *subscription) release(polite bool) {
 	s.mu.Lock()
 	s.dropping = true
 	s.mu.Unlock()
+	s.endJumps()
 	s.lease.Release(polite)
 }
 

@@ -19,7 +19,7 @@ const (
 	// break or return.
 	StateClosed
 	// StateMessagesLost: retention has removed Lost messages that the consumer
-	// had not read. The consumer goes on at the first message that is left. If
+	// had not read, while it was away or because it is too slow. It goes on at the first message that is left. If
 	// Lost is 0, nobody knows how many: retention has overtaken the stored
 	// offset, and the broker has forgotten it; see [Stored].
 	StateMessagesLost
@@ -84,9 +84,10 @@ type StateChange struct {
 	// Backoff.Max.
 	Attempt int
 	// Lost is set with StateMessagesLost: how many offsets the consumer passes
-	// over. Some of them may be the broker's own entries, so fewer messages may
-	// be lost.
-	Lost uint64
+	// over, from LostFrom to LostTo. Some of them may be the broker's own
+	// entries, so fewer messages may be lost.
+	Lost             uint64
+	LostFrom, LostTo uint64
 
 	reconnected bool // with StateConnected: not for the first time
 }
@@ -126,7 +127,7 @@ func (s *states) change(c StateChange) {
 			log.Error("going on at the first message that is left", "error", c.Err)
 			break
 		}
-		log.Error("retention has removed messages before they were read; going on at the first that is left", "lost", c.Lost)
+		log.Error("retention has removed messages before they were read; going on at the first that is left", "lost", c.Lost, "from", c.LostFrom, "to", c.LostTo)
 	}
 	if s.calls != nil {
 		s.calls.add(func() { s.onState(c) })

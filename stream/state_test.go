@@ -210,8 +210,8 @@ func TestStateLog(t *testing.T) {
 			"WARN connection lost or not made; connecting again stream=orders consumer=billing error=" + errTest.Error() + " attempt=3"},
 		{consumer, func(c *StateChange) { c.State, c.Err = StateStreamRecreated, errTest },
 			"WARN the stream was deleted and created again; starting over in the new one stream=orders consumer=billing error=" + errTest.Error()},
-		{consumer, func(c *StateChange) { c.State, c.Lost = StateMessagesLost, 7 },
-			"ERROR retention has removed messages before they were read; going on at the first that is left stream=orders consumer=billing lost=7"},
+		{consumer, func(c *StateChange) { c.State, c.Lost, c.LostFrom, c.LostTo = StateMessagesLost, 7, 5, 11 },
+			"ERROR retention has removed messages before they were read; going on at the first that is left stream=orders consumer=billing lost=7 from=5 to=11"},
 		{consumer, func(c *StateChange) { c.State, c.Err = StateClosed, errTest }, ""},
 	} {
 		var lines []string

@@ -139,6 +139,18 @@ func (p *Place) Lost(extent Extent) uint64 {
 	return extent.FirstOffset - told
 }
 
+// Told takes note that what retention removed below an offset was reported.
+func (p *Place) Told(below uint64) { p.toldBelow = max(p.toldBelow, below) }
+
+// Jumps returns what watches for losses in the coming session. A run that
+// follows no handled message expects no certain chunk.
+func (p *Place) Jumps() Jumps {
+	if !p.afterHandled {
+		return Jumps{}
+	}
+	return ExpectJumps(max(p.next.From, p.toldBelow))
+}
+
 // Probe reports whether the stream is suspect because it ends, on the session's
 // node, before what the run has read. It does so if it is a new stream, or if
 // the node is behind. To tell one from the other, the caller asks the node for
