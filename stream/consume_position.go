@@ -49,7 +49,7 @@ func (r *run) beginPlace(ctx context.Context, s *subscription, extent broker.Ext
 	stored, err := r.storedOffset(ctx, s)
 	switch {
 	case err == nil:
-		return r.beginAfterStored(ctx, s, stored)
+		return r.beginAfterStored(ctx, s, extent, stored)
 	case !errors.Is(err, ErrNoOffset):
 		return err
 	}
@@ -65,8 +65,13 @@ func (r *run) beginPlace(ctx context.Context, s *subscription, extent broker.Ext
 	return r.beginAt(ctx, s, r.start, extent)
 }
 
-// beginAfterStored begins the run after the stored offset.
-func (r *run) beginAfterStored(ctx context.Context, s *subscription, stored uint64) error {
+// beginAfterStored begins the run after the stored offset, or behind the stream's
+// end if that comes before.
+func (r *run) beginAfterStored(ctx context.Context, s *subscription, extent broker.Extent, stored uint64) error {
+	stored, err := r.checkWithin(ctx, s, extent, stored)
+	if err != nil {
+		return err
+	}
 	if r.marksStart() {
 		if err := r.markStarted(ctx, s); err != nil {
 			return err

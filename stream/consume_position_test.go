@@ -1,7 +1,6 @@
 package stream
 
 import (
-	"math"
 	"testing"
 
 	"github.com/tidemark-go/tidemark/internal/broker"
@@ -29,7 +28,6 @@ func TestBeginPlace(t *testing.T) {
 		"nothing stored":      {store: &memoryStore{offset: 41}, start: Stored(At(7)), loads: 1, from: 7, begun: true},
 		"not asked for":       {store: &memoryStore{has: true, offset: 41}, start: At(7), from: 7, begun: true},
 		"before the first":    {store: &memoryStore{has: true, offset: BeforeFirst}, start: Stored(At(7)), loads: 1, from: 0, begun: true},
-		"the last but one":    {store: &memoryStore{has: true, offset: math.MaxUint64 - 1}, loads: 1, from: math.MaxUint64, begun: true},
 		"cannot be loaded":    {store: &memoryStore{fails: errTest}, loads: 1, want: ErrOffsetStore},
 		"created again":       {store: &memoryStore{has: true, offset: 41}, start: Stored(At(7)), recreated: true, from: 7, begun: true},
 		"created again, next": {start: Next(), recreated: true, begun: true},

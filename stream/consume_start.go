@@ -81,6 +81,10 @@ const BeforeFirst uint64 = mark.BeforeFirst
 // starts as orElse says. Offset 0 is an offset like any other, and after
 // [BeforeFirst] it starts at the first message.
 //
+// If the stored offset lies beyond the end of the stream, the consumer looks at
+// the stream's leader for 10 s at least. If it is certain then, the consumer goes
+// on behind the last message and reports [StateOffsetBeyondEnd].
+//
 // Where orElse is Next, Last, Since or Ago, the first run stores its place when
 // it begins: the offset before the place, or BeforeFirst on an empty stream. So
 // the next run goes on there even if the first one has handled nothing. With

@@ -23,6 +23,11 @@ const (
 	// Lost is 0, nobody knows how many: retention has overtaken the stored
 	// offset, and the broker has forgotten it; see [Stored].
 	StateMessagesLost
+	// StateOffsetBeyondEnd: the stored offset lies beyond the end of the stream,
+	// so that every message up to it would be dropped. The consumer has seen so
+	// twice, at least 10 s apart, and goes on behind the end that it saw first.
+	// Err names both.
+	StateOffsetBeyondEnd
 	// StateStreamRecreated: the stream was deleted and created again. The
 	// consumer starts over in the new stream, at the place that its Start names
 	// for a consumer with nothing stored. Unless that is At, it starts at the
@@ -42,6 +47,8 @@ func (s State) String() string {
 		return "closed"
 	case StateMessagesLost:
 		return "messages lost"
+	case StateOffsetBeyondEnd:
+		return "offset beyond end"
 	case StateStreamRecreated:
 		return "stream recreated"
 	}
@@ -74,7 +81,8 @@ type StateChange struct {
 	Role   Role
 	Stream string
 	Name   string // the consumer's or producer's, if it has one
-	// Err is set with StateReconnecting and StateStreamRecreated, with
+	// Err is set with StateReconnecting, StateStreamRecreated and
+	// StateOffsetBeyondEnd, with
 	// StateMessagesLost if Lost is 0, and with StateClosed unless the end was in
 	// order.
 	Err error
@@ -122,6 +130,8 @@ func (s *states) change(c StateChange) {
 		log.Warn("connection lost or not made; connecting again", "error", c.Err, "attempt", c.Attempt)
 	case StateStreamRecreated:
 		log.Warn("the stream was deleted and created again; starting over in the new one", "error", c.Err)
+	case StateOffsetBeyondEnd:
+		log.Error("going on behind the end of the stream", "error", c.Err)
 	case StateMessagesLost:
 		if c.Err != nil {
 			log.Error("going on at the first message that is left", "error", c.Err)

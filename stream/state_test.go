@@ -266,14 +266,14 @@ func TestStateDrainIsBounded(t *testing.T) {
 func TestStateNames(t *testing.T) {
 	for want, got := range map[string]string{
 		"connected": StateConnected.String(), "reconnecting": StateReconnecting.String(), "closed": StateClosed.String(),
-		"messages lost": StateMessagesLost.String(), "stream recreated": StateStreamRecreated.String(), "unknown": State(0).String(),
+		"messages lost": StateMessagesLost.String(), "offset beyond end": StateOffsetBeyondEnd.String(), "stream recreated": StateStreamRecreated.String(), "unknown": State(0).String(),
 		"consumer": RoleConsumer.String(), "producer": RoleProducer.String(),
 	} {
 		if got != want {
 			t.Errorf("%q, want %q", got, want)
 		}
 	}
-	if State(6).String() != "unknown" || Role(0).String() != "unknown" || Role(3).String() != "unknown" {
+	if State(7).String() != "unknown" || Role(0).String() != "unknown" || Role(3).String() != "unknown" {
 		t.Error("what there is not has a name")
 	}
 }

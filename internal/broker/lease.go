@@ -74,6 +74,11 @@ func (l *Lease) Stats(ctx context.Context, stream string) (Extent, error) {
 	return l.conn.Stats(ctx, stream)
 }
 
+// LastChunk is [Conn.LastChunk].
+func (l *Lease) LastChunk(ctx context.Context, stream string) (last, committed int64, err error) {
+	return l.conn.LastChunk(ctx, stream)
+}
+
 // Locate is [Conn.Locate].
 func (l *Lease) Locate(ctx context.Context, stream string) (Location, error) {
 	return l.conn.Locate(ctx, stream)
