@@ -118,8 +118,8 @@ func (e *Env) Stats(ctx context.Context, stream string) (Stats, error) {
 // QueryOffset returns the offset that the broker has stored under a consumer's
 // name, whichever client stored it, and blocks until the broker has answered.
 // By the convention of this library, of rstream and of the Java client's
-// examples, that is the offset of the last handled message. If nothing is
-// stored, the error is [ErrNoOffset].
+// examples, that is the offset of the last handled message, or [BeforeFirst]. If
+// nothing is stored, the error is [ErrNoOffset].
 //
 // Other errors wrap [ErrInvalidConfig] or are those of [Env.Stats].
 func (e *Env) QueryOffset(ctx context.Context, consumer, stream string) (uint64, error) {
@@ -140,7 +140,8 @@ func (e *Env) QueryOffset(ctx context.Context, consumer, stream string) (uint64,
 // broker has it. If it cannot be read back, the error is [ErrNotStored].
 //
 // An offset below the stored one rewinds the consumer: its next run begins
-// after that offset. Stop the consumer before. A consumer that is running goes
+// after that offset, and after [BeforeFirst] at the first message of the stream.
+// Stop the consumer before. A consumer that is running goes
 // on where it is, and its next store overwrites this one. So does its check of
 // a store that it sent in the two seconds before.
 //
@@ -148,8 +149,8 @@ func (e *Env) QueryOffset(ctx context.Context, consumer, stream string) (uint64,
 func (e *Env) StoreOffset(ctx context.Context, consumer, stream string, offset uint64) error {
 	const op = "store offset on stream"
 	err := checkName(consumer)
-	if err == nil && offset > math.MaxInt64 {
-		err = fmt.Errorf("%w: offset %d is beyond the largest possible one, %d", ErrInvalidConfig, offset, int64(math.MaxInt64))
+	if err == nil && offset > math.MaxInt64 && offset != BeforeFirst {
+		err = fmt.Errorf("%w: offset %d is beyond the largest possible one, %d, and is not BeforeFirst", ErrInvalidConfig, offset, int64(math.MaxInt64))
 	}
 	if err != nil {
 		return opErr(op, stream, consumer, err)

@@ -83,6 +83,8 @@ func TestNamesAndOffsets(t *testing.T) {
 	}
 	wantErr(t, e.StoreOffset(t.Context(), "c", "s", math.MaxInt64), ErrClosed)
 	wantErr(t, e.StoreOffset(t.Context(), "c", "s", math.MaxInt64+1), ErrInvalidConfig)
+	wantErr(t, e.StoreOffset(t.Context(), "c", "s", BeforeFirst-1), ErrInvalidConfig)
+	wantErr(t, e.StoreOffset(t.Context(), "c", "s", BeforeFirst), ErrClosed)
 	wantErr(t, e.DeclareStream(t.Context(), "s", StreamConfig{MaxBytes: -1}), ErrInvalidConfig)
 	wantErr(t, e.DeleteStream(t.Context(), "s"), ErrClosed)
 	_, err := e.Stats(t.Context(), "s")
@@ -107,7 +109,7 @@ func TestAdminErrorsName(t *testing.T) {
 		{queryErr, "query offset on stream", "s", "c"},
 		{emptyErr, "query offset on stream", "s", ""},
 		{e.StoreOffset(t.Context(), "c", "s", 1), "store offset on stream", "s", "c"},
-		{e.StoreOffset(t.Context(), "c", "s", math.MaxUint64), "store offset on stream", "s", "c"},
+		{e.StoreOffset(t.Context(), "c", "s", math.MaxUint64-1), "store offset on stream", "s", "c"},
 		{producerErr, "new producer on stream", "s", "p"},
 	} {
 		var op *OpError

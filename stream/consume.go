@@ -83,8 +83,7 @@ func (e *Env) NewConsumer(stream string, cfg ConsumerConfig) (*Consumer, error) 
 //   - [ErrMalformed], if a chunk cannot be decoded
 //   - [ErrOffsetStore]
 //   - [ErrAuthentication], [ErrVirtualHost], [ErrAccessRefused] or [ErrTLS]
-//   - [ErrInvalidConfig], if h is nil, if Config.Resolve returns no address, or
-//     if the stored offset is the largest number there is
+//   - [ErrInvalidConfig], if h is nil, or if Config.Resolve returns no address
 //
 // If the stream was deleted and created again before the last mark was stored,
 // the error wraps [ErrStreamRecreated] together with ErrNotStored.

@@ -77,6 +77,9 @@ func (b *batches) dispatch(chunk *wire.Chunk, d *decoder) error {
 			b.pending = d.fill(b.pending, b.size)
 		}
 		if len(b.pending) < b.size {
+			if d.more() {
+				continue
+			}
 			break
 		}
 		if err := b.flush(); err != nil {

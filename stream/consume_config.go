@@ -38,7 +38,8 @@ type ConsumerConfig struct {
 	// The workers run ahead of the first message that is not handled until
 	// MaxAhead messages from it on are in hand. They take no further chunk either
 	// once the chunks from its own to the newest have MaxBuffered bytes, and at
-	// least 2 * Workers messages are in hand.
+	// least 2 * Workers messages are in hand, or these have 64 MiB more. What is
+	// decompressed of a chunk counts.
 	Workers int
 	// KeyOf makes the workers handle messages with the same key one at a time,
 	// in the order of the stream. The empty key is a key like any other. KeyOf
@@ -142,7 +143,7 @@ func (c ConsumerConfig) withDefaults(stream string) (ConsumerConfig, error) {
 	if c.MaxBuffered == 0 {
 		c.MaxBuffered = defaultMaxBuffered
 	}
-	for _, err := range []error{err, checkLength("consumer's name", c.Name), c.Start.validate(), c.Store.validate()} {
+	for _, err := range []error{err, checkLength("consumer's name", c.Name), checkOwnName(c.Name), c.Start.validate(), c.Store.validate()} {
 		if err != nil {
 			return c, err
 		}

@@ -18,8 +18,10 @@ const (
 	// maxSubBatch bounds the decompressed size of a sub-batch. RabbitMQ 4.3.5
 	// refuses larger ones itself.
 	maxSubBatch = 64 << 20
-	// maxChunk bounds the decompressed size of a chunk's sub-batches together.
-	maxChunk = 256 << 20
+	// maxOpened bounds the decompressed size of the sub-batches that are opened
+	// for one block. A sub-batch that the block before has begun adds to that.
+	// What a chunk's sub-batches sum up to has no bound.
+	maxOpened = maxSubBatch
 )
 
 // decoder returns the messages of one chunk, whose checksum was verified, in
@@ -31,34 +33,42 @@ type decoder struct {
 	stream    string
 	timestamp time.Time
 	from      uint64 // messages with lower offsets are left out
+	end       uint64 // the offset behind the chunk
 	entries   wire.ChunkEntries
-	budget    int        // bytes that the sub-batches to come may announce
 	err       error      // what is wrong with the chunk
+	bad, good uint64     // if err is set: the messages from bad on, below good, cannot be read
 	spare     []sections // memory for the next messages' sections
 
 	subBatch       []byte // the records of a sub-batch that are not decoded yet
 	subBatchCount  int    // how many records those are
 	subBatchOffset uint64 // of the first of them
+
+	opened    int        // decompressed bytes of the sub-batches that the last block has opened
+	closed    wire.Entry // a sub-batch that the next block opens, if hasClosed
+	closedAt  uint64     // its offset
+	hasClosed bool
 }
 
 // decode returns a decoder for the messages of a chunk from an offset on.
 func decode(stream string, chunk *wire.Chunk, from uint64) *decoder {
-	return &decoder{stream: stream, timestamp: time.UnixMilli(chunk.Timestamp).UTC(), from: from, entries: chunk.WalkCopies(copySize), budget: maxChunk}
+	return &decoder{stream: stream, timestamp: time.UnixMilli(chunk.Timestamp).UTC(), from: from, end: chunk.FirstOffset + uint64(chunk.Records), entries: chunk.WalkCopies(copySize)}
 }
 
-// block returns the next messages, at most n. It returns none at the end of the
-// chunk. Where the chunk cannot be decoded any further, block sets err and
-// returns what comes before that.
+// block returns the next messages, at most n, and fewer if they are large. It
+// returns none at the end of the chunk. Where the chunk cannot be decoded any
+// further, block sets err and returns what comes before that.
 func (d *decoder) block(n int) []Delivery {
 	// The announced count may be a lie, so it sizes a small list only.
 	return d.fill(make([]Delivery, 0, d.announced(min(n, maxRoom))), n)
 }
 
-// fill appends messages to a list until it has n, or until the chunk ends. The
-// list's memory behind its end must be zero.
+// fill appends messages to a list until it has n, or until the chunk ends, or
+// until the next sub-batch would make it hold more than maxOpened (see more).
+// The list's memory behind its end must be zero.
 func (d *decoder) fill(list []Delivery, n int) []Delivery {
+	d.opened = 0
 	for len(list) < n && d.err == nil {
-		if d.subBatchCount == 0 { // the short way for plain messages
+		if d.subBatchCount == 0 && !d.hasClosed { // the short way for plain messages
 			if offset, raw, ok := d.entries.Message(); ok {
 				if offset >= d.from {
 					list = d.add(list, offset, raw)
@@ -77,31 +87,60 @@ func (d *decoder) fill(list []Delivery, n int) []Delivery {
 	return list
 }
 
+// more reports whether the last block or fill has ended because of what it
+// holds, so that the chunk goes on.
+func (d *decoder) more() bool { return d.hasClosed && d.err == nil }
+
 // next returns the next message, still encoded. At a sub-batch it opens it
-// first.
+// first. It reports false at the end of the block.
 func (d *decoder) next() (offset uint64, raw []byte, ok bool) {
 	for d.subBatchCount == 0 {
 		var entry wire.Entry
-		if offset, ok = d.entries.Next(&entry); !ok {
-			d.err = d.entries.Err()
+		if offset, ok = d.nextEntry(&entry); !ok {
 			return 0, nil, false
 		}
 		if !entry.Batch {
 			return offset, entry.Body, true
 		}
-		if d.err = d.open(&entry, offset); d.err != nil {
+		if d.opened > 0 && d.opened+decompressedSize(&entry) > maxOpened {
+			d.closed, d.closedAt, d.hasClosed = entry, offset, true
+			return 0, nil, false
+		}
+		if err := d.open(&entry, offset); err != nil {
+			d.err, d.bad, d.good = err, offset, offset+uint64(entry.Records)
 			return 0, nil, false
 		}
 	}
-	raw, rest, ok := wire.NextRecord(d.subBatch)
-	d.subBatchCount--
-	if !ok || d.subBatchCount == 0 && len(rest) > 0 {
-		d.err = fmt.Errorf("sub-batch with offset %d: %w: its bytes are not its records", d.subBatchOffset, wire.ErrMalformed)
-		return 0, nil, false
+	return d.nextRecord()
+}
+
+// nextEntry reads the next entry of the chunk, or the sub-batch that the block
+// before has left closed.
+func (d *decoder) nextEntry(entry *wire.Entry) (offset uint64, ok bool) {
+	if d.hasClosed {
+		*entry, d.hasClosed = d.closed, false
+		d.closed = wire.Entry{}
+		return d.closedAt, true
 	}
-	offset, d.subBatch = d.subBatchOffset, rest
+	if offset, ok = d.entries.Next(entry); !ok {
+		d.err, d.bad, d.good = d.entries.Err(), d.entries.Offset(), d.end
+	}
+	return offset, ok
+}
+
+// nextRecord returns the next message of the sub-batch. If bytes are left
+// behind the last message, nextRecord returns that message and sets err.
+func (d *decoder) nextRecord() (offset uint64, raw []byte, ok bool) {
+	offset = d.subBatchOffset
+	end := offset + uint64(d.subBatchCount)
+	raw, d.subBatch, ok = wire.NextRecord(d.subBatch)
+	d.subBatchCount--
 	d.subBatchOffset++
-	return offset, raw, true
+	if !ok || d.subBatchCount == 0 && len(d.subBatch) > 0 {
+		d.err = fmt.Errorf("sub-batch with offset %d: %w: its bytes are not its records", offset, wire.ErrMalformed)
+		d.bad, d.good = offset, end
+	}
+	return offset, raw, ok
 }
 
 // unread reports whether the chunk announces further messages.
@@ -111,7 +150,11 @@ func (d *decoder) unread() bool { return d.announced(1) > 0 && d.err == nil }
 // most. The chunk's count may be the largest int of a 32-bit system, so
 // announced bounds both counts before it adds them.
 func (d *decoder) announced(limit int) int {
-	return min(limit, min(limit, d.subBatchCount)+min(limit, d.entries.Records()))
+	n := min(limit, d.subBatchCount) + min(limit, d.entries.Records())
+	if d.hasClosed {
+		n += min(limit, int(d.closed.Records))
+	}
+	return min(limit, n)
 }
 
 const (
@@ -131,9 +174,6 @@ func (d *decoder) open(entry *wire.Entry, offset uint64) error {
 	if offset+uint64(entry.Records) <= d.from {
 		return nil
 	}
-	if d.budget -= int(min(entry.Uncompressed, maxChunk)); d.budget < 0 {
-		return fmt.Errorf("%w: its sub-batches announce more than %d bytes", wire.ErrMalformed, maxChunk)
-	}
 	records, err := decompress(entry)
 	if err == nil && entry.Records == 0 && len(records) > 0 {
 		err = fmt.Errorf("%w: more than 0 records", wire.ErrMalformed)
@@ -142,7 +182,17 @@ func (d *decoder) open(entry *wire.Entry, offset uint64) error {
 		return fmt.Errorf("sub-batch at offset %d: %w", offset, err)
 	}
 	d.subBatch, d.subBatchCount, d.subBatchOffset = records, int(entry.Records), offset
+	d.opened += decompressedSize(entry)
 	return nil
+}
+
+// decompressedSize returns how many bytes a sub-batch takes besides the copy of
+// the chunk in which it lies.
+func decompressedSize(entry *wire.Entry) int {
+	if entry.Compression == wire.CompressionNone {
+		return 0
+	}
+	return int(min(entry.Uncompressed, maxSubBatch))
 }
 
 // add appends a message to a list. It fills the Delivery in place, because a

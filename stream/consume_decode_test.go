@@ -286,18 +286,45 @@ func TestDecompressExactly(t *testing.T) {
 	}
 }
 
-// TestChunkBudget: the sub-batches of a chunk may announce maxChunk bytes
-// together. Those that are left out do not count.
-func TestChunkBudget(t *testing.T) {
-	open := func(d *decoder, announced uint32, offset uint64) error {
-		return d.open(&wire.Entry{Batch: true, Records: 1, Uncompressed: announced, Body: wire.AppendEntry(nil, nil)}, offset)
+// TestLargeSubBatches: a chunk's sub-batches may sum up to any size. A block
+// holds maxOpened bytes of them, and what the block before has begun.
+func TestLargeSubBatches(t *testing.T) {
+	const n, size = 9, 30 << 20
+	record := wire.AppendEntry(nil, make([]byte, size))
+	body := compress(t, wire.CompressionZstd, record)
+	data := wire.AppendEntry(nil, []byte("small"))
+	for range n {
+		data = wire.AppendBatch(data, wire.Entry{Compression: wire.CompressionZstd, Records: 1, Uncompressed: uint32(len(record)), Body: body})
 	}
-	d := decode("s", chunkOf(0, 0, 0, nil), 10)
-	must(t, errors.Join(open(d, maxChunk, 9), open(d, maxChunk-1, 10), open(d, 1, 11), open(d, 0, 12)))
-	wantErr(t, open(d, 1, 13), wire.ErrMalformed)
-	d = decode("s", chunkOf(0, 0, 0, nil), 0)
-	must(t, open(d, maxChunk, 0))
-	wantErr(t, open(d, 1, 1), wire.ErrMalformed)
+	data = wire.AppendEntry(data, []byte("small"))
+	d := decode("s", chunkOf(10, n+2, n+2, data), 0)
+	next, blocks := uint64(10), 0
+	for ; ; blocks++ {
+		left := d.announced(1000)
+		if left != n+2-int(next-10) {
+			t.Errorf("%d messages are left before %d", left, next)
+		}
+		list := d.block(1000)
+		if len(list) == 0 {
+			break
+		}
+		held := 0
+		for i, m := range list {
+			if m.Offset != next+uint64(i) {
+				t.Errorf("message %d, want %d", m.Offset, next+uint64(i))
+			}
+			held += len(m.Raw())
+		}
+		if next += uint64(len(list)); held > maxOpened || d.opened > maxOpened {
+			t.Errorf("a block holds %d bytes, %d of them opened", held, d.opened)
+		}
+		if d.more() != (next < 10+n+1) || d.unread() != d.more() {
+			t.Errorf("at %d there is more: %v, unread %v", next, d.more(), d.unread())
+		}
+	}
+	if must(t, d.err); next != 10+n+2 || blocks != 5 {
+		t.Errorf("%d blocks, up to %d", blocks, next)
+	}
 }
 
 // TestUnread: what is left by the word of the chunk.

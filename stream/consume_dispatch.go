@@ -19,7 +19,8 @@ type dispatcher interface {
 	// flushDue returns a channel that gets an item when the caller has to call
 	// flush, unless it calls dispatch before. A nil channel stands for never.
 	flushDue() <-chan time.Time
-	// flush handles the messages that dispatch has kept back for a batch.
+	// flush returns once every message that dispatch has taken is handled, also
+	// those that it has kept back for a batch.
 	flush() error
 	// endSession is called when err has ended a session. It returns the
 	// session's error: err, or that of a handler. Handlers may be at work after

@@ -106,9 +106,9 @@ func (r *run) checkSameStream(ctx context.Context, s *subscription) error {
 	switch {
 	case err != nil:
 		return err
-	case chunk == nil || chunk.FirstOffset < resume.First && !resume.Contradicts(chunk):
+	case chunk == nil || chunk.FirstOffset < resume.First && !r.place.Contradicts(chunk):
 		return fmt.Errorf("%w: its leader does not have the messages that were read", ErrStreamUnavailable)
-	case resume.Contradicts(chunk):
+	case r.place.Contradicts(chunk):
 		return otherStream(chunk.FirstOffset)
 	}
 	return nil

@@ -19,7 +19,8 @@ import (
 // the effects happen at least once, as with the broker's store.
 type OffsetStore interface {
 	// Load returns the offset of the last handled message. If nothing is stored
-	// it returns ok false; for a stored offset 0 it returns ok true. A run
+	// it returns ok false; for a stored offset 0 it returns ok true. It may
+	// return BeforeFirst. A run
 	// whose Start is Stored calls Load once, before it reads, on the goroutine
 	// that called Run. After a reconnect the run knows itself what it has
 	// handled. An error ends the run.

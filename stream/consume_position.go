@@ -24,47 +24,71 @@ func (r *run) findPosition(ctx context.Context, s *subscription) (mark.Position,
 		r.place.Resume()
 		err = r.checkRecreated(ctx, s, extent)
 	default:
-		err = r.beginPlace(ctx, s.lease, extent)
+		err = r.beginPlace(ctx, s, extent)
 	}
 	if err != nil {
 		return mark.Position{}, err
 	}
+	r.place.Told(r.toldBelow.Load())
 	if lost := r.place.Lost(mark.Extent(extent)); lost > 0 {
-		r.report(StateChange{State: StateMessagesLost, Lost: lost})
+		r.reportLost(mark.Gap{From: extent.FirstOffset - lost, To: extent.FirstOffset - 1})
 	}
+	s.watchJumps(r.place.Jumps(), r.lostInSession)
 	return r.place.Next(), nil
 }
 
 // beginPlace sets where the run begins: after the stored offset, or where Start
 // says.
-func (r *run) beginPlace(ctx context.Context, lease *broker.Lease, extent broker.Extent) error {
-	start := r.start
+func (r *run) beginPlace(ctx context.Context, s *subscription, extent broker.Extent) error {
 	if r.recreated {
-		start = start.inNewStream()
-	} else if r.named() && start.usesStored() {
-		stored, err := r.storedOffset(ctx, lease)
-		switch {
-		case err == nil && stored+1 == 0:
-			return fmt.Errorf("%w: the offset stored for %q is the largest number there is; store a real one with Env.StoreOffset", ErrInvalidConfig, r.consumer.cfg.Name)
-		case err == nil:
-			r.place.BeginAfterStored(stored)
-			return nil
-		case !errors.Is(err, ErrNoOffset):
+		return r.beginAt(ctx, s, r.start.inNewStream(), extent)
+	}
+	if !r.named() || !r.start.usesStored() {
+		return r.beginAt(ctx, s, r.start, extent)
+	}
+	stored, err := r.storedOffset(ctx, s)
+	switch {
+	case err == nil:
+		return r.beginAfterStored(ctx, s, extent, stored)
+	case !errors.Is(err, ErrNoOffset):
+		return err
+	}
+	overtaken, err := r.overtaken(ctx, s)
+	switch {
+	case err != nil:
+		return err
+	case overtaken:
+		r.report(StateChange{State: StateMessagesLost, Err: errOvertaken})
+		r.place.Begin(mark.AtFirst(), mark.AtFirst())
+		return nil
+	}
+	return r.beginAt(ctx, s, r.start, extent)
+}
+
+// beginAfterStored begins the run after the stored offset, or behind the stream's
+// end if that comes before.
+func (r *run) beginAfterStored(ctx context.Context, s *subscription, extent broker.Extent, stored uint64) error {
+	stored, err := r.checkWithin(ctx, s, extent, stored)
+	if err != nil {
+		return err
+	}
+	if r.marksStart() {
+		if err := r.markStarted(ctx, s); err != nil {
 			return err
 		}
 	}
-	r.place.Begin(start.positions(Stats(extent)))
+	r.place.BeginAfterStored(stored)
 	return nil
 }
 
 // storedOffset asks the broker or the OffsetStore for the stored offset. If
 // there is none, the error is ErrNoOffset.
-func (r *run) storedOffset(ctx context.Context, lease *broker.Lease) (uint64, error) {
+func (r *run) storedOffset(ctx context.Context, s *subscription) (uint64, error) {
 	c := r.consumer
 	if c.cfg.OffsetStore != nil {
 		return loadOffset(ctx, c.cfg.OffsetStore, c.cfg.Name, c.stream)
 	}
-	return lease.QueryOffset(ctx, c.cfg.Name, c.stream)
+	return s.lease.QueryOffset(ctx, c.cfg.Name, c.stream)
 }
 
 // checkRecreated returns ErrStreamRecreated if the stream on the node is not
@@ -77,7 +101,7 @@ func (r *run) checkRecreated(ctx context.Context, s *subscription, extent broker
 		return nil
 	}
 	chunk, err := s.peek(ctx, spec)
-	if err == nil && chunk != nil && r.place.ProbeContradicts(chunk) {
+	if err == nil && chunk != nil && r.place.Contradicts(chunk) {
 		err = fmt.Errorf("%w: it ends before offset %d, which was read from it, and its messages at offset %d are others", ErrStreamRecreated, r.place.Newest(), chunk.FirstOffset)
 	}
 	return err

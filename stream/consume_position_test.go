@@ -1,7 +1,6 @@
 package stream
 
 import (
-	"math"
 	"testing"
 
 	"github.com/tidemark-go/tidemark/internal/broker"
@@ -28,12 +27,10 @@ func TestBeginPlace(t *testing.T) {
 		"stored 0":            {store: &memoryStore{has: true}, start: Stored(At(7)), loads: 1, from: 1, begun: true},
 		"nothing stored":      {store: &memoryStore{offset: 41}, start: Stored(At(7)), loads: 1, from: 7, begun: true},
 		"not asked for":       {store: &memoryStore{has: true, offset: 41}, start: At(7), from: 7, begun: true},
-		"the largest of all":  {store: &memoryStore{has: true, offset: math.MaxUint64}, loads: 1, want: ErrInvalidConfig},
-		"the last but one":    {store: &memoryStore{has: true, offset: math.MaxUint64 - 1}, loads: 1, from: math.MaxUint64, begun: true},
+		"before the first":    {store: &memoryStore{has: true, offset: BeforeFirst}, start: Stored(At(7)), loads: 1, from: 0, begun: true},
 		"cannot be loaded":    {store: &memoryStore{fails: errTest}, loads: 1, want: ErrOffsetStore},
 		"created again":       {store: &memoryStore{has: true, offset: 41}, start: Stored(At(7)), recreated: true, from: 7, begun: true},
 		"created again, next": {start: Next(), recreated: true, begun: true},
-		"next":                {start: Next(), from: 0, begun: true},
 	} {
 		cfg := ConsumerConfig{Start: test.start}
 		if test.store != nil {
@@ -49,8 +46,10 @@ func TestBeginPlace(t *testing.T) {
 			t.Errorf("%s: %d loads", name, test.store.loads)
 		}
 	}
+	b := startScripted(t)
+	b.onSubscribe = func(p *script.Peer, _ int, _ wire.OffsetSpec) { p.Write(script.Chunk(100, "a")) }
 	r := aloneRun(t, ConsumerConfig{Start: Next()})
-	if must(t, r.beginPlace(t.Context(), nil, full)); r.place.Next().Spec.Value != 100 {
+	if must(t, r.beginPlace(t.Context(), openOn(t, b, 1), full)); r.place.Next().Spec.Value != 100 || r.place.ResumeChunk().First != 100 {
 		t.Errorf("Next begins with %+v, want the chunk 100", r.place.Next())
 	}
 }

@@ -137,10 +137,14 @@ func (p *progress) applyPolicy(before, after int64) (mustStore bool) {
 }
 
 // takeInHand takes messages of one chunk, of size bytes, in hand, in the order
-// of delivery. It appends a job to jobs for each of them.
-func (p *progress) takeInHand(chunk mark.ChunkID, size int, list []Delivery, jobs []job) []job {
+// of delivery. They hold opened further bytes, in sub-batches that were
+// decompressed. takeInHand appends a job to jobs for each message.
+func (p *progress) takeInHand(chunk mark.ChunkID, size, opened int, list []Delivery, jobs []job) []job {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if opened > 0 {
+		p.lowWater.Hold(opened)
+	}
 	for i := range list {
 		ticket := p.lowWater.Begin(list[i].Offset, chunk, size)
 		jobs = append(jobs, job{d: &list[i], ticket: ticket})

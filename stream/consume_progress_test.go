@@ -204,7 +204,7 @@ func take(p *progress, chunk mark.ChunkID, size int, offsets ...uint64) []job {
 	for i, offset := range offsets {
 		list[i].Offset = offset
 	}
-	return p.takeInHand(chunk, size, list, nil)
+	return p.takeInHand(chunk, size, 0, list, nil)
 }
 
 // TestInHand: the mark moves over what is handled without a gap.

@@ -122,6 +122,7 @@ func (s *subscription) enqueue() (outcome arrival) {
 		if outcome = s.flow.arrived(w.cost()); outcome != arrivalHeld {
 			break
 		}
+		s.noteJump(w)
 		s.queue = append(s.queue, w)
 	}
 	s.memory.update(s.share, &s.flow)

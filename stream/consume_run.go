@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"sync/atomic"
 	"time"
 
+	"github.com/tidemark-go/tidemark/internal/broker"
 	"github.com/tidemark-go/tidemark/internal/mark"
 )
 
@@ -30,10 +32,13 @@ type run struct {
 	start     Start // resolved when the run began
 	recreated bool  // the stream was created again; the stored offset may be the old one's
 	place     mark.Place
-	progress  *progress
-	requests  storeRequests
-	storer    *storer       // of the session, if the consumer has a name
-	ended     chan struct{} // closed when the run has ended
+
+	firstExtent *broker.Extent // of the stream when the run first asked; nil before that
+	toldBelow   atomic.Uint64  // a session has reported what retention took below this offset
+	progress    *progress
+	requests    storeRequests
+	storer      *storer       // of the session, if the consumer has a name
+	ended       chan struct{} // closed when the run has ended
 
 	// closing is the time for what the run asks of the broker once its handlers
 	// have returned; nil: they have not. See beginClosing.
@@ -169,6 +174,8 @@ func (r *run) afterMissing(err error) (nextStep, error) {
 // startOver forgets the old stream, its place and its mark.
 func (r *run) startOver(err error) {
 	r.place, r.recreated, r.progress = mark.Place{}, true, newProgress(r.consumer.cfg.Store)
+	r.firstExtent = nil
+	r.toldBelow.Store(0)
 	r.report(StateChange{State: StateStreamRecreated, Err: err})
 }
 

@@ -315,15 +315,19 @@ func TestRunNodeThatIsBehind(t *testing.T) {
 	}
 }
 
+// badSubBatch is a sub-batch of three messages that nobody can decompress.
+func badSubBatch() []byte {
+	return wire.AppendBatch(nil, wire.Entry{Records: 3, Compression: wire.CompressionUser, Body: []byte("?"), Uncompressed: 1})
+}
+
 // TestRunEndsAtAnUndecodableChunk: its checksum is right, so that it is there
 // on every attempt, and the error says how to go on behind it.
 func TestRunEndsAtAnUndecodableChunk(t *testing.T) {
 	noLeaks(t)
 	b := startScripted(t)
 	b.committed = 0
-	bad := wire.AppendBatch(nil, wire.Entry{Records: 3, Compression: wire.CompressionUser, Body: []byte("?"), Uncompressed: 1})
 	b.onSubscribe = func(p *script.Peer, _ int, _ wire.OffsetSpec) {
-		p.Write(script.Deliver(script.FirstID, wire.ChunkHeader{FirstOffset: 7, Entries: 1, Records: 3}, bad))
+		p.Write(script.Deliver(script.FirstID, wire.ChunkHeader{FirstOffset: 7, Entries: 1, Records: 3}, badSubBatch()))
 	}
 	c, err := b.env(t).NewConsumer(testStream, ConsumerConfig{})
 	if err != nil {
@@ -331,8 +335,79 @@ func TestRunEndsAtAnUndecodableChunk(t *testing.T) {
 	}
 	err = c.Run(soon(t), func(context.Context, *Delivery) error { return nil })
 	wantErr(t, err, ErrMalformed)
-	if !strings.Contains(err.Error(), "offsets 7 to 9") || !strings.Contains(err.Error(), "store offset 9") {
+	if !strings.Contains(err.Error(), "offsets 7 to 9") || !strings.Contains(err.Error(), "At(10)") {
 		t.Errorf("%v does not name the offsets and the remedy", err)
+	}
+}
+
+// TestAdviceOfAnUndecodableChunkLosesNothing: whoever follows the advice of the
+// error gets every message of the chunk but those that nobody can read. What
+// comes before them is handled when the run ends, however it is handled.
+func TestAdviceOfAnUndecodableChunkLosesNothing(t *testing.T) {
+	entry := func(b []byte, body string) []byte { return wire.AppendEntry(b, appendData(nil, []byte(body))) }
+	tail := wire.AppendBatch(nil, wire.Entry{Records: 2, Body: append(wire.AppendEntry(entry(nil, "9"), []byte("a")), 'x')})
+	short := func(b []byte) []byte { return append(b, 0x7f, 0xff, 0xff, 0xff, 'x') }
+	for name, test := range map[string]struct {
+		entries, records int
+		data             []byte
+		before, behind   []uint64
+		advice           uint64
+	}{
+		"sub-batch":            {5, 7, entry(entry(append(entry(entry(nil, "7"), "8"), badSubBatch()...), "12"), "13"), []uint64{7, 8}, []uint64{12, 13}, 11},
+		"tail of a sub-batch":  {4, 5, entry(append(entry(entry(nil, "7"), "8"), tail...), "11"), []uint64{7, 8, 9, 10}, []uint64{11}, 10},
+		"the rest of a chunk":  {3, 4, short(entry(entry(nil, "7"), "8")), []uint64{7, 8}, nil, 10},
+		"a chunk from its top": {2, 2, short(nil), nil, nil, 8},
+	} {
+		for how, workers := range map[string]int{"one at a time": 0, "workers": 3, "batches": -1} {
+			t.Run(name+"/"+how, func(t *testing.T) {
+				noLeaks(t)
+				b := startScripted(t)
+				b.committed = 20
+				b.onSubscribe = func(p *script.Peer, _ int, _ wire.OffsetSpec) {
+					p.Write(script.Deliver(script.FirstID, wire.ChunkHeader{FirstOffset: 7, Entries: uint16(test.entries), Records: uint32(test.records)}, test.data))
+					<-b.creditOf(p)
+					p.Write(script.Chunk(20, "behind"))
+				}
+				env := b.env(t)
+				run := func() (handled []uint64, err error) {
+					c, err := env.NewConsumer(testStream, ConsumerConfig{Name: "billing", Workers: max(workers, 0), BatchWait: time.Millisecond})
+					must(t, err)
+					ctx, cancel := context.WithCancel(soon(t))
+					var mu sync.Mutex
+					handle := func(_ context.Context, d *Delivery) error {
+						mu.Lock()
+						defer mu.Unlock()
+						if handled = append(handled, d.Offset); d.Offset == 20 {
+							cancel()
+						}
+						return nil
+					}
+					if workers < 0 {
+						err = c.RunBatch(ctx, func(ctx context.Context, batch []Delivery) error {
+							for i := range batch {
+								_ = handle(ctx, &batch[i])
+							}
+							return nil
+						})
+					} else {
+						err = c.Run(ctx, handle)
+					}
+					slices.Sort(handled)
+					return handled, err
+				}
+				handled, err := run()
+				if wantErr(t, err, ErrMalformed); !slices.Equal(handled, test.before) || !strings.Contains(err.Error(), fmt.Sprintf("store offset %d with", test.advice)) {
+					t.Errorf("handled %v, %v", handled, err)
+				}
+				if last, ok := b.storedOffset("billing"); ok != (len(test.before) > 0) || ok && last != test.before[len(test.before)-1] {
+					t.Errorf("stored %d, %v", last, ok)
+				}
+				must(t, env.StoreOffset(soon(t), "billing", testStream, test.advice))
+				if handled, _ = run(); !slices.Equal(handled, append(test.behind, 20)) {
+					t.Errorf("then handled %v, want %v and 20", handled, test.behind)
+				}
+			})
+		}
 	}
 }
 

@@ -92,8 +92,8 @@ func (r *run) feed(d dispatcher, s *subscription) (progressed bool, err error) {
 		if r.place.Recognises(&chunk) {
 			r.progress.resumeStores()
 		}
-		if next := r.place.Next(); next.Wants(&chunk) {
-			progressed = progressed || next.HasNew(&chunk)
+		if next := r.place.Next(); next.Wants(&chunk) && next.HasNew(&chunk) {
+			progressed = true
 			if err := r.dispatch(d, s, &chunk, next.From); err != nil {
 				return progressed, err
 			}
@@ -115,16 +115,28 @@ func (r *run) dispatch(d dispatcher, s *subscription, chunk *wire.Chunk, from ui
 	if err := d.dispatch(chunk, messages); err != nil {
 		return err
 	}
-	if messages.err != nil {
-		return undecodable(s, chunk, messages.err)
+	if messages.err == nil {
+		return nil
 	}
-	return nil
+	if err := d.flush(); err != nil { // so that the advice leaves out nothing
+		return err
+	}
+	return r.undecodable(s, chunk, messages)
 }
 
-// undecodable is the error for a chunk that cannot be decoded. It ends the run:
-// the chunk's checksum was right, so the chunk is the same on the broker and
-// would be on every attempt.
-func undecodable(s *subscription, chunk *wire.Chunk, err error) error {
-	last := chunk.FirstOffset + uint64(chunk.Records) - 1
-	return fmt.Errorf("%w: the chunk with the offsets %d to %d, from %s, cannot be decoded (%v): to go on behind it, store offset %d with Env.StoreOffset", ErrMalformed, chunk.FirstOffset, last, s.lease.Address(), err, last)
+// undecodable is the error for a chunk that cannot be decoded any further, with
+// everything handled that comes before. It ends the run: the chunk's checksum
+// was right, so the chunk is the same on the broker and would be on every
+// attempt. The error says how to go on at the next message that can be read:
+// behind a sub-batch, or behind the chunk if that is cut wrongly.
+func (r *run) undecodable(s *subscription, chunk *wire.Chunk, messages *decoder) error {
+	cfg, last := r.consumer.cfg, messages.good-1
+	advice := fmt.Sprintf("start with At(%d)", messages.good)
+	switch {
+	case cfg.OffsetStore != nil:
+		advice = fmt.Sprintf("save offset %d in the OffsetStore", last)
+	case cfg.Name != "" && cfg.Start.usesStored():
+		advice = fmt.Sprintf("store offset %d with Env.StoreOffset", last)
+	}
+	return fmt.Errorf("%w: the messages with the offsets %d to %d, in the chunk at %d from %s, cannot be decoded (%v): to go on behind them, %s", ErrMalformed, messages.bad, last, chunk.FirstOffset, s.lease.Address(), messages.err, advice)
 }

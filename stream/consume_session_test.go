@@ -63,6 +63,7 @@ func TestFeed(t *testing.T) {
 	}{
 		"nothing":        {want: errTest},
 		"old":            {chunks: []*wire.Chunk{plainChunk(6, 2)}, want: errTest},
+		"old, broken":    {chunks: []*wire.Chunk{chunkOf(6, 3, 3, []byte("?"))}, want: errTest},
 		"old and new":    {chunks: []*wire.Chunk{plainChunk(6, 2), plainChunk(8, 3)}, got: []uint64{9, 10}, progressed: true, want: errTest},
 		"new, then more": {chunks: []*wire.Chunk{plainChunk(9, 1), plainChunk(12, 1)}, got: []uint64{9, 12}, progressed: true, want: errTest},
 		"cannot decode":  {chunks: []*wire.Chunk{broken}, got: []uint64{10}, progressed: true, want: ErrMalformed, left: 1},
@@ -136,12 +137,21 @@ func TestFeedRecognises(t *testing.T) {
 	}
 }
 
-// TestUndecodable names the last offset of the chunk, behind which to go on.
+// TestUndecodable names the messages that cannot be read, and how to go on behind
+// them: that depends on where the next run begins.
 func TestUndecodable(t *testing.T) {
 	s := openOn(t, startScripted(t), 1)
-	err := undecodable(s, chunkOf(7, 1, 3, nil), errTest)
-	if wantErr(t, err, ErrMalformed); !strings.Contains(err.Error(), "offsets 7 to 9,") || !strings.Contains(err.Error(), "store offset 9 ") || !strings.Contains(err.Error(), errTest.Error()) {
-		t.Error(err)
+	for want, cfg := range map[string]ConsumerConfig{
+		"store offset 9 with Env.StoreOffset": {Name: "billing", Start: Stored(Next())},
+		"save offset 9 in the OffsetStore":    {Name: "billing", OffsetStore: &memoryStore{}},
+		"start with At(10)":                   {Name: "billing", Start: First()},
+		"them, start with At(10)":             {},
+	} {
+		d := &decoder{err: errTest, bad: 7, good: 10}
+		err := aloneRun(t, cfg).undecodable(s, chunkOf(5, 1, 9, nil), d)
+		if wantErr(t, err, ErrMalformed); !strings.Contains(err.Error(), "offsets 7 to 9, in the chunk at 5 ") || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), errTest.Error()) {
+			t.Error(err)
+		}
 	}
 }
 

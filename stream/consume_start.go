@@ -37,8 +37,8 @@ const (
 func First() Start { return explicit(Start{kind: startFirst}) }
 
 // Last starts at the last chunk: the messages, one or many, that the broker
-// wrote together most recently. On an empty stream the consumer waits for the
-// first message.
+// wrote together most recently when [Consumer.Run] begins. On an empty stream the
+// consumer waits for the first message.
 func Last() Start { return explicit(Start{kind: startLast}) }
 
 // Next starts after the messages that are in the stream when [Consumer.Run]
@@ -53,17 +53,53 @@ func Next() Start { return explicit(Start{kind: startNext}) }
 func At(offset uint64) Start { return explicit(Start{kind: startAt, offset: offset}) }
 
 // Since starts at the first chunk that the broker wrote at t or later, by the
-// broker's clock, which counts milliseconds. If there is no such chunk, the
-// consumer waits for the next message.
+// broker's clock, which counts milliseconds. If there is no such chunk when
+// [Consumer.Run] begins, the consumer gets every message that is published from
+// then on, as with [Next]; it finds that out within a second.
 func Since(t time.Time) Start { return explicit(Start{kind: startSince, time: t}) }
 
 // Ago starts like Since(time.Now().Add(-d)), where now is when [Consumer.Run]
 // begins.
 func Ago(d time.Duration) Start { return explicit(Start{kind: startAgo, ago: d}) }
 
+// BeforeFirst is the stored offset that means "nothing handled yet": a consumer
+// whose Start is [Stored] begins at the first message of the stream. Store it
+// with [Env.StoreOffset] to have a consumer read a stream from its beginning, or
+// return it from [OffsetStore].Load. What retention has removed of the stream by
+// then is reported as lost; see [StateMessagesLost].
+//
+// It is the largest number there is, 2^64-1, and the offset after it is 0, by
+// the wrap-around of 64 bits. RabbitMQ keeps it like any other, also on an empty
+// stream. The Java and the official Go client add 1 to the stored offset, so
+// they begin at offset 0 as well. A client that does not add 1, but drops what
+// lies at or below the stored offset, drops every message: the pattern in
+// rstream's documentation does that.
+const BeforeFirst uint64 = mark.BeforeFirst
+
 // Stored starts at the message after the offset that is stored under the
 // consumer's name. If nothing is stored, or if the consumer has no name, it
-// starts as orElse says. Offset 0 is an offset like any other.
+// starts as orElse says. Offset 0 is an offset like any other, and after
+// [BeforeFirst] it starts at the first message.
+//
+// If the stored offset lies beyond the end of the stream, the consumer looks at
+// the stream's leader for 10 s at least. If it is certain then, the consumer goes
+// on behind the last message and reports [StateOffsetBeyondEnd].
+//
+// Where orElse is Next, Last, Since or Ago, the first run stores its place when
+// it begins: the offset before the place, or BeforeFirst on an empty stream. So
+// the next run goes on there even if the first one has handled nothing. With
+// StorePolicy.Manual and with an OffsetStore the run stores no place: until the
+// service has stored an offset of its own, each run begins as orElse says, and
+// does not get what came between two runs.
+//
+// RabbitMQ forgets an offset that retention has overtaken, and then answers as
+// if nothing had ever been stored. Unless orElse is First, the consumer
+// therefore keeps a second entry with the broker, whose name is the consumer's
+// with "tidemark-started:" in front (and a hash in place of a name that becomes
+// too long). Names that begin so are the library's own, and NewConsumer refuses
+// them. If that entry is there and the offset is not, the consumer begins at the
+// oldest message and reports [StateMessagesLost]. Where orElse is First, it
+// begins there in any case.
 func Stored(orElse Start) Start {
 	orElse.ignoreStored = false
 	return orElse
@@ -118,13 +154,13 @@ func (s Start) validate() error {
 }
 
 // inNewStream returns where to start in a stream that was created again during
-// the run. All of that stream is newer than the run, so Next and Last leave
-// none of it out.
+// the run. All of that stream is newer than the run, so only At leaves a part
+// of it out.
 func (s Start) inNewStream() Start {
-	if s.kind == startNext || s.kind == startLast {
-		s.kind = startFirst
+	if s.kind == startAt {
+		return s
 	}
-	return s
+	return Start{ignoreStored: s.ignoreStored}
 }
 
 // resolve turns Ago into Since, by the time at which the run begins.
@@ -133,30 +169,4 @@ func (s Start) resolve(now time.Time) Start {
 		s.kind, s.time = startSince, now.Add(-s.ago)
 	}
 	return s
-}
-
-// positions returns where the first session begins, and where later ones begin
-// as long as nothing is handled. By then "next" and "last" mean another place,
-// so positions ties both to the last chunk of extent, which is the stream's
-// extent when the run begins. The start has to be resolved.
-func (s Start) positions(extent Stats) (first, resume mark.Position) {
-	switch s.kind {
-	case startAt:
-		first = mark.AtOffset(s.offset)
-	case startSince:
-		first = mark.AtTime(s.time.UnixMilli())
-	case startNext:
-		if extent.Empty {
-			return mark.AtOffset(0), mark.AtOffset(0)
-		}
-		first = mark.AfterChunk(extent.CommittedChunk)
-	case startLast:
-		if extent.Empty {
-			return mark.AtOffset(0), mark.AtOffset(0)
-		}
-		return mark.AtLast(), mark.AtOffset(extent.CommittedChunk)
-	default:
-		first = mark.AtFirst()
-	}
-	return first, first
 }

@@ -36,7 +36,8 @@ type subscription struct {
 	dropping atomic.Bool    // chunks that still come are dropped
 	wake     chan struct{}  // has an item if queue may have grown
 
-	taken takenChunks // used by the consumer
+	taken     takenChunks // used by the consumer
+	jumpWatch jumpWatch
 }
 
 // receivedChunk is a chunk and the buffer that holds it.
@@ -178,6 +179,18 @@ func (s *subscription) Moved(stream string) {
 	}
 }
 
+// errDropped ends a subscription that the broker does not have (any more).
+var errDropped = fmt.Errorf("%w: the broker has dropped the subscription", ErrStreamUnavailable)
+
+// CreditRefused ends the subscription if the broker does not have it: the chunks
+// that the credit was for would never come. An inactive consumer keeps the
+// credit.
+func (s *subscription) CreditRefused(code wire.Code) {
+	if code != wire.CodePreconditionFailed {
+		s.end(fmt.Errorf("%w: its answer to a Credit is: %v", errDropped, code))
+	}
+}
+
 // end ends the subscription, and not the connection. The first reason counts.
 // receive still returns the chunks that have come before.
 func (s *subscription) end(reason error) {
@@ -206,13 +219,13 @@ func (s *subscription) whyEnded() error {
 
 func (s *subscription) alive() bool { return s.whyEnded() == nil }
 
-// streamGone reports whether the stream was deleted or has moved. A new stream
-// may have the name by now, and an offset of the old one means another message
-// there.
+// streamGone reports whether the stream was deleted or has moved, which may also
+// be why the broker has dropped the subscription. A new stream may have the name
+// by now, and an offset of the old one means another message there.
 func (s *subscription) streamGone() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.reason == errMoved
+	return errors.Is(s.reason, errMoved) || errors.Is(s.reason, errDropped)
 }
 
 // leave ends the delivery of chunks, and drops those that still come. The
@@ -240,6 +253,7 @@ func (s *subscription) release(polite bool) { s.releaseWithin(context.Background
 // releaseWithin is release that waits for the broker under ctx.
 func (s *subscription) releaseWithin(ctx context.Context, polite bool) {
 	s.dropping.Store(true)
+	s.endJumps()
 	s.memory.leave(s.share)
 	s.lease.ReleaseWithin(ctx, polite)
 }

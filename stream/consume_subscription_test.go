@@ -183,6 +183,67 @@ func TestReceive(t *testing.T) {
 	wantErr(t, err, errTest)
 }
 
+// TestReceiveWithoutCredit: whatever became of the credit, a consumer that waits
+// for a chunk with none on its way asks for one.
+func TestReceiveWithoutCredit(t *testing.T) {
+	s := openOn(t, startScripted(t), 1)
+	ended, stop := context.WithCancelCause(context.Background())
+	stop(errTest)
+	s.flow.granted, s.flow.typical = 0, 100
+	_, err := s.receive(ended, nil)
+	if wantErr(t, err, errTest); s.flow.granted == 0 {
+		t.Error("no chunk is asked for")
+	}
+}
+
+// TestCreditRefused: the run subscribes anew at the first message that is not
+// handled. The broker keeps the credit of an inactive consumer.
+func TestCreditRefused(t *testing.T) {
+	noLeaks(t)
+	b := startScripted(t)
+	b.committed = 5
+	refuse := make(chan wire.Code, 2)
+	refuse <- wire.CodePreconditionFailed
+	refuse <- wire.CodeSubscriptionIDDoesNotExist
+	b.onCommand = func(p *script.Peer, key wire.Key, _ []byte) bool {
+		if key == wire.KeyCredit {
+			select {
+			case code := <-refuse:
+				p.Send(&wire.CreditResponse{Code: code, SubscriptionID: script.FirstID})
+				if code == wire.CodePreconditionFailed {
+					p.Write(script.Chunk(1, "b"))
+				}
+				return true
+			default:
+			}
+		}
+		return false
+	}
+	asked := make(chan wire.OffsetSpec, 10)
+	b.onSubscribe = func(p *script.Peer, nth int, spec wire.OffsetSpec) {
+		if asked <- spec; nth == 0 {
+			p.Write(script.Chunk(0, "a"))
+			return
+		}
+		b.deliver(p, script.Chunk(1, "b"), script.Chunk(2, "c"))
+	}
+	r := b.run(t, ConsumerConfig{Name: "billing", MaxBuffered: 1}, nil)
+	r.want(t, 0, 1, 2)
+	if first, again := recv(t, asked, "a subscription"), recv(t, asked, "another one"); first.Type != wire.OffsetFirst || again != (wire.OffsetSpec{Type: wire.OffsetAt, Value: 1}) {
+		t.Errorf("subscribed at %+v, then at %+v", first, again)
+	}
+	r.stop(errTest)
+	must(t, r.end(t))
+	s, _ := loneSubscription()
+	s.CreditRefused(wire.CodePreconditionFailed)
+	if s.reason != nil {
+		t.Error("an inactive consumer's subscription has ended")
+	}
+	if s.CreditRefused(wire.CodeSubscriptionIDDoesNotExist); !s.streamGone() {
+		t.Error("the stream may be another one, and a mark is stored in it")
+	}
+}
+
 // TestReceiveGivesCredit for the chunks that fit beside the one in hand, and for
 // the others once that is finished.
 func TestReceiveGivesCredit(t *testing.T) {

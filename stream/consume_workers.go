@@ -67,7 +67,14 @@ func newWorkers(ctx context.Context, r *run) *workers {
 }
 
 func (w *workers) flushDue() <-chan time.Time { return nil }
-func (w *workers) flush() error               { return nil }
+
+// flush waits until the workers have handled everything that is queued.
+func (w *workers) flush() error {
+	if !w.waitUntil(func(messages, _ int) bool { return messages == 0 }) {
+		return errStopped
+	}
+	return nil
+}
 
 // dispatch waits for room and queues the messages of a chunk.
 func (w *workers) dispatch(chunk *wire.Chunk, d *decoder) error {
@@ -83,18 +90,21 @@ func (w *workers) dispatch(chunk *wire.Chunk, d *decoder) error {
 		if len(list) == 0 {
 			break
 		}
-		if err := w.push(chunk, list); err != nil {
+		if err := w.push(chunk, list, d.opened); err != nil {
 			return err
+		}
+		if d.more() && !w.waitForRoom() { // the next block may hold as much again
+			return errStopped
 		}
 	}
 	return nil
 }
 
-// push queues messages of one chunk. From then on they are the workers', and the
-// next session begins behind them.
-func (w *workers) push(chunk *wire.Chunk, list []Delivery) error {
+// push queues messages of one chunk, which hold opened decompressed bytes. From
+// then on they are the workers', and the next session begins behind them.
+func (w *workers) push(chunk *wire.Chunk, list []Delivery, opened int) error {
 	id := mark.IDOf(chunk)
-	w.jobs = w.run.progress.takeInHand(id, max(len(chunk.Data), 1), list, w.jobs[:0])
+	w.jobs = w.run.progress.takeInHand(id, max(len(chunk.Data), 1), opened, list, w.jobs[:0])
 	w.run.place.HandledTo(list[len(list)-1].Offset, id)
 	keyOf := w.run.consumer.cfg.KeyOf
 	for i := range w.jobs {
@@ -133,14 +143,16 @@ func (w *workers) handlerError(j job, err error) error {
 	return &HandlerError{Stream: w.run.consumer.stream, Offset: j.d.Offset, Attempts: 1, Err: err}
 }
 
-// waitForRoom waits until the workers may take another chunk in hand: until the
-// chunks in hand have less than MaxBuffered bytes, or fewer than two messages a
-// worker are in hand. It returns false if nothing more is to be taken. In hand is
+// waitForRoom waits until the workers may take more in hand: until the chunks in
+// hand, with what is decompressed of them, have less than MaxBuffered bytes, or
+// fewer than two messages a worker are in hand, with maxOpened bytes more. It
+// returns false if nothing more is to be taken. In hand is
 // everything from the first message on that is not handled, so a slow message
 // bounds how far the others run ahead.
 func (w *workers) waitForRoom() bool {
 	return w.waitUntil(func(messages, bytes int) bool {
-		return bytes < w.run.consumer.cfg.MaxBuffered || messages < 2*w.run.workers
+		over := bytes - w.run.consumer.cfg.MaxBuffered
+		return over < 0 || messages < 2*w.run.workers && over < maxOpened
 	})
 }
 

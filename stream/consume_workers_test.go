@@ -36,6 +36,7 @@ func TestWaitForRoom(t *testing.T) {
 		"as many as may be":          {100, 4, false},
 		"as many bytes, one less":    {100, 3, true},
 		"as many messages, one less": {99, 4, true},
+		"large messages":             {99 + maxOpened, 3, true},
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			w := idleWorkers(t, aloneRun(t, ConsumerConfig{Workers: 2, MaxBuffered: 100}))
@@ -132,6 +133,27 @@ func TestMaxAhead(t *testing.T) {
 	done.once(t, 0, n)
 }
 
+// TestWaitForRoomOfLargeMessages: few messages may be in hand only as long as
+// they are not too large.
+func TestWaitForRoomOfLargeMessages(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := idleWorkers(t, aloneRun(t, ConsumerConfig{Workers: 2, MaxBuffered: 100}))
+		p := w.run.progress
+		jobs := p.takeInHand(mark.ChunkID{}, 90, 10+maxOpened, []Delivery{{Offset: 1}}, nil)
+		got := make(chan bool, 1)
+		go func() { got <- w.waitForRoom() }()
+		if synctest.Wait(); len(got) > 0 {
+			t.Error("there is room")
+		}
+		p.markFinished(jobs[0].ticket)
+		w.queue.push(job{})
+		w.next(&jobs[0])
+		if !<-got {
+			t.Error("the session has to end")
+		}
+	})
+}
+
 // TestStopEndsWaits of those that wait for room and for work.
 func TestStopEndsWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -191,8 +213,8 @@ func TestWorkersFail(t *testing.T) {
 	if w.failure != errTest || context.Cause(w.context()) != errTest || w.phase != stopped || w.handling.Err() == nil {
 		t.Errorf("failed with %v and %v", w.failure, context.Cause(w.context()))
 	}
-	if w.flushDue() != nil || w.flush() != nil {
-		t.Error("there is something to flush")
+	if w.flushDue() != nil || w.flush() != errStopped {
+		t.Error("what is queued was handled")
 	}
 }
 
@@ -227,7 +249,7 @@ func TestWorkersPush(t *testing.T) {
 		t.Errorf("%d messages are queued behind the key 0, want 1", n)
 	}
 	empty := idleWorkers(t, aloneRun(t, ConsumerConfig{Workers: 2}))
-	must(t, empty.push(chunkOf(5, 1, 1, nil), []Delivery{{Offset: 5}}))
+	must(t, empty.push(chunkOf(5, 1, 1, nil), []Delivery{{Offset: 5}}, 0))
 	if messages, bytes := empty.run.progress.inHand(); messages != 1 || bytes != 1 {
 		t.Errorf("%d messages in %d bytes are in hand, want 1 in 1 at least", messages, bytes)
 	}

@@ -84,8 +84,10 @@ var (
 	// publishing id that does not grow.
 	ErrInvalidMessage = errors.New("invalid message")
 	// ErrMalformed reports bytes that are not an AMQP 1.0 message; the methods
-	// of a Delivery return it. It also ends a run that meets a chunk which
-	// cannot be decoded.
+	// of a Delivery return it. It also ends a run that meets messages which
+	// cannot be decoded, once all before them are handled. The error then names
+	// their offsets, and the offset to store to go on at the first message
+	// behind them that can be read.
 	ErrMalformed = errors.New("malformed message")
 	// ErrNoName reports a Commit of a consumer without a name.
 	ErrNoName = errors.New("the consumer has no name")

@@ -19,11 +19,18 @@ const (
 	// has stopped, and for a loop over All that ended by break or return.
 	StateClosed
 	// StateMessagesLost: retention has removed Lost messages that the consumer
-	// had not read. The consumer goes on at the first message that is left.
+	// had not read, while it was away or because it is too slow. It goes on at the first message that is left. If
+	// Lost is 0, nobody knows how many: retention has overtaken the stored
+	// offset, and the broker has forgotten it; see [Stored].
 	StateMessagesLost
+	// StateOffsetBeyondEnd: the stored offset lies beyond the end of the stream,
+	// so that every message up to it would be dropped. The consumer has seen so
+	// twice, at least 10 s apart, and goes on behind the end that it saw first.
+	// Err names both.
+	StateOffsetBeyondEnd
 	// StateStreamRecreated: the stream was deleted and created again. The
 	// consumer starts over in the new stream, at the place that its Start names
-	// for a consumer with nothing stored. With Next and Last it starts at the
+	// for a consumer with nothing stored. Unless that is At, it starts at the
 	// beginning, because all of the new stream is newer than the run. Err says
 	// how the consumer noticed.
 	StateStreamRecreated
@@ -40,6 +47,8 @@ func (s State) String() string {
 		return "closed"
 	case StateMessagesLost:
 		return "messages lost"
+	case StateOffsetBeyondEnd:
+		return "offset beyond end"
 	case StateStreamRecreated:
 		return "stream recreated"
 	}
@@ -72,8 +81,10 @@ type StateChange struct {
 	Role   Role
 	Stream string
 	Name   string // the consumer's or producer's, if it has one
-	// Err is set with StateReconnecting and StateStreamRecreated, and with
-	// StateClosed unless the end was in order.
+	// Err is set with StateReconnecting, StateStreamRecreated and
+	// StateOffsetBeyondEnd, with
+	// StateMessagesLost if Lost is 0, and with StateClosed unless the end was in
+	// order.
 	Err error
 	// Attempt is set with StateReconnecting: the number of the attempt that
 	// follows. It starts again at 1 after a connection that delivered or
@@ -81,9 +92,10 @@ type StateChange struct {
 	// Backoff.Max.
 	Attempt int
 	// Lost is set with StateMessagesLost: how many offsets the consumer passes
-	// over. Some of them may be the broker's own entries, so fewer messages may
-	// be lost.
-	Lost uint64
+	// over, from LostFrom to LostTo. Some of them may be the broker's own
+	// entries, so fewer messages may be lost.
+	Lost             uint64
+	LostFrom, LostTo uint64
 
 	reconnected bool // with StateConnected: not for the first time
 }
@@ -118,8 +130,14 @@ func (s *states) change(c StateChange) {
 		log.Warn("connection lost or not made; connecting again", "error", c.Err, "attempt", c.Attempt)
 	case StateStreamRecreated:
 		log.Warn("the stream was deleted and created again; starting over in the new one", "error", c.Err)
+	case StateOffsetBeyondEnd:
+		log.Error("going on behind the end of the stream", "error", c.Err)
 	case StateMessagesLost:
-		log.Error("retention has removed messages before they were read; going on at the first that is left", "lost", c.Lost)
+		if c.Err != nil {
+			log.Error("going on at the first message that is left", "error", c.Err)
+			break
+		}
+		log.Error("retention has removed messages before they were read; going on at the first that is left", "lost", c.Lost, "from", c.LostFrom, "to", c.LostTo)
 	}
 	if s.calls != nil {
 		s.calls.add(func() { s.onState(c) })

@@ -210,8 +210,8 @@ func TestStateLog(t *testing.T) {
 			"WARN connection lost or not made; connecting again stream=orders consumer=billing error=" + errTest.Error() + " attempt=3"},
 		{consumer, func(c *StateChange) { c.State, c.Err = StateStreamRecreated, errTest },
 			"WARN the stream was deleted and created again; starting over in the new one stream=orders consumer=billing error=" + errTest.Error()},
-		{consumer, func(c *StateChange) { c.State, c.Lost = StateMessagesLost, 7 },
-			"ERROR retention has removed messages before they were read; going on at the first that is left stream=orders consumer=billing lost=7"},
+		{consumer, func(c *StateChange) { c.State, c.Lost, c.LostFrom, c.LostTo = StateMessagesLost, 7, 5, 11 },
+			"ERROR retention has removed messages before they were read; going on at the first that is left stream=orders consumer=billing lost=7 from=5 to=11"},
 		{consumer, func(c *StateChange) { c.State, c.Err = StateClosed, errTest }, ""},
 	} {
 		var lines []string
@@ -266,14 +266,14 @@ func TestStateDrainIsBounded(t *testing.T) {
 func TestStateNames(t *testing.T) {
 	for want, got := range map[string]string{
 		"connected": StateConnected.String(), "reconnecting": StateReconnecting.String(), "closed": StateClosed.String(),
-		"messages lost": StateMessagesLost.String(), "stream recreated": StateStreamRecreated.String(), "unknown": State(0).String(),
+		"messages lost": StateMessagesLost.String(), "offset beyond end": StateOffsetBeyondEnd.String(), "stream recreated": StateStreamRecreated.String(), "unknown": State(0).String(),
 		"consumer": RoleConsumer.String(), "producer": RoleProducer.String(),
 	} {
 		if got != want {
 			t.Errorf("%q, want %q", got, want)
 		}
 	}
-	if State(6).String() != "unknown" || Role(0).String() != "unknown" || Role(3).String() != "unknown" {
+	if State(7).String() != "unknown" || Role(0).String() != "unknown" || Role(3).String() != "unknown" {
 		t.Error("what there is not has a name")
 	}
 }

@@ -54,23 +54,41 @@ func (c *Conn) Delete(ctx context.Context, stream string) error {
 
 // Stats returns the extent of a stream on this node.
 func (c *Conn) Stats(ctx context.Context, stream string) (Extent, error) {
-	var resp wire.StreamStatsResponse
-	err := c.call(ctx, func(id uint32) wire.Frame { return &wire.StreamStats{Correlation: id, Stream: stream} }, &resp)
-	if err == nil {
-		err = codeError(resp.Code, stream, c.endpoint.User)
-	}
+	values, err := c.stats(ctx, stream)
 	if err != nil {
 		return Extent{}, err
-	}
-	values := map[string]int64{"first_chunk_id": -1, "committed_chunk_id": -1}
-	for _, s := range resp.Stats {
-		values[s.Key] = s.Value
 	}
 	first, committed := values["first_chunk_id"], values["committed_chunk_id"]
 	if first < 0 || committed < 0 {
 		return Extent{Empty: true}, nil
 	}
 	return Extent{FirstOffset: uint64(first), CommittedChunk: uint64(committed)}, nil
+}
+
+// LastChunk returns the first offsets of the last chunk that this node has of a
+// stream, and of the last one of which it knows that a quorum has it. They are
+// -1 where there is none. Only the leader's last chunk says where the stream
+// ends.
+func (c *Conn) LastChunk(ctx context.Context, stream string) (last, committed int64, err error) {
+	values, err := c.stats(ctx, stream)
+	return values["last_chunk_id"], values["committed_chunk_id"], err
+}
+
+// stats returns what the node counts of a stream.
+func (c *Conn) stats(ctx context.Context, stream string) (map[string]int64, error) {
+	var resp wire.StreamStatsResponse
+	err := c.call(ctx, func(id uint32) wire.Frame { return &wire.StreamStats{Correlation: id, Stream: stream} }, &resp)
+	if err == nil {
+		err = codeError(resp.Code, stream, c.endpoint.User)
+	}
+	if err != nil {
+		return nil, err
+	}
+	values := map[string]int64{"first_chunk_id": -1, "committed_chunk_id": -1, "last_chunk_id": -1}
+	for _, s := range resp.Stats {
+		values[s.Key] = s.Value
+	}
+	return values, nil
 }
 
 // Locate returns the nodes that have a stream.

@@ -30,6 +30,9 @@ type hooks struct {
 	// keep the buffer if there is a buffer hook; without one the next frame
 	// overwrites it. An error ends the connection. The reader calls it.
 	deliver func(d wire.Deliver, buffer []byte) error
+	// creditRefused takes the broker's answer to a Credit that it did not take.
+	// The reader calls it.
+	creditRefused func(id uint8, code wire.Code)
 	// buffer returns n bytes, whatever they contain, for the next Deliver frame
 	// of a subscription. It is not asked for a frame of more than 4 MiB, which
 	// comes in new memory. The reader calls it.

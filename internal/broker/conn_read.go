@@ -84,12 +84,15 @@ func (c *Conn) dispatch(frame []byte) error {
 		if c.hooks.moved != nil {
 			c.hooks.moved(m.Stream)
 		}
+	case wire.KeyCredit.Response():
+		var r wire.CreditResponse
+		if wire.Decode(fields, &r) == nil && c.hooks.creditRefused != nil {
+			c.hooks.creditRefused(r.SubscriptionID, r.Code)
+		}
 	case wire.KeyClose:
 		return c.closedByPeer(fields)
-	default:
-		// A heartbeat needs no answer. A CreditResponse reports a subscription
-		// that has ended.
-		if key.IsResponse() && key != wire.KeyCredit.Response() {
+	default: // a heartbeat needs no answer
+		if key.IsResponse() {
 			c.answer(fields)
 		}
 	}

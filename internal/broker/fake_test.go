@@ -238,6 +238,7 @@ type recorder struct {
 	chunks   []uint64 // their first offsets
 	flushes  []int    // how many chunks had come at each Flush
 	moved    []string
+	refused  []wire.Code // of Credits
 	ticks    int
 	buffers  int
 	err      error // of Deliver
@@ -273,6 +274,12 @@ func (r *recorder) Moved(stream string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.moved = append(r.moved, stream)
+}
+
+func (r *recorder) CreditRefused(code wire.Code) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.refused = append(r.refused, code)
 }
 
 func (r *recorder) Tick() {

@@ -23,6 +23,10 @@ type Subscriber interface {
 	// Moved takes the name of a stream that was deleted or has moved. It need not
 	// be the subscriber's stream.
 	Moved(stream string)
+	// CreditRefused comes if the broker has not taken a Credit of the
+	// subscription. It still has it for CodePreconditionFailed, which is its
+	// answer to an inactive consumer, and has no such subscription otherwise.
+	CreditRefused(code wire.Code)
 	// Tick comes twice in a heartbeat.
 	Tick()
 }
@@ -82,6 +86,11 @@ func (l *Lease) Credit(ctx context.Context, n int) error { return l.conn.credit(
 // Stats is [Conn.Stats].
 func (l *Lease) Stats(ctx context.Context, stream string) (Extent, error) {
 	return l.conn.Stats(ctx, stream)
+}
+
+// LastChunk is [Conn.LastChunk].
+func (l *Lease) LastChunk(ctx context.Context, stream string) (last, committed int64, err error) {
+	return l.conn.LastChunk(ctx, stream)
 }
 
 // Locate is [Conn.Locate].
@@ -149,10 +158,11 @@ func (dropChunks) Deliver(d wire.Deliver, _ []byte) error {
 	_, err := wire.ParseChunk(d.Chunk)
 	return err
 }
-func (dropChunks) Flush() error        { return nil }
-func (dropChunks) Buffer(n int) []byte { return make([]byte, n) }
-func (dropChunks) Moved(string)        {}
-func (dropChunks) Tick()               {}
+func (dropChunks) Flush() error            { return nil }
+func (dropChunks) Buffer(n int) []byte     { return make([]byte, n) }
+func (dropChunks) Moved(string)            {}
+func (dropChunks) CreditRefused(wire.Code) {}
+func (dropChunks) Tick()                   {}
 
 // movedOnly is the subscriber of an offset writer: no chunk ever comes for it.
 type movedOnly struct {

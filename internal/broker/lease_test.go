@@ -255,6 +255,7 @@ func TestSharedDelivery(t *testing.T) {
 				p.Write(script.ChunkTo(1, 10, "a"))
 				p.Write(script.ChunkTo(2, 21, "c"))
 				p.Send(&wire.MetadataUpdate{Code: wire.CodeStreamNotAvailable, Stream: "s"})
+				p.Send(&wire.CreditResponse{Code: wire.CodeSubscriptionIDDoesNotExist, SubscriptionID: 2}, &wire.CreditResponse{Code: wire.CodePreconditionFailed, SubscriptionID: 1}, &wire.CreditResponse{Code: wire.CodeOK, SubscriptionID: 9})
 			}
 			return false
 		})
@@ -263,6 +264,11 @@ func TestSharedDelivery(t *testing.T) {
 		synctest.Wait()
 		one.want(t, 10)
 		two.want(t, 20, 21)
+		for r, code := range map[*recorder]wire.Code{one: wire.CodePreconditionFailed, &two: wire.CodeSubscriptionIDDoesNotExist} {
+			if len(r.refused) != 1 || r.refused[0] != code {
+				t.Errorf("refused credits: %v, want %v", r.refused, code)
+			}
+		}
 		for i, r := range []*recorder{one, &two} {
 			if len(r.moved) != 1 || r.moved[0] != "s" || r.ticks != 1 || r.buffers != len(r.chunks) {
 				t.Errorf("subscriber %d: moved %v, %d ticks, %d buffers", i, r.moved, r.ticks, r.buffers)

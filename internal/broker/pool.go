@@ -167,7 +167,7 @@ func (p *pool) dial(ctx context.Context, c *sharedConn, dial func(hooks) (*Conn,
 		}
 		close(c.dialed)
 	}()
-	conn, err = dial(hooks{deliver: c.deliver, flush: c.flush, buffer: c.buffer, tick: c.tick, moved: c.moved})
+	conn, err = dial(hooks{deliver: c.deliver, flush: c.flush, buffer: c.buffer, tick: c.tick, moved: c.moved, creditRefused: c.creditRefused})
 	return err
 }
 
@@ -290,6 +290,13 @@ func (c *sharedConn) buffer(id uint8, n int) []byte {
 		return l.subscriber.Buffer(n)
 	}
 	return make([]byte, n)
+}
+
+// creditRefused is the connection's hook for a Credit that was not taken.
+func (c *sharedConn) creditRefused(id uint8, code wire.Code) {
+	if l := c.byID[id].Load(); l != nil {
+		l.subscriber.CreditRefused(code)
+	}
 }
 
 // tick is the connection's hook for half a heartbeat.

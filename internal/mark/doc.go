@@ -7,6 +7,8 @@
 //	LowWater   which messages are finished, when several are handled at a time
 //	Position   where a subscription begins
 //	Place      how far a run is, and which chunks may lie in its stream
+//	Jumps      what retention took between two chunks
+//	BeyondEnd  whether a stored offset lies beyond the end of the stream
 //	ChunkID    what tells a chunk from another at the same offset
 //
 // A run is one call of Consumer.Run. A session is what the run reads over one

@@ -13,14 +13,15 @@ type LowWater struct {
 	finished    int    // messages in hand that are finished
 
 	chunk       ChunkID // the newest chunk
-	bytesBefore uint64  // size of the chunks before it
-	bytes       uint64  // size of these and the newest chunk; 0: there is none
+	bytesBefore uint64  // size of what comes before its next message
+	bytes       uint64  // size of all that has come; 0: there is none
+	holds       uint64  // size that Hold has added for the next message
 }
 
 // message is a message that was delivered and that the mark has not passed.
 type message struct {
 	offset      uint64
-	bytesBefore uint64 // size of the chunks before the message's own
+	bytesBefore uint64 // size of what came before it
 	finished    bool
 }
 
@@ -30,12 +31,21 @@ type message struct {
 func (w *LowWater) Begin(offset uint64, chunk ChunkID, size int) (ticket uint64) {
 	if w.bytes == 0 || chunk != w.chunk {
 		w.chunk, w.bytesBefore = chunk, w.bytes
-		w.bytes += uint64(size)
+		w.bytes += uint64(size) + w.holds
+		w.holds = 0
+	} else if w.holds > 0 {
+		w.bytesBefore = w.bytes
+		w.bytes += w.holds
+		w.holds = 0
 	}
 	ticket = w.firstTicket + uint64(w.Messages())
 	w.inHand = append(w.inHand, message{offset, w.bytesBefore, false})
 	return ticket
 }
+
+// Hold counts size further bytes for the messages that Begin takes in hand next:
+// those of a sub-batch that was decompressed.
+func (w *LowWater) Hold(size int) { w.holds += uint64(size) }
 
 // Finish records that a message is handled. It is called once for each. passed
 // is how many messages the mark passes by that, which is 0 while an earlier one
@@ -62,8 +72,9 @@ func (w *LowWater) Messages() int { return len(w.inHand) - w.head }
 // FinishedAhead returns how many messages in hand are finished.
 func (w *LowWater) FinishedAhead() int { return w.finished }
 
-// Bytes returns the size of the chunks that the messages in hand lie in, or
-// MaxInt if that is less, as it may be on a 32-bit system.
+// Bytes returns the size of the chunks that the messages in hand lie in, with
+// what is decompressed of them, or MaxInt if that is less, as it may be on a
+// 32-bit system.
 func (w *LowWater) Bytes() int {
 	if w.Messages() == 0 {
 		return 0

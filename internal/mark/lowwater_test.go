@@ -63,6 +63,18 @@ func TestLowWaterInHand(t *testing.T) {
 	if w.Messages() != 1 || w.Bytes() != 130 {
 		t.Errorf("%d messages of %d bytes in hand, want 1 of 130", w.Messages(), w.Bytes())
 	}
+	w.Hold(5)
+	if w.Bytes() != 130 {
+		t.Errorf("%d bytes in hand before a sub-batch's first message, want 130", w.Bytes())
+	}
+	last := beginAll(&w, 39) // of a sub-batch of that chunk
+	if w.Messages() != 2 || w.Bytes() != 135 {
+		t.Errorf("%d messages of %d bytes in hand, want 2 of 135", w.Messages(), w.Bytes())
+	}
+	w.Finish(last[0] - 1)
+	if w.Messages() != 1 || w.Bytes() != 5 {
+		t.Errorf("%d messages of %d bytes in hand, want 1 of 5", w.Messages(), w.Bytes())
+	}
 }
 
 // A ticket is good however many messages before and after it are finished, in

@@ -175,7 +175,7 @@ func (m *placeModel) probe(node []*wire.Chunk, now Extent) (contradicts bool) {
 		m.t.Fatalf("the place asks for %+v, which a stream of %+v does not have", spec, now)
 	}
 	c := node[i]
-	contradicts = m.place.ProbeContradicts(c)
+	contradicts = m.place.Contradicts(c)
 	switch oldest := m.place.oldestChunk.First; {
 	case contradicts && m.readFrom == m.stream:
 		m.t.Fatalf("chunk %d contradicts its own stream", c.FirstOffset)
@@ -217,7 +217,7 @@ func (m *placeModel) deliver(much int) {
 
 // receive shows the place a chunk. It returns false if the run begins anew.
 func (m *placeModel) receive(c *wire.Chunk) bool {
-	resume, resumes := m.place.ResumeChunk(), m.place.MustRecognise()
+	resume, resumes := m.place.resumeChunk, m.place.MustRecognise()
 	if !m.received {
 		m.received, m.readFrom = true, m.stream
 	}
@@ -225,8 +225,8 @@ func (m *placeModel) receive(c *wire.Chunk) bool {
 	switch taken := m.place.Receive(c); {
 	case taken && same:
 		return true
-	case taken && resumes && c.FirstOffset <= resume.First:
-		m.t.Fatalf("chunk %d of another stream is taken for one of the stream with chunk %d", c.FirstOffset, resume.First)
+	case taken && resumes && c.FirstOffset < resume.end:
+		m.t.Fatalf("chunk %d of another stream is taken for one of the stream with the chunk from %d to %d", c.FirstOffset, resume.First, resume.end)
 	case !taken && same:
 		m.t.Fatalf("chunk %d contradicts its own stream", c.FirstOffset)
 	}

@@ -60,6 +60,8 @@ func TestPlaceSessions(t *testing.T) {
 		{"stored, its chunk", beginAfterStored(104), []read{{100, 0}, {110, 0}}, from(104, 105), from(104, 105), from(100, 105), 100},
 		{"stored, a chunk's last", beginAfterStored(109), []read{{100, 0}}, from(109, 110), from(109, 110), from(100, 110), 100},
 		{"stored, removed", beginAfterStored(99), []read{{100, 0}}, from(99, 100), from(99, 100), from(99, 100), none},
+		{"before the first", beginAfterStored(BeforeFirst), []read{{0, 0}, {10, 0}}, AtOffset(0), AtOffset(0), AtOffset(0), none},
+		{"before the first, handled", beginAfterStored(BeforeFirst), []read{{0, 3}}, AtOffset(0), from(0, 4), from(0, 4), 0},
 		{"stored, handled", beginAfterStored(104), []read{{100, 109}}, from(104, 105), from(100, 110), from(100, 110), 100},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -161,6 +163,11 @@ func TestPlaceReceive(t *testing.T) {
 		{"around the oldest", like(45, 10, chunk(45)), false},
 		{"around the one to resume with", like(95, 10, chunk(95)), false},
 		{"around the newest", like(195, 10, chunk(195)), true}, // nobody remembers it
+		{"inside the oldest", like(51, 1, chunk(200)), false},
+		{"behind the oldest", like(60, 1, chunk(60)), true},
+		{"inside the one to resume with", like(101, 10, chunk(200)), false},
+		{"at its last handled message", like(104, 10, chunk(200)), false},
+		{"behind that", like(105, 10, chunk(200)), true}, // it may have ended there
 	} {
 		p := reading(t)
 		if got := p.Receive(test.chunk); got != test.want {
@@ -173,6 +180,34 @@ func TestPlaceReceive(t *testing.T) {
 		if p.Newest() != newest {
 			t.Errorf("%s: the newest chunk is %d, want %d", test.name, p.Newest(), newest)
 		}
+	}
+}
+
+// A chunk that the run has received whole ends where its header says, whatever
+// is handled of it.
+func TestPlaceKnowsWhereItsChunkEnds(t *testing.T) {
+	for name, begin := range map[string]func(*Place){
+		"stored": beginAfterStored(104), "an offset": beginAt(AtOffset(105)), "next": beginAt(AfterChunk(100)),
+	} {
+		var p Place
+		begin(&p)
+		p.Receive(chunk(100))
+		for _, handled := range []bool{false, true} {
+			if handled {
+				p.HandledTo(105, id(100))
+			}
+			for first, want := range map[uint64]bool{101: true, 106: true, 109: true, 110: false} {
+				if got := p.Contradicts(foreign(first)); got != want {
+					t.Errorf("%s, handled %v, a chunk at %d: %v", name, handled, first, got)
+				}
+			}
+		}
+	}
+	var far Place // the chunk of its place never came
+	far.Begin(AtOffset(300), AtOffset(300))
+	far.Receive(chunk(100))
+	if far.Contradicts(chunk(110)) || far.Contradicts(chunk(290)) {
+		t.Error("a chunk before the place contradicts it")
 	}
 }
 
@@ -226,6 +261,7 @@ func TestPlaceLost(t *testing.T) {
 		{"more later", beginAfterStored(99), []look{{oldest(101), 1}, {oldest(150), 49}, {oldest(150), 0}, {oldest(151), 1}}},
 		{"by another node", beginAfterStored(99), []look{{oldest(150), 50}, {oldest(120), 0}, {oldest(150), 0}, {oldest(152), 2}}},
 		{"empty", beginAfterStored(99), []look{{Extent{Empty: true, FirstOffset: 150}, 0}, {oldest(150), 50}}},
+		{"before the first", beginAfterStored(BeforeFirst), []look{{oldest(0), 0}, {oldest(3), 3}, {oldest(3), 0}}},
 		{"nothing to follow", beginAt(AtOffset(100)), []look{{oldest(150), 0}, {oldest(200), 0}}},
 		{"from the first", beginAt(AtFirst()), []look{{oldest(150), 0}}},
 	} {
@@ -276,7 +312,9 @@ func TestPlaceProbe(t *testing.T) {
 		{"empty", Extent{Empty: true}, wire.OffsetSpec{}, false},
 		{"longer", Extent{CommittedChunk: 210}, wire.OffsetSpec{}, false},
 		{"as long", Extent{CommittedChunk: 200}, wire.OffsetSpec{}, false},
-		{"one shorter", Extent{CommittedChunk: 199}, askFor(50), true},
+		{"one shorter", Extent{CommittedChunk: 199}, askFor(100), true},
+		{"to the one to resume with", Extent{CommittedChunk: 100}, askFor(100), true},
+		{"before it", Extent{CommittedChunk: 99}, askFor(50), true},
 		{"behind the oldest", Extent{CommittedChunk: 51}, askFor(50), true},
 		{"to the oldest", Extent{CommittedChunk: 50}, askFor(50), true},
 		{"not to the oldest", Extent{CommittedChunk: 49}, first, true},
@@ -307,7 +345,7 @@ func TestPlaceProbeAfterEarlierChunks(t *testing.T) {
 	}
 }
 
-func TestPlaceProbeContradicts(t *testing.T) {
+func TestPlaceContradicts(t *testing.T) {
 	for _, test := range []struct {
 		name  string
 		chunk *wire.Chunk
@@ -318,10 +356,11 @@ func TestPlaceProbeContradicts(t *testing.T) {
 		{"behind it, by retention", chunk(60), false},
 		{"foreign, at the oldest", foreign(50), true},
 		{"foreign, before it", foreign(0), true},
-		{"foreign, behind it", foreign(60), false}, // which the oldest chunk does not show
+		{"foreign, behind it", foreign(60), true}, // which the one to resume with shows
+		{"foreign, behind both", foreign(110), false},
 	} {
 		p := reading(t)
-		if got := p.ProbeContradicts(test.chunk); got != test.want {
+		if got := p.Contradicts(test.chunk); got != test.want {
 			t.Errorf("%s: %v", test.name, got)
 		}
 	}

@@ -1,6 +1,10 @@
 package mark
 
-import "github.com/tidemark-go/tidemark/internal/wire"
+import (
+	"math"
+
+	"github.com/tidemark-go/tidemark/internal/wire"
+)
 
 // Position is where a subscription begins. The broker begins with a whole
 // chunk, so the reader drops what lies before the position.
@@ -38,9 +42,19 @@ func AfterChunk(first uint64) Position {
 	return Position{Spec: wire.OffsetSpec{Type: wire.OffsetAt, Value: first}, afterChunk: first, hasAfterChunk: true}
 }
 
+// BeforeFirst is the stored offset of a consumer that has handled nothing yet:
+// the offset behind it is 0, with the wrap-around of 64 bits.
+const BeforeFirst = math.MaxUint64
+
 // afterStored begins behind a stored offset. It asks for the chunk in which
-// that offset lies, so that the run can recognise the stream.
-func afterStored(offset uint64) Position { return AtOffset(offset + 1).askingFor(offset) }
+// that offset lies, so that the run can recognise the stream. Behind
+// BeforeFirst it begins with offset 0.
+func afterStored(offset uint64) Position {
+	if offset == BeforeFirst {
+		return AtOffset(0)
+	}
+	return AtOffset(offset + 1).askingFor(offset)
+}
 
 // askingFor makes the subscription begin with the chunk that an offset lies in.
 // That chunk contains the position or comes before it, so that nothing is left

@@ -211,6 +211,10 @@ const maxRecords = 1 << 30
 // add the 65,535 records of a sub-batch without overflowing an int of 32 bits.
 func (w *ChunkEntries) Records() int { return int(min(w.end-w.offset, maxRecords)) }
 
+// Offset returns the offset of the next record that the walk comes to. Where the
+// walk has failed, it cannot read that record.
+func (w *ChunkEntries) Offset() uint64 { return w.offset }
+
 // Err returns the error that ended the walk. It wraps ErrMalformed. It is nil
 // as long as Next has found nothing wrong.
 func (w *ChunkEntries) Err() error { return w.err }
