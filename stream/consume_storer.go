@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"github.com/tidemark-go/tidemark/internal/broker"
 )
 
 // offsets is where a session stores the offsets of its consumer.
@@ -136,7 +138,7 @@ func (s *storer) serve(ctx context.Context, r storeRequest) error {
 	both, cancel := context.WithCancelCause(r.ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(ctx, func() {
-		cancel(fmt.Errorf("%w: the connection was given up before the offset was stored", ErrUnreachable))
+		cancel(broker.OwnReason(fmt.Errorf("%w: the connection was given up before the offset was stored", ErrUnreachable)))
 	})()
 	s.sending.Lock()
 	defer s.sending.Unlock()
@@ -252,12 +254,12 @@ func (q storeRequests) ask(ctx context.Context, verify bool, ended <-chan struct
 	case <-ended:
 		return ErrNotRunning
 	case <-ctx.Done():
-		return context.Cause(ctx)
+		return broker.ContextError(ctx)
 	}
 	select {
 	case err := <-request.done:
 		return err
 	case <-ctx.Done():
-		return context.Cause(ctx)
+		return broker.ContextError(ctx)
 	}
 }

@@ -140,7 +140,7 @@ func (e *Env) isClosing() bool {
 // first.
 func (e *Env) under(ctx context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	stop := context.AfterFunc(e.life, func() { cancel(ErrClosed) })
+	stop := context.AfterFunc(e.life, func() { cancel(broker.OwnReason(ErrClosed)) })
 	return ctx, func() { stop(); cancel(context.Canceled) }
 }
 

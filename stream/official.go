@@ -73,7 +73,7 @@ type link struct {
 
 // dialLink makes a link through the node at e, under ctx and linkTimeout.
 func dialLink(ctx context.Context, cfg Config, e broker.Endpoint, leader broker.Node, frameMax int, stream string, p ProducerConfig, flight *inflight) (*link, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, linkTimeout, fmt.Errorf("%w: no producer at %s within %v", ErrUnreachable, e.Address(), linkTimeout))
+	ctx, cancel := context.WithTimeoutCause(ctx, linkTimeout, broker.OwnReason(fmt.Errorf("%w: no producer at %s within %v", ErrUnreachable, e.Address(), linkTimeout)))
 	defer cancel()
 	l := &link{
 		address: e.Address(), frameMax: frameMax, stream: stream, flight: flight,
@@ -114,7 +114,7 @@ func within(ctx context.Context, call func() error, late func()) error {
 		return err
 	default:
 		abandoned = true
-		return context.Cause(ctx)
+		return broker.ContextError(ctx)
 	}
 }
 

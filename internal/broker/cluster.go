@@ -58,7 +58,7 @@ func (c *Cluster) adminConn(ctx context.Context) (*Conn, error) {
 	case c.dialing <- struct{}{}:
 		defer func() { <-c.dialing }()
 	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+		return nil, ContextError(ctx)
 	}
 	if admin := c.admin.Load(); admin != nil {
 		if admin.Alive() {
@@ -130,7 +130,7 @@ func (c *Cluster) FindLeader(ctx context.Context, stream string) (leader Node, b
 // patience bounds the wait for a connection that may be silent by the time that
 // a new connection would take: DialTimeout, and half of callTimeout at most.
 func (c *Cluster) patience(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeoutCause(ctx, min(c.opts.DialTimeout, callTimeout/2), errSilent)
+	return context.WithTimeoutCause(ctx, min(c.opts.DialTimeout, callTimeout/2), OwnReason(errSilent))
 }
 
 // errSilent ends a call that was not answered within patience.

@@ -79,7 +79,7 @@ func dial(ctx context.Context, o Options, e Endpoint, name string, h hooks) (*Co
 func dialFailure(caller, attempt context.Context, err error, e Endpoint, limit time.Duration) error {
 	switch deadline, ok := caller.Deadline(); {
 	case caller.Err() != nil:
-		return context.Cause(caller)
+		return ContextError(caller)
 	case ok && !time.Now().Before(deadline): // the dialer's own timer may come first
 		return context.DeadlineExceeded
 	case errors.Is(err, ErrTLS), attempt.Err() == nil:

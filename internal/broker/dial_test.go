@@ -196,7 +196,8 @@ func TestDialAnyStops(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(check.ErrTest)
 	_, err := dialAny(ctx, testOptions(), []Endpoint{down, down}, "test", hooks{})
-	if err != check.ErrTest {
+	check.Err(t, err, context.Canceled, check.ErrTest)
+	if errors.Is(err, ErrUnreachable) {
 		t.Errorf("a cancelled dial returned %v", err)
 	}
 	_, err = dialAny(check.Soon(t), testOptions(), []Endpoint{down}, "test", hooks{})
