@@ -46,7 +46,7 @@ type Config struct {
 
 	// DialTimeout bounds one attempt to connect, the login included. If it is
 	// below 3.5 s, a refused login looks like a silent broker, because RabbitMQ
-	// delays that answer by 3 s. Default 4.5 s.
+	// delays that answer by 3 s. Default 4.5 s, at most 24 h.
 	//
 	// A consumer that joins an open connection first asks whether the peer
 	// answers. If there is no answer within DialTimeout, and within 5 s at
@@ -56,7 +56,7 @@ type Config struct {
 	// Heartbeat is the interval at which both sides show that they are alive. A
 	// peer counts as gone once it has been silent for 1.5 to 2 heartbeats.
 	// Producers run on the official client, which uses at least 3 s. Default
-	// 10 s, minimum 1 s.
+	// 10 s, from 1 s to 24 h.
 	Heartbeat time.Duration
 
 	// Backoff paces the attempts to connect again. Default: from 50 ms to 5 s.
@@ -71,10 +71,15 @@ type Config struct {
 	OnState func(StateChange)
 }
 
+// maxDuration is the longest duration that a setting may have. Multiples of it
+// do not overflow, and what takes longer stands still.
+const maxDuration = 24 * time.Hour
+
 // Backoff paces attempts. The first attempt comes at once, the second one after
 // about Min, and each further one after about twice the last pause, up to Max.
 // Every pause is random, from 50 to 100 % of that, so that many clients do not
 // return in step. The defaults are those of the field that holds the Backoff.
+// Both are at most 24 h.
 type Backoff struct {
 	Min time.Duration
 	Max time.Duration
@@ -117,8 +122,8 @@ func (c Config) withDefaults() (Config, []broker.Endpoint, error) {
 		if *d.value == 0 {
 			*d.value = d.def
 		}
-		if *d.value < d.min {
-			return c, nil, fmt.Errorf("%w: %s is %v; it must be at least %v, or 0 for the default of %v", ErrInvalidConfig, d.name, *d.value, d.min, d.def)
+		if *d.value < d.min || *d.value > maxDuration {
+			return c, nil, fmt.Errorf("%w: %s is %v; it must be from %v to %v, or 0 for the default of %v", ErrInvalidConfig, d.name, *d.value, d.min, maxDuration, d.def)
 		}
 	}
 	endpoints, err := broker.ParseURIs(c.URIs)

@@ -67,7 +67,7 @@ type ConsumerConfig struct {
 	// 1000, at most 1,000,000.
 	BatchSize int
 	// BatchWait is how long the first message of a batch waits for the others.
-	// Default 100 ms.
+	// Default 100 ms, at most 24 h.
 	BatchWait time.Duration
 }
 
@@ -112,8 +112,8 @@ func (c ConsumerConfig) withDefaults(stream string) (ConsumerConfig, error) {
 		return c, fmt.Errorf("%w: KeyOf orders what Workers do in parallel: set Workers to 2 or more, or leave KeyOf out", ErrInvalidConfig)
 	case c.MaxBuffered < 0 || c.MaxBuffered > maxMaxBuffered:
 		return c, fmt.Errorf("%w: MaxBuffered is %d bytes; it must be from 1 to %d, or 0 for %d", ErrInvalidConfig, c.MaxBuffered, maxMaxBuffered, defaultMaxBuffered)
-	case c.BatchSize < 1 || c.BatchSize > maxBatchSize || c.BatchWait < 0:
-		return c, fmt.Errorf("%w: BatchSize is %d and BatchWait %v; they must be from 1 to %d, and not negative", ErrInvalidConfig, c.BatchSize, c.BatchWait, maxBatchSize)
+	case c.BatchSize < 1 || c.BatchSize > maxBatchSize || c.BatchWait < 0 || c.BatchWait > maxDuration:
+		return c, fmt.Errorf("%w: BatchSize is %d and BatchWait %v; they must be from 1 to %d, and not negative and at most %v", ErrInvalidConfig, c.BatchSize, c.BatchWait, maxBatchSize, maxDuration)
 	}
 	return c, nil
 }

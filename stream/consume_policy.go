@@ -27,7 +27,7 @@ type StorePolicy struct {
 	Every int
 	// Interval stores the mark that long after the first handled message that
 	// is not stored yet. If Every is set too, the mark is stored when the first
-	// of the two is reached. Default 0: the time does not matter.
+	// of the two is reached. Default 0: the time does not matter. At most 24 h.
 	Interval time.Duration
 	// Manual stores the mark only on [Consumer.Commit]. It excludes the other
 	// two.
@@ -37,8 +37,8 @@ type StorePolicy struct {
 // validate rejects a policy whose fields contradict each other.
 func (p StorePolicy) validate() error {
 	switch {
-	case p.Every < 0 || p.Interval < 0:
-		return fmt.Errorf("%w: Store.Every %d and Store.Interval %v must not be negative", ErrInvalidConfig, p.Every, p.Interval)
+	case p.Every < 0 || p.Interval < 0 || p.Interval > maxDuration:
+		return fmt.Errorf("%w: Store.Every %d and Store.Interval %v must not be negative, and the interval at most %v", ErrInvalidConfig, p.Every, p.Interval, maxDuration)
 	case p.Manual && (p.Every > 0 || p.Interval > 0):
 		return fmt.Errorf("%w: Store.Manual goes without Every and Interval", ErrInvalidConfig)
 	}

@@ -27,6 +27,7 @@ const CloseTimeout = 5 * time.Second
 // connection of its own.
 type Env struct {
 	cfg     Config
+	vhost   string
 	cluster *broker.Cluster
 	states  *states
 
@@ -61,7 +62,7 @@ func Connect(ctx context.Context, cfg Config) (*Env, error) {
 	}
 	life, end := context.WithCancelCause(context.Background())
 	return &Env{
-		cfg: cfg, cluster: cluster, states: startStates(cfg), life: life, end: end,
+		cfg: cfg, vhost: endpoints[0].VHost, cluster: cluster, states: startStates(cfg), life: life, end: end,
 		closed: make(chan struct{}), producers: map[*Producer]struct{}{},
 	}, nil
 }
