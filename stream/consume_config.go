@@ -48,6 +48,12 @@ type ConsumerConfig struct {
 	// workers.
 	KeyOf func(*Delivery) string
 
+	// FromLeader reads from the stream's leader alone, which has each message
+	// first. While the leader is away the consumer waits for the next one.
+	// Default false: from a replica, which leaves the leader to the producers,
+	// and from the leader if no replica can be used.
+	FromLeader bool
+
 	// MaxBuffered bounds the bytes of the chunks that are on their way, wait,
 	// or are being handled. It counts bytes as they come, so compressed ones
 	// count compressed. Default 8 MiB, at most 1 GiB.

@@ -47,7 +47,11 @@ func (r *run) subscribe(ctx context.Context) (*subscription, error) {
 		return nil, err
 	}
 	var s *subscription
-	err = firstOf(ctx, location.ForReading(), func(n broker.Node) (err error) {
+	nodes := location.ForReading()
+	if c.cfg.FromLeader {
+		nodes = []broker.Node{location.Leader}
+	}
+	err = firstOf(ctx, nodes, func(n broker.Node) (err error) {
 		s, err = c.env.openSubscription(ctx, location, n, c.stream, c.cfg.MaxBuffered)
 		if err != nil {
 			return err
@@ -78,12 +82,12 @@ func (r *run) beginSubscription(ctx context.Context, s *subscription) error {
 }
 
 // firstOf calls use for one node after the other, until it works, or fails for
-// a reason that no other node could mend.
+// a reason that no other node could mend. A node's wrong certificate is its own.
 func firstOf(ctx context.Context, nodes []broker.Node, use func(broker.Node) error) error {
 	var errs []error
 	for _, n := range nodes {
 		err := use(n)
-		if err == nil || isFatal(err) || ctx.Err() != nil {
+		if err == nil || isFatal(err) && !errors.Is(err, ErrTLS) || ctx.Err() != nil {
 			return err
 		}
 		errs = append(errs, fmt.Errorf("%s: %w", n.Address(), err))

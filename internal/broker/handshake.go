@@ -97,6 +97,8 @@ func (c *Conn) open() error {
 func (c *Conn) handshakeError(err error) error {
 	address := c.endpoint.Address()
 	switch {
+	case isAlert(err):
+		return alertError(err, c.endpoint)
 	case errors.Is(err, ErrAuthentication), errors.Is(err, ErrVirtualHost), errors.Is(err, ErrInvalidConfig):
 		return err
 	case errors.Is(err, wire.ErrMalformed), errors.Is(err, wire.ErrFrameTooLarge):
@@ -109,9 +111,20 @@ func (c *Conn) handshakeError(err error) error {
 
 func (c *Conn) exchange(request, resp wire.Frame) error {
 	if err := c.writeFrame(request); err != nil {
-		return err
+		return c.alertBehind(err)
 	}
 	return c.readFrame(resp)
+}
+
+// alertBehind returns the peer's TLS alert, if it has hung up with one and a
+// write failed therefore, and else the write's error.
+func (c *Conn) alertBehind(err error) error {
+	if c.endpoint.TLS {
+		if _, alert := c.frames.Next(); isAlert(alert) {
+			return alert
+		}
+	}
+	return err
 }
 
 func (c *Conn) writeFrame(f wire.Frame) error {
