@@ -52,7 +52,11 @@ func (r *run) subscribe(ctx context.Context) (*subscription, error) {
 		nodes = []broker.Node{location.Leader}
 	}
 	err = firstOf(ctx, nodes, func(n broker.Node) (err error) {
-		s, err = c.env.openSubscription(ctx, location, n, c.stream, c.cfg.MaxBuffered)
+		open := c.env.openSubscription
+		if r.frames.alone(r.place.Next()) {
+			open = c.env.openSubscriptionAlone
+		}
+		s, err = open(ctx, location, n, c.stream, c.cfg.MaxBuffered)
 		if err != nil {
 			return err
 		}

@@ -231,8 +231,17 @@ func (c *Cluster) dialResolved(ctx context.Context, by Contact, n Node, label st
 // Lease gives a subscriber a place on a shared connection to a node. The caller
 // releases the lease.
 func (c *Cluster) Lease(ctx context.Context, by Contact, n Node, s Subscriber) (*Lease, error) {
+	return c.lease(ctx, c.readers, by, n, s)
+}
+
+// LeaseAlone is Lease on a connection that nobody else uses.
+func (c *Cluster) LeaseAlone(ctx context.Context, by Contact, n Node, s Subscriber) (*Lease, error) {
+	return c.lease(ctx, newPool(1, nil), by, n, s)
+}
+
+func (c *Cluster) lease(ctx context.Context, from *pool, by Contact, n Node, s Subscriber) (*Lease, error) {
 	l := &Lease{node: n, subscriber: s}
-	err := c.readers.join(ctx, l, func(h hooks) (*Conn, error) {
+	err := from.join(ctx, l, func(h hooks) (*Conn, error) {
 		return c.dialNode(ctx, by, n, readLabel, h)
 	})
 	if err != nil {

@@ -91,6 +91,9 @@ func (c *Conn) closedByPeer(fields []byte) error {
 		return err
 	}
 	reason := fmt.Errorf("%w: %s closed the connection: %s (%v)", ErrUnreachable, c.endpoint.Address(), f.Reason, f.Code)
+	if f.Code == wire.CodeFrameTooLarge {
+		reason = fmt.Errorf("%w: %w", reason, ErrFrameRefused)
+	}
 	c.mu.Lock()
 	c.peersReason = reason // before the answer, which may fail
 	c.mu.Unlock()

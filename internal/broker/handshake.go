@@ -73,6 +73,11 @@ func (c *Conn) tune() error {
 		limit = min(limit, offer.FrameMax)
 	}
 	c.frameMax = int(limit)
+	if c.hooks.deliver != nil {
+		// A broker may close a connection in place of sending a chunk above its
+		// limit, so where chunks come the limit is the broker's own.
+		limit = offer.FrameMax
+	}
 	seconds := uint32((c.heartbeat + time.Second - 1) / time.Second)
 	return c.writeFrame(&wire.Tune{FrameMax: limit, Heartbeat: seconds, Response: true})
 }
