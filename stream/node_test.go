@@ -76,7 +76,7 @@ func TestAdvertisedAddressThatIsNoUse(t *testing.T) {
 		return nil, ctx.Err()
 	}
 	for name, test := range map[string]struct{ dial, caller time.Duration }{
-		"the attempt ends": {time.Second, patience}, "the caller's time ends": {patience, 50 * time.Millisecond},
+		"the attempt ends": {2 * time.Second, patience}, "the caller's time ends": {patience, 50 * time.Millisecond},
 	} {
 		env, err := p.connectWith(t, Config{Dial: nowhere, DialTimeout: test.dial})
 		must(t, err)
