@@ -3,7 +3,9 @@ package stream
 import (
 	"context"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 	"strconv"
 	"time"
 
@@ -31,15 +33,29 @@ type StreamConfig struct {
 	// LeaderLocator places the leader: "client-local" or "balanced". Default
 	// "": what the broker's configuration says.
 	LeaderLocator string
+	// Arguments are further arguments of the stream, by the broker's names, such
+	// as "stream-filter-size-bytes": "32" (16 to 255, for filters with many
+	// values). The broker ignores what it does not know, and some values that
+	// make no sense. An argument that one of the fields above sets as well is
+	// [ErrInvalidConfig]. Default nil: none.
+	Arguments map[string]string
 }
+
+// maxSegmentBytes is the largest segment that RabbitMQ accepts.
+const maxSegmentBytes = 3_000_000_000
 
 // arguments returns the settings as the arguments of the Create command.
 func (c StreamConfig) arguments() (wire.Properties, error) {
 	if c.MaxBytes < 0 || c.SegmentBytes < 0 || c.MaxAge < 0 || c.InitialClusterSize < 0 {
 		return nil, fmt.Errorf("%w: MaxBytes, MaxAge, SegmentBytes and InitialClusterSize must not be negative; 0 is the broker's default", ErrInvalidConfig)
 	}
-	if c.MaxAge > 0 && c.MaxAge < time.Second {
+	switch {
+	case c.MaxAge > 0 && c.MaxAge < time.Second:
 		return nil, fmt.Errorf("%w: MaxAge is %v; it must be at least 1s", ErrInvalidConfig, c.MaxAge)
+	case c.SegmentBytes > maxSegmentBytes:
+		return nil, fmt.Errorf("%w: SegmentBytes is %d; the broker takes at most %d", ErrInvalidConfig, c.SegmentBytes, maxSegmentBytes)
+	case c.InitialClusterSize > maxClusterSize:
+		return nil, fmt.Errorf("%w: InitialClusterSize is %d; it must be at most %d", ErrInvalidConfig, c.InitialClusterSize, maxClusterSize)
 	}
 	var args wire.Properties
 	add := func(key string, set bool, value string) {
@@ -52,6 +68,16 @@ func (c StreamConfig) arguments() (wire.Properties, error) {
 	add("stream-max-segment-size-bytes", c.SegmentBytes > 0, strconv.FormatInt(c.SegmentBytes, 10))
 	add("initial-cluster-size", c.InitialClusterSize > 0, strconv.Itoa(c.InitialClusterSize))
 	add("queue-leader-locator", c.LeaderLocator != "", c.LeaderLocator)
+	for _, key := range slices.Sorted(maps.Keys(c.Arguments)) {
+		value := c.Arguments[key]
+		switch _, named := args.Get(key); {
+		case named:
+			return nil, fmt.Errorf("%w: Arguments has %q, which another field of StreamConfig sets: leave one of them out", ErrInvalidConfig, key)
+		case key == "" || len(key) > maxString || len(value) > maxString:
+			return nil, fmt.Errorf("%w: Arguments has %.20q: %.20q; a name must not be empty, and neither may have more than %d bytes", ErrInvalidConfig, key, value, maxString)
+		}
+		add(key, true, value)
+	}
 	return args, nil
 }
 
@@ -59,13 +85,18 @@ func (c StreamConfig) arguments() (wire.Properties, error) {
 // returns nil for a stream that exists with the same arguments, and
 // [ErrStreamMismatch] for one that exists with others.
 //
+// A name that no stream can work under is [ErrInvalidConfig]: one that is not
+// valid UTF-8, has a line break, or is too long. The name and the vhost's have
+// at most 234 characters together, so that in the vhost "/" the name has at most
+// 233.
+//
 // Other errors wrap [ErrInvalidConfig], [ErrAccessRefused] or [ErrClosed], or
 // are those of [Connect].
 func (e *Env) DeclareStream(ctx context.Context, name string, cfg StreamConfig) error {
 	const op = "declare stream"
 	args, err := cfg.arguments()
 	if err == nil {
-		err = checkStream(name)
+		err = checkNewStream(name, e.vhost)
 	}
 	if err != nil {
 		return opErr(op, name, "", err)
@@ -163,8 +194,14 @@ func (e *Env) StoreOffset(ctx context.Context, consumer, stream string, offset u
 	})
 }
 
-// maxName is how many bytes a name may have on RabbitMQ.
-const maxName = 255
+const (
+	// maxName is how many bytes a reference may have on RabbitMQ.
+	maxName = 255
+	// maxString is how many bytes the protocol has room for in a string.
+	maxString = math.MaxInt16
+	// maxClusterSize is far more nodes than a cluster has.
+	maxClusterSize = 1000
+)
 
 // checkName rejects a consumer or producer name under which the broker would
 // silently store nothing.
@@ -175,12 +212,16 @@ func checkName(name string) error {
 	return checkLength("name", name)
 }
 
-// checkStream rejects a stream name that no stream can have.
+// checkStream rejects a stream name that no stream can have. What a new stream
+// may be called is narrower; see checkNewStream.
 func checkStream(name string) error {
-	if name == "" {
+	switch {
+	case name == "":
 		return fmt.Errorf("%w: the stream's name is empty", ErrInvalidConfig)
+	case len(name) > maxString:
+		return fmt.Errorf("%w: the stream's name %.20q... has %d bytes; the protocol has room for %d", ErrInvalidConfig, name, len(name), maxString)
 	}
-	return checkLength("stream's name", name)
+	return nil
 }
 
 func checkLength(what, name string) error {

@@ -2,6 +2,7 @@ package stream
 
 import (
 	"errors"
+	"fmt"
 	"math"
 	"slices"
 	"strings"
@@ -51,7 +52,7 @@ func TestStreamArguments(t *testing.T) {
 // does no I/O.
 func closedEnv() *Env { return &Env{closing: true} }
 
-// TestNamesAndOffsets: names of up to 255 bytes and offsets up to the largest
+// TestNamesAndOffsets: names of consumers and producers of up to 255 bytes and offsets up to the largest
 // possible one are valid, and what is not is refused before any I/O.
 func TestNamesAndOffsets(t *testing.T) {
 	e := closedEnv()
@@ -63,13 +64,10 @@ func TestNamesAndOffsets(t *testing.T) {
 		{"", ErrInvalidConfig}, {"n", ErrClosed}, {longest, ErrClosed}, {longest + "n", ErrInvalidConfig},
 	} {
 		_, queryErr := e.QueryOffset(t.Context(), test.name, "s")
-		_, producerErr := e.NewProducer(t.Context(), test.name, ProducerConfig{})
 		_, namedErr := e.NewProducer(t.Context(), "s", ProducerConfig{Name: "p" + test.name})
 		for call, err := range map[string]error{
-			"DeclareStream": e.DeclareStream(t.Context(), test.name, StreamConfig{}),
-			"QueryOffset":   queryErr,
-			"StoreOffset":   e.StoreOffset(t.Context(), test.name, "s", 0),
-			"NewProducer":   producerErr,
+			"QueryOffset": queryErr,
+			"StoreOffset": e.StoreOffset(t.Context(), test.name, "s", 0),
 		} {
 			if !errors.Is(err, test.want) {
 				t.Errorf("%s with a name of %d bytes: %v, want %v", call, len(test.name), err, test.want)
@@ -81,6 +79,17 @@ func TestNamesAndOffsets(t *testing.T) {
 		}
 		wantErr(t, namedErr, want)
 	}
+	for name, want := range map[string]error{
+		"": ErrInvalidConfig, "n": ErrClosed, strings.Repeat("n", math.MaxInt16): ErrClosed, strings.Repeat("n", math.MaxInt16+1): ErrInvalidConfig,
+	} {
+		_, producerErr := e.NewProducer(t.Context(), name, ProducerConfig{})
+		_, consumerErr := e.NewConsumer(name, ConsumerConfig{})
+		wantErr(t, producerErr, want)
+		if (consumerErr != nil) != (want == ErrInvalidConfig) {
+			t.Errorf("NewConsumer with a name of %d bytes: %v", len(name), consumerErr)
+		}
+	}
+	wantErr(t, e.DeclareStream(t.Context(), "", StreamConfig{}), ErrInvalidConfig)
 	wantErr(t, e.StoreOffset(t.Context(), "c", "s", math.MaxInt64), ErrClosed)
 	wantErr(t, e.StoreOffset(t.Context(), "c", "s", math.MaxInt64+1), ErrInvalidConfig)
 	wantErr(t, e.StoreOffset(t.Context(), "c", "s", BeforeFirst-1), ErrInvalidConfig)
@@ -146,4 +155,31 @@ func TestLargestOffsetIsStored(t *testing.T) {
 	}
 	_, err := env.QueryOffset(soon(t), "nobody", testStream)
 	wantErr(t, err, ErrNoOffset)
+}
+
+// TestFurtherArguments: what no field names goes to the broker as it is, in the
+// order of the names; what a field sets as well is refused.
+func TestFurtherArguments(t *testing.T) {
+	args, err := StreamConfig{MaxBytes: 1, Arguments: map[string]string{"z": "1", "a": "", "max-age": "7D"}}.arguments()
+	must(t, err)
+	if got, want := fmt.Sprint(args), "[{max-length-bytes 1} {a } {max-age 7D} {z 1}]"; got != want {
+		t.Errorf("arguments %s, want %s", got, want)
+	}
+	for name, cfg := range map[string]StreamConfig{
+		"max-length-bytes":              {MaxBytes: 1},
+		"max-age":                       {MaxAge: time.Hour},
+		"stream-max-segment-size-bytes": {SegmentBytes: 1},
+		"initial-cluster-size":          {InitialClusterSize: 1},
+		"queue-leader-locator":          {LeaderLocator: "balanced"},
+		"":                              {},
+		strings.Repeat("k", 1<<15):      {},
+	} {
+		cfg.Arguments = map[string]string{name: "1"}
+		_, err := cfg.arguments()
+		if wantErr(t, err, ErrInvalidConfig); err == nil || !strings.Contains(err.Error(), "Arguments") {
+			t.Errorf("%.40q: %v", name, err)
+		}
+	}
+	_, err = StreamConfig{Arguments: map[string]string{"k": strings.Repeat("v", 1<<15)}}.arguments()
+	wantErr(t, err, ErrInvalidConfig)
 }

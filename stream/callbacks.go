@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"sync"
+
+	"github.com/tidemark-go/tidemark/internal/broker"
 )
 
 // callbacks calls the user's callbacks one after the other, on a goroutine of
@@ -71,7 +73,7 @@ func (c *callbacks) drain(ctx context.Context) error {
 	case <-c.ended:
 		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("a callback has not returned: %w", context.Cause(ctx))
+		return fmt.Errorf("a callback has not returned: %w", broker.ContextError(ctx))
 	}
 }
 

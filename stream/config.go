@@ -1,10 +1,17 @@
 package stream
 
 import (
+	"context"
 	"crypto/tls"
 	"fmt"
 	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/tidemark-go/tidemark/internal/broker"
 )
@@ -27,10 +34,49 @@ type Config struct {
 	// as in an environment variable. Default: [DefaultURI] alone.
 	URIs []string
 
-	// TLS is used for URIs with rabbitmq-stream+tls. An empty ServerName
-	// becomes the host that the Env dials, and for producers always the URI's
-	// host. Default: the system's certificate authorities, TLS 1.2 or newer.
+	// Wait makes [Connect] try again, paced by Backoff, what trying again can
+	// mend: a broker that is not up yet, a host that is not known yet. Connect
+	// then blocks until its ctx ends. What a person has to mend fails at once,
+	// such as a refused login or a wrong certificate. Each attempt that fails is
+	// logged. Default false: one attempt for each URI.
+	Wait bool
+
+	// ConnectionName is the name under which RabbitMQ's management shows the
+	// connections of the Env, followed by the role of each: "billing@host
+	// tidemark-consumer". The roles are tidemark-admin, tidemark-consumer,
+	// tidemark-store and tidemark-producer. A producer has a second connection,
+	// which the official client always calls go-stream-locator. At most 255
+	// bytes of UTF-8 without control characters. Default: the program's name,
+	// "@", and the host's.
+	ConnectionName string
+
+	// TLS is used for URIs with rabbitmq-stream+tls. One rule holds for
+	// consumers, producers and administration: if ServerName is set, the
+	// certificate of every node must be for that name, as with one certificate
+	// for a whole cluster. If it is empty, the certificate of each node must be
+	// for the host that the Env dials for that node: the URI's, the one that the
+	// broker advertises, or what Resolve returns.
+	//
+	// If the broker demands client certificates (ssl_options.verify =
+	// verify_peer and fail_if_no_peer_cert = true), set Certificates or
+	// GetClientCertificate. The login is still the URI's user and password. A
+	// broker that refuses the certificate, or gets none, is [ErrTLS].
+	//
+	// Default: the system's certificate authorities, TLS 1.2 or newer.
 	TLS *tls.Config
+
+	// Dial makes each connection to a node, as through a proxy or an SSH tunnel.
+	// network is "tcp" and address is host:port. TLS and the protocol run over
+	// what it returns. It must return when ctx ends, at the latest. Several
+	// goroutines may call it at a time. An error is [ErrUnreachable] and comes
+	// again in the errors of the Env; errors.Is and errors.As find it.
+	//
+	// The official client, with which producers publish, lets nobody dial for
+	// it. With Dial each producer therefore has a listener on 127.0.0.1, which
+	// passes the bytes of its connections on to those that Dial makes.
+	//
+	// Default nil: a [net.Dialer].
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 
 	// Logger gets a line for each connection that is lost or made again, for
 	// each failure of a handler that is tried again or settled, and for each
@@ -51,7 +97,7 @@ type Config struct {
 
 	// DialTimeout bounds one attempt to connect, the login included. If it is
 	// below 3.5 s, a refused login looks like a silent broker, because RabbitMQ
-	// delays that answer by 3 s. Default 4.5 s.
+	// delays that answer by 3 s. Default 4.5 s, at most 24 h.
 	//
 	// A consumer that joins an open connection first asks whether the peer
 	// answers. If there is no answer within DialTimeout, and within 5 s at
@@ -61,7 +107,7 @@ type Config struct {
 	// Heartbeat is the interval at which both sides show that they are alive. A
 	// peer counts as gone once it has been silent for 1.5 to 2 heartbeats.
 	// Producers run on the official client, which uses at least 3 s. Default
-	// 10 s, minimum 1 s.
+	// 10 s, from 1 s to 24 h.
 	Heartbeat time.Duration
 
 	// Backoff paces the attempts to connect again. Default: from 50 ms to 5 s.
@@ -95,10 +141,15 @@ type Config struct {
 	OnState func(StateChange)
 }
 
+// maxDuration is the longest duration that a setting may have. Multiples of it
+// do not overflow, and what takes longer stands still.
+const maxDuration = 24 * time.Hour
+
 // Backoff paces attempts. The first attempt comes at once, the second one after
 // about Min, and each further one after about twice the last pause, up to Max.
 // Every pause is random, from 50 to 100 % of that, so that many clients do not
 // return in step. The defaults are those of the field that holds the Backoff.
+// Both are at most 24 h.
 type Backoff struct {
 	Min time.Duration
 	Max time.Duration
@@ -124,6 +175,12 @@ func (c Config) withDefaults() (Config, []broker.Endpoint, error) {
 	if len(c.URIs) == 0 {
 		c.URIs = []string{DefaultURI}
 	}
+	if c.ConnectionName == "" {
+		c.ConnectionName = defaultConnectionName()
+	}
+	if err := checkConnectionName(c.ConnectionName); err != nil {
+		return c, nil, err
+	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -141,15 +198,15 @@ func (c Config) withDefaults() (Config, []broker.Endpoint, error) {
 		if *d.value == 0 {
 			*d.value = d.def
 		}
-		if *d.value < d.min {
-			return c, nil, fmt.Errorf("%w: %s is %v; it must be at least %v, or 0 for the default of %v", ErrInvalidConfig, d.name, *d.value, d.min, d.def)
+		if *d.value < d.min || *d.value > maxDuration {
+			return c, nil, fmt.Errorf("%w: %s is %v; it must be from %v to %v, or 0 for the default of %v", ErrInvalidConfig, d.name, *d.value, d.min, maxDuration, d.def)
 		}
 	}
 	if c.MaxBuffered == 0 {
 		c.MaxBuffered = defaultEnvMaxBuffered
 	}
 	if c.MaxBuffered < 1 || c.MaxBuffered > maxMaxBuffered {
-		return c, nil, fmt.Errorf("%w: MaxBuffered is %d bytes; it must be from 1 to %d, or 0 for %d", ErrInvalidConfig, c.MaxBuffered, maxMaxBuffered, defaultEnvMaxBuffered)
+		return c, nil, fmt.Errorf("%w: Config.MaxBuffered is %d bytes; it must be from 1 to %d, or 0 for %d", ErrInvalidConfig, c.MaxBuffered, maxMaxBuffered, defaultEnvMaxBuffered)
 	}
 	endpoints, err := broker.ParseURIs(c.URIs)
 	return c, endpoints, err
@@ -158,5 +215,36 @@ func (c Config) withDefaults() (Config, []broker.Endpoint, error) {
 // brokerOptions returns the part of the configuration that internal/broker
 // needs.
 func (c Config) brokerOptions() broker.Options {
-	return broker.Options{TLS: c.TLS, Resolve: c.Resolve, DialTimeout: c.DialTimeout, Heartbeat: c.Heartbeat}
+	return broker.Options{
+		TLS: c.TLS, Resolve: c.Resolve, Dial: c.Dial, Name: c.ConnectionName,
+		DialTimeout: c.DialTimeout, Heartbeat: c.Heartbeat,
+	}
+}
+
+// defaultConnectionName returns the program's name and the host's.
+func defaultConnectionName() string {
+	program := strings.TrimSuffix(filepath.Base(os.Args[0]), ".exe")
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	name := strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) || r == utf8.RuneError {
+			return '_'
+		}
+		return r
+	}, program+"@"+host)
+	for len(name) > maxName {
+		_, n := utf8.DecodeLastRuneInString(name)
+		name = name[:len(name)-n]
+	}
+	return name
+}
+
+// checkConnectionName rejects what the broker's management cannot show.
+func checkConnectionName(name string) error {
+	if len(name) > maxName || !utf8.ValidString(name) || strings.ContainsFunc(name, unicode.IsControl) {
+		return fmt.Errorf("%w: ConnectionName is %.40q; it must be valid UTF-8 without control characters and have at most %d bytes", ErrInvalidConfig, name, maxName)
+	}
+	return nil
 }

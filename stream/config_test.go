@@ -112,6 +112,71 @@ func TestConfigDefaultsExactly(t *testing.T) {
 	}
 }
 
+// TestSettingsAtTheirExtremes: what would overflow, or never come, is refused by
+// name, and what is a day long is taken.
+func TestSettingsAtTheirExtremes(t *testing.T) {
+	const never = time.Duration(math.MaxInt64)
+	for name, check := range map[string]func(time.Duration) error{
+		"DialTimeout":    func(d time.Duration) error { _, _, err := Config{DialTimeout: d}.withDefaults(); return err },
+		"Heartbeat":      func(d time.Duration) error { _, _, err := Config{Heartbeat: d}.withDefaults(); return err },
+		"Backoff.Min":    func(d time.Duration) error { _, _, err := Config{Backoff: Backoff{Min: d}}.withDefaults(); return err },
+		"Backoff.Max":    func(d time.Duration) error { _, _, err := Config{Backoff: Backoff{Max: d}}.withDefaults(); return err },
+		"ConfirmTimeout": func(d time.Duration) error { _, err := ProducerConfig{ConfirmTimeout: d}.withDefaults(); return err },
+		"BatchWait":      func(d time.Duration) error { _, err := ConsumerConfig{BatchWait: d}.withDefaults("s"); return err },
+		"OnError.Backoff": func(d time.Duration) error {
+			_, err := ErrorPolicy{Backoff: Backoff{Max: d}}.withDefaults("s")
+			return err
+		},
+		"OnError.Backoff is ": func(d time.Duration) error {
+			_, err := ErrorPolicy{Backoff: Backoff{Min: d}}.withDefaults("s")
+			return err
+		},
+		"Store.Interval": func(d time.Duration) error { return StorePolicy{Interval: d}.validate() },
+	} {
+		for _, d := range []time.Duration{never, 24*time.Hour + 1, -1, math.MinInt64} {
+			err := check(d)
+			if wantErr(t, err, ErrInvalidConfig); err != nil && !strings.Contains(err.Error(), name) {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		must(t, check(24*time.Hour))
+	}
+}
+
+// TestSizesAtTheirExtremes: so are sizes and numbers.
+func TestSizesAtTheirExtremes(t *testing.T) {
+	consumer := func(c ConsumerConfig) error {
+		_, tooMuch := c.withBudget(maxMaxBuffered)
+		_, err := c.withDefaults("s")
+		return errors.Join(tooMuch, err)
+	}
+	env := func(c Config) error { _, _, err := c.withDefaults(); return err }
+	producer := func(c ProducerConfig) error { _, err := c.withDefaults(); return err }
+	stream := func(c StreamConfig) error { _, err := c.arguments(); return err }
+	for name, check := range map[string]func(int) error{
+		"MaxBuffered":        func(n int) error { return consumer(ConsumerConfig{MaxBuffered: n}) },
+		"Config.MaxBuffered": func(n int) error { return env(Config{MaxBuffered: n}) },
+		"Workers":            func(n int) error { return consumer(ConsumerConfig{Workers: n}) },
+		"BatchSize":          func(n int) error { return consumer(ConsumerConfig{BatchSize: n}) },
+		"MaxInFlight":        func(n int) error { return producer(ProducerConfig{MaxInFlight: n}) },
+		"SubEntries":         func(n int) error { return producer(ProducerConfig{SubEntries: n}) },
+		"SegmentBytes":       func(n int) error { return stream(StreamConfig{SegmentBytes: int64(n)<<32 | int64(n)}) },
+		"InitialClusterSize": func(n int) error { return stream(StreamConfig{InitialClusterSize: n}) },
+	} {
+		for _, n := range []int{math.MaxInt, -1, math.MinInt} {
+			if err := check(n); !errors.Is(err, ErrInvalidConfig) || !strings.Contains(err.Error(), name) {
+				t.Errorf("%s of %d: %v", name, n, err)
+			}
+		}
+	}
+	must(t, stream(StreamConfig{MaxBytes: math.MaxInt64, MaxAge: math.MaxInt64, SegmentBytes: maxSegmentBytes}))
+	must(t, producer(ProducerConfig{MaxInFlightBytes: math.MaxInt}))
+	wantErr(t, stream(StreamConfig{MaxBytes: -1}), ErrInvalidConfig)
+	wantErr(t, stream(StreamConfig{MaxAge: -1}), ErrInvalidConfig)
+	wantErr(t, stream(StreamConfig{SegmentBytes: maxSegmentBytes + 1}), ErrInvalidConfig)
+	wantErr(t, producer(ProducerConfig{MaxInFlightBytes: -1}), ErrInvalidConfig)
+}
+
 func TestConfigKeepsWhatIsSet(t *testing.T) {
 	var logged strings.Builder
 	logger := slog.New(slog.NewTextHandler(&logged, nil))

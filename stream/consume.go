@@ -81,6 +81,8 @@ func (e *Env) NewConsumer(stream string, cfg ConsumerConfig) (*Consumer, error) 
 //   - [ErrStreamNotFound], of the stream or of ErrorPolicy.DeadLetter, or
 //     [ErrStreamDeleted]
 //   - [ErrMalformed], if a chunk cannot be decoded
+//   - [ErrMessageTooLarge], if the broker does not send a chunk that is above
+//     its own limit for frames
 //   - [ErrOffsetStore]
 //   - [ErrAuthentication], [ErrVirtualHost], [ErrAccessRefused] or [ErrTLS]
 //   - [ErrInvalidConfig], if h is nil, or if Config.Resolve returns no address

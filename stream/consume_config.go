@@ -57,6 +57,12 @@ type ConsumerConfig struct {
 	// least Workers.
 	MaxAhead int
 
+	// FromLeader reads from the stream's leader alone, which has each message
+	// first. While the leader is away the consumer waits for the next one.
+	// Default false: from a replica, which leaves the leader to the producers,
+	// and from the leader if no replica can be used.
+	FromLeader bool
+
 	// MaxBuffered bounds the memory of the chunks that are on their way, wait,
 	// or are being handled. It counts bytes as they come, so compressed ones
 	// count compressed, and some 100 bytes for each chunk. The consumer uses
@@ -94,7 +100,7 @@ type ConsumerConfig struct {
 	// 1000, at most 1,000,000.
 	BatchSize int
 	// BatchWait is how long the first message of a batch waits for the others.
-	// Default 100 ms.
+	// Default 100 ms, at most 24 h.
 	BatchWait time.Duration
 }
 
@@ -159,10 +165,12 @@ func (c ConsumerConfig) withDefaults(stream string) (ConsumerConfig, error) {
 		return c, fmt.Errorf("%w: KeyOf orders what Workers do in parallel: set Workers to 2 or more, or leave KeyOf out", ErrInvalidConfig)
 	case c.MaxAhead < c.Workers:
 		return c, fmt.Errorf("%w: MaxAhead is %d messages; it must be at least Workers, which is %d, or 0 for %d", ErrInvalidConfig, c.MaxAhead, c.Workers, defaultMaxAhead)
+	case c.Drain > maxDuration:
+		return c, fmt.Errorf("%w: Drain is %v; it must be at most %v, negative for none, or 0 for %v", ErrInvalidConfig, c.Drain, maxDuration, defaultDrain)
 	case c.MaxBuffered < 0:
 		return c, fmt.Errorf("%w: MaxBuffered is %d bytes; it must be at least 1, or 0 for %d", ErrInvalidConfig, c.MaxBuffered, defaultMaxBuffered)
-	case c.BatchSize < 1 || c.BatchSize > maxBatchSize || c.BatchWait < 0:
-		return c, fmt.Errorf("%w: BatchSize is %d and BatchWait %v; they must be from 1 to %d, and not negative", ErrInvalidConfig, c.BatchSize, c.BatchWait, maxBatchSize)
+	case c.BatchSize < 1 || c.BatchSize > maxBatchSize || c.BatchWait < 0 || c.BatchWait > maxDuration:
+		return c, fmt.Errorf("%w: BatchSize is %d and BatchWait %v; they must be from 1 to %d, and not negative and at most %v", ErrInvalidConfig, c.BatchSize, c.BatchWait, maxBatchSize, maxDuration)
 	}
 	return c, nil
 }

@@ -69,8 +69,8 @@ func (p ErrorPolicy) withDefaults(stream string) (ErrorPolicy, error) {
 	switch {
 	case p.Attempts < RetryForever:
 		return p, fmt.Errorf("%w: OnError.Attempts is %d; it must be positive, 0 for 1, or RetryForever", ErrInvalidConfig, p.Attempts)
-	case p.Backoff.Min < 0 || p.Backoff.Max < p.Backoff.Min:
-		return p, fmt.Errorf("%w: OnError.Backoff is from %v to %v; it must grow, and not be negative", ErrInvalidConfig, p.Backoff.Min, p.Backoff.Max)
+	case p.Backoff.Min < 0 || p.Backoff.Max < p.Backoff.Min || p.Backoff.Max > maxDuration:
+		return p, fmt.Errorf("%w: OnError.Backoff is from %v to %v; it must grow, not be negative, and be at most %v", ErrInvalidConfig, p.Backoff.Min, p.Backoff.Max, maxDuration)
 	case p.Skip && p.DeadLetter != "":
 		return p, fmt.Errorf("%w: OnError.Skip and OnError.DeadLetter exclude each other", ErrInvalidConfig)
 	case p.DeadLetter == stream:

@@ -394,7 +394,7 @@ func TestErrorPolicyDefaults(t *testing.T) {
 	}
 	for _, bad := range []ErrorPolicy{
 		{Attempts: RetryForever - 1}, {Backoff: Backoff{Min: -1}}, {Backoff: Backoff{Max: -1}}, {Backoff: Backoff{Min: 3, Max: 2}},
-		{Skip: true, DeadLetter: "letters"}, {DeadLetter: "s"}, {DeadLetter: strings.Repeat("s", 256)},
+		{Skip: true, DeadLetter: "letters"}, {DeadLetter: "s"}, {DeadLetter: strings.Repeat("s", 1<<15)},
 	} {
 		_, err := bad.withDefaults("s")
 		if wantErr(t, err, ErrInvalidConfig); err == nil {

@@ -3,6 +3,8 @@ package stream
 import (
 	"context"
 	"fmt"
+
+	"github.com/tidemark-go/tidemark/internal/broker"
 )
 
 // OffsetStore keeps offsets in a place of the service's own, such as the
@@ -51,7 +53,7 @@ func loadOffset(ctx context.Context, from OffsetStore, consumer, stream string) 
 	err := protect(func() (err error) { offset, ok, err = from.Load(ctx, consumer, stream); return err })
 	switch {
 	case err != nil && ctx.Err() != nil:
-		return 0, context.Cause(ctx)
+		return 0, broker.ContextError(ctx)
 	case err != nil:
 		return 0, fmt.Errorf("%w: load: %w", ErrOffsetStore, err)
 	case !ok:

@@ -46,7 +46,7 @@ type StorePolicy struct {
 	// is not stored yet, or up to 100 ms earlier, together with the marks of
 	// other consumers of the stream. If Every is set too, the mark is stored
 	// when the first of the two is reached. Default 0: the time does not
-	// matter.
+	// matter. At most 24 h.
 	Interval time.Duration
 	// Manual stores the mark only on [Consumer.Commit]. It excludes the other
 	// two.
@@ -56,8 +56,8 @@ type StorePolicy struct {
 // validate rejects a policy whose fields contradict each other.
 func (p StorePolicy) validate() error {
 	switch {
-	case p.Every < 0 || p.Interval < 0:
-		return fmt.Errorf("%w: Store.Every %d and Store.Interval %v must not be negative", ErrInvalidConfig, p.Every, p.Interval)
+	case p.Every < 0 || p.Interval < 0 || p.Interval > maxDuration:
+		return fmt.Errorf("%w: Store.Every %d and Store.Interval %v must not be negative, and the interval at most %v", ErrInvalidConfig, p.Every, p.Interval, maxDuration)
 	case p.Manual && (p.Every > 0 || p.Interval > 0):
 		return fmt.Errorf("%w: Store.Manual goes without Every and Interval", ErrInvalidConfig)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/tidemark-go/tidemark/internal/broker"
 	"github.com/tidemark-go/tidemark/internal/wire"
 )
 
@@ -141,7 +142,7 @@ func (s *subscription) receive(ctx context.Context, flushDue <-chan time.Time) (
 	for {
 		if s.take(ctx) {
 			if ctx.Err() != nil {
-				return receivedChunk{}, context.Cause(ctx)
+				return receivedChunk{}, broker.ContextError(ctx)
 			}
 			return s.taken.pop(), nil
 		}
@@ -156,7 +157,7 @@ func (s *subscription) receive(ctx context.Context, flushDue <-chan time.Time) (
 		case <-flushDue:
 			return receivedChunk{}, errFlushDue
 		case <-ctx.Done():
-			return receivedChunk{}, context.Cause(ctx)
+			return receivedChunk{}, broker.ContextError(ctx)
 		}
 		if !s.take(ctx) { // what came before the end was queued before it
 			return receivedChunk{}, over

@@ -32,6 +32,7 @@ type run struct {
 	start     Start // resolved when the run began
 	recreated bool  // the stream was created again; the stored offset may be the old one's
 	place     mark.Place
+	frames    frameGuard
 
 	firstExtent *broker.Extent // of the stream when the run first asked; nil before that
 	toldBelow   atomic.Uint64  // a session has reported what retention took below this offset
@@ -138,6 +139,7 @@ func (r *run) attempt(ctx context.Context) (useful bool, next nextStep, err erro
 // not end in order. It also returns the error to report: err, or what explains
 // it better.
 func (r *run) afterFailure(ctx context.Context, err error) (nextStep, error) {
+	err = r.frames.explain(err, r.place.Next())
 	switch {
 	case endedByHandler(err):
 		return finish, err

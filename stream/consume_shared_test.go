@@ -3,6 +3,7 @@ package stream
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -15,9 +16,9 @@ import (
 )
 
 // connectionsOf counts the connections with a client's name.
-func connectionsOf(b *streamtest.Broker, name string) (n int) {
+func connectionsOf(b *streamtest.Broker, role string) (n int) {
 	for _, c := range b.Connections() {
-		if c.ClientName == name {
+		if strings.HasSuffix(c.ClientName, " "+role) {
 			n++
 		}
 	}

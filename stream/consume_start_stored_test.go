@@ -220,6 +220,7 @@ func TestStartIsTiedToItsPlace(t *testing.T) {
 				continue // the second one is the session's
 			}
 			t.Run(fmt.Sprintf("%s/%d", name, lost), func(t *testing.T) {
+				besideSubtest(t)
 				noLeaks(t)
 				b := startScripted(t)
 				b.committed = 100

@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -78,7 +79,7 @@ func TestStoreConnectionLostWhenQuiet(t *testing.T) {
 	recv(t, handled, "the message")
 	must(t, b.Await(soon(t), func() bool { return b.Received(streamtest.StoreOffset) == 1 }))
 	for _, c := range b.Connections() {
-		if c.ClientName == "tidemark-store" {
+		if strings.HasSuffix(c.ClientName, " tidemark-store") {
 			b.DropConnection(c.Name, streamtest.CutRST)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/tidemark-go/tidemark/internal/broker"
 	"github.com/tidemark-go/tidemark/internal/mark"
 )
 
@@ -160,7 +161,7 @@ func (s *storer) serve(ctx context.Context, r storeRequest) error {
 	both, cancel := context.WithCancelCause(r.ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(ctx, func() {
-		cancel(fmt.Errorf("%w: the connection was given up before the offset was stored", ErrUnreachable))
+		cancel(broker.OwnReason(fmt.Errorf("%w: the connection was given up before the offset was stored", ErrUnreachable)))
 	})()
 	if err := s.sending.LockWithin(both); err != nil {
 		return err
@@ -297,13 +298,13 @@ func (q storeRequests) ask(ctx context.Context, verify bool, ended <-chan struct
 	case <-ended:
 		return ErrNotRunning
 	case <-ctx.Done():
-		return context.Cause(ctx)
+		return broker.ContextError(ctx)
 	}
 	select {
 	case err := <-request.done:
 		return err
 	case <-ctx.Done():
-		return context.Cause(ctx)
+		return broker.ContextError(ctx)
 	}
 }
 
@@ -331,6 +332,6 @@ func (t turn) LockWithin(ctx context.Context) error {
 	case t <- struct{}{}:
 		return nil
 	case <-ctx.Done():
-		return context.Cause(ctx)
+		return broker.ContextError(ctx)
 	}
 }

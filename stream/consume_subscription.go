@@ -55,8 +55,16 @@ func (r *run) subscribe(ctx context.Context) (*subscription, error) {
 		return nil, err
 	}
 	var s *subscription
-	err = firstOf(ctx, location.ForReading(), func(n broker.Node) (err error) {
-		s, err = c.env.openSubscription(ctx, location, n, c.stream, c.cfg.MaxBuffered)
+	nodes := location.ForReading()
+	if c.cfg.FromLeader {
+		nodes = []broker.Node{location.Leader}
+	}
+	err = firstOf(ctx, nodes, func(n broker.Node) (err error) {
+		open := c.env.openSubscription
+		if r.frames.alone(r.place.Next()) {
+			open = c.env.openSubscriptionAlone
+		}
+		s, err = open(ctx, location, n, c.stream, c.cfg.MaxBuffered)
 		if err != nil {
 			return err
 		}
@@ -86,12 +94,12 @@ func (r *run) beginSubscription(ctx context.Context, s *subscription) error {
 }
 
 // firstOf calls use for one node after the other, until it works, or fails for
-// a reason that no other node could mend.
+// a reason that no other node could mend. A node's wrong certificate is its own.
 func firstOf(ctx context.Context, nodes []broker.Node, use func(broker.Node) error) error {
 	var errs []error
 	for _, n := range nodes {
 		err := use(n)
-		if err == nil || isFatal(err) || ctx.Err() != nil {
+		if err == nil || isFatal(err) && !errors.Is(err, ErrTLS) || ctx.Err() != nil {
 			return err
 		}
 		errs = append(errs, fmt.Errorf("%s: %w", n.Address(), err))
@@ -102,13 +110,24 @@ func firstOf(ctx context.Context, nodes []broker.Node, use func(broker.Node) err
 // openSubscription returns a subscription that has a connection to a node and
 // has not asked for chunks yet. The caller releases it.
 func (e *Env) openSubscription(ctx context.Context, l broker.Location, n broker.Node, stream string, maxBuffered int) (*subscription, error) {
-	s := newSubscription(stream, n, maxBuffered, e.memory, &e.corruptChunks)
-	lease, err := e.cluster.Lease(ctx, l.Contact, n, s)
-	if err != nil {
+	return e.openOver(ctx, e.cluster.Lease, l, n, stream, maxBuffered)
+}
+
+// openSubscriptionAlone is openSubscription on a connection that nobody else
+// uses.
+func (e *Env) openSubscriptionAlone(ctx context.Context, l broker.Location, n broker.Node, stream string, maxBuffered int) (*subscription, error) {
+	return e.openOver(ctx, e.cluster.LeaseAlone, l, n, stream, maxBuffered)
+}
+
+// leaseFunc is Cluster.Lease or Cluster.LeaseAlone.
+type leaseFunc func(context.Context, broker.Contact, broker.Node, broker.Subscriber) (*broker.Lease, error)
+
+func (e *Env) openOver(ctx context.Context, lease leaseFunc, l broker.Location, n broker.Node, stream string, maxBuffered int) (s *subscription, err error) {
+	s = newSubscription(stream, n, maxBuffered, e.memory, &e.corruptChunks)
+	if s.lease, err = lease(ctx, l.Contact, n, s); err != nil {
 		e.memory.leave(s.share)
 		return nil, err
 	}
-	s.lease = lease
 	return s, nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,6 +30,7 @@ const CloseTimeout = 5 * time.Second
 // producer has a connection of its own.
 type Env struct {
 	cfg     Config
+	vhost   string
 	cluster *broker.Cluster
 	states  *states
 	memory  *memory
@@ -52,7 +54,8 @@ type Env struct {
 
 // Connect connects to one of the nodes in cfg.URIs and logs in, so that a
 // mistake in the configuration shows at once. It tries the nodes one after the
-// other and blocks for cfg.DialTimeout at most for each. It does not try again.
+// other and blocks for cfg.DialTimeout at most for each. With cfg.Wait it tries
+// again until ctx ends, and the error then also wraps that of the last attempt.
 //
 // Errors wrap [ErrInvalidConfig], [ErrUnreachable], [ErrProtocol], [ErrTLS],
 // [ErrAuthentication] or [ErrVirtualHost], or are the context's.
@@ -62,14 +65,32 @@ func Connect(ctx context.Context, cfg Config) (*Env, error) {
 		return nil, opErr("connect", "", "", err)
 	}
 	cluster := broker.NewCluster(cfg.brokerOptions(), endpoints)
-	if err := cluster.Connect(ctx); err != nil {
+	if err := connectCluster(ctx, cfg, cluster); err != nil {
 		return nil, opErr("connect", "", "", err)
 	}
 	life, end := context.WithCancelCause(context.Background())
 	return &Env{
-		cfg: cfg, cluster: cluster, states: startStates(cfg), memory: newMemory(cfg.MaxBuffered), life: life, end: end,
+		cfg: cfg, vhost: endpoints[0].VHost, cluster: cluster, states: startStates(cfg), memory: newMemory(cfg.MaxBuffered), life: life, end: end,
 		closed: make(chan struct{}), producers: map[*Producer]struct{}{},
 	}, nil
+}
+
+// connectCluster connects once or, with Config.Wait, until it works, ctx ends, or
+// trying again is useless. A peer that speaks another protocol is a mistake in
+// the configuration here, where none was reached before.
+func connectCluster(ctx context.Context, cfg Config, cluster *broker.Cluster) error {
+	for failures := 1; ; failures++ {
+		err := cluster.Connect(ctx)
+		hopeless := isFatal(err) || errors.Is(err, ErrProtocol) && !errors.Is(err, ErrUnreachable)
+		if err == nil || !cfg.Wait || hopeless || ctx.Err() != nil {
+			return err
+		}
+		pause := cfg.Backoff.pause(failures, rand.Float64)
+		cfg.Logger.Warn("no broker yet; connecting again", "attempts", failures, "pause", pause, "error", err)
+		if sleep(ctx, pause) != nil {
+			return fmt.Errorf("%w; the last attempt: %w", broker.ContextError(ctx), err)
+		}
+	}
 }
 
 // Close ends every consumer and producer of the Env, waits for them, and then
@@ -193,7 +214,7 @@ var errEnvClosed = fmt.Errorf("%w: the Env is closed", ErrClosed)
 // first.
 func (e *Env) under(ctx context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	stop := context.AfterFunc(e.life, func() { cancel(errEnvClosed) })
+	stop := context.AfterFunc(e.life, func() { cancel(broker.OwnReason(errEnvClosed)) })
 	return ctx, func() { stop(); cancel(context.Canceled) }
 }
 

@@ -27,7 +27,8 @@ var (
 	// reason in StateChange.Err.
 	ErrCorruptChunk = errors.New("corrupt chunk")
 	// ErrTLS reports that the TLS handshake failed: the certificate is not
-	// trusted or is for another name, or the port is a plain one. A plain port
+	// trusted or is for another name, the broker demands a client certificate or
+	// refuses it (see Config.TLS), or the port is a plain one. A plain port
 	// stays silent, as a broker does that is not up yet, so that error wraps
 	// ErrUnreachable too.
 	ErrTLS = broker.ErrTLS
@@ -78,7 +79,9 @@ var (
 	// offset. The Env does not notice a consumer of another process.
 	ErrNameInUse = errors.New("name in use")
 	// ErrMessageTooLarge reports a message that does not fit into one frame as
-	// negotiated with the broker (1 MiB unless configured).
+	// negotiated with the broker (1 MiB unless configured). It also ends a run
+	// whose next chunk the broker does not send, because the chunk is above its
+	// stream.frame_max.
 	ErrMessageTooLarge = errors.New("message too large")
 	// ErrInvalidMessage reports a message that cannot be encoded, or a
 	// publishing id that does not grow.
@@ -182,7 +185,7 @@ func isFatal(err error) bool {
 	}
 	for _, fatal := range []error{
 		ErrInvalidConfig, ErrTLS, ErrAuthentication, ErrVirtualHost, ErrAccessRefused,
-		ErrStreamNotFound, ErrStreamDeleted, ErrStreamRecreated, ErrStreamMismatch, ErrMalformed, ErrClosed, ErrOffsetStore, ErrNameInUse,
+		ErrStreamNotFound, ErrStreamDeleted, ErrStreamRecreated, ErrStreamMismatch, ErrMalformed, ErrClosed, ErrOffsetStore, ErrNameInUse, ErrMessageTooLarge,
 	} {
 		if errors.Is(err, fatal) {
 			return true

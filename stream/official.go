@@ -55,6 +55,7 @@ type link struct {
 	lastID   uint64 // newest publishing id that the broker had
 	confirms atomic.Uint64
 
+	relay    *relay // carries the connections where Config.Dial is set
 	env      *official.Environment
 	producer *official.Producer
 	filtered *official.Producer // for messages with a filter value; the sender's
@@ -71,19 +72,40 @@ type link struct {
 	wg      sync.WaitGroup
 }
 
-// dialLink makes a link through the node at e, under ctx and linkTimeout.
-func dialLink(ctx context.Context, cfg Config, e broker.Endpoint, leader broker.Node, frameMax int, stream string, p ProducerConfig, flight *inflight) (*link, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, linkTimeout, fmt.Errorf("%w: no producer at %s within %v", ErrUnreachable, e.Address(), linkTimeout))
+// dialLink makes a link to the leader's node, under ctx and linkTimeout. leader is
+// a way to it that works.
+func dialLink(ctx context.Context, cfg Config, leader broker.Contact, stream string, p ProducerConfig, flight *inflight) (*link, error) {
+	e := leader.Endpoint
+	ctx, cancel := context.WithTimeoutCause(ctx, linkTimeout, broker.OwnReason(fmt.Errorf("%w: no producer at %s within %v", ErrUnreachable, e.Address(), linkTimeout)))
 	defer cancel()
 	l := &link{
-		address: e.Address(), frameMax: frameMax, stream: stream, flight: flight,
+		address: e.Address(), frameMax: leader.FrameMax, stream: stream, flight: flight,
 		batches: make(chan []*slot), spare: make(chan []*slot, 2), lost: make(chan struct{}),
 	}
-	err := within(ctx, func() error { return l.open(cfg, e, leader, stream, p) }, l.discard)
-	if err != nil {
+	var err error
+	if cfg.Dial != nil {
+		if l.relay, err = startRelay(cfg.brokerOptions(), e); err != nil {
+			return nil, err
+		}
+	}
+	if err = within(ctx, func() error { return l.open(cfg, leader, p) }, l.discard); err != nil {
+		l.relay.close()
 		return nil, scrub(err, e)
 	}
 	return l, nil
+}
+
+// explainLink returns what our own client says of a node at which the official
+// client has failed, if that is something that trying again does not mend: the
+// official client's errors do not tell. Else it returns err.
+func (e *Env) explainLink(ctx context.Context, leader broker.Contact, err error) error {
+	if isFatal(err) || ctx.Err() != nil {
+		return err
+	}
+	if own := e.cluster.Check(ctx, leader); isFatal(own) {
+		return own
+	}
+	return err
 }
 
 // within runs a call of the official client that cannot be cancelled. If ctx
@@ -114,7 +136,7 @@ func within(ctx context.Context, call func() error, late func()) error {
 		return err
 	default:
 		abandoned = true
-		return context.Cause(ctx)
+		return broker.ContextError(ctx)
 	}
 }
 
@@ -128,10 +150,16 @@ func recovered(call func() error) (err error) {
 }
 
 // open makes environment and producer, blocking.
-func (l *link) open(cfg Config, e broker.Endpoint, leader broker.Node, stream string, p ProducerConfig) error {
+func (l *link) open(cfg Config, leader broker.Contact, p ProducerConfig) error {
+	e := leader.Endpoint
 	o := environmentOptions(cfg, e)
-	if cfg.Resolve != nil { // it tries until the leader answers there
-		o.SetAddressResolver(official.AddressResolver{Host: leader.Host, Port: leader.Port})
+	at := broker.Node{Host: e.Host, Port: e.Port}
+	if l.relay != nil {
+		at = l.relay.node()
+		o.ConnectionParameters[0].Host, o.ConnectionParameters[0].Port = at.Host, fmt.Sprint(at.Port)
+	}
+	if at.Address() != leader.Advertised { // it tries until the leader answers there
+		o.SetAddressResolver(official.AddressResolver{Host: officialHost(at.Host), Port: at.Port})
 	}
 	env, err := official.NewEnvironment(o)
 	l.env = env // even with an error
@@ -141,13 +169,13 @@ func (l *link) open(cfg Config, e broker.Endpoint, leader broker.Node, stream st
 	}
 	l.opts = official.NewProducerOptions().
 		SetProducerName(p.Name).
-		SetClientProvidedName("tidemark-producer").
+		SetClientProvidedName(cfg.brokerOptions().ConnectionName("tidemark-producer")).
 		SetConfirmationTimeOut(never).
 		SetQueueSize(p.MaxInFlight + 2*batchMessages) // its own limit must never wait: ours does
 	if p.SubEntries > 1 {
 		l.opts.SetSubEntrySize(p.SubEntries).SetCompression(compressionOf(p.Compression))
 	}
-	if l.producer, err = env.NewProducer(stream, l.opts); err != nil {
+	if l.producer, err = env.NewProducer(l.stream, l.opts); err != nil {
 		l.discard()
 		return officialError(err, e)
 	}
@@ -182,17 +210,21 @@ func environmentOptions(cfg Config, e broker.Endpoint) *official.EnvironmentOpti
 	} else {
 		o.SetTLSConfig(&tls.Config{MinVersion: tls.VersionTLS12})
 	}
-	host := e.Host
-	if strings.Contains(host, ":") {
-		host = "[" + strings.ReplaceAll(host, "%", "%25") + "]" // with a zone, as fe80::1%eth0
-	}
 	o.ConnectionParameters = []*official.Broker{{
-		Scheme: scheme, Host: host, Port: fmt.Sprint(e.Port),
+		Scheme: scheme, Host: officialHost(e.Host), Port: fmt.Sprint(e.Port),
 		User:     escapeUser(e.User),
 		Password: escapeUser(e.Password),
 		Vhost:    url.PathEscape(url.QueryEscape(e.VHost)),
 	}}
 	return o
+}
+
+// officialHost returns a host as the official client writes it into a URI.
+func officialHost(host string) string {
+	if strings.Contains(host, ":") {
+		return "[" + strings.ReplaceAll(host, "%", "%25") + "]" // with a zone, as fe80::1%eth0
+	}
+	return host
 }
 
 // escapeUser escapes every byte that could mean something in a URI.
@@ -377,6 +409,7 @@ func (l *link) close() {
 	ctx, cancel := context.WithTimeout(context.Background(), linkCloseTimeout)
 	defer cancel()
 	_ = within(ctx, func() error { l.discard(); l.wg.Wait(); return nil }, func() {})
+	l.relay.close()
 }
 
 // discard closes whatever there is of the official client, blocking.

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/tidemark-go/tidemark/internal/broker"
 )
 
 // Producer publishes to one stream. It is safe for concurrent use; messages
@@ -161,7 +163,7 @@ func (p *Producer) accept(ctx context.Context, m *Message, s slot) (err error) {
 		return fmt.Errorf("%w: publishing id %d is beyond the largest possible one, %d", ErrInvalidMessage, s.id, int64(math.MaxInt64))
 	}
 	if ctx.Err() != nil {
-		return context.Cause(ctx)
+		return broker.ContextError(ctx)
 	}
 	if s.filter = m.FilterValue; s.filter != "" {
 		if err := p.checkFilter(s.filter); err != nil {
@@ -186,7 +188,7 @@ func (p *Producer) accept(ctx context.Context, m *Message, s slot) (err error) {
 		select {
 		case <-wait:
 		case <-ctx.Done():
-			return context.Cause(ctx)
+			return broker.ContextError(ctx)
 		}
 	}
 }
@@ -258,7 +260,7 @@ func (p *Producer) flush(ctx context.Context, id uint64) error {
 		select {
 		case <-moved:
 		case <-ctx.Done():
-			return context.Cause(ctx)
+			return broker.ContextError(ctx)
 		}
 	}
 }
@@ -310,7 +312,7 @@ const closeGrace = 100 * time.Millisecond
 func withGrace(ctx context.Context) (context.Context, context.CancelFunc) {
 	later, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(ctx, func() {
-		time.AfterFunc(closeGrace, func() { cancel(context.Cause(ctx)) })
+		time.AfterFunc(closeGrace, func() { cancel(broker.OwnReason(broker.ContextError(ctx))) })
 	})
 	return later, func() { stop(); cancel(context.Canceled) }
 }
@@ -349,7 +351,7 @@ func (w *waiter) wait(ctx context.Context) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.left > 0 {
-		return fmt.Errorf("%w: %d messages: %w", ErrUnconfirmed, w.left, context.Cause(ctx))
+		return fmt.Errorf("%w: %d messages: %w", ErrUnconfirmed, w.left, broker.ContextError(ctx))
 	}
 	return w.err
 }

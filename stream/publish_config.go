@@ -38,7 +38,7 @@ type ProducerConfig struct {
 	// that have none. Default false.
 	CreationTime bool
 	// ConfirmTimeout is how long the broker may confirm nothing of what was
-	// sent before the connection counts as stuck and is replaced. Default 30 s.
+	// sent before the connection counts as stuck and is replaced. Default 30 s, at most 24 h.
 	ConfirmTimeout time.Duration
 }
 
@@ -91,8 +91,8 @@ func (c ProducerConfig) withDefaults() (ProducerConfig, error) {
 		return c, fmt.Errorf("%w: Compression %d is not one of the five there are", ErrInvalidConfig, c.Compression)
 	case c.Compression != CompressionNone && c.SubEntries < 2:
 		return c, fmt.Errorf("%w: Compression is for sub-batches: set SubEntries to 2 or more, such as 100", ErrInvalidConfig)
-	case c.ConfirmTimeout < 0:
-		return c, fmt.Errorf("%w: ConfirmTimeout %v must not be negative", ErrInvalidConfig, c.ConfirmTimeout)
+	case c.ConfirmTimeout < 0 || c.ConfirmTimeout > maxDuration:
+		return c, fmt.Errorf("%w: ConfirmTimeout is %v; it must not be negative, and at most %v", ErrInvalidConfig, c.ConfirmTimeout, maxDuration)
 	}
 	return c, checkLength("producer's name", c.Name)
 }

@@ -147,13 +147,13 @@ func (w *watchdog) bites(waiting bool, count uint64) bool {
 // administrative connection first: it tells quickly and exactly what the
 // official client would not.
 func (p *Producer) connect(ctx context.Context) (*link, error) {
-	leader, contact, err := p.env.cluster.FindLeader(ctx, p.stream)
+	leader, err := p.env.cluster.ReachLeader(ctx, p.stream)
 	if err != nil {
 		return nil, err
 	}
-	l, err := dialLink(ctx, p.env.cfg, contact.Endpoint, leader, contact.FrameMax, p.stream, p.cfg, p.flight)
+	l, err := dialLink(ctx, p.env.cfg, leader, p.stream, p.cfg, p.flight)
 	if err != nil {
-		return nil, err
+		return nil, p.env.explainLink(ctx, leader, err)
 	}
 	if known := p.flight.last(); p.connected && p.cfg.Name != "" && l.lastID > known {
 		l.close()

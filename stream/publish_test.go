@@ -251,7 +251,7 @@ func TestProducerConfigBounds(t *testing.T) {
 		"SubEntries and Name":    {SubEntries: 2, Name: "p"},
 		"Compression 5":          {SubEntries: 2, Compression: CompressionZstd + 1},
 		"Compression is for sub": {SubEntries: 1, Compression: CompressionGzip},
-		"ConfirmTimeout -1ns":    {ConfirmTimeout: -1},
+		"ConfirmTimeout is -1ns": {ConfirmTimeout: -1},
 		"producer's name":        {Name: strings.Repeat("n", 256)},
 	} {
 		_, err := cfg.withDefaults()

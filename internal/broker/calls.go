@@ -172,7 +172,7 @@ func (c *Conn) readBack(ctx context.Context, reference, stream string, offset ui
 		select {
 		case <-time.After(verifyPause):
 		case <-ctx.Done():
-			return context.Cause(ctx)
+			return ContextError(ctx)
 		}
 	}
 	if err == nil {
@@ -201,5 +201,6 @@ func (c *Conn) unsubscribe(ctx context.Context, id uint8) error {
 // credit asks for n more chunks. It does not wait for the socket, unless the
 // writer's queue is full.
 func (c *Conn) credit(ctx context.Context, id uint8, n int) error {
-	return c.post(ctx, &wire.Credit{SubscriptionID: id, Credit: int16(n)})
+	_, err := c.post(ctx, &wire.Credit{SubscriptionID: id, Credit: int16(n)})
+	return err
 }

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"runtime"
@@ -87,7 +88,7 @@ func (c *Cluster) adminConn(ctx context.Context) (*Conn, error) {
 	case c.dialing <- struct{}{}:
 		defer func() { <-c.dialing }()
 	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+		return nil, ContextError(ctx)
 	}
 	if admin := c.admin.Load(); admin != nil {
 		if admin.Alive() {
@@ -142,24 +143,47 @@ func (c *Cluster) Find(ctx context.Context, stream string) (l Location, err erro
 	return conn.Locate(ctx, stream)
 }
 
-// FindLeader returns a stream's leader, by an address that this client can
-// reach, and the contact that named it.
-func (c *Cluster) FindLeader(ctx context.Context, stream string) (leader Node, by Contact, err error) {
-	err = c.Ask(ctx, func(ctx context.Context, admin *Conn) error {
-		by = admin.Contact()
-		l, err := admin.Locate(ctx, stream)
-		if err == nil {
-			leader, err = c.opts.resolve(l.Leader)
-		}
+// ReachLeader returns a way to the node of a stream's leader that works. It is the
+// way that a consumer of that node would take. If the administrative connection
+// does not lead to the node, ReachLeader connects to it and leaves again.
+func (c *Cluster) ReachLeader(ctx context.Context, stream string) (Contact, error) {
+	var l Location
+	err := c.Ask(ctx, func(ctx context.Context, admin *Conn) (err error) {
+		l, err = admin.Locate(ctx, stream)
 		return err
 	})
-	return leader, by, err
+	if err != nil || l.Contact.Advertised == l.Leader.Address() {
+		return l.Contact, err
+	}
+	return c.Visit(ctx, l.Contact, l.Leader)
+}
+
+// Visit connects to a node, leaves it again, and returns the way.
+func (c *Cluster) Visit(ctx context.Context, by Contact, n Node) (Contact, error) {
+	conn, err := c.dialNode(ctx, by, n, adminLabel, hooks{})
+	if err != nil {
+		return Contact{}, err
+	}
+	defer conn.Close()
+	way := conn.Contact()
+	way.Advertised = n.Address()
+	return way, nil
+}
+
+// Check connects to a node by a way that has worked, and leaves again.
+func (c *Cluster) Check(ctx context.Context, way Contact) error {
+	conn, err := dial(ctx, c.opts, way.Endpoint, adminLabel, hooks{})
+	if err != nil {
+		return err
+	}
+	conn.Close()
+	return nil
 }
 
 // patience bounds the wait for a connection that may be silent by the time that
 // a new connection would take: DialTimeout, and half of callTimeout at most.
 func (c *Cluster) patience(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeoutCause(ctx, min(c.opts.DialTimeout, callTimeout/2), errSilent)
+	return context.WithTimeoutCause(ctx, min(c.opts.DialTimeout, callTimeout/2), OwnReason(errSilent))
 }
 
 // errSilent ends a call that was not answered within patience.
@@ -190,9 +214,25 @@ func (c *Cluster) dialNode(ctx context.Context, by Contact, n Node, label string
 		conn.CloseWithin(ctx) // the address is that of a load balancer
 	}
 	if c.opts.Resolve == nil {
-		return dial(ctx, c.opts, by.Endpoint.At(n), label, h)
+		conn, err := dial(ctx, c.opts, by.Endpoint.At(n), label, h)
+		if err != nil {
+			return nil, advertisedError(err, n)
+		}
+		return conn, nil
 	}
 	return c.dialResolved(ctx, by, n, label, h)
+}
+
+// advertisedError says where an address comes from that no URI names.
+func advertisedError(err error, n Node) error {
+	var wrong *tls.CertificateVerificationError
+	switch {
+	case errors.As(err, &wrong):
+		return fmt.Errorf("%w; the broker advertises the address %s for this node: without Config.TLS.ServerName the node's certificate must be for that host", err, n.Address())
+	case errors.Is(err, ErrUnreachable), errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("%w; the broker advertises the address %s for this node: if this client reaches the node by another one, map it with Config.Resolve", err, n.Address())
+	}
+	return err
 }
 
 // dialResolved dials what Options.Resolve returns until the peer is the node,
@@ -220,8 +260,17 @@ func (c *Cluster) dialResolved(ctx context.Context, by Contact, n Node, label st
 // Lease gives a subscriber a place on a shared connection to a node. The caller
 // releases the lease.
 func (c *Cluster) Lease(ctx context.Context, by Contact, n Node, s Subscriber) (*Lease, error) {
+	return c.lease(ctx, c.readers, by, n, s)
+}
+
+// LeaseAlone is Lease on a connection that nobody else uses.
+func (c *Cluster) LeaseAlone(ctx context.Context, by Contact, n Node, s Subscriber) (*Lease, error) {
+	return c.lease(ctx, newPool(oneConn, nil), by, n, s)
+}
+
+func (c *Cluster) lease(ctx context.Context, from *pool, by Contact, n Node, s Subscriber) (*Lease, error) {
 	l := &Lease{node: n, subscriber: s, batches: &c.batches}
-	err := c.readers.join(ctx, l, func(h hooks) (*Conn, error) {
+	err := from.join(ctx, l, func(h hooks) (*Conn, error) {
 		conn, err := c.dialNode(ctx, by, n, readLabel, h)
 		if err == nil {
 			c.versions.Store(n, conn.version)

@@ -286,22 +286,17 @@ func TestFindPastASilentConnection(t *testing.T) {
 	says(t, err, "127.0.0.1:1")
 }
 
-func TestFindLeader(t *testing.T) {
+func TestReachLeader(t *testing.T) {
 	b, c := onBroker(t)
 	want := Node{"127.0.0.1", check.Port(t, b.Addr())}
-	leader, by, err := c.FindLeader(check.Soon(t), "s")
-	if leader != want || by.Endpoint != guestAt(t, b) || err != nil {
-		t.Errorf("%v by %+v, %v", leader, by, err)
+	way, err := c.ReachLeader(check.Soon(t), "s")
+	if way.Advertised != want.Address() || way.Endpoint != guestAt(t, b) || err != nil {
+		t.Errorf("%+v, %v", way, err)
 	}
-	c.opts.Resolve = func(host string, port int) (string, int) { return host + ".mapped", port + 1 }
-	leader, _, err = c.FindLeader(check.Soon(t), "s")
-	if want := (Node{"127.0.0.1.mapped", want.Port + 1}); leader != want || err != nil {
-		t.Errorf("%v, %v, want %v", leader, err, want)
+	if n := len(b.Connections()); n != 1 {
+		t.Errorf("%d connections, though the one for administration leads there", n)
 	}
-	c.opts.Resolve = func(string, int) (string, int) { return "", 1 }
-	_, _, err = c.FindLeader(check.Soon(t), "s")
-	check.Err(t, err, ErrInvalidConfig)
-	_, _, err = c.FindLeader(check.Soon(t), "other")
+	_, err = c.ReachLeader(check.Soon(t), "other")
 	check.Err(t, err, ErrStreamNotFound)
 }
 

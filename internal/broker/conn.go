@@ -64,13 +64,17 @@ type Conn struct {
 	socket net.Conn
 	frames *wire.FrameReader
 	reads  atomic.Uint64 // grows with each read from the socket
-	queue  chan queuedFrame
+	queue  chan *queuedFrame
 	direct directWriter
 
 	mu      sync.Mutex
 	pending map[uint32]chan response // by correlation id
 	lastID  uint32                   // the newest correlation id
 	reason  error                    // why the connection ended
+
+	// peersReason is what the peer gave as its reason in a Close. It is the
+	// reason of the end, whatever fails on the way there.
+	peersReason error
 
 	ended chan struct{} // closed by fail
 	wg    sync.WaitGroup
@@ -79,7 +83,7 @@ type Conn struct {
 // start begins the connection's goroutines, after the handshake.
 func (c *Conn) start() {
 	c.pending = map[uint32]chan response{}
-	c.queue = make(chan queuedFrame, writeQueueLen)
+	c.queue = make(chan *queuedFrame, writeQueueLen)
 	c.ended = make(chan struct{})
 	c.direct.init(c.socket)
 	c.wg.Add(3)
@@ -93,6 +97,9 @@ func (c *Conn) fail(reason error) {
 	c.mu.Lock()
 	first := c.reason == nil
 	if first {
+		if c.peersReason != nil {
+			reason = c.peersReason
+		}
 		c.reason = reason
 		close(c.ended)
 	}

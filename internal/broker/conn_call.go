@@ -11,13 +11,15 @@ import (
 type response struct{ fields []byte }
 
 // call sends a request and decodes its response into resp. An answer counts
-// although the connection is lost right after it.
+// although the connection is lost right after it. A request that still waits for
+// the writer when ctx ends is not sent.
 func (c *Conn) call(ctx context.Context, request func(id uint32) wire.Frame, resp wire.Frame) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, callTimeout, fmt.Errorf("%w: %s did not answer within %v", ErrUnreachable, c.endpoint.Address(), callTimeout))
+	ctx, cancel := context.WithTimeoutCause(ctx, callTimeout, OwnReason(fmt.Errorf("%w: %s did not answer within %v", ErrUnreachable, c.endpoint.Address(), callTimeout)))
 	defer cancel()
 	id, answer := c.register()
 	defer c.forget(id)
-	if err := c.post(ctx, request(id)); err != nil {
+	queued, err := c.post(ctx, request(id))
+	if err != nil {
 		return err
 	}
 	select {
@@ -25,7 +27,8 @@ func (c *Conn) call(ctx context.Context, request func(id uint32) wire.Frame, res
 		return c.decode(r, resp)
 	case <-c.ended:
 	case <-ctx.Done():
-		return context.Cause(ctx)
+		queued.withdraw()
+		return ContextError(ctx)
 	}
 	select {
 	case r := <-answer: // the answer came before the end

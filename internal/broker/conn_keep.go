@@ -17,7 +17,7 @@ func (c *Conn) keepAlive() {
 	defer c.wg.Done()
 	tick := time.NewTicker(c.heartbeat / 2)
 	defer tick.Stop()
-	beat := queuedFrame{frame: mustEncode(&wire.Heartbeat{})}
+	beat := mustEncode(&wire.Heartbeat{})
 	var seen uint64
 	for silent := 0; ; {
 		select {
@@ -40,10 +40,10 @@ func (c *Conn) keepAlive() {
 
 // sendHeartbeat queues a heartbeat. A queue that is full shows that the writer is
 // stuck, and the writer's own deadline ends that.
-func (c *Conn) sendHeartbeat(beat queuedFrame) {
+func (c *Conn) sendHeartbeat(beat []byte) {
 	c.direct.queued.Add(1)
 	select {
-	case c.queue <- beat:
+	case c.queue <- &queuedFrame{frame: beat}:
 	default:
 		c.direct.queued.Add(-1)
 	}

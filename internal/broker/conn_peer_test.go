@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"runtime"
 	"slices"
 	"testing"
@@ -163,6 +164,30 @@ func TestCloseByPeerIsAnswered(t *testing.T) {
 		t.Errorf("answered with %+v", f)
 	}
 	check.Recv(t, c.ended, "the end")
+}
+
+// failingWrites is a socket that can be read and not written to.
+type failingWrites struct{ net.Conn }
+
+func (failingWrites) Write([]byte) (int, error) { return 0, check.ErrTest }
+
+// TestCloseReasonSurvivesItsAnswer: a peer that has hung up by the time of the
+// answer has said why nevertheless.
+func TestCloseReasonSurvivesItsAnswer(t *testing.T) {
+	closing, _ := encode(&wire.Close{Correlation: 3, Code: wire.CodeInternalError, Reason: "because"})
+	virtual(t, func(t *testing.T, _ *fake) {
+		ours, theirs := net.Pipe()
+		defer theirs.Close()
+		c := &Conn{endpoint: Endpoint{Host: "h", Port: 1}, socket: failingWrites{ours}, heartbeat: time.Hour}
+		c.frames = wire.NewFrameReader(c, 0)
+		c.start()
+		// The reader has not yet ended the connection when the answer fails.
+		err := c.closedByPeer(closing[4+wire.HeadLen:])
+		<-c.ended
+		says(t, err, "because")
+		says(t, c.Reason(), "because")
+		c.Abort()
+	})
 }
 
 func TestFirstReasonCounts(t *testing.T) {

@@ -54,6 +54,11 @@ func (c *Conn) readError(err error) error {
 	case errors.Is(err, ErrUnreachable):
 		return err
 	}
+	return c.lost(err)
+}
+
+// lost is the reason of a connection whose socket fails.
+func (c *Conn) lost(err error) error {
 	return fmt.Errorf("%w: connection to %s lost: %v", ErrUnreachable, c.endpoint.Address(), err)
 }
 
@@ -106,6 +111,13 @@ func (c *Conn) closedByPeer(fields []byte) error {
 	if err := wire.Decode(fields, &f); err != nil {
 		return err
 	}
-	_ = c.post(context.Background(), &wire.Response{Key: wire.KeyClose, Correlation: f.Correlation, Code: wire.CodeOK})
-	return fmt.Errorf("%w: %s closed the connection: %s (%v)", ErrUnreachable, c.endpoint.Address(), f.Reason, f.Code)
+	reason := fmt.Errorf("%w: %s closed the connection: %s (%v)", ErrUnreachable, c.endpoint.Address(), f.Reason, f.Code)
+	if f.Code == wire.CodeFrameTooLarge {
+		reason = fmt.Errorf("%w: %w", reason, ErrFrameRefused)
+	}
+	c.mu.Lock()
+	c.peersReason = reason // before the answer, which may fail
+	c.mu.Unlock()
+	_, _ = c.post(context.Background(), &wire.Response{Key: wire.KeyClose, Correlation: f.Correlation, Code: wire.CodeOK})
+	return reason
 }

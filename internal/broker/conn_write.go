@@ -3,6 +3,8 @@ package broker
 import (
 	"context"
 	"fmt"
+	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/tidemark-go/tidemark/internal/wire"
@@ -13,6 +15,20 @@ import (
 type queuedFrame struct {
 	frame   []byte
 	written chan struct{} // closed once the socket has taken the frame; may be nil
+	claimed atomic.Bool   // by the writer, which writes it, or by its sender, who has given up
+}
+
+// withdraw keeps the writer from writing a frame that it has not begun. A frame
+// of which the socket has a part is written to its end. q may be nil.
+func (q *queuedFrame) withdraw() {
+	if q != nil && len(q.frame) > 0 {
+		q.claimed.Store(true)
+	}
+}
+
+// claim reports whether the writer is to write the frame.
+func (q *queuedFrame) claim() bool {
+	return len(q.frame) == 0 || q.claimed.CompareAndSwap(false, true)
 }
 
 // send writes a frame and returns when the socket has taken it.
@@ -24,19 +40,33 @@ func (c *Conn) send(ctx context.Context, f wire.Frame) error {
 	return c.sendBytes(ctx, b)
 }
 
-// post writes a frame and does not wait for the socket to take it.
-func (c *Conn) post(ctx context.Context, f wire.Frame) error {
+// post writes a frame and does not wait for the socket to take it. It returns
+// the frame if that waits for the writer.
+func (c *Conn) post(ctx context.Context, f wire.Frame) (*queuedFrame, error) {
 	b, err := encode(f)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	return c.put(ctx, b, false)
 }
 
 // sendBytes is send for a frame that is encoded already. The caller may use the
-// bytes again when it returns.
+// bytes again when it returns. A frame that still waits for the writer when ctx
+// ends is not sent.
 func (c *Conn) sendBytes(ctx context.Context, frame []byte) error {
-	return c.put(ctx, frame, true)
+	queued, err := c.put(ctx, frame, true)
+	if err != nil || queued == nil {
+		return err
+	}
+	select {
+	case <-queued.written:
+		return nil
+	case <-c.ended:
+		return c.Reason()
+	case <-ctx.Done():
+		queued.withdraw()
+		return ContextError(ctx)
+	}
 }
 
 func encode(f wire.Frame) ([]byte, error) {
@@ -48,40 +78,30 @@ func encode(f wire.Frame) ([]byte, error) {
 }
 
 // put writes a frame at once if the socket takes it, and otherwise queues it for
-// the writer. With await it then waits for the writer. Under a context that has
-// ended it does neither.
-func (c *Conn) put(ctx context.Context, frame []byte, await bool) error {
+// the writer and returns it. With notify the writer closes its written. Under a
+// context that has ended put does neither.
+func (c *Conn) put(ctx context.Context, frame []byte, notify bool) (*queuedFrame, error) {
 	if ctx.Err() != nil {
-		return context.Cause(ctx) // enqueue might still take the frame
+		return nil, ContextError(ctx) // enqueue might still take the frame
 	}
 	taken := takenNone
 	if c.Alive() {
 		taken = c.direct.try(frame)
 	}
-	var q queuedFrame
-	switch taken {
-	case takenAll:
-		return nil
-	case takenNone:
+	if taken == takenAll {
+		return nil, nil
+	}
+	q := &queuedFrame{}
+	if taken == takenNone {
 		q.frame = append([]byte(nil), frame...)
 	}
-	if await {
+	if notify {
 		q.written = make(chan struct{})
 	}
-	if err := c.enqueue(ctx, q); err != nil || !await {
-		return err
-	}
-	select {
-	case <-q.written:
-		return nil
-	case <-c.ended:
-		return c.Reason()
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
+	return q, c.enqueue(ctx, q)
 }
 
-func (c *Conn) enqueue(ctx context.Context, q queuedFrame) error {
+func (c *Conn) enqueue(ctx context.Context, q *queuedFrame) error {
 	c.direct.queued.Add(1)
 	select {
 	case c.queue <- q:
@@ -91,7 +111,7 @@ func (c *Conn) enqueue(ctx context.Context, q queuedFrame) error {
 		return c.Reason()
 	case <-ctx.Done():
 		c.direct.queued.Add(-1)
-		return context.Cause(ctx)
+		return ContextError(ctx)
 	}
 }
 
@@ -104,10 +124,13 @@ func (c *Conn) write() {
 		case <-c.ended:
 			return
 		case q := <-c.queue:
-			err := c.writeOut(q.frame)
+			var err error
+			if q.claim() {
+				err = c.writeOut(q.frame)
+			}
 			c.direct.queued.Add(-1)
 			if err != nil {
-				c.fail(fmt.Errorf("%w: connection to %s lost: %v", ErrUnreachable, c.endpoint.Address(), err))
+				c.fail(c.lost(err))
 				return
 			}
 			if q.written != nil {
@@ -122,7 +145,10 @@ func (c *Conn) write() {
 func (c *Conn) writeOut(frame []byte) error {
 	c.direct.mu.Lock()
 	defer c.direct.mu.Unlock()
-	_ = c.socket.SetWriteDeadline(time.Now().Add(2 * c.heartbeat))
+	if c.socket.SetWriteDeadline(time.Now().Add(2*c.heartbeat)) != nil {
+		// A socket of Options.Dial may have no deadlines.
+		defer time.AfterFunc(2*c.heartbeat, func() { c.fail(c.lost(os.ErrDeadlineExceeded)) }).Stop()
+	}
 	if rest := c.direct.rest; len(rest) > 0 {
 		frame = append(rest, frame...)
 		c.direct.rest = nil

@@ -113,6 +113,15 @@ func halfTaken(t *testing.T, n int) (*Conn, io.Reader) {
 	return c, theirs
 }
 
+// sendOrPut waits for the socket to take a frame, or does not.
+func (c *Conn) sendOrPut(ctx context.Context, frame []byte, await bool) error {
+	if await {
+		return c.sendBytes(ctx, frame)
+	}
+	_, err := c.put(ctx, frame, false)
+	return err
+}
+
 // TestPutTheRest: what the socket does not take at once goes through the writer,
 // behind the rest of the frame before.
 func TestPutTheRest(t *testing.T) {
@@ -123,7 +132,7 @@ func TestPutTheRest(t *testing.T) {
 				c, theirs := halfTaken(t, 4)
 				put := make(chan error, 1)
 				go func() {
-					err := c.put(t.Context(), frame, await)
+					err := c.sendOrPut(t.Context(), frame, await)
 					copy(frame, "xxxxxxxxxx")
 					put <- err
 				}()
@@ -132,7 +141,7 @@ func TestPutTheRest(t *testing.T) {
 					t.Errorf("returned: %v, and %d frames are queued", len(put) == 1, c.direct.queued.Load())
 				}
 				second := make(chan error, 1)
-				go func() { second <- c.put(t.Context(), next, true) }()
+				go func() { second <- c.sendBytes(t.Context(), next) }()
 				synctest.Wait()
 				got := make([]byte, len("456789next"))
 				_, err := io.ReadFull(theirs, got)
@@ -187,12 +196,50 @@ func TestPutUnderAnEndedContext(t *testing.T) {
 	})
 }
 
+// TestGivenUpInTheQueue: a request whose caller gives up before the writer has
+// come to it is never sent, though the peer reads again. One of which the socket
+// has a part is sent to its end.
+func TestGivenUpInTheQueue(t *testing.T) {
+	for name, call := range map[string]func(context.Context, *Conn) error{
+		"delete": func(ctx context.Context, c *Conn) error { return c.Delete(ctx, "s") },
+		"store":  func(ctx context.Context, c *Conn) error { return c.StoreOffset(ctx, "me", "s", 1) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			virtual(t, func(t *testing.T, b *fake) {
+				c, theirs := piped(t, time.Hour)
+				check.Nil(t, c.credit(t.Context(), 1, 1)) // the writer is stuck in it
+				ctx, cancel := context.WithCancelCause(t.Context())
+				time.AfterFunc(time.Second, func() { cancel(check.ErrTest) })
+				check.Err(t, call(ctx, c), check.ErrTest)
+				go b.serve(script.NewPeer(t, theirs))
+				check.Nil(t, c.Ping(t.Context()))
+				b.took(t, "credit 1 1", "metadata []")
+				if n := c.direct.queued.Load(); n != 0 {
+					t.Errorf("%d frames are queued", n)
+				}
+			})
+		})
+	}
+	t.Run("half of it sent", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			c, theirs := halfTaken(t, 4)
+			ctx, cancel := context.WithCancel(t.Context())
+			time.AfterFunc(time.Second, cancel)
+			check.Err(t, c.sendBytes(ctx, []byte("0123456789")), context.Canceled)
+			got := make([]byte, 6)
+			if _, err := io.ReadFull(theirs, got); err != nil || string(got) != "456789" {
+				t.Errorf("the peer got %q, %v", got, err)
+			}
+		})
+	})
+}
+
 // What is posted is the writer's own: the caller may use the bytes again.
 func TestPostKeepsACopy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, theirs := piped(t, time.Hour)
 		frame := []byte("frame")
-		check.Nil(t, c.put(t.Context(), frame, false))
+		check.Nil(t, c.sendOrPut(t.Context(), frame, false))
 		copy(frame, "xxxxx")
 		got := make([]byte, 5)
 		if _, err := io.ReadFull(theirs, got); err != nil || string(got) != "frame" {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strings"
 	"syscall"
 	"time"
 
@@ -22,9 +23,10 @@ const (
 )
 
 // dialAny dials the endpoints in random order until one answers. A refused login
-// or vhost ends the search, because every node of a cluster refuses it.
+// or vhost ends the search, because every node of a cluster refuses it. A node
+// with a wrong certificate does not: the others may have right ones.
 func dialAny(ctx context.Context, o Options, endpoints []Endpoint, name string, h hooks) (*Conn, error) {
-	var first error
+	var failed nodeErrors
 	for _, e := range shuffled(endpoints) {
 		c, err := dial(ctx, o, e, name, h)
 		if err == nil {
@@ -33,19 +35,44 @@ func dialAny(ctx context.Context, o Options, endpoints []Endpoint, name string, 
 		if ctx.Err() != nil || errors.Is(err, ErrAuthentication) || errors.Is(err, ErrVirtualHost) {
 			return nil, err
 		}
-		if first == nil {
-			first = err
-		}
+		failed = append(failed, err)
 	}
-	if len(endpoints) > 1 {
-		first = fmt.Errorf("%w (and %d more nodes)", first, len(endpoints)-1)
-	}
-	return nil, first
+	return nil, failed.asError()
 }
 
+// nodeErrors is why each of several nodes could not be used. errors.Is matches
+// each of them: as long as one node is unreachable, trying again may help.
+type nodeErrors []error
+
+func (n nodeErrors) asError() error {
+	switch len(n) {
+	case 0:
+		return nil
+	case 1:
+		return n[0]
+	}
+	return n
+}
+
+// Error returns the text of an error that waiting does not mend, if there is
+// one, and how many more there are.
+func (n nodeErrors) Error() string {
+	worst := n[0]
+	for _, err := range n {
+		if !errors.Is(err, ErrUnreachable) {
+			worst = err
+			break
+		}
+	}
+	return fmt.Sprintf("%v (and %d more nodes)", worst, len(n)-1)
+}
+
+// Unwrap returns the errors.
+func (n nodeErrors) Unwrap() []error { return n }
+
 // dial connects, logs in, enters the vhost and starts the connection, all within
-// o.DialTimeout. The broker's management shows name.
-func dial(ctx context.Context, o Options, e Endpoint, name string, h hooks) (*Conn, error) {
+// o.DialTimeout. The broker's management shows o.Name and the role.
+func dial(ctx context.Context, o Options, e Endpoint, role string, h hooks) (*Conn, error) {
 	caller := ctx
 	ctx, cancel := context.WithTimeout(ctx, o.DialTimeout)
 	defer cancel()
@@ -59,8 +86,12 @@ func dial(ctx context.Context, o Options, e Endpoint, name string, h hooks) (*Co
 		c.frames.Give(wire.KeyDeliver, h.buffer)
 	}
 	// The end of the context cuts every read and write of the handshake short.
-	stop := context.AfterFunc(ctx, func() { _ = socket.SetDeadline(time.Unix(1, 0)) })
-	err = c.handshake(name)
+	stop := context.AfterFunc(ctx, func() {
+		if socket.SetDeadline(time.Unix(1, 0)) != nil {
+			_ = socket.Close() // a socket of Options.Dial may have no deadlines
+		}
+	})
+	err = c.handshake(o.ConnectionName(role))
 	if !stop() && err == nil {
 		err = ctx.Err()
 	}
@@ -79,20 +110,49 @@ func dial(ctx context.Context, o Options, e Endpoint, name string, h hooks) (*Co
 func dialFailure(caller, attempt context.Context, err error, e Endpoint, limit time.Duration) error {
 	switch deadline, ok := caller.Deadline(); {
 	case caller.Err() != nil:
-		return context.Cause(caller)
+		return ContextError(caller)
 	case ok && !time.Now().Before(deadline): // the dialer's own timer may come first
 		return context.DeadlineExceeded
-	case errors.Is(err, ErrTLS), attempt.Err() == nil:
+	case errors.Is(err, ErrTLS), errors.Is(err, ErrInvalidConfig), attempt.Err() == nil:
 		return err
 	}
 	return fmt.Errorf("%w: %s did not answer within %v", ErrUnreachable, e.Address(), limit)
 }
 
-func dialSocket(ctx context.Context, o Options, e Endpoint) (net.Conn, error) {
+// DialRaw makes the connection that TLS and the protocol run over.
+func (o Options) DialRaw(ctx context.Context, e Endpoint) (net.Conn, error) {
+	if o.Dial != nil {
+		return o.dialOwn(ctx, e)
+	}
 	var d net.Dialer
 	socket, err := d.DialContext(ctx, "tcp", e.Address())
 	if err != nil {
 		return nil, dialError(err, e)
+	}
+	return socket, nil
+}
+
+// dialOwn calls Options.Dial, which is the user's.
+func (o Options) dialOwn(ctx context.Context, e Endpoint) (socket net.Conn, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			socket, err = nil, fmt.Errorf("%w: Config.Dial panicked for %s: %v", ErrInvalidConfig, e.Address(), v)
+		}
+	}()
+	socket, err = o.Dial(ctx, "tcp", e.Address())
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("%w: Config.Dial for %s: %w", ErrUnreachable, e.Address(), err)
+	case socket == nil:
+		return nil, fmt.Errorf("%w: Config.Dial returned neither a connection nor an error for %s", ErrInvalidConfig, e.Address())
+	}
+	return socket, nil
+}
+
+func dialSocket(ctx context.Context, o Options, e Endpoint) (net.Conn, error) {
+	socket, err := o.DialRaw(ctx, e)
+	if err != nil {
+		return nil, err
 	}
 	if !e.TLS {
 		return socket, nil
@@ -135,8 +195,31 @@ func tlsError(err error, e Endpoint) error {
 		return fmt.Errorf("%w: %w: "+advice, ErrUnreachable, ErrTLS, e.Address(), defaultTLSPort, SchemePlain)
 	case errors.Is(err, context.Canceled):
 		return err
+	case isAlert(err):
+		return alertError(err, e)
 	case errors.As(err, &system):
 		return fmt.Errorf("%w: %s closed the connection: %v", ErrUnreachable, e.Address(), err)
 	}
-	return fmt.Errorf("%w: with %s: %v: check Config.TLS (RootCAs, ServerName) against the broker's certificate", ErrTLS, e.Address(), err)
+	return fmt.Errorf("%w: with %s: %w: check Config.TLS (RootCAs, ServerName) against the broker's certificate", ErrTLS, e.Address(), err)
+}
+
+// isAlert reports whether an error is a TLS alert of the peer's. With TLS 1.3 the
+// peer looks at the client's certificate only after the client has finished its
+// handshake, so the alert may be the answer to the first frame.
+func isAlert(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "remote error"
+}
+
+// alertError says what a peer's alert asks for. crypto/tls gives the alert only as
+// a text.
+func alertError(err error, e Endpoint) error {
+	text := err.Error()
+	switch {
+	case strings.Contains(text, "certificate required"):
+		return fmt.Errorf("%w: %s demands a client certificate and got none (%v): set Config.TLS.Certificates to one from an authority that the broker trusts (ssl_options.cacertfile)", ErrTLS, e.Address(), err)
+	case strings.Contains(text, "certificate"):
+		return fmt.Errorf("%w: %s refuses the client certificate, or demands one (%v): set Config.TLS.Certificates to one that is valid and from an authority that the broker trusts (ssl_options.cacertfile)", ErrTLS, e.Address(), err)
+	}
+	return fmt.Errorf("%w: %s ends the handshake (%v): set Config.TLS.Certificates if the broker demands a client certificate, or else check MinVersion and CipherSuites", ErrTLS, e.Address(), err)
 }

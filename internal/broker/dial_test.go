@@ -82,6 +82,13 @@ func TestTune(t *testing.T) {
 			t.Errorf("frames of %d bytes, want %d", c.Contact().FrameMax, test.frameMax)
 		}
 		c.Abort()
+		// Where chunks come, the broker's own limit holds, and none if it has none.
+		c, err = dial(check.Soon(t), o, e, "test", hooks{deliver: func(wire.Deliver, []byte) error { return nil }})
+		check.Nil(t, err)
+		if f := check.Recv(t, answers, "the answer"); f.FrameMax != test.offer || c.Contact().FrameMax != int(test.frameMax) {
+			t.Errorf("an offer of %d was answered with %+v for chunks, and %d bytes are sent", test.offer, f, c.Contact().FrameMax)
+		}
+		c.Abort()
 	}
 }
 
@@ -196,7 +203,8 @@ func TestDialAnyStops(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(check.ErrTest)
 	_, err := dialAny(ctx, testOptions(), []Endpoint{down, down}, "test", hooks{})
-	if err != check.ErrTest {
+	check.Err(t, err, context.Canceled, check.ErrTest)
+	if errors.Is(err, ErrUnreachable) {
 		t.Errorf("a cancelled dial returned %v", err)
 	}
 	_, err = dialAny(check.Soon(t), testOptions(), []Endpoint{down}, "test", hooks{})

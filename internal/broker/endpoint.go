@@ -50,16 +50,25 @@ func (e Endpoint) String() string {
 }
 
 // ParseURIs parses every URI of the lists. A list is one URI, or several
-// separated by commas. The first URI that is wrong is an ErrInvalidConfig.
+// separated by commas. The first URI that is wrong is an ErrInvalidConfig, and so
+// are URIs of different vhosts: a stream's name means another stream in each.
 func ParseURIs(lists []string) ([]Endpoint, error) {
 	var endpoints []Endpoint
-	for _, list := range lists {
+	for i, list := range lists {
+		if strings.TrimSpace(list) == "" {
+			return nil, fmt.Errorf("%w: URIs[%d] is empty, as it is when read from a variable that is not set: set it, or leave URIs nil for the broker on this machine", ErrInvalidConfig, i)
+		}
 		for _, uri := range splitURIs(list) {
 			e, err := parseURI(uri)
 			if err != nil {
 				return nil, err
 			}
 			endpoints = append(endpoints, e)
+		}
+	}
+	for _, e := range endpoints {
+		if first := endpoints[0]; e.VHost != first.VHost {
+			return nil, fmt.Errorf("%w: the URIs name the vhosts %q and %q: all nodes of a cluster have the same ones, so name one in all URIs", ErrInvalidConfig, first.VHost, e.VHost)
 		}
 	}
 	return endpoints, nil
@@ -72,6 +81,12 @@ func ParseURIs(lists []string) ([]Endpoint, error) {
 func parseURI(text string) (Endpoint, error) {
 	bad := func(format string, args ...any) (Endpoint, error) {
 		return Endpoint{}, fmt.Errorf("%w: URI %q: %s", ErrInvalidConfig, redactURI(text), fmt.Sprintf(format, args...))
+	}
+	if strings.HasPrefix(text, ",") || strings.HasSuffix(text, ",") {
+		return bad("it begins or ends with a comma, which only stands between two URIs; in a vhost it is written %%2C")
+	}
+	if strings.ContainsAny(hostPart(text), ",;") {
+		return bad("it names several hosts; write a whole URI for each node, with commas between them")
 	}
 	u, err := url.Parse(text)
 	if err != nil {
@@ -93,6 +108,9 @@ func parseURI(text string) (Endpoint, error) {
 	case u.RawQuery != "" || u.Fragment != "":
 		return bad("it takes no ? or # part; settings are fields of Config, and such a character in a password is written %%3F or %%23")
 	}
+	if name := strings.TrimSuffix(u.Host, ":"+u.Port()); !strings.HasPrefix(name, "[") && strings.Contains(name, ":") {
+		return bad("its host contains a colon; an IPv6 address stands in brackets, as in [::1]:5552")
+	}
 	if e.Host == "" {
 		e.Host = "localhost"
 	}
@@ -108,6 +126,22 @@ func parseURI(text string) (Endpoint, error) {
 		return bad("%v", err)
 	}
 	return e, nil
+}
+
+// hostPart returns what stands where a URI has its host and port, also in a text
+// that is no URI.
+func hostPart(text string) string {
+	_, rest, found := strings.Cut(text, "://")
+	if !found {
+		return ""
+	}
+	if at := strings.LastIndexByte(rest, '@'); at >= 0 {
+		rest = rest[at+1:]
+	}
+	if end := strings.IndexAny(rest, "/?#"); end >= 0 {
+		rest = rest[:end]
+	}
+	return rest
 }
 
 // setLogin takes user and password from a URI that has them.
@@ -133,6 +167,9 @@ func vhostOf(u *url.URL) (string, error) {
 	if strings.Contains(segment, "/") {
 		return "", errors.New("the path is one vhost; write a / within its name as %2F")
 	}
+	if strings.Contains(segment, ",") {
+		return "", errors.New("the vhost contains a comma; write several URIs each with its scheme, and a comma within a vhost as %2C")
+	}
 	vhost, err := url.PathUnescape(segment)
 	if err != nil {
 		return "", errors.New("the vhost is not valid percent-encoding")
@@ -141,9 +178,19 @@ func vhostOf(u *url.URL) (string, error) {
 }
 
 // redactURI hides whatever could be a password, however broken the URI is. It
-// hides what stands between the first colon of the user part and the last @. In
-// a text without @ that is no URI either, it hides everything after the scheme.
+// hides what stands between the first colon of the user part and the last @, and
+// everything from the first ? or # on, as in ?password=. In a text without @ that
+// is no URI either, it hides everything after the scheme.
 func redactURI(text string) string {
+	if i := strings.IndexAny(text, "?#"); i >= 0 {
+		return redactLogin(text[:i], true) + text[i:i+1] + "***"
+	}
+	return redactLogin(text, false)
+}
+
+// redactLogin is redactURI for a text without ? and #. With cut, something is
+// missing at its end, which may be the rest of a password.
+func redactLogin(text string, cut bool) string {
 	start := 0
 	// Only the first colon can end the scheme. A later :// belongs to a password.
 	if i := strings.Index(text, ":"); i >= 0 && strings.HasPrefix(text[i:], "://") && !strings.Contains(text[:i], "/") {
@@ -151,7 +198,7 @@ func redactURI(text string) string {
 	}
 	at := strings.LastIndex(text, "@")
 	if at < start {
-		if _, err := url.Parse(text); err != nil {
+		if _, err := url.Parse(text); err != nil || cut && strings.Contains(text[start:], ":") {
 			return text[:start] + "***"
 		}
 		return text

@@ -79,6 +79,16 @@ func TestParseURIErrors(t *testing.T) {
 		"rabbitmq-stream://h/a/b":            "one vhost",
 		"rabbitmq-stream://h/a/":             "one vhost",
 		"rabbitmq-stream://h/%zz":            "cannot be read",
+		"rabbitmq-stream://h/%2f,":           "comma",
+		"rabbitmq-stream://h,":               "comma",
+		",rabbitmq-stream://h":               "comma",
+		"rabbitmq-stream://h/a,b":            "%2C",
+		"rabbitmq-stream://a,b":              "several hosts",
+		"rabbitmq-stream://a:5552,b:5552/":   "several hosts",
+		"rabbitmq-stream://u:p@a:5552,b":     "several hosts",
+		"rabbitmq-stream://a;b":              "several hosts",
+		"rabbitmq-stream://::1":              "brackets",
+		"rabbitmq-stream://fe80::1:5552/":    "brackets",
 	} {
 		_, err := parseURI(uri)
 		if !errors.Is(err, ErrInvalidConfig) || !strings.Contains(err.Error(), says) {
@@ -92,7 +102,13 @@ func TestRedactURI(t *testing.T) {
 	for uri, want := range map[string]string{
 		"rabbitmq-stream://u:secret@h/v":    "rabbitmq-stream://u:***@h/v",
 		"rabbitmq-stream://u:sec@ret@h/v":   "rabbitmq-stream://u:***@h/v",
-		"rabbitmq-stream://u:sec/r#?et@h/v": "rabbitmq-stream://u:***@h/v",
+		"rabbitmq-stream://u:sec/r#?et@h/v": "rabbitmq-stream://***#***",
+		"rabbitmq-stream://u:1?se@h/v":      "rabbitmq-stream://***?***",
+		"rabbitmq-stream://u:a@h?secret":    "rabbitmq-stream://u:***@h?***",
+		"rabbitmq-stream://u:a@b?secret@h":  "rabbitmq-stream://u:***@b?***",
+		"rabbitmq-stream://h/v?password=s":  "rabbitmq-stream://h/v?***",
+		"rabbitmq-stream://h?pass=s@cret":   "rabbitmq-stream://h?***",
+		"rabbitmq-stream://h/v#secret":      "rabbitmq-stream://h/v#***",
 		"rabbitmq-stream://secret@h":        "rabbitmq-stream://:***@h",
 		"rabbitmq-stream://u:secret":        "rabbitmq-stream://***",
 		"rabbitmq-stream://u:secret/v":      "rabbitmq-stream://***",
@@ -135,6 +151,9 @@ func FuzzParseURI(f *testing.F) {
 		if _, err := parseURI(scheme + user + ":" + password + "@" + rest); err != nil && strings.Contains(err.Error(), mark) {
 			t.Errorf("the password is in the error: %v", err)
 		}
+		if _, err := parseURI(scheme + rest + "?password=" + password); err != nil && strings.Contains(err.Error(), mark) {
+			t.Errorf("what stands behind a ? is in the error: %v", err)
+		}
 		e, err := parseURI("rabbitmq-stream://u:" + url.PathEscape(password) + "@h")
 		if err != nil || e.Password != password {
 			t.Errorf("password %q was read as %q: %v", password, e.Password, err)
@@ -150,6 +169,9 @@ func TestSplitURIs(t *testing.T) {
 		"rabbitmq-stream://a":                            {"rabbitmq-stream://a"},
 		"rabbitmq-stream://a,rabbitmq-stream+tls://b":    {"rabbitmq-stream://a", "rabbitmq-stream+tls://b"},
 		"rabbitmq-stream://u:a,b@h,rabbitmq-stream://h2": {"rabbitmq-stream://u:a,b@h", "rabbitmq-stream://h2"},
+		"rabbitmq-stream://a,":                           {"rabbitmq-stream://a,"},
+		"rabbitmq-stream://a,,rabbitmq-stream://b":       {"rabbitmq-stream://a,", "rabbitmq-stream://b"},
+		"rabbitmq-stream://a , rabbitmq-stream://b":      {"rabbitmq-stream://a", "rabbitmq-stream://b"},
 		"": {""},
 	} {
 		if got := splitURIs(list); !slices.Equal(got, want) {
@@ -170,6 +192,30 @@ func TestParseURIs(t *testing.T) {
 	got, err = ParseURIs([]string{"rabbitmq-stream://a", "rabbitmq-stream://b,amqp://c", "rabbitmq-stream://d:0"})
 	if got != nil || !errors.Is(err, ErrInvalidConfig) || !strings.Contains(err.Error(), "amqp://c") {
 		t.Errorf("%v, %v; want the first URI that is wrong", got, err)
+	}
+}
+
+// TestParseURIsChecks: mistakes of whole lists, by the name of what is wrong.
+func TestParseURIsChecks(t *testing.T) {
+	for _, test := range []struct {
+		lists []string
+		says  string
+	}{
+		{[]string{""}, "URIs[0] is empty"},
+		{[]string{"rabbitmq-stream://a", " "}, "URIs[1] is empty"},
+		{[]string{","}, "comma"},
+		{[]string{"rabbitmq-stream://a/v,"}, "comma"},
+		{[]string{"rabbitmq-stream://a,,rabbitmq-stream://b"}, "comma"},
+		{[]string{"rabbitmq-stream://a,amqp://b"}, "several hosts"},
+		{[]string{"rabbitmq-stream://a/v", "rabbitmq-stream://b"}, `the vhosts "v" and "/"`},
+	} {
+		got, err := ParseURIs(test.lists)
+		if got != nil || !errors.Is(err, ErrInvalidConfig) || !strings.Contains(err.Error(), test.says) {
+			t.Errorf("%q: %v, %v, want it to say %q", test.lists, got, err, test.says)
+		}
+	}
+	if _, err := ParseURIs([]string{"rabbitmq-stream://a/%2f", "rabbitmq-stream://b"}); err != nil {
+		t.Errorf("one vhost, written in two ways: %v", err)
 	}
 }
 

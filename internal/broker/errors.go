@@ -25,6 +25,10 @@ var (
 	ErrClosed            = errors.New("closed")
 )
 
+// ErrFrameRefused comes with ErrUnreachable where the peer has closed a connection
+// because a frame is too large for it: one that it was to send, or was sent.
+var ErrFrameRefused = errors.New("a frame is above the limit of the connection")
+
 // codeError turns a response code into an error that says what to do.
 func codeError(code wire.Code, stream, user string) error {
 	switch code {

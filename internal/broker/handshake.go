@@ -76,6 +76,11 @@ func (c *Conn) tune() error {
 		limit = min(limit, offer.FrameMax)
 	}
 	c.frameMax = int(limit)
+	if c.hooks.deliver != nil {
+		// A broker may close a connection in place of sending a chunk above its
+		// limit, so where chunks come the limit is the broker's own.
+		limit = offer.FrameMax
+	}
 	seconds := uint32((c.heartbeat + time.Second - 1) / time.Second)
 	return c.writeFrame(&wire.Tune{FrameMax: limit, Heartbeat: seconds, Response: true})
 }
@@ -100,6 +105,8 @@ func (c *Conn) open() error {
 func (c *Conn) handshakeError(err error) error {
 	address := c.endpoint.Address()
 	switch {
+	case isAlert(err):
+		return alertError(err, c.endpoint)
 	case errors.Is(err, ErrAuthentication), errors.Is(err, ErrVirtualHost), errors.Is(err, ErrInvalidConfig):
 		return err
 	case errors.Is(err, wire.ErrMalformed), errors.Is(err, wire.ErrFrameTooLarge):
@@ -112,9 +119,20 @@ func (c *Conn) handshakeError(err error) error {
 
 func (c *Conn) exchange(request, resp wire.Frame) error {
 	if err := c.writeFrame(request); err != nil {
-		return err
+		return c.alertBehind(err)
 	}
 	return c.readFrame(resp)
+}
+
+// alertBehind returns the peer's TLS alert, if it has hung up with one and a
+// write failed therefore, and else the write's error.
+func (c *Conn) alertBehind(err error) error {
+	if c.endpoint.TLS {
+		if _, alert := c.frames.Next(); isAlert(alert) {
+			return alert
+		}
+	}
+	return err
 }
 
 func (c *Conn) writeFrame(f wire.Frame) error {

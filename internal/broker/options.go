@@ -1,8 +1,10 @@
 package broker
 
 import (
+	"context"
 	"crypto/tls"
 	"fmt"
+	"net"
 	"time"
 )
 
@@ -15,6 +17,11 @@ type Options struct {
 	// Resolve maps a node's advertised address to one that this client can
 	// reach. Nil stands for the advertised address.
 	Resolve func(host string, port int) (string, int)
+	// Dial makes the connection that TLS and the protocol run over. Nil stands
+	// for a net.Dialer.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+	// Name comes before the role in the names of connections. It may be empty.
+	Name string
 	// DialTimeout bounds one attempt to connect, the login included.
 	DialTimeout time.Duration
 	// Heartbeat is the interval at which both sides show that they are alive.
@@ -40,8 +47,18 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// TLSConfig returns the TLS configuration for one node. An empty ServerName
-// becomes the endpoint's host.
+// ConnectionName returns the name of a connection with a role, such as
+// "tidemark-consumer".
+func (o Options) ConnectionName(role string) string {
+	if o.Name == "" {
+		return role
+	}
+	return o.Name + " " + role
+}
+
+// TLSConfig returns the TLS configuration for one node. A ServerName that is set
+// is the name in every node's certificate. An empty one becomes the host that is
+// dialed for that node.
 func (o Options) TLSConfig(e Endpoint) *tls.Config {
 	t := &tls.Config{MinVersion: tls.VersionTLS12}
 	if o.TLS != nil {

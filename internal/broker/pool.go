@@ -67,7 +67,7 @@ func (p *pool) join(ctx context.Context, l *Lease, dial func(hooks) (*Conn, erro
 		case <-c.dialed:
 		case <-ctx.Done():
 			c.leave(ctx, l, nothingToSay, false)
-			return context.Cause(ctx)
+			return ContextError(ctx)
 		}
 		switch {
 		case c.dialError != nil && c.cancelled:
@@ -84,7 +84,7 @@ func (p *pool) join(ctx context.Context, l *Lease, dial func(hooks) (*Conn, erro
 		}
 		c.leave(ctx, l, nothingToSay, false)
 		if cancelled {
-			return context.Cause(ctx)
+			return ContextError(ctx)
 		}
 	}
 }
