@@ -10,9 +10,9 @@ import (
 
 // BatchHandler handles several messages as one step, such as a bulk insert. If
 // it returns nil, all of them are handled; if it returns an error, none is. A
-// panic counts as an error, with its stack. The handler may keep the slice. It
-// runs on the goroutine that called RunBatch, for one batch at a time, in the
-// order of the stream.
+// panic counts as an error, with its stack. The handler may keep the slice, sort
+// it, and change what is in it. It runs on the goroutine that called RunBatch,
+// for one batch at a time, in the order of the stream.
 //
 // ctx ends with the context of RunBatch and with Env.Close. RunBatch waits
 // until the handler has returned; if it then returns nil, its messages count as
@@ -111,10 +111,10 @@ func (b *batches) flush() error {
 	if b.ctx.Err() != nil {
 		return context.Cause(b.ctx)
 	}
+	last := batch[len(batch)-1].Offset // the handler may sort the batch
 	if err := b.run.batchHandler(b.ctx, batch); err != nil {
 		return err
 	}
-	last := batch[len(batch)-1].Offset
 	b.run.place.HandledTo(last, b.chunk)
 	if b.run.progress.markMany(last, len(batch)) && b.run.named() {
 		return b.run.requests.ask(b.ctx, false, nil)

@@ -12,7 +12,9 @@ import (
 // consumer calls it again, then settles the failure by Skip or DeadLetter, or
 // ends the run. A failed message is settled when a further attempt succeeds,
 // when it is skipped, or when the broker has confirmed it in the dead-letter
-// stream. The mark does not pass the message before that.
+// stream. The mark does not pass the message before that. Each attempt and the
+// dead letter get the message as it came, whatever the handler did to it; see
+// [Delivery.Attempt].
 //
 // The zero value ends the run with the first error. Once ctx has ended or the
 // Env is closed, failures are not settled, and the message comes again in the
@@ -25,8 +27,9 @@ type ErrorPolicy struct {
 	// Attempts is the number of times that the handler is called for a message,
 	// the first time included. Meanwhile the messages behind it wait. With
 	// Workers those with its key wait, and sooner or later all; see
-	// ConsumerConfig.Workers. [RetryForever] sets no limit. Default 0: once, as
-	// with 1.
+	// ConsumerConfig.Workers. [RetryForever] sets no limit. An error that
+	// [Permanent] marks is the last one, whatever the limit. Default 0: once,
+	// as with 1.
 	Attempts int
 	// Backoff paces the attempts: about Min before the second one, twice as
 	// long before each further one, up to Max. Default: from 100 ms to 30 s.
@@ -46,7 +49,7 @@ type ErrorPolicy struct {
 }
 
 // RetryForever, as ErrorPolicy.Attempts, makes the consumer call the handler
-// until it succeeds or the run ends.
+// until it succeeds, returns a [Permanent] error, or the run ends.
 const RetryForever = -1
 
 const (
@@ -90,35 +93,42 @@ func (p ErrorPolicy) allows(attempts int) bool {
 // handleOne calls the handler for a message, and settles a failure. Nil means
 // that the message is handled or settled.
 func (r *run) handleOne(ctx context.Context, d *Delivery) error {
+	kept := r.originals()
+	defer kept.release()
+	kept.keepOne(d)
+	offset := d.Offset
 	if err := callProtected(ctx, r.handler, d); err != nil {
-		return r.settleOne(ctx, err, d)
+		return r.settleOne(ctx, err, failure{offset, []Delivery{*d}, kept})
 	}
 	return nil
 }
 
 // settleOne does what the policy says after the first failure of a message.
-func (r *run) settleOne(ctx context.Context, err error, d *Delivery) error {
-	return r.settle(ctx, err, []Delivery{*d}, func() error { return callProtected(ctx, r.handler, d) })
+func (r *run) settleOne(ctx context.Context, err error, failed failure) error {
+	return r.settle(ctx, err, failed, func(again []Delivery) error { return callProtected(ctx, r.handler, &again[0]) })
 }
 
 // settlingBatch returns a handler that calls h and settles its failures. If it
 // returns nil, the batch is handled or settled.
 func (r *run) settlingBatch(h BatchHandler) BatchHandler {
+	kept := r.originals()
 	return func(ctx context.Context, batch []Delivery) error {
+		kept.keep(batch)
+		offset := batch[0].Offset
 		err := callBatchProtected(ctx, h, batch)
 		if err == nil {
 			return nil
 		}
-		return r.settle(ctx, err, batch, func() error { return callBatchProtected(ctx, h, batch) })
+		return r.settle(ctx, err, failure{offset, batch, kept}, func(again []Delivery) error { return callBatchProtected(ctx, h, again) })
 	}
 }
 
 // settle does what the policy says after the handler's first error. callAgain
 // calls the handler for the failed messages. Nil means that they are settled.
-func (r *run) settle(ctx context.Context, err error, failed []Delivery, callAgain func() error) error {
+func (r *run) settle(ctx context.Context, err error, failed failure, callAgain func([]Delivery) error) error {
 	p := r.consumer.cfg.OnError
-	h := &HandlerError{Stream: failed[0].Stream, Offset: failed[0].Offset, Attempts: 1, Err: err}
-	for p.allows(h.Attempts) {
+	h := &HandlerError{Stream: r.consumer.stream, Offset: failed.offset, Attempts: 1, Err: err}
+	for p.allows(h.Attempts) && !isPermanent(h.Err) {
 		pause := p.Backoff.pause(h.Attempts, rand.Float64)
 		r.log("handler failed; it is called again", "offset", h.Offset, "attempts", h.Attempts, "pause", pause, "error", h.Err)
 		if ended := sleep(ctx, pause); ended != nil {
@@ -126,7 +136,7 @@ func (r *run) settle(ctx context.Context, err error, failed []Delivery, callAgai
 			return h
 		}
 		h.Attempts++
-		if h.Err = callAgain(); h.Err == nil {
+		if h.Err = callAgain(failed.messages(h.Attempts)); h.Err == nil {
 			return nil
 		}
 	}
@@ -134,10 +144,10 @@ func (r *run) settle(ctx context.Context, err error, failed []Delivery, callAgai
 	case ctx.Err() != nil || r.consumer.env.isClosing():
 		return h // the handler may have failed because the run is ending
 	case p.Skip:
-		r.log("handler failed; skipped", "offset", h.Offset, "messages", len(failed), "attempts", h.Attempts, "error", h.Err)
+		r.log("handler failed; skipped", "offset", h.Offset, "messages", len(failed.given), "attempts", h.Attempts, "error", h.Err)
 		return nil
 	case p.DeadLetter != "":
-		return r.deadLetter(ctx, h, failed)
+		return r.deadLetter(ctx, h, failed.messages(h.Attempts))
 	}
 	return h
 }

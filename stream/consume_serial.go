@@ -11,11 +11,18 @@ import (
 // serial is the dispatcher of Run without workers, and of All. It handles one
 // message at a time, on Run's goroutine.
 type serial struct {
-	ctx context.Context
-	run *run
+	ctx  context.Context
+	run  *run
+	kept *originals // of the message that is being handled
 }
 
-func newSerial(ctx context.Context, r *run) *serial { return &serial{ctx: ctx, run: r} }
+func newSerial(ctx context.Context, r *run) *serial {
+	s := &serial{ctx: ctx, run: r}
+	if r.handler != nil { // a loop's body is not called again
+		s.kept = r.originals()
+	}
+	return s
+}
 
 func (s *serial) context() context.Context   { return s.ctx }
 func (s *serial) flushDue() <-chan time.Time { return nil }
@@ -40,8 +47,10 @@ func (s *serial) dispatch(chunk *wire.Chunk, d *decoder) error {
 type block struct {
 	list       []Delivery
 	chunk      mark.ChunkID
-	moreFollow bool // messages of the chunk follow the block
-	handled    int  // how many of list are handled
+	moreFollow bool   // messages of the chunk follow the block
+	handled    int    // how many of list are handled
+	last       uint64 // the offset of the last of these
+	next       uint64 // the offset of the message that the handler has, or had last
 }
 
 // handle handles the messages of a block, one after the other.
@@ -50,7 +59,7 @@ func (s *serial) handle(b *block) error {
 	// panic.
 	defer func() {
 		if b.handled > 0 {
-			s.run.place.HandledTo(b.list[b.handled-1].Offset, b.chunk)
+			s.run.place.HandledTo(b.last, b.chunk)
 		}
 	}()
 	for b.handled < len(b.list) {
@@ -68,12 +77,12 @@ func (s *serial) handle(b *block) error {
 // settleNext settles the failure of the block's first message that is not
 // handled.
 func (s *serial) settleNext(b *block, handlerErr error) error {
-	d := &b.list[b.handled]
-	if err := s.run.settleOne(s.ctx, handlerErr, d); err != nil {
+	failed := failure{b.next, b.list[b.handled : b.handled+1], s.kept}
+	if err := s.run.settleOne(s.ctx, handlerErr, failed); err != nil {
 		return err
 	}
-	b.handled++
-	return s.markHandled(d.Offset, false)
+	b.handled, b.last = b.handled+1, b.next
+	return s.markHandled(b.next, false)
 }
 
 // callHandler calls the handler for the block's messages that are not handled,
@@ -112,16 +121,18 @@ func (s *serial) callEach(b *block, handler Handler) (handlerErr, err error) {
 		if s.ctx.Err() != nil {
 			return nil, context.Cause(s.ctx)
 		}
+		b.next = b.list[i].Offset // the handler may change the list
+		s.kept.keepOne(&b.list[i])
 		if err := handler(s.ctx, &b.list[i]); err != nil {
 			return err, nil
 		}
-		b.handled = i + 1
+		b.handled, b.last = i+1, b.next
 		switch {
 		case !named:
 		case !counted:
-			s.run.progress.markFast(b.list[i].Offset + 1)
+			s.run.progress.markFast(b.next + 1)
 		default:
-			if err := s.markHandled(b.list[i].Offset, b.moreFollow || i+1 < len(b.list)); err != nil {
+			if err := s.markHandled(b.next, b.moreFollow || i+1 < len(b.list)); err != nil {
 				return nil, err
 			}
 		}

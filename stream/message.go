@@ -12,13 +12,41 @@ type Message struct {
 	// may change it once Publish or PublishAsync has returned. Nil is an empty
 	// body.
 	Body []byte
-	// Value is sent as an AMQP value section in place of Body. Only one of the
-	// two may be set. Value is a bool, an integer or float type, string,
-	// []byte, time.Time, [UUID], []any, map[string]any or map[any]any. Default
-	// nil: Body is sent.
+	// Value is sent as an AMQP value section in place of Body. Only one of Body,
+	// Value and Sequences may be set. Default nil: it is not sent.
+	//
+	// A value, here and in the maps below, is
+	//
+	//   - nil, a bool, an integer or float type, string, []byte, or time.Time,
+	//     which is kept to the millisecond
+	//   - [UUID], [Symbol], [Char], [Decimal32], [Decimal64] or [Decimal128]
+	//   - []any, whose elements are values
+	//   - map[string]any, map[Symbol]any or map[any]any, whose keys are values
+	//     other than []byte, for which there is [BinaryKey]
+	//   - a slice of one of the types of the first two items, for an AMQP array;
+	//     [UbyteArray] stands for that of uint8
+	//   - [Array] or [Described]
+	//
+	// A consumer gets the same types back, except that an int comes as an int64
+	// and a uint as a uint64. At most 100 values may be nested in each other,
+	// and what the sections hold besides Body may have about 16 MiB; otherwise publishing
+	// returns [ErrInvalidMessage].
 	Value any
+	// Sequences are sent as AMQP sequence sections in place of Body, one for
+	// each list. Default nil: none.
+	Sequences [][]any
 
-	Properties            *Properties
+	// Properties are the standard properties. Ids that are a [UUID] end the
+	// connection of AMQP 0.9.1 consumers; see ApplicationProperties.
+	Properties *Properties
+	// ApplicationProperties are the properties of the application. AMQP 0.9.1
+	// consumers get them as headers, as far as their type has an equivalent
+	// there.
+	//
+	// RabbitMQ closes the connection of an AMQP 0.9.1 consumer (541, internal
+	// error) at a message whose properties or annotations have a [UUID] among
+	// their values, and does so again whenever it reads the message. Publish
+	// UUIDs as strings to streams that such consumers read.
 	ApplicationProperties map[string]any
 	// Annotations are the message annotations. AMQP 0.9.1 consumers get those
 	// whose keys begin with x- as headers.
@@ -44,7 +72,7 @@ type Message struct {
 	// value.
 	FilterValue string
 
-	raw []byte // the encoded message, in place of all that encode would look at
+	raw []byte // a message that was read: the fields replace its sections
 }
 
 // Properties are the standard properties of an AMQP 1.0 message (OASIS AMQP
@@ -76,6 +104,3 @@ type Header struct {
 	FirstAcquirer bool
 	DeliveryCount uint32
 }
-
-// UUID is an AMQP 1.0 uuid.
-type UUID [16]byte
