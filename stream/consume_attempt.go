@@ -3,7 +3,6 @@ package stream
 import (
 	"bytes"
 	"errors"
-	"sync"
 	"time"
 )
 
@@ -46,37 +45,30 @@ type original struct {
 	size      int // of the encoded message
 }
 
-// maxIdle is how many bytes originals keep from one call to the next. A larger
-// message, or batch, leaves no memory behind.
-const maxIdle = 1 << 20
-
-// spareOriginals is for workers, which hold memory only while the handler has a
-// message.
-var spareOriginals = sync.Pool{New: func() any { return new(originals) }}
+// maxIdle is how many bytes originals keep from one message to the next. There
+// may be thousands of workers. A run has one batch at a time, whose memory is
+// kept whatever it is.
+const maxIdle = 64 << 10
 
 // originals returns memory for the messages that a handler has, or nil if the
-// policy never looks at them again. All methods but deliveries do nothing with
-// nil.
+// policy never looks at them again. Both keep and keepOne do nothing with nil.
 func (r *run) originals() *originals {
 	if p := r.consumer.cfg.OnError; p.Attempts == 1 && p.DeadLetter == "" {
 		return nil
 	}
-	return spareOriginals.Get().(*originals)
-}
-
-// release gives the memory to others.
-func (o *originals) release() {
-	if o != nil {
-		spareOriginals.Put(o)
-	}
+	return &originals{}
 }
 
 // keepOne copies the message for which the handler is about to be called.
 func (o *originals) keepOne(d *Delivery) {
-	if o != nil {
-		o.clear()
-		o.add(d)
+	if o == nil {
+		return
 	}
+	if cap(o.bytes) > maxIdle {
+		o.bytes = nil
+	}
+	o.clear()
+	o.add(d)
 }
 
 // keep copies the batch for which the handler is about to be called.
@@ -92,8 +84,8 @@ func (o *originals) keep(batch []Delivery) {
 
 func (o *originals) clear() {
 	o.list, o.bytes = o.list[:0], o.bytes[:0]
-	if cap(o.bytes) > maxIdle || o.bytes == nil {
-		o.bytes = []byte{}
+	if o.bytes == nil {
+		o.bytes = []byte{} // because appendData makes memory of its own for nil
 	}
 }
 

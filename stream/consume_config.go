@@ -60,7 +60,9 @@ type ConsumerConfig struct {
 	// that is larger than MaxBuffered alone.
 	//
 	// In addition the consumer holds copies of the messages that are being
-	// handled: up to 256 of them, and with Workers up to another MaxBuffered.
+	// handled: up to 256 of them, and with Workers up to another MaxBuffered. If
+	// OnError has Attempts or a DeadLetter, it holds one more copy of each
+	// message, or batch, that a handler has.
 	MaxBuffered int
 
 	// BatchSize is the number of messages in a full batch of RunBatch. Default

@@ -90,11 +90,9 @@ func (p ErrorPolicy) allows(attempts int) bool {
 	return p.Attempts == RetryForever || attempts < p.Attempts
 }
 
-// handleOne calls the handler for a message, and settles a failure. Nil means
-// that the message is handled or settled.
-func (r *run) handleOne(ctx context.Context, d *Delivery) error {
-	kept := r.originals()
-	defer kept.release()
+// handleOne calls the handler for a message, of which it keeps a copy, and
+// settles a failure. Nil means that the message is handled or settled.
+func (r *run) handleOne(ctx context.Context, d *Delivery, kept *originals) error {
 	kept.keepOne(d)
 	offset := d.Offset
 	if err := callProtected(ctx, r.handler, d); err != nil {

@@ -120,7 +120,7 @@ func (w *workers) waitForRoom() bool {
 // handleAll is the body of a worker: it handles messages until stop is called.
 func (w *workers) handleAll() {
 	defer w.wg.Done()
-	completed := false
+	completed, kept := false, w.run.originals()
 	j, ok := w.next(nil)
 	defer func() {
 		if !completed {
@@ -128,7 +128,7 @@ func (w *workers) handleAll() {
 		}
 	}()
 	for ok {
-		if err := w.handle(j); err != nil {
+		if err := w.handle(j, kept); err != nil {
 			w.fail(err)
 			break
 		}
@@ -155,8 +155,8 @@ func (w *workers) next(handled *job) (j job, ok bool) {
 }
 
 // handle handles one message and waits for a store if the policy says so.
-func (w *workers) handle(j job) error {
-	if err := w.run.handleOne(w.ctx, j.d); err != nil {
+func (w *workers) handle(j job, kept *originals) error {
+	if err := w.run.handleOne(w.ctx, j.d, kept); err != nil {
 		return err
 	}
 	if w.run.progress.markFinished(j.ticket) && w.run.named() {
