@@ -307,10 +307,10 @@ func unlessZero[T string | uint32 | time.Time](v T) *T {
 }
 
 // lacksCreationTime reports whether the message would be sent without a
-// creation time. A message that was read may have one that is not looked at.
+// creation time, and may have one.
 func (m *Message) lacksCreationTime() bool {
 	if m.Properties == nil {
-		return m.raw == nil
+		return m.raw == nil && !m.forwarded
 	}
 	return m.Properties.CreationTime.IsZero()
 }

@@ -79,10 +79,10 @@ func (d *Delivery) Raw() []byte {
 // is set. The filter value is not a part of the message, and does not come with
 // it.
 //
-// The message shares memory with the Delivery until it is published.
+// Until it is published, the message shares memory with the Delivery.
 func (d *Delivery) Message() Message {
 	if d.sections == nil {
-		return Message{Body: d.Body}
+		return Message{Body: d.Body, forwarded: true}
 	}
 	return messageOver(d.sections.raw)
 }
@@ -90,10 +90,10 @@ func (d *Delivery) Message() Message {
 // messageOver returns a message that is published as raw.
 func messageOver(raw []byte) Message {
 	if raw == nil {
-		raw = []byte{}
+		raw = []byte{} // because nil stands for a new message
 	}
 	body, _ := bodyOf(raw)
-	return Message{Body: body, raw: raw}
+	return Message{Body: body, raw: raw, forwarded: true}
 }
 
 // section returns the value of a section, or nil if the message has none.

@@ -36,24 +36,31 @@ type Message struct {
 	// each list. Default nil: none.
 	Sequences [][]any
 
-	// Properties are the standard properties. Ids that are a [UUID] end the
-	// connection of AMQP 0.9.1 consumers; see ApplicationProperties.
 	Properties *Properties
 	// ApplicationProperties are the properties of the application. AMQP 0.9.1
-	// consumers get them as headers, as far as their type has an equivalent
-	// there.
+	// consumers get them as headers.
 	//
-	// RabbitMQ closes the connection of an AMQP 0.9.1 consumer (541, internal
-	// error) at a message whose properties or annotations have a [UUID] among
-	// their values, and does so again whenever it reads the message. Publish
-	// UUIDs as strings to streams that such consumers read.
+	// RabbitMQ closes the connection of an AMQP 0.9.1 consumer (541,
+	// INTERNAL_ERROR) at a message that has a [UUID], a [Char], a decimal or a
+	// [Described] among its application properties or annotations, be it in a
+	// list, map or array. The consumer meets the message again whenever it
+	// comes back. On streams that such consumers read, publish these values as
+	// strings; Properties.MessageID and CorrelationID may be UUIDs, and Value
+	// may be anything. (RabbitMQ 4.0.5.)
 	ApplicationProperties map[string]any
-	// Annotations are the message annotations. AMQP 0.9.1 consumers get those
-	// whose keys begin with x- as headers.
-	Annotations         map[string]any
+	// Annotations are the message annotations. AMQP 0.9.1 consumers get them as
+	// headers. Each key must then begin with x-, and the values are limited as
+	// those of ApplicationProperties; otherwise RabbitMQ closes the connection
+	// of such consumers (541).
+	Annotations map[string]any
+	// DeliveryAnnotations are for the next hop. RabbitMQ closes the connection
+	// of AMQP 0.9.1 consumers (541) unless each key begins with x-. They do not
+	// get the annotations in either case.
 	DeliveryAnnotations map[string]any
 	Header              *Header
-	Footer              map[string]any
+	// Footer is what follows the body. For AMQP 0.9.1 consumers it is as with
+	// DeliveryAnnotations.
+	Footer map[string]any
 
 	// PublishingID numbers the message for the broker's deduplication, which
 	// needs a producer with a name. If the caller sets it, it must grow from
@@ -72,7 +79,8 @@ type Message struct {
 	// value.
 	FilterValue string
 
-	raw []byte // a message that was read: the fields replace its sections
+	raw       []byte // a message that was read: the fields replace its sections
+	forwarded bool   // it was read, so that it gets nothing that its producer did not set
 }
 
 // Properties are the standard properties of an AMQP 1.0 message (OASIS AMQP
