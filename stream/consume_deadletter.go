@@ -162,14 +162,12 @@ func addProperties(raw []byte, props map[string]any) ([]byte, error) {
 // certain names. ok is false for a message that is not AMQP 1.0, or has
 // something else in place of properties.
 func propertiesWithout(raw []byte, names map[string]any) (pairs []byte, count int, ok bool) {
-	if len(raw) == 0 {
+	if _, isAMQP := bodyOf(raw); !isAMQP {
 		return nil, 0, false
 	}
 	for len(raw) > 0 {
 		var s section
-		if s, raw, ok = cutSection(raw); !ok {
-			return nil, 0, false
-		}
+		s, raw, _ = cutSection(raw)
 		if s.code != sectionApplicationProperties || s.value[0] == 0x40 {
 			continue
 		}
