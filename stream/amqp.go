@@ -1,21 +1,24 @@
 package stream
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/Azure/go-amqp"
 )
 
-// This file encodes and decodes AMQP 1.0 messages. Our own code handles a
-// message that is one data section, as most are, and finds the body of any
-// other. The rest is go-amqp's codec. The official client has a copy of that
-// codec, its package amqp, which we do not use: it reads small negative
-// integers as positive ones.
+// This file encodes AMQP 1.0 messages and takes their bytes apart into
+// sections. Our own code handles a message that is one data section, as most
+// are. go-amqp's codec writes the other sections, except for values that it
+// cannot write; see appendValue. The official client has a copy of that codec,
+// its package amqp, which we do not use: it reads small negative integers as
+// positive ones.
 
-// The codes of the sections. A section begins with the bytes 00 53 code (OASIS
-// AMQP 1.0, part 3, section 3.2).
+// The codes of the sections (OASIS AMQP 1.0, part 3, section 3.2). The body is
+// made of sections of data, of sequences, or of one value.
 const (
 	sectionHeader                = 0x70
 	sectionDeliveryAnnotations   = 0x71
@@ -26,27 +29,109 @@ const (
 	sectionSequence              = 0x76
 	sectionValue                 = 0x77
 	sectionFooter                = 0x78
+
+	// sectionHead is the size of a section's descriptor in its usual form,
+	// which is 00 53 code.
+	sectionHead = 3
 )
 
-// encode returns the message in AMQP 1.0. The result shares no memory with m,
-// unless m.raw is set: then it is m.raw.
+// The places of the sections in the order of a message.
+const (
+	placeHeader = iota
+	placeDeliveryAnnotations
+	placeAnnotations
+	placeProperties
+	placeApplicationProperties
+	placeBody
+	placeFooter
+	places
+)
+
+// placeOf returns the place of a section.
+func placeOf(code byte) int {
+	switch {
+	case code < sectionData:
+		return int(code - sectionHeader)
+	case code < sectionFooter:
+		return placeBody
+	}
+	return placeFooter
+}
+
+// encode returns the message in AMQP 1.0. The result shares no memory with m.
 func (m *Message) encode() ([]byte, error) {
 	if m.raw != nil {
-		return m.raw, nil
+		return m.encodeOver()
 	}
 	if m.plain() {
 		return appendData(nil, m.Body), nil
 	}
-	b, err := m.marshal()
-	if err != nil {
-		return nil, fmt.Errorf("%w: %v", ErrInvalidMessage, err)
+	var b []byte
+	for place := range places {
+		var err error
+		if b, err = m.appendSection(b, place); err != nil {
+			return nil, fmt.Errorf("%w: %v", ErrInvalidMessage, err)
+		}
 	}
 	return b, nil
 }
 
+// encodeOver returns m.raw with the sections replaced that the caller has set.
+func (m *Message) encodeOver() ([]byte, error) {
+	body, isAMQP := bodyOf(m.raw)
+	changed := *m
+	bodyChanged := m.Body != nil && !bytes.Equal(m.Body, body)
+	if !bodyChanged {
+		changed.Body = nil
+	}
+	if !bodyChanged && changed.plain() {
+		return bytes.Clone(m.raw), nil
+	}
+	raw := m.raw
+	if !isAMQP {
+		raw = appendData(nil, m.raw)
+	}
+	var sections [places][]byte
+	for place := range sections {
+		if place == placeBody && !bodyChanged && m.Value == nil && m.Sequences == nil {
+			continue
+		}
+		var err error
+		if sections[place], err = changed.appendSection(nil, place); err != nil {
+			return nil, fmt.Errorf("%w: %v", ErrInvalidMessage, err)
+		}
+	}
+	return replaceSections(raw, sections), nil
+}
+
+// replaceSections returns an AMQP 1.0 message with the sections replaced that
+// are not nil. Those that it does not have come where they belong.
+func replaceSections(raw []byte, sections [places][]byte) []byte {
+	var out []byte
+	replaced, next := sections, 0
+	for len(raw) > 0 {
+		s, rest, ok := cutSection(raw)
+		if !ok {
+			break // cannot happen: the caller has looked
+		}
+		place := placeOf(s.code)
+		for ; next <= place; next++ {
+			out, sections[next] = append(out, sections[next]...), nil
+		}
+		if replaced[place] == nil {
+			out = append(out, s.whole...)
+		}
+		raw = rest
+	}
+	for ; next < places; next++ {
+		out = append(out, sections[next]...)
+	}
+	return out
+}
+
 // plain reports whether the message has nothing but a body.
 func (m *Message) plain() bool {
-	return m.Value == nil && m.Properties == nil && m.ApplicationProperties == nil && m.Annotations == nil &&
+	return m.Value == nil && m.Sequences == nil && m.Properties == nil && m.ApplicationProperties == nil && m.Annotations == nil &&
 		m.DeliveryAnnotations == nil && m.Header == nil && m.Footer == nil
 }
 
@@ -63,83 +148,155 @@ func appendData(b, body []byte) []byte {
 	return append(b, body...)
 }
 
-// marshal encodes the message with the codec. The user's values may be of any
-// type, so it turns a panic of the codec into an error.
-func (m *Message) marshal() (b []byte, err error) {
+// appendSection appends what the message has at a place. The user's values may
+// be of any type, so it turns a panic of the codec into an error.
+func (m *Message) appendSection(b []byte, place int) (_ []byte, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			err = fmt.Errorf("cannot be encoded: %v", r)
 		}
 	}()
-	if err := m.Properties.check(); err != nil {
-		return nil, err
+	switch place {
+	case placeHeader:
+		return m.Header.appendTo(b)
+	case placeDeliveryAnnotations:
+		return appendAnnotations(b, sectionDeliveryAnnotations, m.DeliveryAnnotations)
+	case placeAnnotations:
+		return appendAnnotations(b, sectionAnnotations, m.Annotations)
+	case placeProperties:
+		return m.Properties.appendTo(b)
+	case placeApplicationProperties:
+		return appendApplicationProperties(b, m.ApplicationProperties)
+	case placeBody:
+		return m.appendBody(b)
 	}
-	out := amqp.Message{
-		Annotations:         annotationsOut(m.Annotations),
-		DeliveryAnnotations: annotationsOut(m.DeliveryAnnotations),
-		Footer:              annotationsOut(m.Footer),
-		Properties:          m.Properties.out(),
-	}
-	if m.Header != nil {
-		h := amqp.MessageHeader(*m.Header)
-		out.Header = &h
-	}
-	if m.ApplicationProperties != nil {
-		out.ApplicationProperties = make(map[string]any, len(m.ApplicationProperties))
-		for k, v := range m.ApplicationProperties {
-			out.ApplicationProperties[k] = valueOut(v)
-		}
-	}
-	if m.Value != nil {
-		if m.Body != nil {
-			return nil, fmt.Errorf("it has both Body and Value; AMQP 1.0 allows one of them")
-		}
-		out.Value = valueOut(m.Value)
-	} else {
-		out.Data = [][]byte{m.Body}
-	}
-	return out.MarshalBinary()
+	return appendAnnotations(b, sectionFooter, m.Footer)
 }
 
-// check rejects ids of types that the standard does not allow, because the
-// codec would send them.
-func (p *Properties) check() error {
+// appendBody appends the section, or the sections, of the body.
+func (m *Message) appendBody(b []byte) (_ []byte, err error) {
+	kinds := 0
+	for _, set := range []bool{m.Body != nil, m.Value != nil, m.Sequences != nil} {
+		if set {
+			kinds++
+		}
+	}
+	switch {
+	case kinds > 1:
+		return nil, fmt.Errorf("it has more than one of Body, Value and Sequences; AMQP 1.0 allows one of them")
+	case m.Value != nil:
+		return appendValue(append(b, 0, 0x53, sectionValue), m.Value, 0)
+	case m.Sequences == nil:
+		return appendData(b, m.Body), nil
+	case len(m.Sequences) == 0:
+		return nil, fmt.Errorf("its Sequences are empty; the body needs one at least, which may have no elements")
+	}
+	for _, list := range m.Sequences {
+		if b, err = appendList(append(b, 0, 0x53, sectionSequence), list, 0); err != nil {
+			return nil, err
+		}
+	}
+	return b, nil
+}
+
+// appendApplicationProperties appends the section, unless it is nil.
+func appendApplicationProperties(b []byte, props map[string]any) ([]byte, error) {
+	switch {
+	case props == nil:
+		return b, nil
+	case !simple(props):
+		return appendMap(append(b, 0, 0x53, sectionApplicationProperties), props, 0)
+	}
+	return appendSections(b, &amqp.Message{ApplicationProperties: props})
+}
+
+// appendAnnotations appends a section of annotations, whose keys are symbols,
+// unless it is nil.
+func appendAnnotations(b []byte, code byte, notes map[string]any) ([]byte, error) {
+	if notes == nil {
+		return b, nil
+	}
+	if !simple(notes) {
+		symbols := make(map[Symbol]any, len(notes))
+		for k, v := range notes {
+			symbols[Symbol(k)] = v
+		}
+		return appendMap(append(b, 0, 0x53, code), symbols, 0)
+	}
+	out := make(amqp.Annotations, len(notes))
+	for k, v := range notes {
+		out[k] = v
+	}
+	at := len(b)
+	b, err := appendSections(b, &amqp.Message{Annotations: out})
+	if err == nil {
+		b[at+2] = code
+	}
+	return b, err
+}
+
+// simple reports whether the codec writes all values of a map, and writes them
+// right.
+func simple(m map[string]any) bool {
+	for _, v := range m {
+		switch v.(type) {
+		case nil, bool, int, int8, int16, int32, int64, uint, uint8, uint16, uint32, uint64, float32, float64, string, []byte, time.Time:
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+// appendSections appends the sections that the codec writes.
+func appendSections(b []byte, m *amqp.Message) ([]byte, error) {
+	out, err := m.MarshalBinary()
+	if len(b) == 0 {
+		return out, err
+	}
+	return append(b, out...), err
+}
+
+// appendTo appends the section, unless it is nil.
+func (h *Header) appendTo(b []byte) ([]byte, error) {
+	if h == nil {
+		return b, nil
+	}
+	if ms := h.TTL.Milliseconds(); ms < 0 || ms > math.MaxUint32 {
+		return nil, fmt.Errorf("Header.TTL is %v; it must be from 0 to %v", h.TTL, math.MaxUint32*time.Millisecond)
+	}
+	header := amqp.MessageHeader(*h)
+	return appendSections(b, &amqp.Message{Header: &header})
+}
+
+// appendTo appends the section, unless it is nil. It rejects ids of types that
+// the standard does not allow, because the codec would send them.
+func (p *Properties) appendTo(b []byte) ([]byte, error) {
 	if p == nil {
-		return nil
+		return b, nil
 	}
 	for _, id := range []any{p.MessageID, p.CorrelationID} {
 		switch id.(type) {
 		case nil, uint64, UUID, []byte, string:
 		default:
-			return fmt.Errorf("an id is a %T; it must be a uint64, UUID, []byte or string", id)
+			return nil, fmt.Errorf("an id is a %T; it must be a uint64, UUID, []byte or string", id)
 		}
 	}
-	return nil
-}
-
-// out returns the properties as the codec takes them.
-func (p *Properties) out() *amqp.MessageProperties {
-	if p == nil {
-		return nil
-	}
-	return &amqp.MessageProperties{
-		MessageID: valueOut(p.MessageID), UserID: p.UserID, To: unlessZero(p.To), Subject: unlessZero(p.Subject),
-		ReplyTo: unlessZero(p.ReplyTo), CorrelationID: valueOut(p.CorrelationID),
+	return appendSections(b, &amqp.Message{Properties: &amqp.MessageProperties{
+		MessageID: idOut(p.MessageID), UserID: p.UserID, To: unlessZero(p.To), Subject: unlessZero(p.Subject),
+		ReplyTo: unlessZero(p.ReplyTo), CorrelationID: idOut(p.CorrelationID),
 		ContentType: unlessZero(p.ContentType), ContentEncoding: unlessZero(p.ContentEncoding),
 		AbsoluteExpiryTime: unlessZero(p.AbsoluteExpiryTime), CreationTime: unlessZero(p.CreationTime),
 		GroupID: unlessZero(p.GroupID), GroupSequence: unlessZero(p.GroupSequence), ReplyToGroupID: unlessZero(p.ReplyToGroupID),
-	}
+	}})
 }
 
-// propertiesIn returns the codec's properties as ours.
-func propertiesIn(p *amqp.MessageProperties) *Properties {
-	return &Properties{
-		MessageID: valueIn(p.MessageID), UserID: p.UserID, To: orZero(p.To), Subject: orZero(p.Subject),
-		ReplyTo: orZero(p.ReplyTo), CorrelationID: valueIn(p.CorrelationID),
-		ContentType: orZero(p.ContentType), ContentEncoding: orZero(p.ContentEncoding),
-		AbsoluteExpiryTime: orZero(p.AbsoluteExpiryTime), CreationTime: orZero(p.CreationTime),
-		GroupID: orZero(p.GroupID), GroupSequence: orZero(p.GroupSequence), ReplyToGroupID: orZero(p.ReplyToGroupID),
+// idOut returns an id as the codec takes it.
+func idOut(id any) any {
+	if u, ok := id.(UUID); ok {
+		return amqp.UUID(u)
 	}
+	return id
 }
 
 func unlessZero[T string | uint32 | time.Time](v T) *T {
@@ -149,225 +306,11 @@ func unlessZero[T string | uint32 | time.Time](v T) *T {
 	return &v
 }
 
-func orZero[T any](v *T) T {
-	if v == nil {
-		return *new(T)
+// lacksCreationTime reports whether the message would be sent without a
+// creation time, and may have one.
+func (m *Message) lacksCreationTime() bool {
+	if m.Properties == nil {
+		return m.raw == nil && !m.forwarded
 	}
-	return *v
-}
-
-// annotationsOut returns annotations as the codec takes them.
-func annotationsOut(m map[string]any) amqp.Annotations {
-	if m == nil {
-		return nil
-	}
-	out := make(amqp.Annotations, len(m))
-	for k, v := range m {
-		out[k] = valueOut(v)
-	}
-	return out
-}
-
-// valueOut replaces our UUID by the codec's, within containers too.
-func valueOut(v any) any {
-	switch v := v.(type) {
-	case UUID:
-		return amqp.UUID(v)
-	case []any:
-		return mapSlice(v, valueOut)
-	case map[string]any:
-		return mapMap(v, valueOut)
-	case map[any]any:
-		return mapMap(v, valueOut)
-	}
-	return v
-}
-
-// valueIn replaces the codec's types by ours, within containers too.
-func valueIn(v any) any {
-	switch v := v.(type) {
-	case amqp.UUID:
-		return UUID(v)
-	case amqp.Symbol:
-		return string(v)
-	case []any:
-		return mapSlice(v, valueIn)
-	case map[string]any:
-		return mapMap(v, valueIn)
-	case map[any]any:
-		return mapMap(v, valueIn)
-	}
-	return v
-}
-
-func mapSlice(in []any, f func(any) any) []any {
-	out := make([]any, len(in))
-	for i, v := range in {
-		out[i] = f(v)
-	}
-	return out
-}
-
-func mapMap[K comparable](in map[K]any, f func(any) any) map[K]any {
-	out := make(map[K]any, len(in))
-	for k, v := range in {
-		out[k] = f(v)
-	}
-	return out
-}
-
-// unmarshal decodes a message with the codec. Another client may have published
-// any bytes, so it turns a panic of the codec into an error.
-func unmarshal(raw []byte) (m *amqp.Message, err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			m, err = nil, fmt.Errorf("%w: %v", ErrMalformed, r)
-		}
-	}()
-	switch sections, ok := sizeOfSections(raw); {
-	case !ok:
-		return nil, ErrMalformed
-	case sections > maxSections:
-		return nil, fmt.Errorf("%w: its sections besides the data have %d bytes; at most %d are decoded", ErrMalformed, sections, maxSections)
-	}
-	m = &amqp.Message{}
-	if err := m.UnmarshalBinary(raw); err != nil {
-		return nil, fmt.Errorf("%w: %v", ErrMalformed, err)
-	}
-	return m, nil
-}
-
-// maxSections is how many bytes the sections besides the data may have for the
-// codec to decode them. A hostile message makes the codec recurse once for each
-// three bytes, and a stack that overflows ends the process.
-const maxSections = 1 << 20
-
-// sizeOfSections returns the size in bytes of all sections except those of
-// data. ok is false for a message that is not AMQP 1.0.
-func sizeOfSections(raw []byte) (n int, ok bool) {
-	for rest := raw; len(rest) > 0; {
-		code, value, _, ok := cutSection(rest)
-		if !ok {
-			return 0, false
-		}
-		if code != sectionData {
-			n += value
-		}
-		rest = rest[3+value:]
-	}
-	return n, len(raw) > 0
-}
-
-// cutSection returns the code of the section at the front of b, and the size in
-// bytes of its value, which begins at b[3]. head is how many of these bytes
-// come before the value's content. ok is false if there is no whole section.
-func cutSection(b []byte) (code byte, size, head int, ok bool) {
-	if len(b) < 4 || b[0] != 0 || b[1] != 0x53 || b[2] < sectionHeader || b[2] > sectionFooter {
-		return 0, 0, 0, false
-	}
-	size, head = valueSize(b[3:])
-	return b[2], size, head, size >= 0
-}
-
-// annotationsIn returns the codec's annotations as ours. A key that is a number
-// becomes its text.
-func annotationsIn(a amqp.Annotations) map[string]any {
-	if a == nil {
-		return nil
-	}
-	out := make(map[string]any, len(a))
-	for k, v := range a {
-		out[fmt.Sprint(k)] = valueIn(v)
-	}
-	return out
-}
-
-// plainBody returns the body of a message that has the form which appendData
-// makes, as most have. ok is false for any other message.
-func plainBody(raw []byte) (body []byte, ok bool) {
-	if len(raw) < 5 || raw[0] != 0 || raw[1] != 0x53 || raw[2] != sectionData {
-		return nil, false
-	}
-	switch {
-	case raw[3] == 0xa0 && len(raw) == 5+int(raw[4]):
-		return raw[5:len(raw):len(raw)], true
-	case raw[3] == 0xb0 && len(raw) > 8+255 && uint64(len(raw)) == 8+uint64(binary.BigEndian.Uint32(raw[4:])):
-		return raw[8:len(raw):len(raw)], true
-	}
-	return nil, false
-}
-
-// bodyOf finds the body without decoding the message. The body is the bytes of
-// the data section, of several data sections together, or of a value section
-// that is a string or binary. The body aliases raw. A message that is not AMQP
-// 1.0 is its own body, and ok is false.
-func bodyOf(raw []byte) (body []byte, ok bool) {
-	found := false
-	for rest := raw; len(rest) > 0; {
-		code, size, head, ok := cutSection(rest)
-		if !ok {
-			return raw, false
-		}
-		value := rest[3+head : 3+size : 3+size] // so that append does not write into what follows
-		switch {
-		case code == sectionData && rest[3] != 0xa0 && rest[3] != 0xb0:
-			return raw, false
-		case code == sectionData && found:
-			body = append(body[:len(body):len(body)], value...)
-		case code == sectionData:
-			body, found = value, true
-		case code == sectionValue && isBytes(rest[3]):
-			body, found = value, true
-		}
-		rest = rest[3+size:]
-	}
-	return body, len(raw) > 0
-}
-
-// isBytes reports whether a value is binary, a string or a symbol.
-func isBytes(constructor byte) bool {
-	switch constructor {
-	case 0xa0, 0xb0, 0xa1, 0xb1, 0xa3, 0xb3:
-		return true
-	}
-	return false
-}
-
-// valueSize returns the size in bytes of the AMQP value at the front of b
-// (OASIS AMQP 1.0, part 1, section 1.2). head is how many of them come before
-// the value's content. If b is too short or begins with no value, size is -1.
-func valueSize(b []byte) (size, head int) {
-	if len(b) == 0 {
-		return -1, 0
-	}
-	width := 0
-	switch b[0] >> 4 {
-	case 0x4:
-		size, head = 1, 1
-	case 0x5, 0x6, 0x7, 0x8, 0x9:
-		size, head = 1+1<<(b[0]>>4-5), 1
-	case 0xa, 0xc, 0xe:
-		width = 1
-	case 0xb, 0xd, 0xf:
-		width = 4
-	default:
-		return -1, 0
-	}
-	if width > 0 {
-		if head = 1 + width; len(b) < head {
-			return -1, 0
-		}
-		n := uint32(b[1])
-		if width == 4 {
-			n = binary.BigEndian.Uint32(b[1:])
-		}
-		if uint64(n) > uint64(len(b)-head) {
-			return -1, 0
-		}
-		size = head + int(n)
-	}
-	if size > len(b) {
-		return -1, 0
-	}
-	return size, head
+	return m.Properties.CreationTime.IsZero()
 }

@@ -10,9 +10,9 @@ import (
 
 // BatchHandler handles several messages as one step, such as a bulk insert. If
 // it returns nil, all of them are handled; if it returns an error, none is. A
-// panic counts as an error, with its stack. The handler may keep the slice. It
-// runs on the goroutine that called RunBatch, for one batch at a time, in the
-// order of the stream.
+// panic counts as an error, with its stack. The handler may keep the slice, sort
+// it, and change what is in it. It runs on the goroutine that called RunBatch,
+// for one batch at a time, in the order of the stream.
 //
 // ctx is the context of RunBatch without its end: it ends ConsumerConfig.Drain
 // after that context has ended or Env.Close was called. RunBatch waits until the
@@ -46,6 +46,7 @@ func (c *Consumer) RunBatch(ctx context.Context, h BatchHandler) error {
 type batches struct {
 	lifetime
 	run   *run
+	kept  *originals    // of the batch that is being handled
 	size  int           // ConsumerConfig.BatchSize
 	wait  time.Duration // ConsumerConfig.BatchWait
 	timer *time.Timer   // runs while something is pending
@@ -56,7 +57,7 @@ type batches struct {
 
 func newBatches(ctx context.Context, r *run) *batches {
 	cfg := r.consumer.cfg
-	return &batches{lifetime: lifetime{taking: ctx, handling: r.handling}, run: r, size: cfg.BatchSize, wait: cfg.BatchWait}
+	return &batches{lifetime: lifetime{taking: ctx, handling: r.handling}, run: r, kept: r.originals(), size: cfg.BatchSize, wait: cfg.BatchWait}
 }
 
 func (b *batches) flushDue() <-chan time.Time {
@@ -115,10 +116,10 @@ func (b *batches) flush() error {
 	if b.taking.Err() != nil {
 		return errStopped
 	}
-	if err := b.run.handleBatch(b.lifetime, batch); err != nil {
+	last := batch[len(batch)-1].Offset // the handler may sort the batch
+	if err := b.run.handleBatch(b.lifetime, batch, b.kept); err != nil {
 		return err
 	}
-	last := batch[len(batch)-1].Offset
 	b.run.place.HandledTo(last, b.chunk)
 	if b.run.progress.markMany(last, len(batch)) && b.run.named() {
 		return unlessStopped(b.taking, b.run.requests.ask(b.taking, false, nil))

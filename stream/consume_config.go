@@ -81,7 +81,9 @@ type ConsumerConfig struct {
 	//
 	// In addition the consumer holds copies of the messages that are being
 	// handled: up to 256 of them, or a batch, and with Workers up to another
-	// MaxBuffered. The Env's MaxBuffered does not count them.
+	// MaxBuffered. If OnError has Attempts or a DeadLetter, it holds one more
+	// copy of each message, or batch, that a handler has. The Env's MaxBuffered
+	// does not count these.
 	MaxBuffered int
 
 	// Drain is how long the handlers at work may go on after the context of Run

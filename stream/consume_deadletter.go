@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"sync"
 
@@ -15,9 +14,13 @@ import (
 
 // The application properties that the consumer adds to a message for
 // ErrorPolicy.DeadLetter. They replace properties of the same names, which a
-// message has if it was a dead letter before. Every other section stays as it
-// was, byte for byte. A message that is not AMQP 1.0 becomes the body of a new
-// message.
+// message has if it was a dead letter before. Every other property and section
+// stays as it came, byte for byte, whatever the handler did to the Delivery. A
+// message that is not AMQP 1.0 becomes the body of a new message.
+//
+// If a message does not fit into a frame with all of them, the consumer shortens
+// the reason. If that does not suffice, it leaves the reason out, and at last it
+// publishes the message as it came, without these properties.
 const (
 	DeadLetterReason    = "x-tidemark-reason"    // string: the handler's error, 4 KiB at most
 	DeadLetterAttempts  = "x-tidemark-attempts"  // int64: how often the handler was called
@@ -50,11 +53,11 @@ func (l *deadLetters) publish(ctx context.Context, h *HandlerError, failed []Del
 	}
 	msgs := make([]Message, len(failed))
 	for i := range failed {
-		raw, err := letter(&failed[i], h, l.run.consumer.cfg.Name)
+		raw, err := letter(&failed[i], h, l.run.consumer.cfg.Name, p.largestMessage())
 		if err != nil {
 			return err
 		}
-		msgs[i] = Message{raw: raw}
+		msgs[i] = messageOver(raw)
 	}
 	return p.Publish(ctx, msgs...)
 }
@@ -122,58 +125,116 @@ func (l *deadLetters) closeProducer() {
 	l.run.endClosing()
 }
 
-// letter returns a failed message, in AMQP 1.0, with the reason and the origin
-// in its application properties.
-func letter(d *Delivery, h *HandlerError, consumer string) ([]byte, error) {
-	props := map[string]any{}
-	before, after, ok := splitAtProperties(d.Raw())
-	if ok {
-		m, err := d.decode()
-		if ok = err == nil; ok {
-			for k, v := range m.ApplicationProperties {
-				props[k] = v
-			}
-		}
+// letter returns a failed message with the reason and the origin in its
+// application properties, in room bytes at most; 0 stands for any size. If they
+// do not fit, it shortens the reason, leaves it out, and at last returns the
+// message as it came, whatever its size.
+func letter(d *Delivery, h *HandlerError, consumer string, room int) ([]byte, error) {
+	text := reason(h.Err)
+	origin := map[string]any{
+		DeadLetterReason:    text,
+		DeadLetterAttempts:  int64(h.Attempts),
+		DeadLetterConsumer:  consumer,
+		DeadLetterStream:    d.Stream,
+		DeadLetterOffset:    int64(d.Offset),
+		DeadLetterTimestamp: d.Timestamp,
 	}
-	if !ok {
-		before, after = nil, appendData(nil, d.Raw())
+	raw := d.Raw()
+	out, err := addProperties(raw, origin)
+	if err != nil || room == 0 || len(out) <= room {
+		return out, err
 	}
-	props[DeadLetterReason] = reason(h.Err)
-	props[DeadLetterAttempts] = int64(h.Attempts)
-	props[DeadLetterConsumer] = consumer
-	props[DeadLetterStream] = d.Stream
-	props[DeadLetterOffset] = int64(d.Offset)
-	props[DeadLetterTimestamp] = d.Timestamp
+	if excess := len(out) - room; excess < len(text) {
+		origin[DeadLetterReason] = cutText(text, len(text)-excess)
+	} else {
+		delete(origin, DeadLetterReason)
+	}
+	if out, err = addProperties(raw, origin); err != nil || len(out) <= room {
+		return out, err
+	}
+	return raw, nil
+}
+
+// addProperties returns a message with further application properties, which
+// replace those of the same names. It copies what the message has byte for
+// byte, whatever the values are. A message that is not AMQP 1.0, or whose
+// properties are no map, becomes the body of a new one.
+func addProperties(raw []byte, props map[string]any) ([]byte, error) {
 	section, err := (&amqp.Message{ApplicationProperties: props}).MarshalBinary()
 	if err != nil {
 		return nil, fmt.Errorf("%w: %v", ErrInvalidMessage, err)
 	}
-	return slices.Concat(before, section, after), nil
+	pairs, count, ok := propertiesWithout(raw, props)
+	if !ok {
+		raw, pairs, count = appendData(nil, raw), nil, 0
+	}
+	added, items, _ := elements(section[sectionHead], section[sectionHead+5:])
+	b := []byte{0, 0x53, sectionApplicationProperties}
+	b = openCompound(b, 0xd1, count+int(added))
+	b = closeCompound(append(append(b, pairs...), items...), sectionHead)
+	return replaceSections(raw, [places][]byte{placeApplicationProperties: b}), nil
 }
 
-// splitAtProperties splits a message where its application properties belong,
-// and leaves those out that it has. ok is false for a message that is not AMQP
-// 1.0.
-func splitAtProperties(raw []byte) (before, after []byte, ok bool) {
-	for at := 0; at < len(raw); {
-		code, size, _, ok := cutSection(raw[at:])
-		if !ok {
-			return nil, nil, false
-		}
-		end := at + 3 + size
-		switch {
-		case code == sectionApplicationProperties:
-			return raw[:at], raw[end:], true
-		case code > sectionApplicationProperties:
-			return raw[:at], raw[at:], true
-		}
-		at = end
+// propertiesWithout returns the encoded keys and values of a message's
+// application properties, and how many they are, without those that have
+// certain names. ok is false for a message that is not AMQP 1.0, or has
+// something else in place of properties.
+func propertiesWithout(raw []byte, names map[string]any) (pairs []byte, count int, ok bool) {
+	if _, isAMQP := bodyOf(raw); !isAMQP {
+		return nil, 0, false
 	}
-	return raw, nil, len(raw) > 0
+	for len(raw) > 0 {
+		var s section
+		s, raw, _ = cutSection(raw)
+		if s.code != sectionApplicationProperties || s.value[0] == 0x40 {
+			continue
+		}
+		items, isMap := mapItems(s.value)
+		if !isMap {
+			return nil, 0, false
+		}
+		for len(items) > 0 {
+			key := sizeOfValue(items)
+			if key < 0 {
+				return nil, 0, false
+			}
+			value := sizeOfValue(items[key:])
+			if value < 0 {
+				return nil, 0, false
+			}
+			if !named(items[:key], names) {
+				pairs, count = append(pairs, items[:key+value]...), count+2
+			}
+			items = items[key+value:]
+		}
+	}
+	return pairs, count, true
+}
+
+// mapItems returns the encoded keys and values of a map.
+func mapItems(value []byte) (items []byte, ok bool) {
+	if value[0] != 0xc1 && value[0] != 0xd1 {
+		return nil, false
+	}
+	_, head := valueSize(value)
+	_, items, ok = elements(value[0], value[head:])
+	return items, ok
+}
+
+// named reports whether an encoded key is one of certain names.
+func named(key []byte, names map[string]any) bool {
+	if !isBytes(key[0]) {
+		return false
+	}
+	size, head := valueSize(key)
+	_, found := names[string(key[head:size])]
+	return found
 }
 
 // reason returns an error as a property: valid UTF-8 of bounded length.
-func reason(err error) string {
-	text := err.Error()
-	return strings.ToValidUTF8(text[:min(len(text), maxReason)], "")
+func reason(err error) string { return cutText(err.Error(), maxReason) }
+
+// cutText returns the first n bytes of a text, as far as they are UTF-8.
+func cutText(text string, n int) string {
+	return strings.ToValidUTF8(text[:min(len(text), n)], "")
 }

@@ -3,6 +3,7 @@ package stream
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -33,33 +34,40 @@ func TestReason(t *testing.T) {
 	}
 }
 
-func TestSplitAtProperties(t *testing.T) {
+// withoutProperties returns a message without its application properties.
+func withoutProperties(raw []byte) []byte {
+	return replaceSections(raw, [places][]byte{placeApplicationProperties: {}})
+}
+
+// TestReplaceSections: what replaces a section stands in its place. What the
+// message did not have comes where the standard puts it.
+func TestReplaceSections(t *testing.T) {
 	section := func(code byte) string { return "\x00\x53" + string([]byte{code}) + "\xa0\x01" + string([]byte{code}) }
 	header, notes, std := section(sectionHeader), section(sectionAnnotations), section(sectionProperties)
 	app, data, value, footer := section(sectionApplicationProperties), section(sectionData), section(sectionValue), section(sectionFooter)
-	for _, test := range []struct {
-		raw, before, after string
-		ok                 bool
-	}{
-		{data, "", data, true},
-		{value, "", value, true},
-		{std + data, std, data, true},
-		{header + notes + std + data + footer, header + notes + std, data + footer, true},
-		{app, "", "", true},
-		{app + data, "", data, true},
-		{header + app + data + footer, header, data + footer, true},
-		{std, std, "", true},
-		{header + std, header + std, "", true},
-		{footer, "", footer, true},
-		{"", "", "", false},
-		{"bare", "", "", false},
-		{std + "bare", "", "", false},
-		{std + data[:len(data)-1], "", "", false},
+	for _, test := range []struct{ raw, want string }{
+		{data, "NEW" + data},
+		{value, "NEW" + value},
+		{std + data, std + "NEW" + data},
+		{header + notes + std + data + footer, header + notes + std + "NEW" + data + footer},
+		{app, "NEW"},
+		{app + data, "NEW" + data},
+		{header + app + data + footer, header + "NEW" + data + footer},
+		{header + app + app + data, header + "NEW" + data},
+		{std, std + "NEW"},
+		{footer, "NEW" + footer},
+		{data + app + std, "NEW" + data + std}, // in no order at all
+		{"", "NEW"},
 	} {
-		before, after, ok := splitAtProperties([]byte(test.raw))
-		if string(before) != test.before || string(after) != test.after || ok != test.ok {
-			t.Errorf("%q is %q and %q, %v", test.raw, before, after, ok)
+		if got := replaceSections([]byte(test.raw), [places][]byte{placeApplicationProperties: []byte("NEW")}); string(got) != test.want {
+			t.Errorf("%q became %q, want %q", test.raw, got, test.want)
 		}
+		if got := replaceSections([]byte(test.raw), [places][]byte{}); string(got) != test.raw {
+			t.Errorf("%q became %q", test.raw, got)
+		}
+	}
+	if got := replaceSections([]byte(std+data+data+footer), [places][]byte{placeBody: []byte("B"), placeHeader: []byte("H")}); string(got) != "H"+std+"B"+footer {
+		t.Errorf("two sections of data became %q", got)
 	}
 }
 
@@ -86,7 +94,7 @@ func TestLetter(t *testing.T) {
 		{"nothing", *deliveryOf(nil), nil, ""},
 	} {
 		test.d.Stream, test.d.Offset, test.d.Timestamp = "orders", 7, noon
-		raw, err := letter(&test.d, &HandlerError{Attempts: 3, Err: fmt.Errorf("why: %w", errTest)}, "billing")
+		raw, err := letter(&test.d, &HandlerError{Attempts: 3, Err: fmt.Errorf("why: %w", errTest)}, "billing", 0)
 		must(t, err)
 		got := deliveryOf(raw)
 		props, err := got.ApplicationProperties()
@@ -104,11 +112,114 @@ func TestLetter(t *testing.T) {
 		}
 	}
 	d := deliveryOf(full.mustEncode())
-	raw, err := letter(d, &HandlerError{Err: errTest}, "")
+	raw, err := letter(d, &HandlerError{Err: errTest}, "", 0)
 	must(t, err)
-	before, after, _ := splitAtProperties(d.Raw())
-	if !bytes.HasPrefix(raw, before) || !bytes.HasSuffix(raw, after) || len(before) == 0 || len(after) == 0 {
+	if !bytes.Equal(withoutProperties(raw), withoutProperties(d.Raw())) {
 		t.Errorf("the other sections of %q became %q", d.Raw(), raw)
+	}
+}
+
+// TestLetterKeepsForeignValues: what the codec cannot read stays, byte for byte,
+// and whatever way it is written.
+func TestLetterKeepsForeignValues(t *testing.T) {
+	pairs := "\xa1\x01c\x73\x00\x00\x00x" + "\xa3\x01d\x84abcdefgh" + "\xa1\x01e\x00\x53\x07\x41" + "\x45\x46" // a list as a key, an unknown value
+	old := "\xa1\x11x-tidemark-reason\xa1\x01x" + "\xb3\x00\x00\x00\x13x-tidemark-consumer\x74abcd"
+	content := pairs[:8] + old + pairs[8:]
+	for name, head := range map[string]string{
+		"as usual": "\x00\x53\x74\xc1" + string([]byte{byte(1 + len(content)), 12}),
+		"long":     "\x00\xa3\x1famqp:application-properties:map\xd1\x00\x00\x00" + string([]byte{byte(4 + len(content))}) + "\x00\x00\x00\x0c",
+	} {
+		before, after := "\x00\x53\x72\xc1\x04\x02\xa3\x00\x73", "\x00\x80\x00\x00\x00\x00\x00\x00\x00\x77\x00\x53\x75\x94abcdefghijklmnop"
+		before = before[:4] + "\x08" + before[5:] + "\x00\x00\x00x"
+		raw, err := letter(deliveryOf([]byte(before+head+content+after)), &HandlerError{Err: errTest, Attempts: 1}, "billing", 0)
+		must(t, err)
+		if !strings.HasPrefix(string(raw), before+"\x00\x53\x74\xd1") || !strings.HasSuffix(string(raw), after) || strings.Count(string(raw), pairs) != 1 {
+			t.Errorf("%s: %q", name, raw)
+		}
+		s, _, ok := cutSection(raw[len(before):])
+		if !ok || binary.BigEndian.Uint32(s.value[5:]) != 2*4+2*6 || strings.Count(string(raw), "x-tidemark-reason") != 1 {
+			t.Errorf("%s: the properties are %q", name, s.value)
+		}
+	}
+}
+
+// TestLetterFits: the reason becomes shorter, then it is left out, and then
+// everything that was added.
+func TestLetterFits(t *testing.T) {
+	h := &HandlerError{Attempts: 2, Err: errors.New(strings.Repeat("ü", maxReason))}
+	for name, d := range map[string]*Delivery{
+		"data": {Body: make([]byte, 1000)}, "bare": deliveryOf(bytes.Repeat([]byte("bare"), 100)),
+		"sections": deliveryOf((&Message{ApplicationProperties: map[string]any{"k": "v"}, Footer: map[string]any{"f": "g"}}).mustEncode()),
+	} {
+		d.Stream, d.Offset, d.Timestamp = "orders", 7, noon
+		whole, err := letter(d, h, "billing", 0)
+		must(t, err)
+		kinds := map[string]int{}
+		for room := len(whole); room >= len(d.Raw()); room-- {
+			raw, err := letter(d, h, "billing", room)
+			must(t, err)
+			if len(raw) > room {
+				t.Fatalf("%s: %d bytes where %d fit", name, len(raw), room)
+			}
+			if bytes.Equal(raw, d.Raw()) {
+				kinds["as it came"]++
+				continue
+			}
+			props, err := deliveryOf(raw).ApplicationProperties()
+			must(t, err)
+			text, found := props[DeadLetterReason].(string)
+			switch {
+			case !found:
+				kinds["without a reason"]++
+			case len(text) == maxReason:
+				kinds["whole"]++
+			case room-len(raw) > 8: // what a cut ü and shorter lengths may leave
+				t.Fatalf("%s: the reason has %d bytes, and %d are free", name, len(text), room-len(raw))
+			case !utf8.ValidString(text) || !strings.HasPrefix(reason(h.Err), text):
+				t.Fatalf("%s: %q", name, text)
+			default:
+				kinds["shorter"]++
+			}
+			if len(props) < 5 {
+				t.Fatalf("%s: %v", name, props)
+			}
+		}
+		if kinds["whole"] == 0 || kinds["shorter"] < maxReason-10 || kinds["without a reason"] == 0 || kinds["as it came"] == 0 {
+			t.Errorf("%s: %v", name, kinds)
+		}
+		if raw, err := letter(d, h, "billing", 1); err != nil || !bytes.Equal(raw, d.Raw()) {
+			t.Errorf("%s: no room: %q, %v", name, raw, err)
+		}
+	}
+}
+
+// TestDeadLetterThatHardlyFits: a message that fits its stream is published,
+// with as much of the reason as there is room for.
+func TestDeadLetterThatHardlyFits(t *testing.T) {
+	b, env, name := faulty(t, 0)
+	to := newStream(t, env)
+	p, err := env.NewProducer(inTime(t), name, ProducerConfig{})
+	must(t, err)
+	for _, free := range []int{3000, 800, 0} {
+		must(t, p.Publish(inTime(t), Message{Body: make([]byte, p.largestMessage()-8-free)}))
+	}
+	must(t, p.Close(inTime(t)))
+	runUntil(t, b, env, name, 2, ConsumerConfig{OnError: ErrorPolicy{DeadLetter: to}}, func(context.Context, *Delivery) error {
+		return errors.New(strings.Repeat("x", maxReason))
+	})
+	var reasons []int
+	for i, m := range b.Messages(to) {
+		d := deliveryOf(m.Raw)
+		props, err := d.ApplicationProperties()
+		must(t, err)
+		text, _ := props[DeadLetterReason].(string)
+		reasons = append(reasons, len(text))
+		if original := b.Messages(name)[i]; !bytes.Equal(d.Body, original.Data()) {
+			t.Errorf("the body of %d is not what it was", i)
+		}
+	}
+	if len(reasons) != 3 || reasons[0] < 2000 || reasons[1] < 100 || reasons[2] != 0 {
+		t.Errorf("the reasons have %v bytes", reasons)
 	}
 }
 

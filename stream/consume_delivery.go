@@ -1,19 +1,24 @@
 package stream
 
 import (
+	"fmt"
 	"time"
-
-	"github.com/Azure/go-amqp"
 )
 
 // Delivery is a message as a consumer gets it. The handler may keep it. A
 // Delivery that is kept also keeps the memory that it shares with its
-// neighbours: a block of up to 256 messages, its batch, or its sub-batch. A
-// change of Body may change Raw and a dead letter of the same message, and
-// changes no other message.
+// neighbours: a block of up to 256 messages, its batch, or its sub-batch.
 //
-// The methods decode the message's other sections when they are called. They
-// are not safe for concurrent use on one Delivery.
+// The handler may change a Delivery and what it returns. That changes no other
+// message, and not what a further attempt or a dead letter of the same message
+// gets: with an [ErrorPolicy] that provides for these, the consumer keeps a copy
+// of each message, or batch, until it is handled.
+//
+// The methods decode one section of the message each, every time they are
+// called. What is wrong with a section does not concern the others. The values
+// have the types that Message.Value lists, with times in UTC. At most 100
+// values may be nested in each other, and the keys of a map must not be lists,
+// maps or arrays; otherwise a method returns [ErrMalformed].
 type Delivery struct {
 	// Stream is the stream that the message was read from.
 	Stream string
@@ -24,41 +29,37 @@ type Delivery struct {
 	// clock: in UTC, with a resolution of milliseconds.
 	Timestamp time.Time
 	// Body is the message's data, or the bytes of a value that is a string or
-	// binary. If the message is not AMQP 1.0, as when rstream publishes bare
-	// bytes, Body is the whole message, and the methods return [ErrMalformed].
+	// binary. If the message has several sections of data, Body has one behind
+	// the other, with nothing between them. Any other value is in Value, and a
+	// body of sequences is in Sequences; Body is then empty. If the message is
+	// not AMQP 1.0, as when rstream publishes bare bytes, Body is the whole
+	// message, and the methods return [ErrMalformed].
 	Body []byte
 
-	// sections is nil for a message that is one section of data in its shortest
-	// form, as most are. Body then says everything.
+	// sections is nil for the first attempt at a message that is one section of
+	// data in its shortest form, as most are. Body then says everything.
 	sections *sections
 }
 
-// sections are a message as it was published, and what decoding found in it.
+// sections are what a Delivery has besides its fields.
 type sections struct {
-	raw []byte
-	msg *amqp.Message // nil until decoded
-	err error         // why it cannot be decoded
+	raw     []byte // the message as it was published
+	attempt int    // 0 stands for the first
 }
 
-// noSections is what a message without sections decodes to.
-var noSections amqp.Message
-
-// decode returns the decoded message. It decodes on the first call and returns
-// the same after that.
-func (d *Delivery) decode() (*amqp.Message, error) {
-	s := d.sections
-	if s == nil {
-		return &noSections, nil
+// Attempt returns how often the handler was called for the message in this run,
+// this call included: 1 at first, and more only with ErrorPolicy.Attempts. All
+// messages of a batch have the batch's number.
+func (d *Delivery) Attempt() int {
+	if d.sections == nil {
+		return 1
 	}
-	if s.msg == nil && s.err == nil {
-		s.msg, s.err = unmarshal(s.raw)
-	}
-	return s.msg, s.err
+	return max(d.sections.attempt, 1)
 }
 
 // Raw returns the message as it was published, in AMQP 1.0 or whatever its
-// producer sent. The caller must not change it, because Body may be a part of
-// it.
+// producer sent. Body may be a part of it, and a change of one then changes the
+// other.
 func (d *Delivery) Raw() []byte {
 	if d.sections == nil {
 		return appendData(nil, d.Body)
@@ -66,75 +67,134 @@ func (d *Delivery) Raw() []byte {
 	return d.sections.raw
 }
 
-// Properties returns the standard properties, or nil if the message has none.
-// For a message that is not AMQP 1.0 it returns [ErrMalformed].
-func (d *Delivery) Properties() (*Properties, error) {
-	m, err := d.decode()
-	if err != nil || m.Properties == nil {
-		return nil, err
+// Message returns a message that publishes the delivery elsewhere: every
+// section, byte for byte. It does so for messages that are not AMQP 1.0, too.
+//
+// Of the fields only Body is set, so the message is to be read with the methods
+// of the Delivery. A field that the caller sets, or a Body that it changes,
+// replaces its section and leaves the others as they are; Value and Sequences
+// replace the body. Nil leaves a section as it is, and an empty Body or map
+// empties it. A message that is not AMQP 1.0 becomes the body of a new message
+// once a field is set. ProducerConfig.CreationTime applies only if Properties
+// is set. The filter value is not a part of the message, and does not come with
+// it.
+//
+// Until it is published, the message shares memory with the Delivery.
+func (d *Delivery) Message() Message {
+	if d.sections == nil {
+		return Message{Body: d.Body, forwarded: true}
 	}
-	return propertiesIn(m.Properties), nil
+	return messageOver(d.sections.raw)
+}
+
+// messageOver returns a message that is published as raw.
+func messageOver(raw []byte) Message {
+	if raw == nil {
+		raw = []byte{} // because nil stands for a new message
+	}
+	body, _ := bodyOf(raw)
+	return Message{Body: body, raw: raw, forwarded: true}
+}
+
+// section returns the value of a section, or nil if the message has none.
+func (d *Delivery) section(code byte) ([]byte, error) {
+	if d.sections == nil {
+		return nil, nil
+	}
+	value, ok := findSection(d.sections.raw, code)
+	if !ok {
+		return nil, fmt.Errorf("%w: it is not AMQP 1.0", ErrMalformed)
+	}
+	return value, nil
+}
+
+// decodeSection returns what read makes of a section, or nothing if the message has
+// none.
+func decodeSection[T any](d *Delivery, code byte, name string, read func([]byte) (T, error)) (v T, err error) {
+	value, err := d.section(code)
+	if value == nil {
+		return v, err
+	}
+	if v, err = read(value); err != nil {
+		return *new(T), fmt.Errorf("%w: %s: %v", ErrMalformed, name, err)
+	}
+	return v, nil
+}
+
+// Properties returns the standard properties, or nil if the message has none.
+// If they cannot be decoded, or the message is not AMQP 1.0, it returns
+// [ErrMalformed].
+func (d *Delivery) Properties() (*Properties, error) {
+	return decodeSection(d, sectionProperties, "properties", readProperties)
 }
 
 // ApplicationProperties returns the properties that the application has set, or
-// nil if the message has none. For a message that is not AMQP 1.0 it returns
-// [ErrMalformed].
+// nil if the message has none. If they cannot be decoded, or the message is not
+// AMQP 1.0, it returns [ErrMalformed].
 func (d *Delivery) ApplicationProperties() (map[string]any, error) {
-	m, err := d.decode()
-	if err != nil || m.ApplicationProperties == nil {
-		return nil, err
-	}
-	return mapMap(m.ApplicationProperties, valueIn), nil
+	return decodeSection(d, sectionApplicationProperties, "application properties", readMap)
 }
 
 // Annotations returns the message annotations, or nil if the message has none.
 // A message that was published over AMQP 0.9.1 has x-exchange and x-routing-key
-// among them. For a message that is not AMQP 1.0 it returns [ErrMalformed].
+// among them. A key that is a number becomes its text. If the annotations
+// cannot be decoded, or the message is not AMQP 1.0, it returns [ErrMalformed].
 func (d *Delivery) Annotations() (map[string]any, error) {
-	m, err := d.decode()
-	if err != nil {
-		return nil, err
-	}
-	return annotationsIn(m.Annotations), nil
+	return decodeSection(d, sectionAnnotations, "annotations", readMap)
 }
 
 // DeliveryAnnotations returns the delivery annotations, or nil if the message
-// has none. For a message that is not AMQP 1.0 it returns [ErrMalformed].
+// has none. Keys and errors are those of Annotations.
 func (d *Delivery) DeliveryAnnotations() (map[string]any, error) {
-	m, err := d.decode()
-	if err != nil {
-		return nil, err
-	}
-	return annotationsIn(m.DeliveryAnnotations), nil
+	return decodeSection(d, sectionDeliveryAnnotations, "delivery annotations", readMap)
 }
 
-// Footer returns the footer, or nil if the message has none. For a message that
-// is not AMQP 1.0 it returns [ErrMalformed].
+// Footer returns the footer, or nil if the message has none. Keys and errors
+// are those of Annotations.
 func (d *Delivery) Footer() (map[string]any, error) {
-	m, err := d.decode()
-	if err != nil {
-		return nil, err
-	}
-	return annotationsIn(m.Footer), nil
+	return decodeSection(d, sectionFooter, "footer", readMap)
 }
 
-// Header returns the header, or nil if the message has none. For a message that
-// is not AMQP 1.0 it returns [ErrMalformed].
+// Header returns the header, or nil if the message has none. If it cannot be
+// decoded, or the message is not AMQP 1.0, it returns [ErrMalformed].
 func (d *Delivery) Header() (*Header, error) {
-	m, err := d.decode()
-	if err != nil || m.Header == nil {
-		return nil, err
-	}
-	h := Header(*m.Header)
-	return &h, nil
+	return decodeSection(d, sectionHeader, "header", readHeader)
 }
 
-// Value returns the content of an AMQP value section, or nil if the body is
-// data. For a message that is not AMQP 1.0 it returns [ErrMalformed].
+// Value returns the content of an AMQP value section. It returns nil if the
+// body is data or sequences, and if the value is null. If the value cannot be
+// decoded, or the message is not AMQP 1.0, it returns [ErrMalformed].
 func (d *Delivery) Value() (any, error) {
-	m, err := d.decode()
-	if err != nil {
-		return nil, err
+	return decodeSection(d, sectionValue, "value", readValue)
+}
+
+// Sequences returns the AMQP sequence sections of the body, in their order, or
+// nil if the body is data or a value. Most messages with a sequence have one
+// section. If one cannot be decoded, or the message is not AMQP 1.0, it returns
+// [ErrMalformed].
+func (d *Delivery) Sequences() ([][]any, error) {
+	if d.sections == nil {
+		return nil, nil
 	}
-	return valueIn(m.Value), nil
+	var lists [][]any
+	for raw := d.sections.raw; ; {
+		s, rest, ok := cutSection(raw)
+		switch {
+		case !ok:
+			return nil, fmt.Errorf("%w: it is not AMQP 1.0", ErrMalformed)
+		case s.code == sectionSequence:
+			v, err := readValue(s.value)
+			list, isList := v.([]any)
+			if err == nil && !isList {
+				err = fmt.Errorf("it is a %T and not a list", v)
+			}
+			if err != nil {
+				return nil, fmt.Errorf("%w: sequence %d: %v", ErrMalformed, len(lists), err)
+			}
+			lists = append(lists, list)
+		}
+		if raw = rest; len(raw) == 0 {
+			return lists, nil
+		}
+	}
 }

@@ -19,8 +19,9 @@ func TestDeliveryOfData(t *testing.T) {
 	f, e5 := d.Footer()
 	h, e6 := d.Header()
 	v, e7 := d.Value()
-	must(t, errors.Join(e1, e2, e3, e4, e5, e6, e7))
-	if p != nil || a != nil || n != nil || dn != nil || f != nil || h != nil || v != nil {
+	l, e8 := d.Sequences()
+	must(t, errors.Join(e1, e2, e3, e4, e5, e6, e7, e8))
+	if d.Attempt() != 1 || l != nil || p != nil || a != nil || n != nil || dn != nil || f != nil || h != nil || v != nil {
 		t.Errorf("sections out of nothing: %v %v %v %v %v %v %v", p, a, n, dn, f, h, v)
 	}
 }
@@ -36,6 +37,7 @@ func TestDeliverySectionsEach(t *testing.T) {
 		"Footer":                func(d *Delivery) (bool, error) { v, err := d.Footer(); return v["k"] == "x", err },
 		"Header":                func(d *Delivery) (bool, error) { v, err := d.Header(); return v != nil && v.TTL == time.Second, err },
 		"Value":                 func(d *Delivery) (bool, error) { v, err := d.Value(); return v == "x", err },
+		"Sequences":             func(d *Delivery) (bool, error) { v, err := d.Sequences(); return len(v) == 1 && v[0][0] == "x", err },
 	}
 	some := map[string]any{"k": "x"}
 	for section, m := range map[string]Message{
@@ -46,6 +48,7 @@ func TestDeliverySectionsEach(t *testing.T) {
 		"Footer":                {Footer: some},
 		"Header":                {Header: &Header{TTL: time.Second}},
 		"Value":                 {Value: "x"},
+		"Sequences":             {Sequences: [][]any{{"x"}}},
 	} {
 		raw, err := m.encode()
 		must(t, err)
@@ -54,23 +57,5 @@ func TestDeliverySectionsEach(t *testing.T) {
 				t.Errorf("%s of a message with %s: %v, %v", name, section, found, err)
 			}
 		}
-	}
-}
-
-// TestDeliveryDecodesOnce: whether that works or fails.
-func TestDeliveryDecodesOnce(t *testing.T) {
-	raw := (&Message{Properties: &Properties{To: "x"}}).mustEncode()
-	d := deliveryOf(raw)
-	first, err := d.decode()
-	must(t, err)
-	if second, err := d.decode(); second != first || err != nil {
-		t.Errorf("decoded twice: %v", err)
-	}
-	bad := deliveryOf([]byte("bare"))
-	_, err = bad.decode()
-	wantErr(t, err, ErrMalformed)
-	bad.sections.raw = raw // which nobody looks at any more
-	if _, again := bad.decode(); again != err {
-		t.Errorf("decoded twice: %v, then %v", err, again)
 	}
 }

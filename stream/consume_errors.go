@@ -12,7 +12,9 @@ import (
 // consumer calls it again, then settles the failure by Skip or DeadLetter, or
 // ends the run. A failed message is settled when a further attempt succeeds,
 // when it is skipped, or when the broker has confirmed it in the dead-letter
-// stream. The mark does not pass the message before that.
+// stream. The mark does not pass the message before that. Each attempt and the
+// dead letter get the message as it came, whatever the handler did to it; see
+// [Delivery.Attempt].
 //
 // The zero value ends the run with the first error. A failure after ctx has ended
 // or the Env was closed is not settled, because the end may be its cause, and the
@@ -25,8 +27,9 @@ type ErrorPolicy struct {
 	// Attempts is the number of times that the handler is called for a message,
 	// the first time included. Meanwhile the messages behind it wait. With
 	// Workers those with its key wait, and sooner or later all; see
-	// ConsumerConfig.Workers. [RetryForever] sets no limit. Default 0: once, as
-	// with 1.
+	// ConsumerConfig.Workers. [RetryForever] sets no limit. An error that
+	// [Permanent] marks is the last one, whatever the limit. Default 0: once,
+	// as with 1.
 	Attempts int
 	// Backoff paces the attempts: about Min before the second one, twice as
 	// long before each further one, up to Max. Default: from 100 ms to 30 s.
@@ -46,7 +49,7 @@ type ErrorPolicy struct {
 }
 
 // RetryForever, as ErrorPolicy.Attempts, makes the consumer call the handler
-// until it succeeds or the run ends.
+// until it succeeds, returns a [Permanent] error, or the run ends.
 const RetryForever = -1
 
 const (
@@ -87,36 +90,42 @@ func (p ErrorPolicy) allows(attempts int) bool {
 	return p.Attempts == RetryForever || attempts < p.Attempts
 }
 
-// handleOne calls the handler for a message, and settles a failure. Nil means
-// that the message is handled or settled.
-func (r *run) handleOne(l lifetime, d *Delivery) error {
+// handleOne calls the handler for a message, of which it keeps a copy, and
+// settles a failure. Nil means that the message is handled or settled.
+func (r *run) handleOne(l lifetime, d *Delivery, kept *originals) error {
+	kept.keepOne(d)
+	offset := d.Offset
 	if err := callProtected(l.handling, r.handler, d); err != nil {
-		return r.settleOne(l, err, d)
+		return r.settleOne(l, err, failure{offset, []Delivery{*d}, kept})
 	}
 	return nil
 }
 
 // settleOne does what the policy says after the first failure of a message.
-func (r *run) settleOne(l lifetime, err error, d *Delivery) error {
-	return r.settle(l, err, []Delivery{*d}, func() error { return callProtected(l.handling, r.handler, d) })
+func (r *run) settleOne(l lifetime, err error, failed failure) error {
+	return r.settle(l, err, failed, func(again []Delivery) error { return callProtected(l.handling, r.handler, &again[0]) })
 }
 
 // handleBatch is handleOne for batches.
-func (r *run) handleBatch(l lifetime, batch []Delivery) error {
+func (r *run) handleBatch(l lifetime, batch []Delivery, kept *originals) error {
+	kept.keep(batch)
+	offset := batch[0].Offset
 	err := callBatchProtected(l.handling, r.batchHandler, batch)
 	if err == nil {
 		return nil
 	}
-	return r.settle(l, err, batch, func() error { return callBatchProtected(l.handling, r.batchHandler, batch) })
+	return r.settle(l, err, failure{offset, batch, kept}, func(again []Delivery) error {
+		return callBatchProtected(l.handling, r.batchHandler, again)
+	})
 }
 
 // settle does what the policy says after the handler's first error. callAgain
 // calls the handler for the failed messages. Nil means that they are settled,
 // and errStopped that they come again in the next run.
-func (r *run) settle(l lifetime, err error, failed []Delivery, callAgain func() error) error {
+func (r *run) settle(l lifetime, err error, failed failure, callAgain func([]Delivery) error) error {
 	p := r.consumer.cfg.OnError
-	h := &HandlerError{Stream: failed[0].Stream, Offset: failed[0].Offset, Attempts: 1, Err: err}
-	for p.allows(h.Attempts) {
+	h := &HandlerError{Stream: r.consumer.stream, Offset: failed.offset, Attempts: 1, Err: err}
+	for p.allows(h.Attempts) && !isPermanent(h.Err) {
 		pause := p.Backoff.pause(h.Attempts, rand.Float64)
 		r.log("handler failed; it is called again", "offset", h.Offset, "attempts", h.Attempts, "pause", pause, "error", h.Err)
 		stopped := sleep(l.taking, pause) != nil
@@ -124,7 +133,7 @@ func (r *run) settle(l lifetime, err error, failed []Delivery, callAgain func() 
 			return errStopped
 		}
 		h.Attempts++
-		if h.Err = callAgain(); h.Err == nil {
+		if h.Err = callAgain(failed.messages(h.Attempts)); h.Err == nil {
 			return nil
 		}
 		if stopped && p.allows(h.Attempts) {
@@ -135,10 +144,10 @@ func (r *run) settle(l lifetime, err error, failed []Delivery, callAgain func() 
 	case l.handling.Err() != nil:
 		return r.interrupted(h)
 	case p.Skip:
-		r.log("handler failed; skipped", "offset", h.Offset, "messages", len(failed), "attempts", h.Attempts, "error", h.Err)
+		r.log("handler failed; skipped", "offset", h.Offset, "messages", len(failed.given), "attempts", h.Attempts, "error", h.Err)
 		return nil
 	case p.DeadLetter != "":
-		return r.deadLetter(l.handling, h, failed)
+		return r.deadLetter(l.handling, h, failed.messages(h.Attempts))
 	}
 	return h
 }

@@ -22,7 +22,7 @@ type frameGuard struct {
 // alone reports whether the run has to read from a place on a connection of its
 // own.
 func (g *frameGuard) alone(next mark.Position) bool {
-	return g.suspects && g.place == placeOf(next)
+	return g.suspects && g.place == offsetOf(next)
 }
 
 // explain returns the error with which the run ends if err is the second refusal
@@ -34,13 +34,13 @@ func (g *frameGuard) explain(err error, next mark.Position) error {
 	if g.alone(next) {
 		return fmt.Errorf("%w: twice the broker closed the connection in place of sending the chunk at offset %d (%v): raise stream.frame_max in the broker's configuration above the size of that chunk", ErrMessageTooLarge, g.place, err)
 	}
-	g.suspects, g.place = true, placeOf(next)
+	g.suspects, g.place = true, offsetOf(next)
 	return err
 }
 
-// placeOf returns the offset at which a position begins, and 0 for one that is
+// offsetOf returns the offset at which a position begins, and 0 for one that is
 // not an offset.
-func placeOf(next mark.Position) uint64 {
+func offsetOf(next mark.Position) uint64 {
 	if next.Spec.Type != wire.OffsetAt {
 		return next.From
 	}

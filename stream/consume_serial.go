@@ -12,11 +12,16 @@ import (
 // message at a time, on Run's goroutine.
 type serial struct {
 	lifetime
-	run *run
+	run  *run
+	kept *originals // of the message that is being handled
 }
 
 func newSerial(ctx context.Context, r *run) *serial {
-	return &serial{lifetime: lifetime{taking: ctx, handling: r.handling}, run: r}
+	s := &serial{lifetime: lifetime{taking: ctx, handling: r.handling}, run: r}
+	if r.handler != nil { // a loop's body is not called again
+		s.kept = r.originals()
+	}
+	return s
 }
 
 func (s *serial) flushDue() <-chan time.Time { return nil }
@@ -43,9 +48,11 @@ func (s *serial) dispatch(chunk *wire.Chunk, d *decoder) error {
 type block struct {
 	list       []Delivery
 	chunk      mark.ChunkID
-	moreFollow bool // messages of the chunk follow the block
-	handled    int  // how many of list are handled
-	inHandler  bool // the handler is at work, so that a panic is the handler's
+	moreFollow bool   // messages of the chunk follow the block
+	handled    int    // how many of list are handled
+	last       uint64 // the offset of the last of these
+	next       uint64 // the offset of the message that the handler has, or had last
+	inHandler  bool   // the handler is at work, so that a panic is the handler's
 }
 
 // handle handles the messages of a block, one after the other.
@@ -54,7 +61,7 @@ func (s *serial) handle(b *block) error {
 	// panic.
 	defer func() {
 		if b.handled > 0 {
-			s.run.place.HandledTo(b.list[b.handled-1].Offset, b.chunk)
+			s.run.place.HandledTo(b.last, b.chunk)
 		}
 	}()
 	for b.handled < len(b.list) {
@@ -72,12 +79,12 @@ func (s *serial) handle(b *block) error {
 // settleNext settles the failure of the block's first message that is not
 // handled.
 func (s *serial) settleNext(b *block, handlerErr error) error {
-	d := &b.list[b.handled]
-	if err := s.run.settleOne(s.lifetime, handlerErr, d); err != nil {
+	failed := failure{b.next, b.list[b.handled : b.handled+1], s.kept}
+	if err := s.run.settleOne(s.lifetime, handlerErr, failed); err != nil {
 		return err
 	}
-	b.handled++
-	return s.markHandled(d.Offset, false)
+	b.handled, b.last = b.handled+1, b.next
+	return s.markHandled(b.next, false)
 }
 
 // callHandler calls the handler for the block's messages that are not handled,
@@ -119,18 +126,20 @@ func (s *serial) callEach(b *block, handler Handler) (handlerErr, err error) {
 		if s.taking.Err() != nil {
 			return nil, errStopped
 		}
+		b.next = b.list[i].Offset // the handler may change the list
+		s.kept.keepOne(&b.list[i])
 		b.inHandler = true
 		err := handler(s.handling, &b.list[i])
 		if b.inHandler = false; err != nil {
 			return err, nil
 		}
-		b.handled = i + 1
+		b.handled, b.last = i+1, b.next
 		switch {
 		case !named:
 		case !counted:
-			s.run.progress.markFast(b.list[i].Offset + 1)
+			s.run.progress.markFast(b.next + 1)
 		default:
-			if err := s.markHandled(b.list[i].Offset, b.moreFollow || i+1 < len(b.list)); err != nil {
+			if err := s.markHandled(b.next, b.moreFollow || i+1 < len(b.list)); err != nil {
 				return nil, err
 			}
 		}

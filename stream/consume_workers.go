@@ -189,7 +189,7 @@ func (w *workers) waitUntil(leavesRoom func(messages, bytes int) bool) bool {
 // handleAll is the body of a worker: it handles messages until the run ends.
 func (w *workers) handleAll() {
 	defer w.wg.Done()
-	completed := false
+	completed, kept := false, w.run.originals()
 	j, ok := w.next(nil)
 	defer func() {
 		if !completed {
@@ -197,7 +197,7 @@ func (w *workers) handleAll() {
 		}
 	}()
 	for ok {
-		err := w.handle(j)
+		err := w.handle(j, kept)
 		if err != nil {
 			w.fail(err)
 			break
@@ -238,8 +238,8 @@ func (w *workers) next(handled *job) (j job, ok bool) {
 }
 
 // handle handles one message and waits for a store if the policy says so.
-func (w *workers) handle(j job) error {
-	if err := w.run.handleOne(w.lifetime, j.d); err != nil {
+func (w *workers) handle(j job, kept *originals) error {
+	if err := w.run.handleOne(w.lifetime, j.d, kept); err != nil {
 		return err
 	}
 	if w.run.progress.markFinished(j.ticket) && w.run.named() {

@@ -338,7 +338,7 @@ func TestWorkersStore(t *testing.T) {
 			}()
 			var failed []int
 			for i, j := range take(r.progress, mark.ChunkID{}, 1, 0, 1, 2, 3) {
-				if err := w.handle(j); err != nil {
+				if err := w.handle(j, nil); err != nil {
 					wantErr(t, err, ErrOffsetStore)
 					failed = append(failed, i)
 				}

@@ -12,20 +12,55 @@ type Message struct {
 	// may change it once Publish or PublishAsync has returned. Nil is an empty
 	// body.
 	Body []byte
-	// Value is sent as an AMQP value section in place of Body. Only one of the
-	// two may be set. Value is a bool, an integer or float type, string,
-	// []byte, time.Time, [UUID], []any, map[string]any or map[any]any. Default
-	// nil: Body is sent.
+	// Value is sent as an AMQP value section in place of Body. Only one of Body,
+	// Value and Sequences may be set. Default nil: it is not sent.
+	//
+	// A value, here and in the maps below, is
+	//
+	//   - nil, a bool, an integer or float type, string, []byte, or time.Time,
+	//     which is kept to the millisecond
+	//   - [UUID], [Symbol], [Char], [Decimal32], [Decimal64] or [Decimal128]
+	//   - []any, whose elements are values
+	//   - map[string]any, map[Symbol]any or map[any]any, whose keys are values
+	//     other than []byte, for which there is [BinaryKey]
+	//   - a slice of one of the types of the first two items, for an AMQP array;
+	//     [UbyteArray] stands for that of uint8
+	//   - [Array] or [Described]
+	//
+	// A consumer gets the same types back, except that an int comes as an int64
+	// and a uint as a uint64. At most 100 values may be nested in each other,
+	// and what the sections hold besides Body may have about 16 MiB; otherwise publishing
+	// returns [ErrInvalidMessage].
 	Value any
+	// Sequences are sent as AMQP sequence sections in place of Body, one for
+	// each list. Default nil: none.
+	Sequences [][]any
 
-	Properties            *Properties
+	Properties *Properties
+	// ApplicationProperties are the properties of the application. AMQP 0.9.1
+	// consumers get them as headers.
+	//
+	// RabbitMQ closes the connection of an AMQP 0.9.1 consumer (541,
+	// INTERNAL_ERROR) at a message that has a [UUID], a [Char], a decimal or a
+	// [Described] among its application properties or annotations, be it in a
+	// list, map or array. The consumer meets the message again whenever it
+	// comes back. On streams that such consumers read, publish these values as
+	// strings; Properties.MessageID and CorrelationID may be UUIDs, and Value
+	// may be anything. (RabbitMQ 4.0.5.)
 	ApplicationProperties map[string]any
-	// Annotations are the message annotations. AMQP 0.9.1 consumers get those
-	// whose keys begin with x- as headers.
-	Annotations         map[string]any
+	// Annotations are the message annotations. AMQP 0.9.1 consumers get them as
+	// headers. Each key must then begin with x-, and the values are limited as
+	// those of ApplicationProperties; otherwise RabbitMQ closes the connection
+	// of such consumers (541).
+	Annotations map[string]any
+	// DeliveryAnnotations are for the next hop. RabbitMQ closes the connection
+	// of AMQP 0.9.1 consumers (541) unless each key begins with x-. They do not
+	// get the annotations in either case.
 	DeliveryAnnotations map[string]any
 	Header              *Header
-	Footer              map[string]any
+	// Footer is what follows the body. For AMQP 0.9.1 consumers it is as with
+	// DeliveryAnnotations.
+	Footer map[string]any
 
 	// PublishingID numbers the message for the broker's deduplication, which
 	// needs a producer with a name. If the caller sets it, it must grow from
@@ -44,7 +79,8 @@ type Message struct {
 	// value.
 	FilterValue string
 
-	raw []byte // the encoded message, in place of all that encode would look at
+	raw       []byte // a message that was read: the fields replace its sections
+	forwarded bool   // it was read, so that it gets nothing that its producer did not set
 }
 
 // Properties are the standard properties of an AMQP 1.0 message (OASIS AMQP
@@ -76,6 +112,3 @@ type Header struct {
 	FirstAcquirer bool
 	DeliveryCount uint32
 }
-
-// UUID is an AMQP 1.0 uuid.
-type UUID [16]byte

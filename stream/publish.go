@@ -205,7 +205,7 @@ func (p *Producer) checkFilter(value string) error {
 
 // encode returns the message as it is sent.
 func (p *Producer) encode(m *Message) ([]byte, error) {
-	if p.cfg.CreationTime && m.raw == nil && (m.Properties == nil || m.Properties.CreationTime.IsZero()) {
+	if p.cfg.CreationTime && m.lacksCreationTime() {
 		stamped, props := *m, Properties{}
 		if m.Properties != nil {
 			props = *m.Properties
@@ -228,6 +228,9 @@ func (p *Producer) largest() int {
 	}
 	return roomIn(limit, p.cfg.SubEntries)
 }
+
+// largestMessage is what an encoded message may have, 0 for any size.
+func (p *Producer) largestMessage() int { return max(p.largest()-messageOverhead, 0) }
 
 // roomIn returns the room for messages in a frame. What does not become smaller
 // by compression becomes a little larger.
