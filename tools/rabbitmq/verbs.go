@@ -48,7 +48,7 @@ func up(ctx context.Context, c command) (int, error) {
 	if err != nil {
 		return exitFailed, err
 	}
-	i, err := rabbit.Up(ctx, dir, c.nodes, c.stderr)
+	i, err := rabbit.UpRelease(ctx, dir, c.release, c.nodes, c.stderr)
 	if err != nil {
 		return exitFailed, err
 	}
