@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 )
 
@@ -76,7 +77,7 @@ func openOrCreate(ctx context.Context, dir, release string, nodes int, progress 
 		return nil, err
 	}
 	say(progress, "using %s", p)
-	s, err := allocatePorts(max(nodes, 1))
+	s, err := allocatePorts(max(nodes, 1), loadLast(dir))
 	if err != nil {
 		return nil, err
 	}
@@ -95,7 +96,7 @@ func mustBeEmpty(dir string) error {
 		return err
 	}
 	for _, e := range entries {
-		if e.Name() != lockFile {
+		if e.Name() != lockFile && e.Name() != lastFile {
 			return fmt.Errorf("%s is not empty (it has %s): an instance needs a directory of its own", dir, e.Name())
 		}
 	}
@@ -252,19 +253,20 @@ func (i *Instance) Down(ctx context.Context) error {
 }
 
 // removeFiles empties the instance directory. The state goes last: until then
-// another attempt knows what to end. The lock stays for whoever waits for it.
+// another attempt knows what to end. It stays as lastFile, and the lock for
+// whoever waits for it.
 func (i *Instance) removeFiles() error {
 	entries, err := os.ReadDir(i.dir)
 	if err != nil {
 		return err
 	}
 	for _, e := range entries {
-		if e.Name() == lockFile || e.Name() == stateFile {
+		if slices.Contains([]string{lockFile, stateFile, lastFile}, e.Name()) {
 			continue
 		}
 		if err := os.RemoveAll(filepath.Join(i.dir, e.Name())); err != nil {
 			return err
 		}
 	}
-	return os.Remove(filepath.Join(i.dir, stateFile))
+	return os.Rename(filepath.Join(i.dir, stateFile), filepath.Join(i.dir, lastFile))
 }
