@@ -23,7 +23,7 @@ import (
 	"github.com/tidemark-go/tidemark/stream"
 )
 
-// Exit codes.
+// Exit codes of the built program. "go run" makes 1 of 2.
 const (
 	exitOK     = 0
 	exitFailed = 1
@@ -41,12 +41,12 @@ func main() {
 
 // run is main without the process. It returns the exit code.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	o, err := parse(args, stderr)
+	o, err := parse(args, stdout)
 	switch {
 	case errors.Is(err, errHelp):
 		return exitOK
 	case err != nil:
-		fmt.Fprintf(stderr, "pub: %v\n", err)
+		fmt.Fprintf(stderr, "pub: %v\nUsage: pub [flags]; pub -h lists them\n", err)
 		return exitUsage
 	}
 	confirmed, err := publish(ctx, o, stderr)

@@ -9,8 +9,8 @@
 // before it handles the next message, so that a crash repeats one message at
 // most.
 //
-// SIGINT, SIGTERM and -max end sub in order. Exit codes: 0 ended in order,
-// 1 failed, 2 wrong usage.
+// SIGINT, SIGTERM, -max and a reader that closes the pipe end sub in order. Exit
+// codes: 0 ended in order, 1 failed, 2 wrong usage.
 package main
 
 import (
@@ -27,7 +27,7 @@ import (
 	"github.com/tidemark-go/tidemark/stream"
 )
 
-// Exit codes.
+// Exit codes of the built program. "go run" makes 1 of 2.
 const (
 	exitOK     = 0
 	exitFailed = 1
@@ -35,7 +35,7 @@ const (
 )
 
 func main() {
-	// A closed pipe is an error of the write, not the end of the program.
+	// A closed pipe is an error of the write, not the end of the process.
 	signal.Ignore(syscall.SIGPIPE)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal ends the program at once
@@ -44,12 +44,12 @@ func main() {
 
 // run is main without the process. It returns the exit code.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	o, err := parse(args, stderr)
+	o, err := parse(args, stdout)
 	switch {
 	case errors.Is(err, errHelp):
 		return exitOK
 	case err != nil:
-		fmt.Fprintf(stderr, "sub: %v\n", err)
+		fmt.Fprintf(stderr, "sub: %v\nUsage: sub [flags]; sub -h lists them\n", err)
 		return exitUsage
 	}
 	err = consume(ctx, o, stdout, stderr)
@@ -81,7 +81,12 @@ func consume(ctx context.Context, o options, stdout, stderr io.Writer) error {
 	ctx, enough := context.WithCancel(ctx)
 	defer enough()
 	var printed, last uint64
-	err = consumer.Run(ctx, func(_ context.Context, d *stream.Delivery) error {
+	err = consumer.Run(ctx, func(ctx context.Context, d *stream.Delivery) error {
+		if o.hold >= 0 && d.Offset == uint64(o.hold) {
+			fmt.Fprintf(stderr, "sub: holding the message at offset %d until sub ends\n", d.Offset)
+			<-ctx.Done()
+			return ctx.Err() // not handled
+		}
 		if err := printLine(stdout, d); err != nil {
 			return err // not handled: the next run starts with it
 		}
@@ -106,10 +111,17 @@ func printLine(w io.Writer, d *stream.Delivery) error {
 }
 
 // inOrder reports whether a run ended because the user wanted it to, and has
-// stored its offset.
+// stored its offset. The reader of a pipe, such as head, has closed it when it
+// has read enough.
 func inOrder(err error) bool {
+	if errors.Is(err, stream.ErrNotStored) {
+		return false
+	}
 	var failed *stream.HandlerError
-	return errors.Is(err, context.Canceled) && !errors.Is(err, stream.ErrNotStored) && !errors.As(err, &failed)
+	if errors.As(err, &failed) && errors.Is(failed, syscall.EPIPE) {
+		return true
+	}
+	return errors.Is(err, context.Canceled)
 }
 
 const startBroker = `go run ./tools/rabbitmq up && eval "$(go run ./tools/rabbitmq env)"`

@@ -14,6 +14,7 @@ Usage: go run ./tools/rabbitmq [--dir DIR] VERB [ARGS]
                        return when every node answers; idempotent
   down                 end all nodes and remove their data; what was downloaded stays
   status [--json]      one line for each node; exits 3 when something is down
+                       (as a built program; see the end)
   env                  shell exports: RABBITMQ_STREAM_URL (one URI for each node,
                        separated by commas), RABBITMQ_AMQP_URL,
                        RABBITMQ_MANAGEMENT_URL, RABBITMQ_STREAM_TLS_URL,
@@ -47,7 +48,8 @@ Environment:
   TIDEMARK_RABBITMQ_SUITE     its release, for a new instance without --release
   TIDEMARK_RABBITMQ_MIRROR    where its packages come from
 
-Exit codes: 0 done, 1 failed, 2 wrong usage, 3 status: something is down.
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 status: something is down. "go run"
+makes 1 of each but 0; a script builds the program: go build -o bin/ ./tools/rabbitmq
 `
 
 func help(_ context.Context, c command) (int, error) {
