@@ -84,6 +84,9 @@ func open(o options) (*amqp.Connection, *amqp.Channel, error) {
 	}
 	if err != nil {
 		conn.Close()
+		if refused := (*amqp.Error)(nil); errors.As(err, &refused) && refused.Code == amqp.PreconditionFailed {
+			err = fmt.Errorf("it exists with other arguments; delete it first, or give another one with -stream (%w)", err)
+		}
 		return nil, nil, fmt.Errorf("declare the stream %q: %w", o.stream, err)
 	}
 	return conn, ch, nil

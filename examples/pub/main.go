@@ -115,6 +115,8 @@ func explain(err error) string {
 	switch {
 	case errors.Is(err, stream.ErrUnreachable):
 		return fmt.Sprintf("no RabbitMQ to reach, start one with: %s (%v)", startBroker, err)
+	case errors.Is(err, stream.ErrStreamMismatch):
+		return fmt.Sprintf("%v; or give another one with -stream", err)
 	case errors.Is(err, context.Canceled) && errors.Is(err, stream.ErrUnconfirmed):
 		return fmt.Sprintf("interrupted, and the last messages may be in the stream or not: %v", err)
 	case errors.Is(err, context.Canceled):
