@@ -130,6 +130,8 @@ const startBroker = `go run ./tools/rabbitmq up && eval "$(go run ./tools/rabbit
 // remedy.
 func explain(err error, o options) string {
 	switch {
+	case errors.Is(err, stream.ErrNotStored):
+		return fmt.Sprintf("the next run repeats messages: %v", err)
 	case errors.Is(err, stream.ErrUnreachable):
 		return fmt.Sprintf("no RabbitMQ to reach, start one with: %s (%v)", startBroker, err)
 	case errors.Is(err, stream.ErrStreamNotFound):
