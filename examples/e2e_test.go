@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -331,6 +332,37 @@ func TestSubClosedPipe(t *testing.T) {
 		t.Errorf("stored offset: %v, want ErrNoOffset", err)
 	}
 	finish(t, b.StreamURL(), "sub", "-stream", name, "-name", "pipe", "-max", "1").want(t, 0, numbered(0, 1))
+}
+
+// TestSubUnread: sub ends when nobody reads its output any more, although it has
+// nothing to write.
+func TestSubUnread(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("only Linux tells a process that its pipe has lost its reader")
+	}
+	b, env, name := setUp(t)
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	cmd := program(t, b.StreamURL(), "sub", "-stream", name, "-name", "unread")
+	var stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = w, &stderr
+	if err := errors.Join(cmd.Start(), w.Close()); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewReader(r)
+	for i := range 200 {
+		if _, err := lines.ReadString('\n'); err != nil {
+			t.Fatalf("after %d lines: %v", i, err)
+		}
+	}
+	_ = r.Close()
+	if err := cmd.Wait(); err != nil || strings.Contains(stderr.String(), "pipe") {
+		t.Errorf("%v, stderr %q", err, &stderr)
+	}
+	wantStored(t, env, "unread", name, 199)
 }
 
 func TestErrors(t *testing.T) {

@@ -26,6 +26,7 @@ import (
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
+	"github.com/tidemark-go/tidemark/internal/pipe"
 )
 
 // Exit codes of the built program. "go run" makes 1 of 2.
@@ -48,6 +49,7 @@ func main() {
 	signal.Ignore(syscall.SIGPIPE) // a closed pipe is an error of the write
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal ends the program at once
+	ctx = pipe.WhileRead(ctx, os.Stdout)
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 

@@ -24,6 +24,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/tidemark-go/tidemark/internal/pipe"
 	"github.com/tidemark-go/tidemark/stream"
 )
 
@@ -39,6 +40,7 @@ func main() {
 	signal.Ignore(syscall.SIGPIPE)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal ends the program at once
+	ctx = pipe.WhileRead(ctx, os.Stdout)
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
