@@ -149,8 +149,5 @@ func consume(ctx context.Context, uri string, out io.Writer, first, end int) (er
 		}
 		return nil // handled: from here on its offset may be stored
 	})
-	if next == end && errors.Is(err, context.Canceled) && !errors.Is(err, stream.ErrNotStored) {
-		return nil // stopped by us, and the last offset is stored
-	}
-	return err
+	return err // nil if we stopped it and the last offset is stored
 }

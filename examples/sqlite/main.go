@@ -33,7 +33,7 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, o, report); !errors.Is(err, context.Canceled) {
+	if err := run(ctx, o, report); err != nil {
 		log.Fatal(err)
 	}
 }

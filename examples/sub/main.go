@@ -56,7 +56,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	err = consume(ctx, o, stdout, stderr)
 	switch {
-	case inOrder(err):
+	case inOrder(ctx, err):
 		return exitOK
 	case errors.Is(err, stream.ErrInvalidConfig):
 		fmt.Fprintf(stderr, "sub: %v\n", err)
@@ -112,18 +112,13 @@ func printLine(w io.Writer, d *stream.Delivery) error {
 	return err
 }
 
-// inOrder reports whether a run ended because the user wanted it to, and has
-// stored its offset. The reader of a pipe, such as head, has closed it when it
-// has read enough.
-func inOrder(err error) bool {
-	if errors.Is(err, stream.ErrNotStored) {
-		return false
-	}
+// inOrder reports whether a run ended because the user wanted it to: it was
+// stopped, at the latest while it connected, or the reader of a pipe, such as
+// head, has closed it because it has read enough.
+func inOrder(ctx context.Context, err error) bool {
 	var failed *stream.HandlerError
-	if errors.As(err, &failed) && errors.Is(failed, syscall.EPIPE) {
-		return true
-	}
-	return errors.Is(err, context.Canceled)
+	return err == nil || ctx.Err() != nil && errors.Is(err, ctx.Err()) ||
+		errors.As(err, &failed) && errors.Is(failed, syscall.EPIPE) && !errors.Is(err, stream.ErrNotStored)
 }
 
 const startBroker = `go run ./tools/rabbitmq up && eval "$(go run ./tools/rabbitmq env)"`

@@ -34,7 +34,7 @@ func New(env *stream.Env, charge func(context.Context, Order) error) (*Service, 
 }
 
 // Run bills until ctx ends or an order cannot be billed. The next run begins
-// with that order. Run never returns nil; see [stream.Consumer.Run].
+// with that order. The end of ctx is no error; see [stream.Consumer.Run].
 func (s *Service) Run(ctx context.Context) error {
 	return s.consumer.Run(ctx, func(ctx context.Context, d *stream.Delivery) error {
 		var o Order
