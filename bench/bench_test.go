@@ -93,7 +93,11 @@ func TestFlags(t *testing.T) {
 	for _, tt := range tests {
 		var stdout, stderr bytes.Buffer
 		code := run(t.Context(), strings.Fields(tt.args), &stdout, &stderr)
-		if said := stderr.String(); code != tt.code || !strings.Contains(said, tt.want) || strings.Contains(said, "secret") {
+		said, other := stderr.String(), stdout.String()
+		if tt.code == exitOK { // help
+			said, other = other, said
+		}
+		if code != tt.code || other != "" || !strings.Contains(said, tt.want) || strings.Contains(said, "secret") {
 			t.Errorf("%s: exit code %d, said %q; want %d and %q", tt.args, code, said, tt.code, tt.want)
 		}
 	}

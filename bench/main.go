@@ -45,7 +45,7 @@ import (
 	"syscall"
 )
 
-// Exit codes.
+// Exit codes of the built program. "go run" makes 1 of 2.
 const (
 	exitOK     = 0
 	exitFailed = 1
@@ -56,6 +56,8 @@ func main() {
 	if spec, ok := os.LookupEnv(childVariable); ok {
 		os.Exit(childMain(spec, os.Stdout, os.Stderr))
 	}
+	// A closed pipe must not end the bench before its broker.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal ends the program at once
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
@@ -63,7 +65,7 @@ func main() {
 
 // run is main without the process. It returns the exit code.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	o, err := parse(args, stderr)
+	o, err := parse(args, stdout)
 	switch {
 	case errors.Is(err, errHelp):
 		return exitOK

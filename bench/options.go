@@ -48,8 +48,8 @@ const (
 // errHelp means that parse has shown the help, for which the user asked.
 var errHelp = flag.ErrHelp
 
-// parse reads the command line. Help goes to stderr.
-func parse(args []string, stderr io.Writer) (options, error) {
+// parse reads the command line. Help goes to stdout.
+func parse(args []string, stdout io.Writer) (options, error) {
 	o := options{cases: soloCases, sizes: []int{100}, impls: implementations}
 	fs := flag.NewFlagSet("bench", flag.ContinueOnError)
 	fs.SetOutput(io.Discard)
@@ -70,7 +70,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	err := fs.Parse(args)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
-		help(fs, stderr)
+		help(fs, stdout)
 		return o, errHelp
 	case err != nil:
 		return o, fmt.Errorf("%w (bench -h lists the flags)", err)

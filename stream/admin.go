@@ -2,6 +2,7 @@ package stream
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"math"
@@ -102,8 +103,24 @@ func (e *Env) DeclareStream(ctx context.Context, name string, cfg StreamConfig) 
 		return opErr(op, name, "", err)
 	}
 	return e.ask(ctx, op, name, "", func(ctx context.Context, c *broker.Conn) error {
-		return c.Create(ctx, name, args)
+		err := c.Create(ctx, name, args)
+		if errors.Is(err, ErrStreamMismatch) {
+			return explainMismatch(ctx, c, name, err)
+		}
+		return err
 	})
+}
+
+// explainMismatch adds to a refused declaration which reason it has. The broker
+// answers with the same code to all of them.
+func explainMismatch(ctx context.Context, c *broker.Conn, name string, err error) error {
+	switch _, locateErr := c.Locate(ctx, name); {
+	case locateErr == nil, errors.Is(locateErr, ErrStreamUnavailable):
+		return fmt.Errorf("%w: the stream exists with other arguments; declare it with those, or delete it first", err)
+	case errors.Is(locateErr, ErrStreamNotFound):
+		return fmt.Errorf("%w: the stream does not exist, so its name or an argument is invalid, or a queue has the name", err)
+	}
+	return err
 }
 
 // DeleteStream deletes a stream with its messages and stored offsets and blocks

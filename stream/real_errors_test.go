@@ -196,7 +196,8 @@ func testDeclare(t *testing.T, b testBroker) {
 	if err := env.DeclareStream(inTime(t), stream, StreamConfig{}); err != nil {
 		t.Errorf("the same again: %v", err)
 	}
-	if err := env.DeclareStream(inTime(t), stream, StreamConfig{MaxAge: time.Hour}); !errors.Is(err, ErrStreamMismatch) {
+	err := env.DeclareStream(inTime(t), stream, StreamConfig{MaxAge: time.Hour})
+	if !errors.Is(err, ErrStreamMismatch) || !strings.Contains(err.Error(), "exists with other arguments") {
 		t.Errorf("with other arguments: %v", err)
 	}
 	full := StreamConfig{MaxBytes: 1 << 30, MaxAge: time.Hour, SegmentBytes: 1 << 20, InitialClusterSize: 1, LeaderLocator: "balanced"}

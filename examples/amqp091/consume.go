@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"syscall"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 )
@@ -22,6 +23,9 @@ func consume(ctx context.Context, o options, stdout io.Writer) error {
 	return receive(ctx, o, func(d *amqp.Delivery) error {
 		offset, _ := d.Headers["x-stream-offset"].(int64)
 		_, err := fmt.Fprintf(stdout, "%d\t%s\n", offset, lineBreaks.Replace(string(d.Body)))
+		if errors.Is(err, syscall.EPIPE) {
+			return errPipeClosed
+		}
 		return err
 	})
 }

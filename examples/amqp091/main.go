@@ -6,8 +6,8 @@
 //
 // Both declare the stream as a durable queue. publish ends with the line
 // "published N" on stdout, where N counts confirmed messages. consume prints
-// OFFSET<TAB>BODY for each message until SIGINT, SIGTERM or -max ends it. Exit
-// codes: 0 done, 1 failed, 2 wrong usage.
+// OFFSET<TAB>BODY for each message until SIGINT, SIGTERM, -max or a reader that
+// closes the pipe ends it. Exit codes: 0 done, 1 failed, 2 wrong usage.
 //
 // Over AMQP 0.9.1 the broker remembers no offset: each run starts where -offset
 // says. Package stream remembers it, and also connects again by itself.
@@ -26,9 +26,10 @@ import (
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
+	"github.com/tidemark-go/tidemark/internal/pipe"
 )
 
-// Exit codes.
+// Exit codes of the built program. "go run" makes 1 of 2.
 const (
 	exitOK     = 0
 	exitFailed = 1
@@ -40,24 +41,29 @@ const (
 	startBroker = `go run ./tools/rabbitmq up && eval "$(go run ./tools/rabbitmq env)"`
 )
 
+// errPipeClosed says that whoever reads our stdout, such as head, has read
+// enough. That is an end in order.
+var errPipeClosed = errors.New("stdout is closed")
+
 func main() {
 	signal.Ignore(syscall.SIGPIPE) // a closed pipe is an error of the write
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal ends the program at once
+	ctx = pipe.WhileRead(ctx, os.Stdout)
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
 // run is main without the process. It returns the exit code.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	o, err := parse(args, stderr)
+	o, err := parse(args, stdout)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
 		return exitOK
 	case err != nil:
-		fmt.Fprintf(stderr, "amqp091: %v\n", err)
+		fmt.Fprintf(stderr, "amqp091: %v\nUsage: amqp091 publish|consume [flags]; amqp091 -h lists them\n", err)
 		return exitUsage
 	}
-	if err := o.verb(ctx, o, stdout); err != nil {
+	if err := o.verb(ctx, o, stdout); err != nil && !errors.Is(err, errPipeClosed) {
 		fmt.Fprintf(stderr, "amqp091: %v\n", err)
 		return exitFailed
 	}
@@ -80,6 +86,9 @@ func open(o options) (*amqp.Connection, *amqp.Channel, error) {
 	}
 	if err != nil {
 		conn.Close()
+		if refused := (*amqp.Error)(nil); errors.As(err, &refused) && refused.Code == amqp.PreconditionFailed {
+			err = fmt.Errorf("it exists with other arguments; delete it first, or give another one with -stream (%w)", err)
+		}
 		return nil, nil, fmt.Errorf("declare the stream %q: %w", o.stream, err)
 	}
 	return conn, ch, nil

@@ -43,9 +43,9 @@ type options struct {
 
 var verbs = map[string]func(context.Context, options, io.Writer) error{"publish": publish, "consume": consume}
 
-// parse reads the command line. Help goes to stderr. No message shows the URI,
+// parse reads the command line. Help goes to stdout. No message shows the URI,
 // which may have a password in it.
-func parse(args []string, stderr io.Writer) (options, error) {
+func parse(args []string, stdout io.Writer) (options, error) {
 	o := options{from: 500, to: 600, offset: "first"}
 	fs := flag.NewFlagSet("amqp091", flag.ContinueOnError)
 	fs.SetOutput(io.Discard)
@@ -61,18 +61,15 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	}
 	err := fs.Parse(args)
 	if errors.Is(err, flag.ErrHelp) {
-		fmt.Fprint(stderr, help)
-		fs.SetOutput(stderr)
+		fmt.Fprint(stdout, help)
+		fs.SetOutput(stdout)
 		fs.PrintDefaults()
 		return o, err
 	}
 	if err == nil {
 		err = o.check(verb, fs)
 	}
-	if err != nil {
-		return o, fmt.Errorf("%w (amqp091 -h lists the flags)", err)
-	}
-	return o, nil
+	return o, err
 }
 
 // check reports what is missing or does not go together, and completes o.

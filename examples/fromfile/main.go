@@ -15,6 +15,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -23,20 +24,24 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"strings"
 	"sync/atomic"
 	"syscall"
 
 	"github.com/tidemark-go/tidemark/stream"
 )
 
-// Exit codes.
+// Exit codes of the built program. "go run" makes 1 of 2.
 const (
 	exitOK     = 0
 	exitFailed = 1
 	exitUsage  = 2
 )
 
-type options struct{ file, uri, stream, name string }
+type options struct {
+	uris               []string
+	file, stream, name string
+}
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -46,49 +51,81 @@ func main() {
 
 // run is main without the process. It returns the exit code.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	o, err := parse(args, stderr)
+	o, err := parse(args, stdout)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
 		return exitOK
 	case err != nil:
+		fmt.Fprintf(stderr, "fromfile: %v\nUsage: fromfile -file FILE [flags]; fromfile -h lists them\n", err)
+		return exitUsage
+	}
+	err = publishFile(ctx, o, stdout, stderr)
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.Is(err, stream.ErrInvalidConfig):
 		fmt.Fprintf(stderr, "fromfile: %v\n", err)
 		return exitUsage
 	}
-	if err := publishFile(ctx, o, stdout, stderr); err != nil {
-		fmt.Fprintf(stderr, "fromfile: %v\nrun it again: what is in the stream is skipped\n", err)
-		return exitFailed
-	}
-	return exitOK
+	fmt.Fprintf(stderr, "fromfile: %s\n", explain(err))
+	return exitFailed
 }
 
-func parse(args []string, stderr io.Writer) (o options, err error) {
+const startBroker = `go run ./tools/rabbitmq up && eval "$(go run ./tools/rabbitmq env)"`
+
+// explain adds the remedy to an error.
+func explain(err error) string {
+	switch {
+	case errors.Is(err, errFile):
+		return fmt.Sprintf("%v: give a file that can be read with -file", err)
+	case errors.Is(err, stream.ErrUnreachable):
+		return fmt.Sprintf("no RabbitMQ to reach, start one with: %s (%v)", startBroker, err)
+	}
+	return fmt.Sprintf("%v\nrun it again: what is in the stream is skipped", err)
+}
+
+// parse reads the command line. Help goes to stdout. No default shows the URI,
+// which may have a password in it.
+func parse(args []string, stdout io.Writer) (o options, err error) {
 	fs := flag.NewFlagSet("fromfile", flag.ContinueOnError)
-	fs.SetOutput(stderr)
+	fs.SetOutput(io.Discard)
 	fs.StringVar(&o.file, "file", "", "publish the lines of this `FILE`")
-	fs.StringVar(&o.uri, "uri", os.Getenv("RABBITMQ_STREAM_URL"), "broker `URIs`, separated by commas (default $RABBITMQ_STREAM_URL, or the one on this machine)")
+	uri := fs.String("uri", "", "the broker's `URI`, or those of several nodes separated by commas\n"+
+		"(default $RABBITMQ_STREAM_URL, then port 5552 on localhost as guest)")
 	fs.StringVar(&o.stream, "stream", "lines", "`NAME` of the stream; it is created if it does not exist")
 	fs.StringVar(&o.name, "name", "fromfile", "`NAME` under which the broker keeps how far this file got; each file needs its own")
-	if err := fs.Parse(args); err != nil {
+	err = fs.Parse(args)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		fmt.Fprint(stdout, "fromfile publishes the lines of a file to a stream, each exactly once.\n\nUsage: fromfile -file FILE [flags]\n\n")
+		fs.SetOutput(stdout)
+		fs.PrintDefaults()
 		return o, err
+	case err != nil:
+		return o, err
+	case fs.NArg() > 0: // not shown: it may be a URI with its password
+		return o, errors.New("an argument without a flag: the file goes with -file, the broker with -uri")
+	case o.file == "":
+		return o, errors.New("no -file: give the file whose lines to publish")
 	}
-	if o.file == "" || fs.NArg() > 0 {
-		return o, errors.New("want -file FILE, and no further arguments")
-	}
+	o.uris = strings.Split(cmp.Or(*uri, os.Getenv("RABBITMQ_STREAM_URL"), stream.DefaultURI), ",")
 	return o, nil
 }
 
+// errFile marks errors of the file, as against those of the broker.
+var errFile = errors.New("nothing was published")
+
 // publishFile publishes the file's lines that are not in the stream yet.
 func publishFile(ctx context.Context, o options, stdout, stderr io.Writer) (err error) {
-	file, err := os.Open(o.file)
+	file, err := openFile(o.file)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = file.Close() }() // it was only read
-	cfg := stream.Config{Logger: slog.New(slog.NewTextHandler(stderr, nil))}
-	if o.uri != "" {
-		cfg.URIs = []string{o.uri}
-	}
-	env, err := stream.Connect(ctx, cfg)
+	env, err := stream.Connect(ctx, stream.Config{
+		URIs:   o.uris,
+		Logger: slog.New(slog.NewTextHandler(stderr, nil)), // connections lost and won back
+	})
 	if err != nil {
 		return err
 	}
@@ -109,6 +146,22 @@ func publishFile(ctx context.Context, o options, stdout, stderr io.Writer) (err 
 	skipped := min(lines, stored)
 	_, err = fmt.Fprintf(stdout, "published %d, skipped %d\n", lines-skipped, skipped)
 	return err
+}
+
+// openFile opens a file that has lines, which a directory has not.
+func openFile(name string) (*os.File, error) {
+	file, err := os.Open(name)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errFile, err)
+	}
+	info, err := file.Stat()
+	if err == nil && info.IsDir() {
+		err = fmt.Errorf("%s is a directory", name)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errFile, errors.Join(err, file.Close()))
+	}
+	return file, nil
 }
 
 // publishLines publishes the lines after the first stored ones and returns how

@@ -85,8 +85,29 @@ func TestFileTwice(t *testing.T) {
 			t.Errorf("%v: exit %d", args, code)
 		}
 	}
-	if code := run(t.Context(), []string{"-file", file + ".not", "-uri", b.URI()}, &strings.Builder{}, &strings.Builder{}); code != exitFailed {
-		t.Errorf("a file that is not there: exit %d", code)
+}
+
+// TestWrongFile: a file that cannot be read is named, with the flag that takes
+// another, and nobody is told to run it again.
+func TestWrongFile(t *testing.T) {
+	dir := t.TempDir()
+	for _, file := range []string{filepath.Join(dir, "nope"), dir} {
+		var errs strings.Builder
+		code := run(t.Context(), []string{"-file", file}, &strings.Builder{}, &errs)
+		said := errs.String()
+		if code != exitFailed || !strings.Contains(said, file) || !strings.Contains(said, "-file") || strings.Contains(said, "again") {
+			t.Errorf("%s: exit %d, %s", file, code, said)
+		}
+	}
+}
+
+// TestHelp: the help is on stdout, and shows no password.
+func TestHelp(t *testing.T) {
+	t.Setenv("RABBITMQ_STREAM_URL", "rabbitmq-stream://u:s3cr3t@h")
+	var out, errs strings.Builder
+	code := run(t.Context(), []string{"-h"}, &out, &errs)
+	if code != exitOK || errs.Len() > 0 || !strings.Contains(out.String(), "-file") || strings.Contains(out.String(), "s3cr3t") {
+		t.Errorf("exit %d, stdout %q, stderr %q", code, out.String(), errs.String())
 	}
 }
 

@@ -23,7 +23,7 @@ import (
 	"github.com/tidemark-go/tidemark/stream"
 )
 
-// Exit codes.
+// Exit codes of the built program. "go run" makes 1 of 2.
 const (
 	exitOK     = 0
 	exitFailed = 1
@@ -41,12 +41,12 @@ func main() {
 
 // run is main without the process. It returns the exit code.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	o, err := parse(args, stderr)
+	o, err := parse(args, stdout)
 	switch {
 	case errors.Is(err, errHelp):
 		return exitOK
 	case err != nil:
-		fmt.Fprintf(stderr, "pub: %v\n", err)
+		fmt.Fprintf(stderr, "pub: %v\nUsage: pub [flags]; pub -h lists them\n", err)
 		return exitUsage
 	}
 	confirmed, err := publish(ctx, o, stderr)
@@ -115,6 +115,8 @@ func explain(err error) string {
 	switch {
 	case errors.Is(err, stream.ErrUnreachable):
 		return fmt.Sprintf("no RabbitMQ to reach, start one with: %s (%v)", startBroker, err)
+	case errors.Is(err, stream.ErrStreamMismatch):
+		return fmt.Sprintf("%v; or give another one with -stream", err)
 	case errors.Is(err, context.Canceled) && errors.Is(err, stream.ErrUnconfirmed):
 		return fmt.Sprintf("interrupted, and the last messages may be in the stream or not: %v", err)
 	case errors.Is(err, context.Canceled):

@@ -23,9 +23,9 @@ type options struct {
 // errHelp means that parse has shown the help, for which the user asked.
 var errHelp = flag.ErrHelp
 
-// parse reads the command line. Help goes to stderr. No default shows the URI,
+// parse reads the command line. Help goes to stdout. No default shows the URI,
 // which may have a password in it.
-func parse(args []string, stderr io.Writer) (options, error) {
+func parse(args []string, stdout io.Writer) (options, error) {
 	o := options{from: 100, to: 300}
 	fs := flag.NewFlagSet("pub", flag.ContinueOnError)
 	fs.SetOutput(io.Discard)
@@ -37,12 +37,12 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	err := fs.Parse(args)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
-		fmt.Fprint(stderr, "pub publishes the numbers from -from up to, not including, -to.\n\nUsage: pub [flags]\n\n")
-		fs.SetOutput(stderr)
+		fmt.Fprint(stdout, "pub publishes the numbers from -from up to, not including, -to.\n\nUsage: pub [flags]\n\n")
+		fs.SetOutput(stdout)
 		fs.PrintDefaults()
 		return o, errHelp
 	case err != nil:
-		return o, fmt.Errorf("%w (pub -h lists the flags)", err)
+		return o, err
 	case fs.NArg() > 0: // not shown: it may be a URI with its password
 		return o, errors.New("an argument without a flag: the broker goes with -uri, the stream with -stream")
 	case o.from > o.to:

@@ -5,16 +5,18 @@
 //
 //	go run ./examples/quickstart
 //
-// Exit codes: 0 if all was as promised, else 1.
+// Exit codes: 0 if all was as promised, 2 for wrong usage, else 1.
 package main
 
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"os"
 	"os/signal"
+	"syscall"
 
 	"github.com/tidemark-go/tidemark/stream"
 	"github.com/tidemark-go/tidemark/streamtest"
@@ -25,14 +27,43 @@ const (
 	half   = orders / 2
 )
 
+const help = `quickstart publishes and consumes on a broker inside its own process: it stops a
+consumer half-way, and the next one goes on at exactly the next message.
+
+Usage: quickstart
+`
+
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	err := run(ctx, os.Stdout)
+	err := parse(os.Args[1:], os.Stdout)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return
+	case err != nil:
+		fmt.Fprintf(os.Stderr, "quickstart: %v\nUsage: quickstart\n", err)
+		os.Exit(2)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err = run(ctx, os.Stdout)
 	stop()
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "quickstart: %v\n", err)
 		os.Exit(1)
 	}
+}
+
+// parse reads a command line that may ask for the help and nothing else. Help
+// goes to stdout.
+func parse(args []string, stdout io.Writer) error {
+	fs := flag.NewFlagSet("quickstart", flag.ContinueOnError)
+	fs.SetOutput(io.Discard)
+	err := fs.Parse(args)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		fmt.Fprint(stdout, help)
+	case err == nil && fs.NArg() > 0:
+		err = fmt.Errorf("it takes no argument, not %q", fs.Arg(0))
+	}
+	return err
 }
 
 // run tells the story.

@@ -119,7 +119,7 @@ func TestDropped(t *testing.T) {
 	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 	defer stop()
 	batches := 0
-	err := run(ctx, b.URI(), "numbers", "ledger", file, func(n, _ int64) {
+	err := run(ctx, options{[]string{b.URI()}, "numbers", "ledger", file}, func(n, _ int64) {
 		if batches++; batches%5 == 0 {
 			b.DropConnections(streamtest.CutRST)
 		}

@@ -9,8 +9,8 @@
 // before it handles the next message, so that a crash repeats one message at
 // most.
 //
-// SIGINT, SIGTERM and -max end sub in order. Exit codes: 0 ended in order,
-// 1 failed, 2 wrong usage.
+// SIGINT, SIGTERM, -max and a reader that closes the pipe end sub in order. Exit
+// codes: 0 ended in order, 1 failed, 2 wrong usage.
 package main
 
 import (
@@ -24,10 +24,11 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/tidemark-go/tidemark/internal/pipe"
 	"github.com/tidemark-go/tidemark/stream"
 )
 
-// Exit codes.
+// Exit codes of the built program. "go run" makes 1 of 2.
 const (
 	exitOK     = 0
 	exitFailed = 1
@@ -35,26 +36,27 @@ const (
 )
 
 func main() {
-	// A closed pipe is an error of the write, not the end of the program.
+	// A closed pipe is an error of the write, not the end of the process.
 	signal.Ignore(syscall.SIGPIPE)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal ends the program at once
+	ctx = pipe.WhileRead(ctx, os.Stdout)
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
 // run is main without the process. It returns the exit code.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	o, err := parse(args, stderr)
+	o, err := parse(args, stdout)
 	switch {
 	case errors.Is(err, errHelp):
 		return exitOK
 	case err != nil:
-		fmt.Fprintf(stderr, "sub: %v\n", err)
+		fmt.Fprintf(stderr, "sub: %v\nUsage: sub [flags]; sub -h lists them\n", err)
 		return exitUsage
 	}
 	err = consume(ctx, o, stdout, stderr)
 	switch {
-	case err == nil, ctx.Err() != nil && errors.Is(err, ctx.Err()): // stopped, at the latest while it connected
+	case inOrder(ctx, err):
 		return exitOK
 	case errors.Is(err, stream.ErrInvalidConfig):
 		fmt.Fprintf(stderr, "sub: %v\n", err)
@@ -81,7 +83,12 @@ func consume(ctx context.Context, o options, stdout, stderr io.Writer) error {
 	ctx, enough := context.WithCancel(ctx)
 	defer enough()
 	var printed, last uint64
-	err = consumer.Run(ctx, func(_ context.Context, d *stream.Delivery) error {
+	err = consumer.Run(ctx, func(ctx context.Context, d *stream.Delivery) error {
+		if o.hold >= 0 && d.Offset == uint64(o.hold) {
+			fmt.Fprintf(stderr, "sub: holding the message at offset %d until sub ends\n", d.Offset)
+			<-ctx.Done()
+			return ctx.Err() // not handled
+		}
 		if err := printLine(stdout, d); err != nil {
 			return err // not handled: the next run starts with it
 		}
@@ -105,12 +112,23 @@ func printLine(w io.Writer, d *stream.Delivery) error {
 	return err
 }
 
+// inOrder reports whether a run ended because the user wanted it to: it was
+// stopped, at the latest while it connected, or the reader of a pipe, such as
+// head, has closed it because it has read enough.
+func inOrder(ctx context.Context, err error) bool {
+	var failed *stream.HandlerError
+	return err == nil || ctx.Err() != nil && errors.Is(err, ctx.Err()) ||
+		errors.As(err, &failed) && errors.Is(failed, syscall.EPIPE) && !errors.Is(err, stream.ErrNotStored)
+}
+
 const startBroker = `go run ./tools/rabbitmq up && eval "$(go run ./tools/rabbitmq env)"`
 
 // explain turns the errors that a newcomer meets into a sentence with the
 // remedy.
 func explain(err error, o options) string {
 	switch {
+	case errors.Is(err, stream.ErrNotStored):
+		return fmt.Sprintf("the next run repeats messages: %v", err)
 	case errors.Is(err, stream.ErrUnreachable):
 		return fmt.Sprintf("no RabbitMQ to reach, start one with: %s (%v)", startBroker, err)
 	case errors.Is(err, stream.ErrStreamNotFound):

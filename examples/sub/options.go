@@ -22,6 +22,7 @@ type options struct {
 	start  stream.Start
 	store  stream.StorePolicy
 	max    uint64 // 0: no limit
+	hold   int64  // the offset of the message that sub does not finish, -1 for none
 }
 
 // errHelp means that parse has shown the help, for which the user asked.
@@ -40,10 +41,10 @@ const storeHelp = "store the offset `WHEN`:" + `
 each      after each handled message (default)
 auto      after each message while traffic is slow, and every 100 ms in a burst`
 
-// parse reads the command line. Help goes to stderr. No default shows the URI,
+// parse reads the command line. Help goes to stdout. No default shows the URI,
 // which may have a password in it.
-func parse(args []string, stderr io.Writer) (options, error) {
-	o := options{start: stream.Stored(stream.First()), store: stream.StorePolicy{Every: 1}}
+func parse(args []string, stdout io.Writer) (options, error) {
+	o := options{start: stream.Stored(stream.First()), store: stream.StorePolicy{Every: 1}, hold: -1}
 	fs := flag.NewFlagSet("sub", flag.ContinueOnError)
 	fs.SetOutput(io.Discard)
 	uri := fs.String("uri", "", "the broker's `URI`, or those of several nodes separated by commas\n"+
@@ -53,15 +54,16 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	fs.Func("start", startHelp, set(&o.start, parseStart))
 	fs.Func("store", storeHelp, set(&o.store, parseStore))
 	fs.Func("max", "end after `N` messages (default no limit)", set(&o.max, parseMax))
+	fs.Func("hold", "neither print nor finish the message at `OFFSET`, to try what a kill does meanwhile", set(&o.hold, parseHold))
 	err := fs.Parse(args)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
-		fmt.Fprint(stderr, "sub prints the messages of a stream and goes on where its last run ended.\n\nUsage: sub [flags]\n\n")
-		fs.SetOutput(stderr)
+		fmt.Fprint(stdout, "sub prints the messages of a stream and goes on where its last run ended.\n\nUsage: sub [flags]\n\n")
+		fs.SetOutput(stdout)
 		fs.PrintDefaults()
 		return o, errHelp
 	case err != nil:
-		return o, fmt.Errorf("%w (sub -h lists the flags)", err)
+		return o, err
 	case fs.NArg() > 0: // not shown: it may be a URI with its password
 		return o, errors.New("an argument without a flag: the broker goes with -uri, the stream with -stream")
 	case o.name == "":
@@ -127,6 +129,14 @@ func parseStore(s string) (stream.StorePolicy, error) {
 		return stream.StorePolicy{}, nil
 	}
 	return stream.StorePolicy{}, errors.New("want each or auto")
+}
+
+func parseHold(s string) (int64, error) {
+	offset, err := strconv.ParseUint(s, 10, 63)
+	if err != nil {
+		return -1, errors.New("want the offset of a message, such as 290")
+	}
+	return int64(offset), nil
 }
 
 func parseMax(s string) (uint64, error) {

@@ -13,14 +13,14 @@ import (
 
 func TestParse(t *testing.T) {
 	t.Setenv("RABBITMQ_STREAM_URL", "")
-	got, err := parse([]string{"-uri", "a,b", "-name", "billing", "-store", "auto", "-max", "7"}, io.Discard)
-	want := options{uris: []string{"a", "b"}, stream: "stream_queue", name: "billing", start: stream.Stored(stream.First()), max: 7}
+	got, err := parse([]string{"-uri", "a,b", "-name", "billing", "-store", "auto", "-max", "7", "-hold", "0"}, io.Discard)
+	want := options{uris: []string{"a", "b"}, stream: "stream_queue", name: "billing", start: stream.Stored(stream.First()), max: 7, hold: 0}
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, %v; want %+v", got, err, want)
 	}
 	got, err = parse(nil, io.Discard)
 	want = options{uris: []string{stream.DefaultURI}, stream: "stream_queue", name: "go",
-		start: stream.Stored(stream.First()), store: stream.StorePolicy{Every: 1}}
+		start: stream.Stored(stream.First()), store: stream.StorePolicy{Every: 1}, hold: -1}
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("defaults: %+v, %v; want %+v", got, err, want)
 	}
@@ -70,6 +70,7 @@ func TestParseErrors(t *testing.T) {
 		{"-store never", `"never" for flag -store: want each or auto`},
 		{"-max 0", `"0" for flag -max: want a whole number from 1`},
 		{"-max x", `"x" for flag -max`},
+		{"-hold x", `"x" for flag -hold: want the offset`},
 		{"-name=", "-name is empty"},
 		{"rabbitmq-stream://u:s3cr3t@h", "-uri"},
 	} {

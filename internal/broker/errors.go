@@ -18,7 +18,7 @@ var (
 	ErrVirtualHost       = errors.New("virtual host refused")
 	ErrAccessRefused     = errors.New("access refused")
 	ErrStreamNotFound    = errors.New("stream not found")
-	ErrStreamMismatch    = errors.New("stream exists with different arguments, or the broker does not accept its name or arguments")
+	ErrStreamMismatch    = errors.New("the broker refuses this declaration")
 	ErrStreamUnavailable = errors.New("stream not available")
 	ErrNoOffset          = errors.New("no offset stored")
 	ErrNotStored         = errors.New("offset not stored")

@@ -3,6 +3,8 @@ package rabbit
 import (
 	"context"
 	"fmt"
+	"path/filepath"
+	"strings"
 )
 
 // Kind is a way to run a broker.
@@ -37,6 +39,12 @@ func (p Provider) String() string {
 	default:
 		return string(p.Kind)
 	}
+}
+
+// isRelease reports whether p is the root file system of a Debian release. The
+// directory's name ends with it.
+func (p Provider) isRelease(release string) bool {
+	return p.Kind == RootFS && strings.HasSuffix(filepath.Base(p.Root), "-"+release)
 }
 
 // backend controls the nodes of one instance. Its methods return as soon as

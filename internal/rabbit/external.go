@@ -16,14 +16,18 @@ type external struct {
 
 // externalFor returns the broker that RABBITMQ_STREAM_URL names, nil when it is
 // not set or names the instance in dir, as it does after
-// eval "$(go run ./tools/rabbitmq env)".
+// eval "$(go run ./tools/rabbitmq env)". It may also name the instance that was
+// in dir before and has been taken down.
 func externalFor(dir string) *external {
 	stream := os.Getenv("RABBITMQ_STREAM_URL")
 	if stream == "" {
 		return nil
 	}
-	if i, err := openOwn(dir); err == nil && i.StreamURL() == stream {
-		return nil
+	current, _ := loadState(dir) // one that cannot be read is not ours to name
+	for _, s := range []*state{current, loadLast(dir)} {
+		if s != nil && s.streamURL() == stream {
+			return nil
+		}
 	}
 	return &external{
 		stream:     stream,

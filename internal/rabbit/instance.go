@@ -97,7 +97,7 @@ func (i *Instance) StreamURL() string {
 	if i.external != nil {
 		return i.external.stream
 	}
-	return i.urls("rabbitmq-stream", func(n Node) int { return n.StreamPort })
+	return i.state.streamURL()
 }
 
 // StreamTLSURL is StreamURL for the TLS listeners, whose certificate CAFile
@@ -106,7 +106,7 @@ func (i *Instance) StreamTLSURL() string {
 	if i.external != nil {
 		return ""
 	}
-	return i.urls("rabbitmq-stream+tls", func(n Node) int { return n.StreamTLSPort })
+	return i.state.urls("rabbitmq-stream+tls", func(n Node) int { return n.StreamTLSPort })
 }
 
 // CAFile is the PEM file to trust for StreamTLSURL. Empty for an external
@@ -135,9 +135,13 @@ func (i *Instance) ManagementURL() string {
 	return "http://" + user + ":" + password + "@localhost:" + strconv.Itoa(i.state.Nodes[0].ManagementPort)
 }
 
-func (i *Instance) urls(scheme string, port func(Node) int) string {
+func (s *state) streamURL() string {
+	return s.urls("rabbitmq-stream", func(n Node) int { return n.StreamPort })
+}
+
+func (s *state) urls(scheme string, port func(Node) int) string {
 	var all []string
-	for _, n := range i.state.Nodes {
+	for _, n := range s.Nodes {
 		all = append(all, fmt.Sprintf("%s://%s:%s@localhost:%d", scheme, user, password, port(n)))
 	}
 	return strings.Join(all, ",")

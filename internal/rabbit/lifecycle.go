@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 )
 
@@ -25,6 +26,14 @@ const (
 //
 // The first Up on a machine may download a broker; see the package comment.
 func Up(ctx context.Context, dir string, nodes int, progress io.Writer) (*Instance, error) {
+	return UpRelease(ctx, dir, "", nodes, progress)
+}
+
+// UpRelease is Up for the RabbitMQ of one Debian release, such as trixie or
+// sid, which comes from a root file system whatever else this machine has. An
+// empty release is Up. UpRelease fails if the instance in dir, or the broker
+// that RABBITMQ_STREAM_URL names, is another one.
+func UpRelease(ctx context.Context, dir, release string, nodes int, progress io.Writer) (*Instance, error) {
 	if nodes != 0 && nodes != 1 && nodes != 3 {
 		return nil, fmt.Errorf("%d nodes: an instance has 1 or 3", nodes)
 	}
@@ -33,6 +42,9 @@ func Up(ctx context.Context, dir string, nodes int, progress io.Writer) (*Instan
 		return nil, err
 	}
 	if x := externalFor(dir); x != nil {
+		if release != "" {
+			return nil, x.refuse("release " + release)
+		}
 		return &Instance{dir: dir, external: x}, x.probe(ctx)
 	}
 	unlock, err := lockDir(ctx, dir, progress)
@@ -40,30 +52,32 @@ func Up(ctx context.Context, dir string, nodes int, progress io.Writer) (*Instan
 		return nil, err
 	}
 	defer unlock()
-	i, err := openOrCreate(ctx, dir, nodes, progress)
+	i, err := openOrCreate(ctx, dir, release, nodes, progress)
 	if err != nil {
 		return nil, err
 	}
 	return i, i.startMissing(ctx, i.state.Nodes, progress)
 }
 
-func openOrCreate(ctx context.Context, dir string, nodes int, progress io.Writer) (*Instance, error) {
+func openOrCreate(ctx context.Context, dir, release string, nodes int, progress io.Writer) (*Instance, error) {
 	i, err := openOwn(dir)
 	switch {
 	case err == nil && nodes != 0 && nodes != len(i.state.Nodes):
 		return nil, fmt.Errorf("the instance in %s has %d node(s), not %d: take it down first", dir, len(i.state.Nodes), nodes)
+	case err == nil && release != "" && !i.state.Provider.isRelease(release):
+		return nil, fmt.Errorf("the instance in %s is %s, not of %s: take it down first", dir, i.state.Provider, release)
 	case err == nil || !errors.Is(err, ErrNoInstance):
 		return i, err
 	}
 	if err := mustBeEmpty(dir); err != nil {
 		return nil, err
 	}
-	p, err := findProvider(ctx, thisSystem(), progress)
+	p, err := findProvider(ctx, thisSystem(release), progress)
 	if err != nil {
 		return nil, err
 	}
 	say(progress, "using %s", p)
-	s, err := allocatePorts(max(nodes, 1))
+	s, err := allocatePorts(max(nodes, 1), loadLast(dir))
 	if err != nil {
 		return nil, err
 	}
@@ -82,7 +96,7 @@ func mustBeEmpty(dir string) error {
 		return err
 	}
 	for _, e := range entries {
-		if e.Name() != lockFile {
+		if e.Name() != lockFile && e.Name() != lastFile {
 			return fmt.Errorf("%s is not empty (it has %s): an instance needs a directory of its own", dir, e.Name())
 		}
 	}
@@ -239,19 +253,20 @@ func (i *Instance) Down(ctx context.Context) error {
 }
 
 // removeFiles empties the instance directory. The state goes last: until then
-// another attempt knows what to end. The lock stays for whoever waits for it.
+// another attempt knows what to end. It stays as lastFile, and the lock for
+// whoever waits for it.
 func (i *Instance) removeFiles() error {
 	entries, err := os.ReadDir(i.dir)
 	if err != nil {
 		return err
 	}
 	for _, e := range entries {
-		if e.Name() == lockFile || e.Name() == stateFile {
+		if slices.Contains([]string{lockFile, stateFile, lastFile}, e.Name()) {
 			continue
 		}
 		if err := os.RemoveAll(filepath.Join(i.dir, e.Name())); err != nil {
 			return err
 		}
 	}
-	return os.Remove(filepath.Join(i.dir, stateFile))
+	return os.Rename(filepath.Join(i.dir, stateFile), filepath.Join(i.dir, lastFile))
 }

@@ -20,8 +20,12 @@ const (
 )
 
 // allocatePorts finds a block in which every port is free and lays out an
-// instance of so many nodes in it.
-func allocatePorts(nodes int) (*state, error) {
+// instance of so many nodes in it. It prefers the block of last, which may be
+// nil: whoever knows the URIs of that instance finds the new one.
+func allocatePorts(nodes int, last *state) (*state, error) {
+	if last != nil && blockFree(last.EpmdPort) {
+		return layOut(last.EpmdPort, nodes), nil
+	}
 	blocks := (portsMax - portsMin) / portsPerBlock
 	for _, b := range rand.Perm(blocks) {
 		base := portsMin + b*portsPerBlock

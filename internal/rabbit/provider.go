@@ -1,6 +1,7 @@
 package rabbit
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -34,9 +35,16 @@ type system struct {
 	rootfs   func(ctx context.Context, progress io.Writer) (Provider, error)
 }
 
-func thisSystem() system {
+// thisSystem is this machine. A release takes the place of the variables that
+// say where the broker comes from.
+func thisSystem(release string) system {
+	getenv := os.Getenv
+	if release != "" {
+		forced := map[string]string{suiteVar: release, providerVar: string(RootFS)}
+		getenv = func(key string) string { return cmp.Or(forced[key], os.Getenv(key)) }
+	}
 	return system{
-		getenv:   os.Getenv,
+		getenv:   getenv,
 		lookPath: exec.LookPath,
 		exists:   func(path string) bool { _, err := os.Stat(path); return err == nil },
 		version:  installedVersion,
@@ -48,7 +56,9 @@ func thisSystem() system {
 			out, err := cmd.CombinedOutput()
 			return string(out), err
 		},
-		rootfs: findRootFS,
+		rootfs: func(ctx context.Context, progress io.Writer) (Provider, error) {
+			return findRootFS(ctx, getenv, progress)
+		},
 	}
 }
 

@@ -81,3 +81,43 @@ func TestFindProviderNone(t *testing.T) {
 		t.Errorf("unknown provider: %v", err)
 	}
 }
+
+// TestRelease: a release is asked of a root file system, whatever the variables
+// say.
+func TestRelease(t *testing.T) {
+	t.Setenv(suiteVar, "bookworm")
+	t.Setenv(providerVar, string(Container))
+	sys := thisSystem("sid")
+	if suite, way := sys.getenv(suiteVar), sys.getenv(providerVar); suite != "sid" || way != string(RootFS) {
+		t.Errorf("suite %q, provider %q", suite, way)
+	}
+	sys = thisSystem("")
+	if suite, way := sys.getenv(suiteVar), sys.getenv(providerVar); suite != "bookworm" || way != string(Container) {
+		t.Errorf("without a release: suite %q, provider %q", suite, way)
+	}
+	for p, want := range map[Provider]bool{
+		{Kind: RootFS, Root: "/cache/debian-sid"}:    true,
+		{Kind: RootFS, Root: "/cache/debian-trixie"}: false,
+		{Kind: Path, Bin: "/opt/debian-sid"}:         false,
+	} {
+		if p.isRelease("sid") != want {
+			t.Errorf("%s is sid: want %v", p, want)
+		}
+	}
+}
+
+// TestUpAnotherRelease: what runs is never taken for the release asked for.
+func TestUpAnotherRelease(t *testing.T) {
+	t.Setenv("RABBITMQ_STREAM_URL", "")
+	dir := t.TempDir()
+	s := layOut(20000, 1)
+	s.Provider = Provider{Kind: RootFS, Version: "4.0.5", Root: "/cache/debian-trixie"}
+	must(t, s.save(dir))
+	if _, err := UpRelease(t.Context(), dir, "sid", 0, nil); err == nil || !strings.Contains(err.Error(), "4.0.5") {
+		t.Errorf("sid where trixie is: %v", err)
+	}
+	t.Setenv("RABBITMQ_STREAM_URL", "rabbitmq-stream://somewhere")
+	if _, err := UpRelease(t.Context(), dir, "sid", 0, nil); !errors.Is(err, ErrExternal) {
+		t.Errorf("sid from somebody's broker: %v, want ErrExternal", err)
+	}
+}

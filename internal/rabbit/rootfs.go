@@ -38,7 +38,7 @@ func cacheDir() (string, error) {
 
 // findRootFS returns the cached root file system, and makes it first when there
 // is none.
-func findRootFS(ctx context.Context, progress io.Writer) (Provider, error) {
+func findRootFS(ctx context.Context, getenv func(string) string, progress io.Writer) (Provider, error) {
 	if runtime.GOOS != "linux" {
 		return Provider{}, fmt.Errorf("needs Debian or Ubuntu, this is %s", runtime.GOOS)
 	}
@@ -57,7 +57,7 @@ func findRootFS(ctx context.Context, progress io.Writer) (Provider, error) {
 		return Provider{}, err
 	}
 	defer unlock()
-	rel, err := chooseRelease(ctx, os.DirFS("/"), os.Getenv, aptCandidate)
+	rel, err := chooseRelease(ctx, os.DirFS("/"), getenv, aptCandidate)
 	if err != nil {
 		return Provider{}, err
 	}

@@ -12,6 +12,9 @@ import (
 const (
 	stateFile    = "state.json"
 	stateVersion = 1
+	// lastFile is the state of the instance that Down took down last. A shell may
+	// still have its URIs.
+	lastFile = "last.json"
 )
 
 // Node is one broker of an instance and where it listens. All ports are on
@@ -43,8 +46,20 @@ type state struct {
 
 // loadState reads the state of the instance in dir; ErrNoInstance when there
 // is none.
-func loadState(dir string) (*state, error) {
-	path := filepath.Join(dir, stateFile)
+func loadState(dir string) (*state, error) { return loadStateFile(dir, stateFile) }
+
+// loadLast reads the state of the instance that was in dir before; nil when it
+// is not known.
+func loadLast(dir string) *state {
+	s, err := loadStateFile(dir, lastFile)
+	if err != nil {
+		return nil
+	}
+	return s
+}
+
+func loadStateFile(dir, name string) (*state, error) {
+	path := filepath.Join(dir, name)
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%w in %s", ErrNoInstance, dir)

@@ -30,7 +30,7 @@ func TestStateRoundTrip(t *testing.T) {
 }
 
 func TestAllocatePorts(t *testing.T) {
-	s, err := allocatePorts(3)
+	s, err := allocatePorts(3, nil)
 	must(t, err)
 	seen := map[int]bool{s.EpmdPort: true}
 	for _, n := range s.Nodes {
@@ -93,5 +93,40 @@ func TestExternal(t *testing.T) {
 	t.Setenv("RABBITMQ_STREAM_URL", own.StreamURL())
 	if i, err = Open(dir); err != nil || i.Provider().Kind != RootFS {
 		t.Errorf("own URL: %+v, %v", i, err)
+	}
+}
+
+// TestDownThenUp: the URI of an instance that was taken down is not somebody
+// else's, and the next one in the directory has the same.
+func TestDownThenUp(t *testing.T) {
+	dir := t.TempDir()
+	s, err := allocatePorts(1, nil)
+	must(t, err)
+	s.Provider = Provider{Kind: RootFS}
+	must(t, s.save(dir))
+	i, err := openOwn(dir)
+	must(t, err)
+	must(t, i.removeFiles())
+	must(t, mustBeEmpty(dir))
+
+	t.Setenv("RABBITMQ_STREAM_URL", s.streamURL())
+	if _, err := Open(dir); !errors.Is(err, ErrNoInstance) {
+		t.Errorf("Open after Down: %v, want ErrNoInstance", err)
+	}
+	again, err := allocatePorts(1, loadLast(dir))
+	must(t, err)
+	if again.streamURL() != s.streamURL() {
+		t.Errorf("the next instance is at %s, was at %s", again.streamURL(), s.streamURL())
+	}
+
+	l, err := net.Listen("tcp4", net.JoinHostPort("127.0.0.1", strconv.Itoa(s.EpmdPort)))
+	must(t, err)
+	defer l.Close()
+	if again, err = allocatePorts(1, loadLast(dir)); err != nil || again.EpmdPort == s.EpmdPort {
+		t.Errorf("with a port taken: %+v, %v; want another block", again, err)
+	}
+	must(t, again.save(dir))
+	if x := externalFor(dir); x != nil {
+		t.Errorf("the URI from before is %+v", x)
 	}
 }

@@ -10,12 +10,13 @@ import (
 
 // invocation is a parsed command line.
 type invocation struct {
-	verb  verb
-	dir   string // empty: the default
-	nodes int    // of up; 0: as many as there are
-	json  bool   // of status
-	node  string // of the verbs that take one
-	args  []string
+	verb    verb
+	dir     string // empty: the default
+	nodes   int    // of up; 0: as many as there are
+	release string // of up; empty: any
+	json    bool   // of status
+	node    string // of the verbs that take one
+	args    []string
 }
 
 // parse reads a command line. --dir may stand before or after the verb. What
@@ -32,7 +33,7 @@ func parse(args []string) (invocation, error) {
 			inv.verb = verbs["help"]
 			return inv, nil
 		case strings.HasPrefix(arg, "-"):
-			rest, err := inv.flag(name, arg, args)
+			rest, err := inv.flag(arg, args)
 			if err != nil {
 				return inv, err
 			}
@@ -57,13 +58,14 @@ func parse(args []string) (invocation, error) {
 
 // flag reads one flag, whose value may be the next of args, and returns the
 // rest of them.
-func (inv *invocation) flag(verb, arg string, args []string) ([]string, error) {
+func (inv *invocation) flag(arg string, args []string) ([]string, error) {
 	name, value, inline := strings.Cut(strings.TrimLeft(arg, "-"), "=")
 	if name == "json" && !inline {
 		inv.json = true
 		return args, nil
 	}
-	if name != "dir" && name != "nodes" {
+	set, ok := map[string]func(string) error{"dir": inv.setDir, "nodes": inv.setNodes, "release": inv.setRelease}[name]
+	if !ok {
 		return nil, fmt.Errorf("unknown flag %s", arg)
 	}
 	if !inline {
@@ -72,18 +74,30 @@ func (inv *invocation) flag(verb, arg string, args []string) ([]string, error) {
 		}
 		value, args = args[0], args[1:]
 	}
-	if name == "dir" {
-		if inv.dir = value; value == "" {
-			return nil, errors.New("flag --dir is empty")
-		}
-		return args, nil
+	return args, set(value)
+}
+
+func (inv *invocation) setDir(value string) error {
+	if inv.dir = value; value == "" {
+		return errors.New("flag --dir is empty")
 	}
+	return nil
+}
+
+func (inv *invocation) setNodes(value string) error {
 	n, err := strconv.Atoi(value)
 	if err != nil || !slices.Contains([]int{1, 3}, n) {
-		return nil, fmt.Errorf("--nodes %s: want 1 or 3", value)
+		return fmt.Errorf("--nodes %s: want 1 or 3", value)
 	}
 	inv.nodes = n
-	return args, nil
+	return nil
+}
+
+func (inv *invocation) setRelease(value string) error {
+	if inv.release = value; !slices.Contains([]string{"trixie", "sid"}, value) {
+		return fmt.Errorf("--release %s: want trixie or sid", value)
+	}
+	return nil
 }
 
 // check finds what is missing and what does not belong together.
@@ -99,6 +113,8 @@ func (inv *invocation) check(name string) error {
 		return fmt.Errorf("%s %s: no command to pass on, try: %s %s help", name, inv.node, name, inv.node)
 	case inv.nodes != 0 && name != "up":
 		return fmt.Errorf("%s: --nodes is a flag of up", name)
+	case inv.release != "" && name != "up":
+		return fmt.Errorf("%s: --release is a flag of up", name)
 	case inv.json && name != "status":
 		return fmt.Errorf("%s: --json is a flag of status", name)
 	}

@@ -18,7 +18,7 @@ import (
 	"syscall"
 )
 
-// Exit codes.
+// Exit codes of the built program. "go run" makes 1 of 2 and 3.
 const (
 	exitOK     = 0
 	exitFailed = 1
@@ -27,6 +27,8 @@ const (
 )
 
 func main() {
+	// A closed pipe must not end up or down half-way.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer cancel()
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
@@ -36,7 +38,7 @@ func main() {
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	inv, err := parse(args)
 	if err != nil {
-		fmt.Fprintf(stderr, "rabbitmq: %v\nRun \"rabbitmq help\" for the verbs and flags.\n", err)
+		fmt.Fprintf(stderr, "rabbitmq: %v\nUsage: rabbitmq [--dir DIR] VERB [ARGS]; rabbitmq help lists verbs and flags\n", err)
 		return exitUsage
 	}
 	code, err := inv.verb.do(ctx, command{invocation: inv, stdout: stdout, stderr: stderr})

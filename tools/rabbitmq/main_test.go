@@ -16,6 +16,7 @@ func TestParse(t *testing.T) {
 		"--dir d ctl n2 list_queues --dir x": {dir: "d", node: "n2", args: []string{"list_queues", "--dir", "x"}},
 		"kill n1 --dir d":                    {dir: "d", node: "n1"},
 		"status --json":                      {json: true},
+		"up --release sid":                   {release: "sid"},
 	} {
 		got, err := parse(strings.Fields(line))
 		got.verb = verb{}
@@ -35,6 +36,9 @@ func TestExitCodes(t *testing.T) {
 		"up --nodes 2":         exitUsage,
 		"up --nodes":           exitUsage,
 		"up --fast":            exitUsage,
+		"up --release=buster":  exitUsage,
+		"up --release":         exitUsage,
+		"down --release sid":   exitUsage,
 		"down --nodes 1":       exitUsage,
 		"down --json":          exitUsage,
 		"down --dir=":          exitUsage,

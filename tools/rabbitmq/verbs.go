@@ -48,7 +48,7 @@ func up(ctx context.Context, c command) (int, error) {
 	if err != nil {
 		return exitFailed, err
 	}
-	i, err := rabbit.Up(ctx, dir, c.nodes, c.stderr)
+	i, err := rabbit.UpRelease(ctx, dir, c.release, c.nodes, c.stderr)
 	if err != nil {
 		return exitFailed, err
 	}
@@ -64,7 +64,7 @@ func down(ctx context.Context, c command) (int, error) {
 	i, err := c.open()
 	switch {
 	case errors.Is(err, rabbit.ErrNoInstance):
-		fmt.Fprintln(c.stdout, "already down")
+		fmt.Fprintf(c.stdout, "already down\n%s\n", unsetLine)
 		return exitOK, nil
 	case err != nil:
 		return exitFailed, err
@@ -75,9 +75,14 @@ func down(ctx context.Context, c command) (int, error) {
 	if err := i.Down(ctx); err != nil {
 		return exitFailed, err
 	}
-	fmt.Fprintln(c.stdout, "down, data removed")
+	fmt.Fprintf(c.stdout, "down, data removed\n%s\n", unsetLine)
 	return exitOK, nil
 }
+
+// unsetLine undoes eval "$(go run ./tools/rabbitmq env)". With these variables
+// set, programs look for a broker that is gone.
+const unsetLine = "in a shell that has its variables: " +
+	"unset RABBITMQ_STREAM_URL RABBITMQ_AMQP_URL RABBITMQ_MANAGEMENT_URL RABBITMQ_STREAM_TLS_URL RABBITMQ_CA_FILE"
 
 func env(_ context.Context, c command) (int, error) {
 	i, err := c.open()

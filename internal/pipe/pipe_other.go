@@ -1,0 +1,5 @@
+//go:build !linux
+
+package pipe
+
+func awaitUnread(int) bool { return false }
