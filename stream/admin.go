@@ -54,7 +54,7 @@ func (c StreamConfig) arguments() (wire.Properties, error) {
 	case c.MaxAge > 0 && c.MaxAge < time.Second:
 		return nil, fmt.Errorf("%w: MaxAge is %v; it must be at least 1s", ErrInvalidConfig, c.MaxAge)
 	case c.SegmentBytes > maxSegmentBytes:
-		return nil, fmt.Errorf("%w: SegmentBytes is %d; the broker takes at most %d", ErrInvalidConfig, c.SegmentBytes, maxSegmentBytes)
+		return nil, fmt.Errorf("%w: SegmentBytes is %d; the broker takes at most %d", ErrInvalidConfig, c.SegmentBytes, int64(maxSegmentBytes))
 	case c.InitialClusterSize > maxClusterSize:
 		return nil, fmt.Errorf("%w: InitialClusterSize is %d; it must be at most %d", ErrInvalidConfig, c.InitialClusterSize, maxClusterSize)
 	}
