@@ -279,6 +279,14 @@ func TestLostConfirms(t *testing.T) {
 // A connection that confirms nothing for ConfirmTimeout is replaced.
 func TestConfirmTimeout(t *testing.T) {
 	beside(t)
+	for name, works := range map[string]bool{"and works again": true, "and no more": false} {
+		t.Run(name, func(t *testing.T) { besideSubtest(t); testConfirmTimeout(t, works) })
+	}
+}
+
+// testConfirmTimeout: a leader that confirms nothing is left, and asked about
+// elsewhere until a link works.
+func testConfirmTimeout(t *testing.T, works bool) {
 	b, env, stream := faulty(t, 0)
 	p := newProducer(t, env, stream, ProducerConfig{Name: "p", ConfirmTimeout: 100 * time.Millisecond})
 	b.WithholdConfirms()
@@ -292,6 +300,15 @@ func TestConfirmTimeout(t *testing.T) {
 	}
 	if got := b.Bodies(stream); len(got) != 1 {
 		t.Errorf("the stream has %q", got)
+	}
+	if works {
+		declared = b.Received(streamtest.DeclarePublisher)
+		b.DropConnections(streamtest.CutRST)
+		must(t, b.Await(soon(t), func() bool { return b.Received(streamtest.DeclarePublisher) > declared }))
+	}
+	must(t, p.Close(inTime(t)))
+	if asks := p.idleLeader != ""; asks == works {
+		t.Errorf("asks other nodes than %q", p.idleLeader)
 	}
 }
 

@@ -51,6 +51,7 @@ func (silent) Warn(string, ...any)  {}
 // behind with it, to end when the operating system ends the connection.
 type link struct {
 	address  string
+	node     string // the leader's advertised address
 	frameMax int
 	lastID   uint64 // newest publishing id that the broker had
 	confirms atomic.Uint64
@@ -79,7 +80,7 @@ func dialLink(ctx context.Context, cfg Config, leader broker.Contact, stream str
 	ctx, cancel := context.WithTimeoutCause(ctx, linkTimeout, broker.OwnReason(fmt.Errorf("%w: no producer at %s within %v", ErrUnreachable, e.Address(), linkTimeout)))
 	defer cancel()
 	l := &link{
-		address: e.Address(), frameMax: leader.FrameMax, stream: stream, flight: flight,
+		address: e.Address(), node: leader.Advertised, frameMax: leader.FrameMax, stream: stream, flight: flight,
 		batches: make(chan []*slot), spare: make(chan []*slot, 2), lost: make(chan struct{}),
 	}
 	var err error

@@ -29,7 +29,10 @@ type Producer struct {
 	wake      chan struct{} // wakes the sender
 	frameMax  atomic.Int64  // of the current connection
 	connected bool          // once at least; the sender's, and NewProducer's before
-	calls     *callbacks
+	// idleLeader is the advertised address of a leader that has confirmed nothing,
+	// until another link works; the sender's.
+	idleLeader string
+	calls      *callbacks
 
 	life   context.Context
 	cancel context.CancelFunc

@@ -21,6 +21,10 @@ func (p *Producer) run(l *link) {
 		}
 		if l.confirms.Load() > 0 {
 			attempt = 0 // it worked: the next attempt comes at once
+			p.idleLeader = ""
+		}
+		if errors.Is(err, errNoConfirms) {
+			p.idleLeader = l.node
 		}
 		if l = p.reconnect(&attempt, err); l == nil {
 			return
@@ -115,13 +119,16 @@ func (p *Producer) pump(l *link) error {
 			return l.reason()
 		case <-watch.C:
 			if quiet.bites(p.flight.sent() > 0, l.confirms.Load()) {
-				return fmt.Errorf("%w: %s has confirmed nothing for %v", ErrUnreachable, l.address, p.cfg.ConfirmTimeout)
+				return fmt.Errorf("%w: %s %w for %v", ErrUnreachable, l.address, errNoConfirms, p.cfg.ConfirmTimeout)
 			}
 		case <-p.life.Done():
 			return nil
 		}
 	}
 }
+
+// errNoConfirms ends a link whose leader may be cut off from its cluster.
+var errNoConfirms = errors.New("has confirmed nothing")
 
 // watchdog notices that a counter stands still while it should grow. It is
 // pure: the caller has the clock.
@@ -147,7 +154,7 @@ func (w *watchdog) bites(waiting bool, count uint64) bool {
 // administrative connection first: it tells quickly and exactly what the
 // official client would not.
 func (p *Producer) connect(ctx context.Context) (*link, error) {
-	leader, err := p.env.cluster.ReachLeader(ctx, p.stream)
+	leader, err := p.env.cluster.ReachLeader(ctx, p.stream, p.idleLeader)
 	if err != nil {
 		return nil, err
 	}

@@ -146,16 +146,46 @@ func (c *Cluster) Find(ctx context.Context, stream string) (l Location, err erro
 // ReachLeader returns a way to the node of a stream's leader that works. It is the
 // way that a consumer of that node would take. If the administrative connection
 // does not lead to the node, ReachLeader connects to it and leaves again.
-func (c *Cluster) ReachLeader(ctx context.Context, stream string) (Contact, error) {
+//
+// idle is the advertised address of a leader that did nothing, or empty. If it
+// is named again, ReachLeader asks the replicas too: a node that is cut off from
+// its cluster goes on taking itself for the leader, and theirs is another one.
+func (c *Cluster) ReachLeader(ctx context.Context, stream, idle string) (Contact, error) {
 	var l Location
 	err := c.Ask(ctx, func(ctx context.Context, admin *Conn) (err error) {
 		l, err = admin.Locate(ctx, stream)
 		return err
 	})
+	if err == nil && l.Leader.Address() == idle {
+		l = c.replicasView(ctx, l, stream)
+	}
 	if err != nil || l.Contact.Advertised == l.Leader.Address() {
 		return l.Contact, err
 	}
 	return c.Visit(ctx, l.Contact, l.Leader)
+}
+
+// replicasView returns what the first replica says that names another leader than
+// l does, or l if none does.
+func (c *Cluster) replicasView(ctx context.Context, l Location, stream string) Location {
+	for _, n := range l.Replicas {
+		if view, err := c.locateFrom(ctx, l.Contact, n, stream); err == nil && view.Leader != l.Leader {
+			return view
+		}
+	}
+	return l
+}
+
+// locateFrom asks a node where a stream lives, on a connection of its own.
+func (c *Cluster) locateFrom(ctx context.Context, by Contact, n Node, stream string) (Location, error) {
+	ctx, cancel := c.patience(ctx)
+	defer cancel()
+	conn, err := c.dialNode(ctx, by, n, adminLabel, hooks{})
+	if err != nil {
+		return Location{}, err
+	}
+	defer conn.CloseWithin(ctx)
+	return conn.Locate(ctx, stream)
 }
 
 // Visit connects to a node, leaves it again, and returns the way.

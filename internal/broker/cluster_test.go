@@ -289,15 +289,62 @@ func TestFindPastASilentConnection(t *testing.T) {
 func TestReachLeader(t *testing.T) {
 	b, c := onBroker(t)
 	want := Node{"127.0.0.1", check.Port(t, b.Addr())}
-	way, err := c.ReachLeader(check.Soon(t), "s")
+	way, err := c.ReachLeader(check.Soon(t), "s", "")
 	if way.Advertised != want.Address() || way.Endpoint != guestAt(t, b) || err != nil {
 		t.Errorf("%+v, %v", way, err)
 	}
 	if n := len(b.Connections()); n != 1 {
 		t.Errorf("%d connections, though the one for administration leads there", n)
 	}
-	_, err = c.ReachLeader(check.Soon(t), "other")
+	_, err = c.ReachLeader(check.Soon(t), "other", "")
 	check.Err(t, err, ErrStreamNotFound)
+}
+
+// TestReachLeaderPastAnIdleOne: a node that is cut off from its cluster names
+// itself as the leader, and a replica knows better.
+func TestReachLeaderPastAnIdleOne(t *testing.T) {
+	check.NoLeaks(t)
+	var nodes [3]Node // the old leader, the new one, and a replica that is down
+	leaders := [2]uint16{0, 1}
+	for i := range leaders {
+		port := script.Listen(t, func(p *script.Peer) {
+			if !p.Welcome() {
+				return
+			}
+			for {
+				key, fields, ok := p.Next()
+				if !ok {
+					return
+				}
+				id, _ := wire.Correlation(fields)
+				switch key {
+				case wire.KeyMetadata:
+					answer := &wire.MetadataResponse{Correlation: id, Streams: []wire.StreamMetadata{{Stream: "s", Code: wire.CodeOK, Leader: leaders[i], Replicas: []uint16{2, 1, 0}}}}
+					for ref, n := range nodes {
+						answer.Brokers = append(answer.Brokers, wire.BrokerAddress{Reference: uint16(ref), Host: n.Host, Port: uint32(n.Port)})
+					}
+					p.Send(answer)
+				case wire.KeyClose:
+					p.Send(&wire.Response{Key: key, Correlation: id, Code: wire.CodeOK})
+				}
+			}
+		})
+		nodes[i] = Node{"127.0.0.1", port}
+	}
+	nodes[2] = Node{"127.0.0.1", 1}
+	c := NewCluster(testOptions(), []Endpoint{{Host: nodes[0].Host, Port: nodes[0].Port, User: script.User, Password: script.Password, VHost: "/"}})
+	defer c.Close()
+	for idle, want := range map[string]Node{"": nodes[0], nodes[0].Address(): nodes[1], nodes[1].Address(): nodes[0]} {
+		way, err := c.ReachLeader(check.Soon(t), "s", idle)
+		if check.Nil(t, err); way.Advertised != want.Address() {
+			t.Errorf("past %q: the leader is %s, want %s", idle, way.Advertised, want.Address())
+		}
+	}
+	leaders[1] = 0 // the replica agrees
+	way, err := c.ReachLeader(check.Soon(t), "s", nodes[0].Address())
+	if check.Nil(t, err); way.Advertised != nodes[0].Address() {
+		t.Errorf("the leader is %s", way.Advertised)
+	}
 }
 
 // TestLeasesOnABroker: the connections that leases and offset writers make show
