@@ -53,7 +53,6 @@ const (
 	upTimeout     = 10 * time.Minute // leaves room for the download of a broker
 	setUpTimeout  = time.Minute
 	certLife      = time.Hour
-	defaultSuite  = "test"
 	suiteVariable = "TIDEMARK_RABBITMQ_SUITE"
 )
 
@@ -93,13 +92,13 @@ func newRabbitMQ(t *testing.T) *broker {
 	if os.Getenv("TIDEMARK_REAL") != "1" {
 		t.Skip("needs a real RabbitMQ: run make test, or set TIDEMARK_REAL=1 (the first run downloads one)")
 	}
-	suite := defaultSuite
-	if s := os.Getenv(suiteVariable); s != "" {
-		suite = s
+	dir := "test" // whose instances make test ends: those in test*
+	if suite := os.Getenv(suiteVariable); suite != "" {
+		dir += "-" + suite
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), upTimeout)
 	defer cancel()
-	inst, err := rabbit.Up(ctx, filepath.Join(realtest.Root(), ".rabbitmq", suite), 1, os.Stderr)
+	inst, err := rabbit.Up(ctx, filepath.Join(realtest.Root(), ".rabbitmq", dir), 1, os.Stderr)
 	if err != nil {
 		t.Fatal(err)
 	}
