@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -161,6 +162,31 @@ func TestRelease(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestReleaseAfterUnsubscribe: the broker is told once, and again for a
+// subscription that was made since.
+func TestReleaseAfterUnsubscribe(t *testing.T) {
+	virtual(t, func(t *testing.T, b *fake) {
+		cluster, _ := onlyConn(t, b)
+		for i, again := range []bool{false, true} {
+			l := b.lease(t, cluster, &recorder{})
+			check.Nil(t, l.Unsubscribe(t.Context()))
+			want := []string{"metadata []", fmt.Sprint("unsubscribe ", 2+i)}
+			if again {
+				check.Nil(t, l.Subscribe(t.Context(), "s", wire.OffsetSpec{Type: wire.OffsetFirst}, ""))
+				want = append(want, "subscribe 3 s {1 0} credit 1 []", "unsubscribe 3")
+			}
+			l.Release(true)
+			b.took(t, want...)
+		}
+		l := b.lease(t, cluster, &recorder{})
+		b.mute(wire.KeyUnsubscribe)
+		check.Err(t, l.Unsubscribe(second(t)), context.DeadlineExceeded)
+		b.on(nil)
+		l.Release(true)
+		b.took(t, "metadata []", "unsubscribe 4", "unsubscribe 4")
+	})
 }
 
 // TestReleaseUnanswered: the id of a subscription whose end the broker has not
@@ -390,6 +416,12 @@ func TestFlushFails(t *testing.T) {
 		cluster, _ := onlyConn(t, b)
 		l := b.lease(t, cluster, &recorder{errFlush: wire.ErrMalformed})
 		b.peerOf(t, l).Write(script.ChunkTo(l.id, 1, "x"))
+		synctest.Wait()
+		check.Err(t, l.Reason(), ErrProtocol)
+
+		cluster, _ = onlyConn(t, b) // with another frame behind the chunk
+		l = b.lease(t, cluster, &recorder{errFlush: wire.ErrMalformed})
+		b.peerOf(t, l).Write(slices.Concat(script.ChunkTo(l.id, 1, "x"), frames(t, &wire.Heartbeat{}), rawFrame(wire.KeyHeartbeat)[:5]))
 		synctest.Wait()
 		check.Err(t, l.Reason(), ErrProtocol)
 	})

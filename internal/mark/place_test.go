@@ -365,3 +365,21 @@ func TestPlaceContradicts(t *testing.T) {
 		}
 	}
 }
+
+// TestPlaceJumps: only a run that follows a handled message expects a certain
+// chunk, behind what was reported lost already.
+func TestPlaceJumps(t *testing.T) {
+	var first, stored Place
+	first.Begin(AtFirst(), AtFirst())
+	if got := first.Jumps(); got.expected {
+		t.Errorf("a run from the first message expects %+v", got)
+	}
+	stored.BeginAfterStored(104)
+	if got := stored.Jumps(); got.next != 105 || !got.expected {
+		t.Errorf("a run behind offset 104 expects %+v", got)
+	}
+	stored.Told(120)
+	if got := stored.Jumps(); got.next != 120 {
+		t.Errorf("behind what was told it expects %+v", got)
+	}
+}
