@@ -279,6 +279,7 @@ func TestLostConfirms(t *testing.T) {
 // A connection that confirms nothing for ConfirmTimeout is replaced.
 func TestConfirmTimeout(t *testing.T) {
 	beside(t)
+	officialLingers(t)
 	for name, works := range map[string]bool{"and works again": true, "and no more": false} {
 		t.Run(name, func(t *testing.T) { besideSubtest(t); testConfirmTimeout(t, works) })
 	}

@@ -147,6 +147,7 @@ func TestClosingIsOneWait(t *testing.T) {
 // one are tested in virtual time.
 func TestEndWithASilentPeer(t *testing.T) {
 	beside(t)
+	officialLingers(t)
 	for name, cfg := range map[string]ConsumerConfig{
 		"default": {},
 		"every":   {Store: StorePolicy{Every: 1}},

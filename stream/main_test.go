@@ -17,7 +17,8 @@ import (
 // realBrokers reports whether a real RabbitMQ takes part in the tests.
 func realBrokers() bool { return os.Getenv("TIDEMARK_REAL") == "1" }
 
-// parallelTests are the names of the tests that beside lets run in parallel.
+// parallelTests are the names of the tests that noLeaks does not look after: those
+// that beside lets run in parallel, and those of officialLingers.
 var parallelTests sync.Map
 
 // beside lets a test that mostly waits run beside others. With a real RabbitMQ
@@ -28,6 +29,14 @@ func beside(t *testing.T) {
 		parallelTests.Store(t.Name(), true)
 		t.Parallel()
 	}
+}
+
+// officialLingers keeps noLeaks from looking after a test in which the official
+// client waits for an answer that never comes: its goroutines, and those of the
+// connections, take 10 s to end. TestMain looks at the end.
+func officialLingers(t *testing.T) {
+	t.Helper()
+	parallelTests.Store(t.Name(), true)
 }
 
 // besideSubtest is beside for the subtests of a test that runs beside others.
