@@ -120,11 +120,11 @@ func (e *Env) openSubscriptionAlone(ctx context.Context, l broker.Location, n br
 }
 
 // leaseFunc is Cluster.Lease or Cluster.LeaseAlone.
-type leaseFunc func(context.Context, broker.Contact, broker.Node, broker.Subscriber) (*broker.Lease, error)
+type leaseFunc func(context.Context, broker.Contact, broker.Node, string, broker.Subscriber) (*broker.Lease, error)
 
 func (e *Env) openOver(ctx context.Context, lease leaseFunc, l broker.Location, n broker.Node, stream string, maxBuffered int) (s *subscription, err error) {
 	s = newSubscription(stream, n, maxBuffered, e.memory, &e.corruptChunks)
-	if s.lease, err = lease(ctx, l.Contact, n, s); err != nil {
+	if s.lease, err = lease(ctx, l.Contact, n, stream, s); err != nil {
 		e.memory.leave(s.share)
 		return nil, err
 	}

@@ -23,11 +23,11 @@ const CloseTimeout = 5 * time.Second
 //
 // An Env keeps one connection for administration and replaces it when it is
 // lost. Its consumers share connections: up to GOMAXPROCS to each node, and
-// more once each of these has 256 consumers. RabbitMQ below 4.2.2 delays the
-// consumers of a connection by 1 ms for each of them, so there a consumer has a
-// connection of its own as long as the node has fewer than 256. Consumers with
-// StorePolicy.Every share one more connection to each node for their stores. A
-// producer has a connection of its own.
+// more once each of these has 16 consumers of the same stream, or 256 in all.
+// RabbitMQ below 4.2.2 delays the consumers of a connection by 1 ms for each of
+// them, so there a consumer has a connection of its own as long as the node has
+// fewer than 256. Consumers with StorePolicy.Every share one more connection to
+// each node for their stores. A producer has a connection of its own.
 type Env struct {
 	cfg     Config
 	vhost   string

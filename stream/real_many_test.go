@@ -36,7 +36,7 @@ func TestRealManyReadersByVersion(t *testing.T) {
 		})
 	}
 	eventually(t, "all are handled", timeLimit(), func() bool { return handled.Load() == consumers*messages })
-	version, want := env.cluster.Version(), runtime.GOMAXPROCS(0)
+	version, want := env.cluster.Version(), max(runtime.GOMAXPROCS(0), (consumers+15)/16)
 	t.Logf("on RabbitMQ %s", version)
 	if broker.SleepsPerSubscription(version) {
 		want = consumers

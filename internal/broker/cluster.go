@@ -39,6 +39,9 @@ func NewCluster(o Options, endpoints []Endpoint) *Cluster {
 	o = o.withDefaults()
 	c := &Cluster{opts: o, endpoints: endpoints, dialing: make(chan struct{}, 1)}
 	c.readers, c.stores = newPool(c.readersPerNode, c.ping), newPool(oneConn, c.ping)
+	if o.ReadersPerNode == 0 {
+		c.readers.perStream = subscriptionsOfStream
+	}
 	return c
 }
 
@@ -287,19 +290,19 @@ func (c *Cluster) dialResolved(ctx context.Context, by Contact, n Node, label st
 	return nil, fmt.Errorf("%w: Config.Resolve leads to %s for the node %s, and it answered %d times as another node, last as %s", ErrUnreachable, last.endpoint.Address(), n.Address(), resolveTries, last.advertised)
 }
 
-// Lease gives a subscriber a place on a shared connection to a node. The caller
-// releases the lease.
-func (c *Cluster) Lease(ctx context.Context, by Contact, n Node, s Subscriber) (*Lease, error) {
-	return c.lease(ctx, c.readers, by, n, s)
+// Lease gives a subscriber of a stream a place on a shared connection to a node.
+// The caller releases the lease.
+func (c *Cluster) Lease(ctx context.Context, by Contact, n Node, stream string, s Subscriber) (*Lease, error) {
+	return c.lease(ctx, c.readers, by, n, stream, s)
 }
 
 // LeaseAlone is Lease on a connection that nobody else uses.
-func (c *Cluster) LeaseAlone(ctx context.Context, by Contact, n Node, s Subscriber) (*Lease, error) {
-	return c.lease(ctx, newPool(oneConn, nil), by, n, s)
+func (c *Cluster) LeaseAlone(ctx context.Context, by Contact, n Node, stream string, s Subscriber) (*Lease, error) {
+	return c.lease(ctx, newPool(oneConn, nil), by, n, stream, s)
 }
 
-func (c *Cluster) lease(ctx context.Context, from *pool, by Contact, n Node, s Subscriber) (*Lease, error) {
-	l := &Lease{node: n, subscriber: s, batches: &c.batches}
+func (c *Cluster) lease(ctx context.Context, from *pool, by Contact, n Node, stream string, s Subscriber) (*Lease, error) {
+	l := &Lease{node: n, stream: stream, subscriber: s, batches: &c.batches}
 	err := from.join(ctx, l, func(h hooks) (*Conn, error) {
 		conn, err := c.dialNode(ctx, by, n, readLabel, h)
 		if err == nil {

@@ -63,7 +63,7 @@ func TestReadersSpread(t *testing.T) {
 			location, err := c.Find(check.Soon(t), "s")
 			check.Nil(t, err)
 			for range 7 {
-				l, err := c.Lease(check.Soon(t), location.Contact, location.Leader, dropChunks{})
+				l, err := c.Lease(check.Soon(t), location.Contact, location.Leader, "s", dropChunks{})
 				check.Nil(t, err)
 				t.Cleanup(func() { l.Release(false) })
 			}
@@ -72,7 +72,26 @@ func TestReadersSpread(t *testing.T) {
 			}
 		})
 	}
-	c := NewCluster(Options{}, nil)
+	b, c := onBroker(t)
+	location, err := c.Find(check.Soon(t), "s")
+	check.Nil(t, err)
+	c.opts.ReadersPerNode, c.readers.perStream = 2, 3
+	for i, want := range []int{1, 2, 2, 2, 2, 2, 2, 3, 3, 3} { // the first is of another stream
+		stream := map[bool]string{true: "other", false: "s"}[i == 0]
+		l, err := c.Lease(check.Soon(t), location.Contact, location.Leader, stream, dropChunks{})
+		check.Nil(t, err)
+		t.Cleanup(func() { l.Release(false) })
+		if got := c.SharedConns(); got != want {
+			t.Errorf("%d connections for %d leases, want %d", got, i+1, want)
+		}
+	}
+	if got := len(b.Connections()); got != 4 {
+		t.Errorf("%d connections", got)
+	}
+	c = NewCluster(Options{}, nil)
+	if c.readers.perStream != subscriptionsOfStream || c.stores.perStream != 0 || NewCluster(Options{ReadersPerNode: 1}, nil).readers.perStream != 0 {
+		t.Error("the wrong pools keep the subscriptions of a stream apart")
+	}
 	c.versions.Store(testNode, "3.13.7")
 	if got := c.readersPerNode(testNode); got != spreadConns {
 		t.Errorf("%d connections to an old node, want %d", got, spreadConns)
@@ -126,7 +145,7 @@ func TestClusterCannotConnect(t *testing.T) {
 	check.Err(t, err, ErrUnreachable)
 	_, err = c.Find(check.Soon(t), "s")
 	check.Err(t, err, ErrUnreachable)
-	_, err = c.Lease(check.Soon(t), Contact{}, Node{"127.0.0.1", 1}, &recorder{})
+	_, err = c.Lease(check.Soon(t), Contact{}, Node{"127.0.0.1", 1}, "s", &recorder{})
 	check.Err(t, err, ErrUnreachable)
 }
 
@@ -354,7 +373,7 @@ func TestLeasesOnABroker(t *testing.T) {
 	ctx := check.Soon(t)
 	location, err := c.Find(ctx, "s")
 	check.Nil(t, err)
-	l, err := c.Lease(ctx, location.Contact, location.Leader, &recorder{})
+	l, err := c.Lease(ctx, location.Contact, location.Leader, "s", &recorder{})
 	check.Nil(t, err)
 	w, err := c.NewOffsetWriter(ctx, location.Contact, location.Leader, "me", "s", func(string) {})
 	check.Nil(t, err)

@@ -44,6 +44,7 @@ type Subscriber interface {
 type Lease struct {
 	node         Node
 	subscriber   Subscriber
+	stream       string   // that it reads; empty: its connection carries no chunks
 	batches      *batches // of the cluster
 	conn         *sharedConn
 	id           uint8       // of the subscription on conn

@@ -28,7 +28,7 @@ func onlyConn(t *testing.T, b *fake) (*Cluster, *Lease) {
 // lease returns a lease of a cluster that has a connection to the fake.
 func (b *fake) lease(t *testing.T, c *Cluster, s Subscriber) *Lease {
 	t.Helper()
-	l, err := c.Lease(t.Context(), Contact{}, testNode, s)
+	l, err := c.Lease(t.Context(), Contact{}, testNode, "s", s)
 	check.Nil(t, err)
 	return l
 }

@@ -18,6 +18,9 @@ type pool struct {
 	// perNode returns how many connections to a node the leases spread over. There
 	// are more only when all of these are full.
 	perNode func(Node) int
+	// perStream is how many leases of one stream a connection has, while there
+	// are fewer than spreadConns to the node; 0: any number.
+	perStream int
 	// ping returns an error if a connection does not answer: nobody may have
 	// noticed its end yet. Nil stands for connections that always answer.
 	ping func(context.Context, *Conn) error
@@ -45,8 +48,9 @@ type sharedConn struct {
 	cancelled bool        // the caller who dialed was cancelled, so that another has to dial
 	silent    atomic.Bool // the connection did not answer somebody who came later
 
-	leases map[*Lease]struct{} // under pool.mu
-	lastID uint8               // under pool.mu: the id given out last
+	leases   map[*Lease]struct{} // under pool.mu
+	ofStream map[string]int      // under pool.mu: how many of the leases are for a stream
+	lastID   uint8               // under pool.mu: the id given out last
 	// byID finds the lease that a chunk is for. An id stays taken until the broker
 	// has answered that its subscription has ended. What comes before is dropped.
 	byID [maxIDs]atomic.Pointer[Lease]
@@ -97,33 +101,38 @@ func nothingToSay() error { return nil }
 func (p *pool) enter(l *Lease) (c *sharedConn, first bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	c = p.choose(l.node)
+	c = p.choose(l)
 	if first = c == nil; first {
-		c = &sharedConn{pool: p, node: l.node, dialed: make(chan struct{}), leases: map[*Lease]struct{}{}}
+		c = &sharedConn{pool: p, node: l.node, dialed: make(chan struct{}), leases: map[*Lease]struct{}{}, ofStream: map[string]int{}}
 		p.open[l.node] = append(p.open[l.node], c)
 	}
 	id, _ := c.freeID()
 	c.lastID = id
 	l.conn, l.id = c, id
 	c.leases[l] = struct{}{}
+	c.ofStream[l.stream]++
 	c.byID[id].Store(l)
 	return c, first
 }
 
-// choose returns the connection to join, or nil for a new one. The caller holds
-// p.mu.
-func (p *pool) choose(n Node) (best *sharedConn) {
-	usable := 0
-	for _, c := range p.open[n] {
+// choose returns the connection for a lease to join, or nil for a new one. The
+// caller holds p.mu.
+func (p *pool) choose(l *Lease) (best *sharedConn) {
+	usable, fewest := 0, 0
+	for _, c := range p.open[l.node] {
 		if c.lost() {
 			continue // its leases are about to leave it
 		}
 		usable++
-		if _, ok := c.freeID(); ok && (best == nil || len(c.leases) < len(best.leases)) {
-			best = c
+		if _, ok := c.freeID(); !ok {
+			continue
+		}
+		if same := c.ofStream[l.stream]; best == nil || same < fewest || same == fewest && len(c.leases) < len(best.leases) {
+			best, fewest = c, same
 		}
 	}
-	if usable < p.perNode(n) {
+	crowded := p.perStream > 0 && fewest >= p.perStream && usable < spreadConns
+	if usable < p.perNode(l.node) || crowded {
 		return nil
 	}
 	return best
@@ -163,6 +172,7 @@ func (p *pool) dial(ctx context.Context, c *sharedConn, dial func(hooks) (*Conn,
 		if err != nil {
 			c.cancelled = ctx.Err() != nil || errors.Is(err, context.DeadlineExceeded) || err == errDialing
 			clear(c.leases)
+			clear(c.ofStream)
 			p.remove(c)
 		}
 		close(c.dialed)
@@ -251,6 +261,9 @@ func (c *sharedConn) removeShared(l *Lease, answered bool) (last bool) {
 // The caller holds pool.mu.
 func (c *sharedConn) remove(l *Lease, freeID bool) {
 	delete(c.leases, l)
+	if c.ofStream[l.stream]--; c.ofStream[l.stream] == 0 {
+		delete(c.ofStream, l.stream)
+	}
 	if freeID {
 		c.byID[l.id].Store(nil)
 	} else {

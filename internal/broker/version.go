@@ -5,9 +5,17 @@ import (
 	"strings"
 )
 
-// spreadConns is how many connections to a node leases spread over where each
-// subscription slows down its neighbours; see SleepsPerSubscription.
+// spreadConns is how many connections to a node leases spread over where
+// subscriptions slow down their neighbours; see SleepsPerSubscription and
+// subscriptionsOfStream.
 const spreadConns = 256
+
+// subscriptionsOfStream is how many subscriptions of one stream share a
+// connection, whatever the broker's version, while there are fewer than
+// spreadConns to the node. Whenever the stream grows, the broker tries to send to
+// each of them for each of them: with 250 on a connection RabbitMQ 4.3.6 had no
+// time for the stores of 1,000 consumers.
+const subscriptionsOfStream = 16
 
 // SleepsPerSubscription reports whether a broker of a version holds up a
 // connection for 1 ms per subscription whenever the subscription's stream grows,
