@@ -51,7 +51,15 @@ type decoder struct {
 
 // decode returns a decoder for the messages of a chunk from an offset on.
 func decode(stream string, chunk *wire.Chunk, from uint64) *decoder {
-	return &decoder{stream: stream, timestamp: time.UnixMilli(chunk.Timestamp).UTC(), from: from, end: chunk.FirstOffset + uint64(chunk.Records), entries: chunk.WalkCopies(copySize)}
+	d := &decoder{}
+	d.begin(stream, chunk, from)
+	return d
+}
+
+// begin makes d the decoder for the messages of a chunk from an offset on,
+// whatever it was before.
+func (d *decoder) begin(stream string, chunk *wire.Chunk, from uint64) {
+	*d = decoder{stream: stream, timestamp: time.UnixMilli(chunk.Timestamp).UTC(), from: from, end: chunk.FirstOffset + uint64(chunk.Records), entries: chunk.WalkCopies(copySize)}
 }
 
 // block returns the next messages, at most n, and fewer if they are large. It

@@ -33,6 +33,7 @@ type run struct {
 	recreated bool  // the stream was created again; the stored offset may be the old one's
 	place     mark.Place
 	frames    frameGuard
+	decoder   decoder // of the chunk in hand
 
 	firstExtent *broker.Extent // of the stream when the run first asked; nil before that
 	toldBelow   atomic.Uint64  // a session has reported what retention took below this offset

@@ -71,6 +71,7 @@ func (r *run) deliver(s *subscription) (progressed bool, err error) {
 // it comes from the stream that the run has read. It reports whether something
 // new came.
 func (r *run) feed(d dispatcher, s *subscription) (progressed bool, err error) {
+	var chunk wire.Chunk // outside of the loop: it escapes to the heap
 	for {
 		received, err := s.receive(d.context(), d.flushDue())
 		if err == errFlushDue {
@@ -85,7 +86,7 @@ func (r *run) feed(d dispatcher, s *subscription) (progressed bool, err error) {
 			}
 			return progressed, err
 		}
-		chunk := received.Chunk
+		chunk = received.Chunk
 		if !r.place.Receive(&chunk) {
 			return progressed, otherStream(chunk.FirstOffset)
 		}
@@ -99,6 +100,7 @@ func (r *run) feed(d dispatcher, s *subscription) (progressed bool, err error) {
 			}
 		}
 		s.giveBack(d.context(), received)
+		chunk = wire.Chunk{} // while receive waits, nothing holds its memory
 	}
 }
 
@@ -111,7 +113,9 @@ func otherStream(offset uint64) error {
 // dispatch passes a chunk's messages, from an offset on, to the dispatcher,
 // which does not keep the chunk.
 func (r *run) dispatch(d dispatcher, s *subscription, chunk *wire.Chunk, from uint64) error {
-	messages := decode(r.consumer.stream, chunk, from)
+	messages := &r.decoder // one for all chunks, since chunks may be small
+	messages.begin(r.consumer.stream, chunk, from)
+	defer func() { r.decoder = decoder{} }() // the chunk's memory is used again
 	if err := d.dispatch(chunk, messages); err != nil {
 		return err
 	}
