@@ -52,8 +52,9 @@ func TestStreamArguments(t *testing.T) {
 // does no I/O.
 func closedEnv() *Env { return &Env{closing: true} }
 
-// TestNamesAndOffsets: names of consumers and producers of up to 255 bytes and offsets up to the largest
-// possible one are valid, and what is not is refused before any I/O.
+// TestNamesAndOffsets: names of consumers and producers of up to 255 bytes and
+// offsets up to the largest possible one are valid, and what is not is refused
+// before any I/O.
 func TestNamesAndOffsets(t *testing.T) {
 	e := closedEnv()
 	longest := strings.Repeat("n", 255)

@@ -141,10 +141,10 @@ func TestClosingIsOneWait(t *testing.T) {
 	})
 }
 
-// TestEndWithASilentPeer: whatever the broker does not answer or read, and whatever the
-// consumer has to end, it ends within CloseTimeout and says that it has not
-// stored. The connection is on a socket, so the margin is wide; the waits one by
-// one are tested in virtual time.
+// TestEndWithASilentPeer: whatever the broker does not answer or read, and
+// whatever the consumer has to end, it ends within CloseTimeout and says that it
+// has not stored. The connection is on a socket, so the margin is wide; the waits
+// one by one are tested in virtual time.
 func TestEndWithASilentPeer(t *testing.T) {
 	beside(t)
 	officialLingers(t)
