@@ -95,7 +95,7 @@ func TestProperties(t *testing.T) {
 		"only a body":                 {"\x00Su\xa0\x02hi", Properties{}, nil, ""},
 		"no AMQP":                     {"hi", Properties{}, nil, ""},
 		"one that the codec lacks":    {properties + char + "\x00Su\xa0\x02hi", Properties{Subject: "hi"}, nil, "offset 0"},
-		"nested beyond what is sound": {"\x00St" + strings.Repeat("\x00\x53\x01", 1<<20), Properties{}, nil, ""},
+		"nested beyond what is sound": {"\x00St" + strings.Repeat("\x00\x53\x01", 1<<20/3-100), Properties{}, nil, ""},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -104,9 +104,6 @@ func TestProperties(t *testing.T) {
 			c.create("s")
 			c.declare(1, "", "s")
 			frame := wire.AppendPublishEntry(wire.BeginPublish(nil, wire.Version1, 1), 1, []byte(tt.raw))
-			if len(frame) > 1<<20 {
-				t.Skip("longer than a frame")
-			}
 			c.write(wire.FinishPublish(frame, 0, 1))
 			c.confirmed()
 			m := b.Messages("s")[0]
