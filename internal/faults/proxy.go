@@ -129,13 +129,6 @@ func (p *Proxy) awaitConfirms(body []byte) {
 	}
 }
 
-// Pending returns how many of these chunks and stores have not come by yet.
-func (p *Proxy) Pending() (chunks, stores int) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.breaks, p.loses
-}
-
 // Addr is where clients connect.
 func (p *Proxy) Addr() string { return p.ln.Addr().String() }
 
