@@ -205,6 +205,10 @@ func TestBatchesAreApart(t *testing.T) {
 				t.Errorf("%d batches after %d writers have left", len(g.batches.open), i+1)
 			}
 		}
+		g.join(t, b, "s")
+		if g.writers[0].Close(true); len(g.batches.open) != 1 {
+			t.Error("a second Close ends the batch of others")
+		}
 	})
 }
 
