@@ -143,6 +143,9 @@ func (b *offsetBatch) leave(w *OffsetWriter, inOrder bool) (empty bool) {
 func (b *offsetBatch) remove(w *OffsetWriter, inOrder bool) (doubtful []*OffsetWriter, next *OffsetWriter, empty bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if _, ok := b.writers[w]; !ok {
+		return nil, nil, false // it has left, and its key may have another batch by now
+	}
 	delete(b.writers, w)
 	for other := range b.writers {
 		if !inOrder && other.sentOver == w.conn {

@@ -208,9 +208,8 @@ func (w *OffsetWriter) Close(inOrder bool) { w.CloseWithin(context.Background(),
 
 // CloseWithin is Close that waits for the peer under ctx.
 func (w *OffsetWriter) CloseWithin(ctx context.Context, inOrder bool) {
-	if w.batch != nil { // only the first call counts: the key may have another batch later
+	if w.batch != nil {
 		w.batches.leave(w, inOrder)
-		w.batch = nil
 	}
 	if w.lease != nil {
 		w.conn.direct.cork(false)
