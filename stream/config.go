@@ -22,6 +22,8 @@ const DefaultURI = "rabbitmq-stream://guest:guest@localhost:5552/%2f"
 const (
 	defaultEnvMaxBuffered = 64 << 20
 	maxMaxBuffered        = 1 << 30
+
+	defaultEnvMaxInFlightBytes = 256 << 20
 )
 
 // Config says how an [Env] reaches the broker. With the zero value it connects
@@ -132,6 +134,11 @@ type Config struct {
 	// a consumer of messages of 100 bytes.
 	MaxBuffered int
 
+	// MaxInFlightBytes bounds the bytes of the messages that all producers of the
+	// Env have without outcome, as ProducerConfig.MaxInFlightBytes does for one of
+	// them. A producer that has none may always have one message. Default 256 MiB.
+	MaxInFlightBytes int
+
 	// OnState gets each change of a consumer or producer; see [State]. The Env
 	// calls it on a goroutine of its own, for one change at a time, in the
 	// order of the changes. A slow callback delays only the changes behind it,
@@ -201,6 +208,12 @@ func (c Config) withDefaults() (Config, []broker.Endpoint, error) {
 		if *d.value < d.min || *d.value > maxDuration {
 			return c, nil, fmt.Errorf("%w: %s is %v; it must be from %v to %v, or 0 for the default of %v", ErrInvalidConfig, d.name, *d.value, d.min, maxDuration, d.def)
 		}
+	}
+	if c.MaxInFlightBytes == 0 {
+		c.MaxInFlightBytes = defaultEnvMaxInFlightBytes
+	}
+	if c.MaxInFlightBytes < 1 {
+		return c, nil, fmt.Errorf("%w: Config.MaxInFlightBytes is %d; it must be positive, or 0 for 256 MiB", ErrInvalidConfig, c.MaxInFlightBytes)
 	}
 	if c.MaxBuffered == 0 {
 		c.MaxBuffered = defaultEnvMaxBuffered

@@ -50,6 +50,8 @@ type Env struct {
 	consuming map[nameOnStream]struct{} // by consumers with a name that run
 
 	corruptChunks atomic.Uint64
+	publishing    envBytes
+	encoders      encoders
 }
 
 // Connect connects to one of the nodes in cfg.URIs and logs in, so that a
@@ -69,10 +71,12 @@ func Connect(ctx context.Context, cfg Config) (*Env, error) {
 		return nil, opErr("connect", "", "", err)
 	}
 	life, end := context.WithCancelCause(context.Background())
-	return &Env{
+	e := &Env{
 		cfg: cfg, vhost: endpoints[0].VHost, cluster: cluster, states: startStates(cfg), memory: newMemory(cfg.MaxBuffered), life: life, end: end,
 		closed: make(chan struct{}), producers: map[*Producer]struct{}{},
-	}, nil
+	}
+	e.publishing.most = int64(cfg.MaxInFlightBytes)
+	return e, nil
 }
 
 // connectCluster connects once or, with Config.Wait, until it works, ctx ends, or

@@ -72,6 +72,11 @@ var (
 	// ErrRefused means that the broker refused a published message: it is not
 	// in the stream.
 	ErrRefused = errors.New("message refused by the broker")
+	// ErrBlocked means that the broker is alive and takes no messages: it has a
+	// disk alarm, the stream has no quorum, or the broker does not keep up. A
+	// producer that exists waits, reports [StateBlocked], and goes on by itself
+	// when that ends. No frame of the protocol says which it is.
+	ErrBlocked = broker.ErrBlocked
 	// ErrNameInUse means that another producer publishes to the stream under
 	// the same name, or that another consumer of the same Env runs on the stream
 	// under the same name. The broker takes the messages of one producer for

@@ -2,14 +2,9 @@ package stream
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"math"
 	"sync"
 	"sync/atomic"
-	"time"
-
-	"github.com/tidemark-go/tidemark/internal/broker"
 )
 
 // Producer publishes to one stream. It is safe for concurrent use; messages
@@ -19,33 +14,46 @@ import (
 //
 // It ends by Close, or with an error for every message and call when trying
 // again cannot help: [ErrStreamDeleted], [ErrAuthentication], [ErrVirtualHost],
-// [ErrAccessRefused], [ErrTLS].
+// [ErrAccessRefused], [ErrTLS], [ErrNameInUse].
 type Producer struct {
-	env    *Env
-	stream string
-	cfg    ProducerConfig
+	env     *Env
+	stream  string
+	cfg     ProducerConfig
+	calls   *outcomeCalls
+	encoder *subEncoder
+	room    atomic.Int64 // for the entries of a frame; the current connection's
 
-	flight    *inflight
-	wake      chan struct{} // wakes the sender
-	frameMax  atomic.Int64  // of the current connection
-	connected bool          // once at least; the sender's, and NewProducer's before
-	// idleLeader is the advertised address of a leader that has confirmed nothing,
-	// until another link works; the sender's.
-	idleLeader string
-	calls      *callbacks
+	mu        sync.Mutex
+	box       outbox
+	admission admission
+	link      *link // nil while there is no connection
+	fence     fence
+	refusal   error     // once set, nothing is accepted
+	telling   []outcome // outcomes for callbacks, until told
+	freed     int       // places that are free, until told
+	freedOf   int       // their bytes
+	flushes   []flushing
+	slack     chan struct{} // closed when a callback that publishes may go on; or nil
+	inLine    atomic.Int32  // how many wait for a place
+	counting  bool          // an id was counted here, and not the caller's own
 
-	life   context.Context
-	cancel context.CancelFunc
-	ended  chan struct{} // closed when the sender has ended
-	once   sync.Once
-	closed chan struct{} // closed when Close is through
-	err    error         // of Close
+	// The goroutine of run uses these, and NewProducer before.
+	connected  bool   // once at least
+	idleLeader string // address of a leader that has confirmed nothing
+
+	life    context.Context
+	cancel  context.CancelFunc
+	ended   chan struct{} // closed when run has ended
+	closing atomic.Bool
+	closed  chan struct{} // closed when Close is through
+	err     error         // of Close
 }
 
 // NewProducer returns once the broker has accepted the producer.
 //
 // Errors wrap [ErrInvalidConfig], [ErrStreamNotFound], [ErrStreamUnavailable],
-// [ErrAccessRefused] or those of [Connect], or are the context's.
+// [ErrAccessRefused], [ErrNameInUse], [ErrBlocked] or those of [Connect], or are
+// the context's.
 func (e *Env) NewProducer(ctx context.Context, stream string, cfg ProducerConfig) (*Producer, error) {
 	const op = "new producer on stream"
 	cfg, err := cfg.withDefaults()
@@ -65,31 +73,42 @@ func (e *Env) NewProducer(ctx context.Context, stream string, cfg ProducerConfig
 }
 
 // startProducer makes a producer, for which the caller has added 1 to e.owned.
-// adopt may refuse it once it is connected.
+// adopt may refuse it before it connects.
 func (e *Env) startProducer(ctx context.Context, stream string, cfg ProducerConfig, adopt func(*Producer) error) (*Producer, error) {
-	life, cancel := context.WithCancel(context.Background())
-	p := &Producer{
-		env: e, stream: stream, cfg: cfg,
-		wake: make(chan struct{}, 1),
-		life: life, cancel: cancel, ended: make(chan struct{}), closed: make(chan struct{}),
-	}
-	p.flight = newInflight(cfg.MaxInFlight, cfg.MaxInFlightBytes, p.outcome)
-	l, err := p.connect(ctx)
-	if err == nil {
-		err = adopt(p)
-	}
+	p := newProducerOf(e, stream, cfg)
+	l, err := p.begin(ctx, adopt)
 	if err != nil {
-		cancel()
+		p.cancel()
+		e.disown(p)
 		e.owned.Done()
-		if l != nil {
-			l.close()
-		}
 		return nil, err
 	}
-	p.calls = startCallbacks()
 	p.state(StateChange{State: StateConnected})
 	go p.run(l)
 	return p, nil
+}
+
+func newProducerOf(e *Env, stream string, cfg ProducerConfig) *Producer {
+	p := &Producer{
+		env: e, stream: stream, cfg: cfg,
+		box:       outbox{subEntries: cfg.SubEntries, limit: batchBytes},
+		admission: admission{most: cfg.MaxInFlight, mostBytes: cfg.MaxInFlightBytes, env: &e.publishing},
+		ended:     make(chan struct{}), closed: make(chan struct{}),
+	}
+	p.calls = newOutcomeCalls(p.returned)
+	if cfg.SubEntries > 1 {
+		p.encoder = e.encoders.of(cfg.Compression)
+	}
+	p.life, p.cancel = context.WithCancel(context.Background())
+	return p
+}
+
+// begin makes the first connection.
+func (p *Producer) begin(ctx context.Context, adopt func(*Producer) error) (*link, error) {
+	if err := adopt(p); err != nil {
+		return nil, err
+	}
+	return p.connect(ctx)
 }
 
 // adopt lets Close find the producer, unless it has begun already.
@@ -108,6 +127,7 @@ func (e *Env) adopt(p *Producer) error {
 	return nil
 }
 
+// disown ends adopt: the name is free again.
 func (e *Env) disown(p *Producer) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -120,22 +140,56 @@ func (e *Env) disown(p *Producer) {
 //
 // An error means that at least one is not confirmed: [ErrRefused] and
 // [ErrMessageTooLarge] for a message that is not in the stream,
-// [ErrUnconfirmed] if it may be. When ctx ends, its error comes together with
+// [ErrUnconfirmed] if it may be. For several messages it is a [PublishError],
+// which has the outcome of each. After the first message that cannot be accepted,
+// Publish accepts none of the rest. When ctx ends, its error comes together with
 // [ErrUnconfirmed] if something had been accepted, which goes on being sent.
 func (p *Producer) Publish(ctx context.Context, msgs ...Message) error {
-	w := &waiter{left: int64(len(msgs)) + 1, done: make(chan struct{})}
-	accepted, err := 0, error(nil)
+	if len(msgs) == 0 {
+		return nil
+	}
+	w := newWaiter(len(msgs))
 	for i := range msgs {
-		if err = p.accept(ctx, &msgs[i], slot{waits: w}); err != nil {
+		if err := p.accept(ctx, &msgs[i], slot{waits: w, nth: int32(i)}); err != nil {
+			if i == 0 {
+				return p.failed(err)
+			}
+			w.refuse(i, err)
 			break
 		}
-		accepted++
 	}
-	w.add(accepted - len(msgs) - 1) // those never accepted, and the one that kept it open
-	if accepted > 0 {
-		err = errors.Join(w.wait(ctx), err)
-	}
+	return p.await(ctx, w)
+}
+
+// await sends what Publish has accepted and waits for the outcomes.
+func (p *Producer) await(ctx context.Context, w *waiter) error {
+	w.release()
+	p.offer(true)
+	return p.failed(w.wait(ctx))
+}
+
+func (p *Producer) failed(err error) error {
 	return opErr("publish to stream", p.stream, p.cfg.Name, err)
+}
+
+// PublishBatch is Publish of one sub-batch: these messages, and no others, are
+// one entry of the stream's log. It needs ProducerConfig.SubEntries, which is how
+// many messages there may be. It serves programs that publish again what an
+// earlier process may have published: with a Name, and the same messages in the
+// same batches with the same ids, each is in the stream exactly once. A sub-batch
+// has a single id for the broker, the highest one of its messages.
+//
+// What does not fit into one frame is [ErrMessageTooLarge], and nothing of it is
+// published.
+func (p *Producer) PublishBatch(ctx context.Context, msgs ...Message) error {
+	if len(msgs) == 0 {
+		return nil
+	}
+	w := newWaiter(len(msgs))
+	if err := p.acceptBatch(ctx, msgs, w); err != nil {
+		return p.failed(err)
+	}
+	return p.await(ctx, w)
 }
 
 // PublishAsync accepts a message and returns; done gets its outcome: nil for
@@ -145,219 +199,22 @@ func (p *Producer) Publish(ctx context.Context, msgs ...Message) error {
 // an error is returned. done may be nil: see Flush.
 //
 // Callbacks run one after the other, in the order of the outcomes, on a
-// goroutine of the producer. They may publish again. One that blocks holds up
-// the callbacks behind it, which are kept, and nobody else.
+// goroutine of the producer. A message keeps its place until its callback has
+// returned, so slow callbacks hold up publishing. A callback may publish again:
+// it waits while MaxInFlight messages have no outcome, and not for callbacks. It
+// must not call Flush or Close, nor wait for another goroutine that publishes.
 func (p *Producer) PublishAsync(ctx context.Context, m Message, done func(error)) error {
-	return opErr("publish to stream", p.stream, p.cfg.Name, p.accept(ctx, &m, slot{done: done}))
-}
-
-// outcome tells who published a message.
-func (p *Producer) outcome(s *slot, err error) {
-	if s.waits != nil {
-		s.waits.settle(err)
-	} else if s.done != nil {
-		p.calls.outcome(s.done, opErr("publish to stream", p.stream, p.cfg.Name, err))
+	if err := p.accept(ctx, &m, slot{done: done}); err != nil {
+		return p.failed(err)
 	}
-}
-
-// accept gives a message its slot; s has who is told of its outcome.
-func (p *Producer) accept(ctx context.Context, m *Message, s slot) (err error) {
-	if s.id = m.PublishingID; s.id > math.MaxInt64 {
-		return fmt.Errorf("%w: publishing id %d is beyond the largest possible one, %d", ErrInvalidMessage, s.id, int64(math.MaxInt64))
-	}
-	if ctx.Err() != nil {
-		return broker.ContextError(ctx)
-	}
-	if s.filter = m.FilterValue; s.filter != "" {
-		if err := p.checkFilter(s.filter); err != nil {
-			return err
-		}
-	}
-	if s.body, err = p.encode(m); err != nil {
-		return err
-	}
-	if limit := p.largest(); limit > 0 && s.size() > limit {
-		return fmt.Errorf("%w: %d bytes encoded; at most %d fit into a frame of this broker (stream.frame_max)", ErrMessageTooLarge, len(s.body), limit-s.size()+len(s.body))
-	}
-	for {
-		wait, err := p.flight.add(s)
-		if err != nil {
-			return err
-		}
-		if wait == nil {
-			p.poke()
-			return nil
-		}
-		select {
-		case <-wait:
-		case <-ctx.Done():
-			return broker.ContextError(ctx)
-		}
-	}
-}
-
-func (p *Producer) checkFilter(value string) error {
-	if p.cfg.SubEntries > 1 {
-		return fmt.Errorf("%w: a FilterValue does not go with SubEntries: the broker filters chunks by single messages", ErrInvalidMessage)
-	}
-	if len(value) > maxName {
-		return fmt.Errorf("%w: the FilterValue has %d bytes; at most %d are kept", ErrInvalidMessage, len(value), maxName)
-	}
+	p.offer(false)
 	return nil
-}
-
-// encode returns the message as it is sent.
-func (p *Producer) encode(m *Message) ([]byte, error) {
-	if p.cfg.CreationTime && m.lacksCreationTime() {
-		stamped, props := *m, Properties{}
-		if m.Properties != nil {
-			props = *m.Properties
-		}
-		props.CreationTime = time.Now()
-		stamped.Properties = &props
-		m = &stamped
-	}
-	if m.raw == nil && m.plain() {
-		return p.flight.encodePlain(m.Body), nil
-	}
-	return m.encode()
-}
-
-// largest is what the messages of a frame may have, 0 for any size.
-func (p *Producer) largest() int {
-	limit := int(p.frameMax.Load())
-	if limit == 0 {
-		return 0
-	}
-	return roomIn(limit, p.cfg.SubEntries)
-}
-
-// largestMessage is what an encoded message may have, 0 for any size.
-func (p *Producer) largestMessage() int { return max(p.largest()-messageOverhead, 0) }
-
-// roomIn returns the room for messages in a frame. What does not become smaller
-// by compression becomes a little larger.
-func roomIn(frameMax, subEntries int) int {
-	if subEntries > 1 {
-		return frameMax - frameOverhead - frameMax/64 - 1024
-	}
-	return frameMax - frameOverhead
-}
-
-func (p *Producer) poke() {
-	select {
-	case p.wake <- struct{}{}:
-	default:
-	}
-}
-
-// Flush returns when everything accepted so far has its outcome, whichever it
-// is: the callbacks have it. It returns the context's error if that ends first.
-func (p *Producer) Flush(ctx context.Context) error {
-	return opErr("flush to stream", p.stream, p.cfg.Name, p.flush(ctx, p.flight.last()))
-}
-
-func (p *Producer) flush(ctx context.Context, id uint64) error {
-	for {
-		reached, moved := p.flight.reached(id)
-		if reached {
-			return nil
-		}
-		select {
-		case <-moved:
-		case <-ctx.Done():
-			return broker.ContextError(ctx)
-		}
-	}
 }
 
 // LastPublishingID returns the newest publishing id that was accepted, or that
 // the broker had stored under the producer's name when it was made; 0 if none.
-func (p *Producer) LastPublishingID() uint64 { return p.flight.last() }
-
-// Close accepts nothing more, waits until every message has its outcome and
-// its callback has returned, and ends the producer. If ctx ends first, what is
-// left gets [ErrUnconfirmed], and Close returns that with the context's error,
-// 200 ms later at most if a callback or the connection is stuck; Env.Close
-// still waits for the connection. Further calls wait for the first and return
-// the same. It must not be called from a callback.
-func (p *Producer) Close(ctx context.Context) error {
-	p.once.Do(func() {
-		p.err = opErr("close producer on stream", p.stream, p.cfg.Name, p.close(ctx))
-		close(p.closed)
-	})
-	<-p.closed
-	return p.err
-}
-
-func (p *Producer) close(ctx context.Context) error {
-	defer p.env.disown(p)
-	p.flight.close(fmt.Errorf("%w: the producer is closed", ErrClosed))
-	err := p.flush(ctx, math.MaxUint64)
-	p.cancel()
-	ending, done := withGrace(ctx)
-	defer done()
-	select {
-	case <-p.ended:
-	case <-ending.Done():
-	}
-	if n := p.flight.settleAll(fmt.Errorf("%w: the producer was closed first", ErrUnconfirmed)); n > 0 {
-		err = fmt.Errorf("%w: %d messages: %w", ErrUnconfirmed, n, err)
-	} else {
-		err = nil
-	}
-	calling, done := withGrace(ctx)
-	defer done()
-	return errors.Join(err, p.calls.drain(calling))
-}
-
-// closeGrace is what is left for each last step when ctx has ended already.
-const closeGrace = 100 * time.Millisecond
-
-// withGrace returns a context that ends closeGrace after ctx.
-func withGrace(ctx context.Context) (context.Context, context.CancelFunc) {
-	later, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
-	stop := context.AfterFunc(ctx, func() {
-		time.AfterFunc(closeGrace, func() { cancel(broker.OwnReason(broker.ContextError(ctx))) })
-	})
-	return later, func() { stop(); cancel(context.Canceled) }
-}
-
-// waiter counts the outcomes that a Publish waits for.
-type waiter struct {
-	mu   sync.Mutex
-	left int64
-	err  error
-	done chan struct{}
-}
-
-func (w *waiter) settle(err error) {
-	w.mu.Lock()
-	if w.err == nil {
-		w.err = err
-	}
-	w.mu.Unlock()
-	w.add(-1)
-}
-
-func (w *waiter) add(n int) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.left += int64(n); w.left == 0 {
-		close(w.done)
-	}
-}
-
-// wait returns the first error among the outcomes.
-func (w *waiter) wait(ctx context.Context) error {
-	select {
-	case <-w.done:
-	case <-ctx.Done():
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.left > 0 {
-		return fmt.Errorf("%w: %d messages: %w", ErrUnconfirmed, w.left, broker.ContextError(ctx))
-	}
-	return w.err
+func (p *Producer) LastPublishingID() uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return max(p.box.lastID, p.box.stored)
 }

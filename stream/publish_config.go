@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/tidemark-go/tidemark/internal/broker"
 	"github.com/tidemark-go/tidemark/internal/wire"
 )
 
@@ -40,6 +41,11 @@ type ProducerConfig struct {
 	// ConfirmTimeout is how long the broker may confirm nothing of what was
 	// sent before the connection counts as stuck and is replaced. Default 30 s, at most 24 h.
 	ConfirmTimeout time.Duration
+	// OwnConnection gives the producer a connection of its own. Default false: the
+	// producers of an Env share connections, GOMAXPROCS of them to each node, and
+	// more when these have 256 producers each, or when a stream without a quorum
+	// holds one up.
+	OwnConnection bool
 }
 
 // Compression is how a sub-batch is compressed.
@@ -55,17 +61,10 @@ const (
 )
 
 const (
-	maxMaxInFlight = 900_000
+	maxMaxInFlight = broker.MaxUnconfirmed
 	maxSubEntries  = 10_000
 
 	defaultMaxInFlightBytes = 64 << 20
-	// batchMessages is how many messages go into one frame at the most.
-	batchMessages = 1000
-	// messageOverhead is what a message adds to its body in a Publish frame:
-	// publishing id and length. frameOverhead is the frame's own: size, key,
-	// version, publisher id and count.
-	messageOverhead = 8 + 4
-	frameOverhead   = 4 + 2 + 2 + 1 + 4
 )
 
 func (c ProducerConfig) withDefaults() (ProducerConfig, error) {
@@ -85,8 +84,6 @@ func (c ProducerConfig) withDefaults() (ProducerConfig, error) {
 		return c, fmt.Errorf("%w: MaxInFlightBytes is %d; it must be positive, or 0 for 64 MiB", ErrInvalidConfig, c.MaxInFlightBytes)
 	case c.SubEntries < 0 || c.SubEntries > maxSubEntries:
 		return c, fmt.Errorf("%w: SubEntries is %d; it must be from 0 to %d", ErrInvalidConfig, c.SubEntries, maxSubEntries)
-	case c.SubEntries > 1 && c.Name != "":
-		return c, fmt.Errorf("%w: SubEntries and Name do not go together, as sub-batches that are sent again would not be recognised: leave one of them out", ErrInvalidConfig)
 	case c.Compression > CompressionZstd:
 		return c, fmt.Errorf("%w: Compression %d is not one of the five there are", ErrInvalidConfig, c.Compression)
 	case c.Compression != CompressionNone && c.SubEntries < 2:

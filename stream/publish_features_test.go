@@ -272,7 +272,7 @@ func testNameInUse(t *testing.T, b testBroker) {
 	}
 	proxy.Drop()
 	eventually(t, "the producer notices when it comes back", 30*time.Second, func() bool {
-		return errors.Is(p.flight.refusal(), ErrNameInUse)
+		return errors.Is(p.refused(), ErrNameInUse)
 	})
 	_ = p.Close(inTime(t))
 }

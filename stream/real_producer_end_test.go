@@ -98,7 +98,7 @@ func testCloseInEverySituation(t *testing.T, b testBroker) {
 			must(t, err)
 			o := &outcomes{calls: map[int]int{}, last: map[int]error{}}
 			accepted := load(p, o)
-			eventually(t, "some are accepted", 10*time.Second, func() bool { return p.flight.last() > 20_000 })
+			eventually(t, "some are accepted", 10*time.Second, func() bool { return p.LastPublishingID() > 20_000 })
 			test.before(func() { proxy.Drop() }, func() { proxy.Refuse(true) })
 			ctx := t.Context()
 			switch {
@@ -210,7 +210,7 @@ func testLargestMessages(t *testing.T, b testBroker) {
 	stream := newStream(t, env)
 	p, err := env.NewProducer(inTime(t), stream, ProducerConfig{})
 	must(t, err)
-	largest := p.largest() - messageOverhead - 8 // the data section's head
+	largest := p.largestMessage() - 8 // the data section's head
 	if largest != 1<<20-frameOverhead-messageOverhead-8 {
 		t.Errorf("the largest body has %d bytes", largest)
 	}

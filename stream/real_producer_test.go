@@ -64,7 +64,7 @@ func testSizes(t *testing.T, b testBroker) {
 	env := connect(t, b.StreamURL())
 	stream := newStream(t, env)
 	p := newProducer(t, env, stream, ProducerConfig{})
-	largest := int(p.frameMax.Load()) - frameOverhead - messageOverhead - len(appendData(nil, make([]byte, 300))) + 300
+	largest := p.largestMessage() - len(appendData(nil, make([]byte, 300))) + 300
 	bodies := [][]byte{{}, {0}, []byte("\xff\x00\xfe"), make([]byte, 255), make([]byte, 256), bytes.Repeat([]byte("x"), largest)}
 	for _, b := range bodies {
 		if err := p.Publish(inTime(t), Message{Body: b}); err != nil {

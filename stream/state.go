@@ -14,6 +14,11 @@ const (
 	// StateReconnecting: it has lost its connection or got none, for the reason
 	// in Err. It pauses (Config.Backoff) and tries again.
 	StateReconnecting
+	// StateBlocked: the broker is alive and has confirmed nothing for 5 s, or for
+	// ConfirmTimeout if that is shorter, or takes no producer now. Err names the
+	// causes that this may have. The producer waits; StateConnected follows when
+	// the broker takes messages again. A memory alarm does not block streams.
+	StateBlocked
 	// StateClosed: it has ended, for the reason in Err. Err is nil for a
 	// producer that was closed in order, for a run that the end of its context
 	// has stopped, and for a loop over All that ended by break or return.
@@ -43,6 +48,8 @@ func (s State) String() string {
 		return "connected"
 	case StateReconnecting:
 		return "reconnecting"
+	case StateBlocked:
+		return "blocked"
 	case StateClosed:
 		return "closed"
 	case StateMessagesLost:
@@ -128,6 +135,8 @@ func (s *states) change(c StateChange) {
 		log.Log(context.Background(), level, "connected")
 	case StateReconnecting:
 		log.Warn("connection lost or not made; connecting again", "error", c.Err, "attempt", c.Attempt)
+	case StateBlocked:
+		log.Warn("the broker takes no messages; waiting", "error", c.Err)
 	case StateStreamRecreated:
 		log.Warn("the stream was deleted and created again; starting over in the new one", "error", c.Err)
 	case StateOffsetBeyondEnd:

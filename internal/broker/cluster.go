@@ -15,6 +15,8 @@ const (
 	adminLabel = "tidemark-admin"
 	readLabel  = "tidemark-consumer"
 	storeLabel = "tidemark-store"
+
+	publishLabel = "tidemark-producer"
 )
 
 // Cluster is the nodes of one broker. It owns a connection for administration,
@@ -31,6 +33,9 @@ type Cluster struct {
 	stores  *pool // the connections of offset writers, one to a node
 	batches batches
 
+	publishers *pool          // the connections for publishing
+	goodbyes   sync.WaitGroup // for those of them that are being closed
+
 	versions sync.Map // of the nodes that were reached: Node to string
 }
 
@@ -42,11 +47,16 @@ func NewCluster(o Options, endpoints []Endpoint) *Cluster {
 	if o.ReadersPerNode == 0 {
 		c.readers.perStream = subscriptionsOfStream
 	}
+	c.publishers = newPublisherPool(publishersPerNode, c.ping, &c.goodbyes)
 	return c
 }
 
 // oneConn makes all leases share one connection to a node.
 func oneConn(Node) int { return 1 }
+
+// publishersPerNode is how many connections to a node publishers spread over: a
+// process of the broker reads each of them.
+func publishersPerNode(Node) int { return runtime.GOMAXPROCS(0) }
 
 // readersPerNode returns how many connections to a node the subscriptions spread
 // over: one for each core that can read, or many where subscriptions slow each
@@ -80,6 +90,7 @@ func (c *Cluster) Close() { c.CloseWithin(context.Background()) }
 
 // CloseWithin is Close that waits for the peer under ctx.
 func (c *Cluster) CloseWithin(ctx context.Context) {
+	defer c.goodbyes.Wait()
 	if admin := c.admin.Swap(nil); admin != nil {
 		admin.CloseWithin(ctx)
 	}
@@ -146,26 +157,16 @@ func (c *Cluster) Find(ctx context.Context, stream string) (l Location, err erro
 	return conn.Locate(ctx, stream)
 }
 
-// ReachLeader returns a way to the node of a stream's leader that works. It is the
-// way that a consumer of that node would take. If the administrative connection
-// does not lead to the node, ReachLeader connects to it and leaves again.
-//
-// idle is the advertised address of a leader that did nothing, or empty. If it
-// is named again, ReachLeader asks the replicas too: a node that is cut off from
-// its cluster goes on taking itself for the leader, and theirs is another one.
-func (c *Cluster) ReachLeader(ctx context.Context, stream, idle string) (Contact, error) {
-	var l Location
-	err := c.Ask(ctx, func(ctx context.Context, admin *Conn) (err error) {
-		l, err = admin.Locate(ctx, stream)
-		return err
-	})
+// FindLeader returns the nodes that have a stream, for who needs its leader. idle
+// is the address of a leader that did nothing, or empty. If it is named again,
+// FindLeader asks the replicas too: a node that is cut off from its cluster goes
+// on taking itself for the leader, and theirs is another one.
+func (c *Cluster) FindLeader(ctx context.Context, stream, idle string) (Location, error) {
+	l, err := c.Find(ctx, stream)
 	if err == nil && l.Leader.Address() == idle {
 		l = c.replicasView(ctx, l, stream)
 	}
-	if err != nil || l.Contact.Advertised == l.Leader.Address() {
-		return l.Contact, err
-	}
-	return c.Visit(ctx, l.Contact, l.Leader)
+	return l, err
 }
 
 // replicasView returns what the first replica says that names another leader than
@@ -189,28 +190,6 @@ func (c *Cluster) locateFrom(ctx context.Context, by Contact, n Node, stream str
 	}
 	defer conn.CloseWithin(ctx)
 	return conn.Locate(ctx, stream)
-}
-
-// Visit connects to a node, leaves it again, and returns the way.
-func (c *Cluster) Visit(ctx context.Context, by Contact, n Node) (Contact, error) {
-	conn, err := c.dialNode(ctx, by, n, adminLabel, hooks{})
-	if err != nil {
-		return Contact{}, err
-	}
-	defer conn.Close()
-	way := conn.Contact()
-	way.Advertised = n.Address()
-	return way, nil
-}
-
-// Check connects to a node by a way that has worked, and leaves again.
-func (c *Cluster) Check(ctx context.Context, way Contact) error {
-	conn, err := dial(ctx, c.opts, way.Endpoint, adminLabel, hooks{})
-	if err != nil {
-		return err
-	}
-	conn.Close()
-	return nil
 }
 
 // patience bounds the wait for a connection that may be silent by the time that
@@ -316,6 +295,8 @@ func (c *Cluster) lease(ctx context.Context, from *pool, by Contact, n Node, str
 	return l, nil
 }
 
-// SharedConns returns the number of connections that leases and offset writers
-// have open.
-func (c *Cluster) SharedConns() int { return c.readers.size() + c.stores.size() }
+// SharedConns returns the number of connections that leases, offset writers and
+// publishers have open.
+func (c *Cluster) SharedConns() int {
+	return c.readers.size() + c.stores.size() + c.publishers.size()
+}

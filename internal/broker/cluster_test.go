@@ -305,23 +305,23 @@ func TestFindPastASilentConnection(t *testing.T) {
 	says(t, err, "127.0.0.1:1")
 }
 
-func TestReachLeader(t *testing.T) {
+func TestFindLeader(t *testing.T) {
 	b, c := onBroker(t)
 	want := Node{"127.0.0.1", check.Port(t, b.Addr())}
-	way, err := c.ReachLeader(check.Soon(t), "s", "")
-	if way.Advertised != want.Address() || way.Endpoint != guestAt(t, b) || err != nil {
-		t.Errorf("%+v, %v", way, err)
+	l, err := c.FindLeader(check.Soon(t), "s", "")
+	if l.Leader != want || l.Contact.Endpoint != guestAt(t, b) || err != nil {
+		t.Errorf("%+v, %v", l, err)
 	}
 	if n := len(b.Connections()); n != 1 {
 		t.Errorf("%d connections, though the one for administration leads there", n)
 	}
-	_, err = c.ReachLeader(check.Soon(t), "other", "")
+	_, err = c.FindLeader(check.Soon(t), "other", "")
 	check.Err(t, err, ErrStreamNotFound)
 }
 
-// TestReachLeaderPastAnIdleOne: a node that is cut off from its cluster names
+// TestFindLeaderPastAnIdleOne: a node that is cut off from its cluster names
 // itself as the leader, and a replica knows better.
-func TestReachLeaderPastAnIdleOne(t *testing.T) {
+func TestFindLeaderPastAnIdleOne(t *testing.T) {
 	check.NoLeaks(t)
 	var nodes [3]Node // the old leader, the new one, and a replica that is down
 	leaders := [2]uint16{0, 1}
@@ -354,15 +354,15 @@ func TestReachLeaderPastAnIdleOne(t *testing.T) {
 	c := NewCluster(testOptions(), []Endpoint{{Host: nodes[0].Host, Port: nodes[0].Port, User: script.User, Password: script.Password, VHost: "/"}})
 	defer c.Close()
 	for idle, want := range map[string]Node{"": nodes[0], nodes[0].Address(): nodes[1], nodes[1].Address(): nodes[0]} {
-		way, err := c.ReachLeader(check.Soon(t), "s", idle)
-		if check.Nil(t, err); way.Advertised != want.Address() {
-			t.Errorf("past %q: the leader is %s, want %s", idle, way.Advertised, want.Address())
+		l, err := c.FindLeader(check.Soon(t), "s", idle)
+		if check.Nil(t, err); l.Leader != want {
+			t.Errorf("past %q: the leader is %s, want %s", idle, l.Leader.Address(), want.Address())
 		}
 	}
 	leaders[1] = 0 // the replica agrees
-	way, err := c.ReachLeader(check.Soon(t), "s", nodes[0].Address())
-	if check.Nil(t, err); way.Advertised != nodes[0].Address() {
-		t.Errorf("the leader is %s", way.Advertised)
+	l, err := c.FindLeader(check.Soon(t), "s", nodes[0].Address())
+	if check.Nil(t, err); l.Leader != nodes[0] {
+		t.Errorf("the leader is %s", l.Leader.Address())
 	}
 }
 

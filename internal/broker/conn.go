@@ -44,6 +44,10 @@ type hooks struct {
 	// moved takes the name of a stream that was deleted or has moved. The reader
 	// calls it.
 	moved func(stream string)
+	// outcomes takes the broker's confirms and refusals of published messages. A
+	// connection with this hook is for publishing: see Conn.patient. The reader
+	// calls it.
+	outcomes func(o wire.Outcomes)
 	// tick comes twice in a heartbeat. The keeper calls it.
 	tick func()
 }
@@ -68,9 +72,9 @@ type Conn struct {
 	direct directWriter
 
 	mu      sync.Mutex
-	pending map[uint32]chan response // by correlation id
-	lastID  uint32                   // the newest correlation id
-	reason  error                    // why the connection ended
+	pending map[uint32]func(response) // by correlation id
+	lastID  uint32                    // the newest correlation id
+	reason  error                     // why the connection ended
 
 	// peersReason is what the peer gave as its reason in a Close. It is the
 	// reason of the end, whatever fails on the way there.
@@ -82,7 +86,7 @@ type Conn struct {
 
 // start begins the connection's goroutines, after the handshake.
 func (c *Conn) start() {
-	c.pending = map[uint32]chan response{}
+	c.pending = map[uint32]func(response){}
 	c.queue = make(chan *queuedFrame, writeQueueLen)
 	c.ended = make(chan struct{})
 	c.direct.init(c.socket)

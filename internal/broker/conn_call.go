@@ -16,7 +16,8 @@ type response struct{ fields []byte }
 func (c *Conn) call(ctx context.Context, request func(id uint32) wire.Frame, resp wire.Frame) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, callTimeout, OwnReason(fmt.Errorf("%w: %s did not answer within %v", ErrUnreachable, c.endpoint.Address(), callTimeout)))
 	defer cancel()
-	id, answer := c.register()
+	answer := make(chan response, 1)
+	id := c.register(func(r response) { answer <- r }) // never blocks: an id has one answer
 	defer c.forget(id)
 	queued, err := c.post(ctx, request(id))
 	if err != nil {
@@ -53,14 +54,25 @@ func (c *Conn) decode(r response, resp wire.Frame) error {
 	return nil
 }
 
-// register returns a new correlation id and the channel that gets its answer.
-func (c *Conn) register() (uint32, chan response) {
+// tell sends a request and does not wait for its response. answered is called
+// when that comes, by the reader, or not at all: it must not block. A request for
+// which the writer's queue has no room is not sent.
+func (c *Conn) tell(request func(id uint32) wire.Frame, answered func()) {
+	id := c.register(func(response) { answered() })
+	frame, err := encode(request(id))
+	if err != nil || !c.offer(frame) {
+		c.forget(id)
+	}
+}
+
+// register returns a new correlation id. answered is called with the answer, by
+// the reader.
+func (c *Conn) register(answered func(response)) uint32 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.lastID++
-	answer := make(chan response, 1)
-	c.pending[c.lastID] = answer
-	return c.lastID, answer
+	c.pending[c.lastID] = answered
+	return c.lastID
 }
 
 func (c *Conn) forget(id uint32) {
@@ -76,10 +88,10 @@ func (c *Conn) answer(fields []byte) {
 		return
 	}
 	c.mu.Lock()
-	answer := c.pending[id]
+	answered := c.pending[id]
 	delete(c.pending, id)
 	c.mu.Unlock()
-	if answer != nil {
-		answer <- response{append([]byte(nil), fields...)} // never blocks: an id has one answer
+	if answered != nil {
+		answered(response{append([]byte(nil), fields...)})
 	}
 }

@@ -28,24 +28,13 @@ func (c *Conn) keepAlive() {
 		if c.hooks.tick != nil {
 			c.hooks.tick()
 		}
-		c.sendHeartbeat(beat)
+		c.offer(beat) // a full queue shows that the writer is stuck, which its deadline ends
 		if n := c.reads.Load(); n != seen {
 			seen, silent = n, 0
 		} else if silent++; silent >= silentTicks {
 			c.fail(fmt.Errorf("%w: %s has been silent for %v", ErrUnreachable, c.endpoint.Address(), silentTicks*c.heartbeat/2))
 			return
 		}
-	}
-}
-
-// sendHeartbeat queues a heartbeat. A queue that is full shows that the writer is
-// stuck, and the writer's own deadline ends that.
-func (c *Conn) sendHeartbeat(beat []byte) {
-	c.direct.queued.Add(1)
-	select {
-	case c.queue <- &queuedFrame{frame: beat}:
-	default:
-		c.direct.queued.Add(-1)
 	}
 }
 

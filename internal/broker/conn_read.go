@@ -81,6 +81,8 @@ func (c *Conn) dispatch(frame []byte) error {
 			err = c.hooks.deliver(d, frame)
 		}
 		return err
+	case wire.KeyPublishConfirm, wire.KeyPublishError:
+		return c.outcomes(key, fields)
 	case wire.KeyMetadataUpdate:
 		var m wire.MetadataUpdate
 		if err := wire.Decode(fields, &m); err != nil {
@@ -102,6 +104,19 @@ func (c *Conn) dispatch(frame []byte) error {
 		}
 	}
 	return nil
+}
+
+// outcomes hands a list of confirms or refusals to its hook.
+func (c *Conn) outcomes(key wire.Key, fields []byte) error {
+	decode := wire.DecodePublishConfirm
+	if key == wire.KeyPublishError {
+		decode = wire.DecodePublishError
+	}
+	o, err := decode(fields)
+	if err == nil && c.hooks.outcomes != nil {
+		c.hooks.outcomes(o)
+	}
+	return err
 }
 
 // closedByPeer answers the peer's Close and returns what the peer gave as its

@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"sync/atomic"
 	"time"
@@ -115,8 +116,20 @@ func (c *Conn) enqueue(ctx context.Context, q *queuedFrame) error {
 	}
 }
 
+// offer queues a frame for the writer if the queue has room, and never waits.
+func (c *Conn) offer(frame []byte) bool {
+	c.direct.queued.Add(1)
+	select {
+	case c.queue <- &queuedFrame{frame: frame}:
+		return true
+	default:
+		c.direct.queued.Add(-1)
+		return false
+	}
+}
+
 // write is the writer. A write that the peer does not take within two heartbeats
-// ends the connection.
+// ends the connection, unless that is patient.
 func (c *Conn) write() {
 	defer c.wg.Done()
 	for {
@@ -145,14 +158,49 @@ func (c *Conn) write() {
 func (c *Conn) writeOut(frame []byte) error {
 	c.direct.mu.Lock()
 	defer c.direct.mu.Unlock()
-	if c.socket.SetWriteDeadline(time.Now().Add(2*c.heartbeat)) != nil {
-		// A socket of Options.Dial may have no deadlines.
-		defer time.AfterFunc(2*c.heartbeat, func() { c.fail(c.lost(os.ErrDeadlineExceeded)) }).Stop()
-	}
+	defer c.limitWrite()()
 	if rest := c.direct.rest; len(rest) > 0 {
 		frame = append(rest, frame...)
 		c.direct.rest = nil
 	}
 	_, err := c.socket.Write(frame)
 	return err
+}
+
+// writeAll writes frames on the caller's goroutine, after the rest of the frame
+// before. It waits for the socket. The connection is for publishing.
+func (c *Conn) writeAll(frames net.Buffers) error {
+	c.direct.mu.Lock()
+	defer c.direct.mu.Unlock()
+	if rest := c.direct.rest; len(rest) > 0 {
+		if _, err := c.socket.Write(rest); err != nil {
+			return err
+		}
+		c.direct.rest = nil
+	}
+	if len(frames) == 1 {
+		_, err := c.socket.Write(frames[0])
+		return err
+	}
+	_, err := frames.WriteTo(c.socket)
+	return err
+}
+
+// patient reports whether a write may take any time. A broker that takes no
+// messages, as with a disk alarm, does not read a connection for publishing, and
+// its heartbeats go on: so only their absence ends such a connection.
+func (c *Conn) patient() bool { return c.hooks.outcomes != nil }
+
+// limitWrite bounds the write that follows, until the caller calls the function
+// that it returns.
+func (c *Conn) limitWrite() func() {
+	if c.patient() {
+		return func() {}
+	}
+	if c.socket.SetWriteDeadline(time.Now().Add(2*c.heartbeat)) == nil {
+		return func() {}
+	}
+	// A socket of Options.Dial may have no deadlines.
+	timer := time.AfterFunc(2*c.heartbeat, func() { c.fail(c.lost(os.ErrDeadlineExceeded)) })
+	return func() { timer.Stop() }
 }

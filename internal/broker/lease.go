@@ -49,6 +49,8 @@ type Lease struct {
 	conn         *sharedConn
 	id           uint8       // of the subscription on conn
 	unsubscribed atomic.Bool // the broker has ended the subscription
+
+	publisher *Publisher // whose place it is, on a connection for publishing; else nil
 }
 
 // FirstCredit is the number of chunks that Subscribe asks for. It is 1 because

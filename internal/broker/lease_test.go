@@ -286,7 +286,7 @@ func TestSharedDelivery(t *testing.T) {
 			return false
 		})
 		check.Nil(t, l.Subscribe(t.Context(), "s", wire.OffsetSpec{Type: wire.OffsetFirst}, ""))
-		l.conn.hooks.tick()
+		l.conn.Conn.hooks.tick()
 		synctest.Wait()
 		one.want(t, 10)
 		two.want(t, 20, 21)

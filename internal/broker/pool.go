@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/tidemark-go/tidemark/internal/wire"
 )
@@ -24,6 +25,11 @@ type pool struct {
 	// ping returns an error if a connection does not answer: nobody may have
 	// noticed its end yet. Nil stands for connections that always answer.
 	ping func(context.Context, *Conn) error
+	// publishing makes the connections ones for publishing, with a sender.
+	publishing bool
+	// goodbyes waits for connections that are being closed in the background. It
+	// is the cluster's.
+	goodbyes *sync.WaitGroup
 
 	mu   sync.Mutex
 	open map[Node][]*sharedConn
@@ -33,7 +39,15 @@ func newPool(perNode func(Node) int, ping func(context.Context, *Conn) error) *p
 	return &pool{perNode: perNode, ping: ping, open: map[Node][]*sharedConn{}}
 }
 
-// maxIDs is how many subscriptions the protocol allows on a connection.
+// newPublisherPool returns a pool for publishers.
+func newPublisherPool(perNode func(Node) int, ping func(context.Context, *Conn) error, goodbyes *sync.WaitGroup) *pool {
+	p := newPool(perNode, ping)
+	p.publishing, p.goodbyes = true, goodbyes
+	return p
+}
+
+// maxIDs is how many subscriptions, and how many publishers, the protocol allows
+// on a connection.
 const maxIDs = 256
 
 // sharedConn is a connection of a pool. The first lease dials it, on the
@@ -47,6 +61,7 @@ type sharedConn struct {
 	dialError error
 	cancelled bool        // the caller who dialed was cancelled, so that another has to dial
 	silent    atomic.Bool // the connection did not answer somebody who came later
+	sender    *sender     // of a connection for publishing; else nil
 
 	leases   map[*Lease]struct{} // under pool.mu
 	ofStream map[string]int      // under pool.mu: how many of the leases are for a stream
@@ -104,6 +119,9 @@ func (p *pool) enter(l *Lease) (c *sharedConn, first bool) {
 	c = p.choose(l)
 	if first = c == nil; first {
 		c = &sharedConn{pool: p, node: l.node, dialed: make(chan struct{}), leases: map[*Lease]struct{}{}, ofStream: map[string]int{}}
+		if p.publishing {
+			c.sender = newSender(c.retire)
+		}
 		p.open[l.node] = append(p.open[l.node], c)
 	}
 	id, _ := c.freeID()
@@ -154,7 +172,7 @@ func (c *sharedConn) freeID() (id uint8, ok bool) {
 func (c *sharedConn) lost() bool {
 	select {
 	case <-c.dialed:
-		return c.dialError != nil || !c.Alive() || c.silent.Load()
+		return c.dialError != nil || !c.Alive() || c.silent.Load() || c.sender != nil && c.sender.slow(time.Now())
 	default:
 		return false // somebody is dialing it
 	}
@@ -177,8 +195,18 @@ func (p *pool) dial(ctx context.Context, c *sharedConn, dial func(hooks) (*Conn,
 		}
 		close(c.dialed)
 	}()
-	conn, err = dial(hooks{deliver: c.deliver, flush: c.flush, buffer: c.buffer, tick: c.tick, moved: c.moved, creditRefused: c.creditRefused})
+	if conn, err = dial(c.hooks()); err == nil && c.sender != nil {
+		conn.wg.Go(func() { c.sender.run(conn) })
+	}
 	return err
+}
+
+// hooks returns what the connection calls.
+func (c *sharedConn) hooks() hooks {
+	if c.sender != nil {
+		return hooks{outcomes: c.outcomes, tick: c.tick, moved: c.moved}
+	}
+	return hooks{deliver: c.deliver, flush: c.flush, buffer: c.buffer, tick: c.tick, moved: c.moved, creditRefused: c.creditRefused}
 }
 
 // errDialing is the outcome of a dial that has panicked.
@@ -271,6 +299,43 @@ func (c *sharedConn) remove(l *Lease, freeID bool) {
 	}
 	if len(c.leases) == 0 {
 		c.pool.remove(c)
+	}
+}
+
+// leavePublisher ends a publisher's use of the connection without waiting for the
+// peer. Its id is free once the broker has answered. The last one to leave has the
+// connection closed.
+func (c *sharedConn) leavePublisher(l *Lease) {
+	c.pool.mu.Lock()
+	_, there := c.leases[l]
+	if there {
+		c.remove(l, false)
+	}
+	last := there && len(c.leases) == 0
+	c.pool.mu.Unlock()
+	switch {
+	case last:
+		c.pool.goodbyes.Go(c.Close)
+	case there:
+		c.tell(func(id uint32) wire.Frame { return &wire.DeletePublisher{Correlation: id, PublisherID: l.id} }, func() { c.byID[l.id].Store(nil) })
+	}
+}
+
+// outcomes is the connection's hook for confirms and refusals.
+func (c *sharedConn) outcomes(o wire.Outcomes) {
+	if l := c.byID[o.PublisherID].Load(); l != nil && l.publisher != nil {
+		l.publisher.source.Outcomes(o)
+	}
+}
+
+// retire asks the publishers to leave whose streams go on.
+func (c *sharedConn) retire() {
+	c.pool.mu.Lock()
+	defer c.pool.mu.Unlock()
+	for l := range c.leases {
+		if !c.sender.isStill(l.publisher) {
+			l.publisher.source.Retire()
+		}
 	}
 }
 

@@ -1,0 +1,302 @@
+package broker
+
+import (
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// turnBytes is about how many bytes the sender writes at a time.
+	turnBytes = 256 << 10
+	// turnFrames is how many frames it writes at a time.
+	turnFrames = 512
+	// lookPause is how often the sender looks at its load.
+	lookPause = time.Second
+)
+
+// sender writes what the publishers of a connection have, in turn. Its goroutine
+// does so, or that of a publisher's SendNow while nobody else writes. No timer is
+// involved: a write takes what has come together during the write before.
+type sender struct {
+	mu      sync.Mutex
+	ready   []*Publisher // that have something to send, the next one first
+	parked  []*Publisher // that have something, and no room for it
+	load    *load
+	crowded bool  // publishers should leave
+	busy    bool  // somebody takes and writes
+	left    *turn // what SendNow could not write
+
+	retire func() // asks the publishers to leave; set before run
+
+	writing atomic.Int64 // when the write in progress began, in Unix nanoseconds; 0: none
+	wake    chan struct{}
+	next    turn // of the goroutine
+}
+
+// turn is what is written at a time.
+type turn struct {
+	frames [][]byte
+	bytes  int
+	of     []*Publisher
+}
+
+func newSender(retire func()) *sender {
+	return &sender{load: newLoad(), retire: retire, wake: make(chan struct{}, 1)}
+}
+
+func (s *sender) poke() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// run is the goroutine. It ends with the connection.
+func (s *sender) run(c *Conn) {
+	look := time.NewTicker(lookPause)
+	defer look.Stop()
+	for {
+		for s.step(c) {
+		}
+		select {
+		case <-s.wake:
+		case <-look.C:
+			if s.look() {
+				s.retire()
+			}
+		case <-c.ended:
+			return
+		}
+	}
+}
+
+// step writes once, and reports whether there was something to write.
+func (s *sender) step(c *Conn) bool {
+	t := s.begin()
+	if t == nil {
+		return false
+	}
+	s.write(c, t)
+	return true
+}
+
+// begin makes the goroutine the one who writes, and returns what it writes; nil
+// for nothing.
+func (s *sender) begin() *turn {
+	s.mu.Lock()
+	if t := s.left; t != nil {
+		s.left = nil
+		s.mu.Unlock()
+		return t
+	}
+	if s.busy || len(s.ready) == 0 {
+		s.mu.Unlock()
+		return nil
+	}
+	s.busy = true
+	s.mu.Unlock()
+	s.gather(&s.next)
+	return &s.next
+}
+
+// gather takes from the publishers in turn.
+func (s *sender) gather(t *turn) {
+	for t.bytes < turnBytes && len(t.frames) < turnFrames {
+		s.mu.Lock()
+		if len(s.ready) == 0 {
+			s.mu.Unlock()
+			return
+		}
+		p := s.ready[0]
+		s.ready[0] = nil
+		s.ready = s.ready[1:]
+		room := s.load.room(p.load)
+		s.mu.Unlock()
+		s.take(p, t, room)
+	}
+}
+
+// take adds what a publisher has to a turn.
+func (s *sender) take(p *Publisher, t *turn, room int) {
+	before := len(t.frames)
+	frames, entries, rest := p.source.Take(t.frames, turnBytes, room)
+	t.frames = frames
+	for _, f := range frames[before:] {
+		t.bytes += len(f)
+	}
+	if len(frames) > before {
+		t.of = append(t.of, p)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.load.sent(p.load, entries)
+	if p.unconfirmed += entries; p.gone {
+		s.load.lost += entries // leave did not know of them
+	}
+	switch {
+	case p.gone || rest == TookAll && !p.again:
+		p.queued = false
+	case rest == NoRoom && s.load.room(p.load) <= room:
+		s.parked = append(s.parked, p)
+	default:
+		s.ready = append(s.ready, p)
+	}
+	p.again = false
+}
+
+// write writes a turn and ends it.
+func (s *sender) write(c *Conn, t *turn) {
+	s.writing.Store(time.Now().UnixNano())
+	if err := c.writeAll(net.Buffers(t.frames)); err != nil {
+		c.fail(c.lost(err))
+	}
+	s.writing.Store(0)
+	s.end(t)
+}
+
+// end tells the publishers that their frames are written, and lets others write.
+func (s *sender) end(t *turn) {
+	for _, p := range t.of {
+		p.source.Sent()
+	}
+	clear(t.of)
+	clear(t.frames)
+	t.frames, t.of, t.bytes = t.frames[:0], t.of[:0], 0
+	s.mu.Lock()
+	s.busy = false
+	s.mu.Unlock()
+}
+
+// now writes what a publisher has on the caller's goroutine, as far as the socket
+// takes it at once and nobody else writes. The rest is left to the goroutine.
+func (s *sender) now(c *Conn, p *Publisher) {
+	s.mu.Lock()
+	alone := !s.busy && len(s.ready) == 1 && s.ready[0] == p
+	if !alone {
+		s.mu.Unlock()
+		s.poke()
+		return
+	}
+	s.busy = true
+	s.ready = s.ready[:0]
+	room := s.load.room(p.load)
+	t := p.turn
+	s.mu.Unlock()
+	s.take(p, t, room)
+	taken := takenAll
+	if len(t.frames) > 0 {
+		taken = takenNone
+	}
+	if len(t.frames) == 1 {
+		taken = c.direct.try(t.frames[0])
+	}
+	if taken == takenPart {
+		clear(t.frames)
+		t.frames = t.frames[:0] // writeAll begins with what try has kept
+	}
+	if taken != takenAll {
+		s.mu.Lock()
+		s.left = t
+		s.mu.Unlock()
+		s.poke()
+		return
+	}
+	s.end(t)
+	s.mu.Lock()
+	more := len(s.ready) > 0
+	s.mu.Unlock()
+	if more {
+		s.poke()
+	}
+}
+
+// add queues a publisher that has something to send.
+func (s *sender) add(p *Publisher) (first bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p.queued || p.gone {
+		p.again = true
+		return false
+	}
+	p.queued = true
+	s.ready = append(s.ready, p)
+	return !s.busy
+}
+
+// settled counts entries of a publisher that have their outcome, and lets those
+// go on that had no room.
+func (s *sender) settled(p *Publisher, n int) {
+	s.mu.Lock()
+	if p.gone {
+		s.mu.Unlock()
+		return
+	}
+	s.load.settled(p.load, n)
+	p.unconfirmed -= n
+	woken := len(s.parked) > 0
+	s.ready = append(s.ready, s.parked...)
+	clear(s.parked)
+	s.parked = s.parked[:0]
+	s.mu.Unlock()
+	if woken {
+		s.poke()
+	}
+}
+
+// enter gives a publisher its part of the load.
+func (s *sender) enter(p *Publisher, stream string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p.load = s.load.join(stream)
+}
+
+// leave ends a publisher's part. Nothing is taken from it any more, except by who
+// has begun to.
+func (s *sender) leave(p *Publisher, stream string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p.gone {
+		return
+	}
+	p.gone = true
+	s.load.leave(stream, p.unconfirmed)
+	s.ready = without(s.ready, p)
+	s.parked = without(s.parked, p)
+}
+
+func without(list []*Publisher, p *Publisher) []*Publisher {
+	for i, other := range list {
+		if other == p {
+			return append(list[:i:i], list[i+1:]...)
+		}
+	}
+	return list
+}
+
+// look finds out whether publishers should leave.
+func (s *sender) look() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.crowded = s.load.look()
+	return s.crowded
+}
+
+// isStill reports whether a publisher's stream confirms nothing.
+func (s *sender) isStill(p *Publisher) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return p.load != nil && p.load.isStill()
+}
+
+// slow reports whether nobody should come to the connection: a write has not
+// come to its end for a second, or publishers should leave.
+func (s *sender) slow(now time.Time) bool {
+	if began := s.writing.Load(); began != 0 && now.UnixNano()-began > int64(lookPause) {
+		return true
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.crowded
+}

@@ -1,0 +1,277 @@
+package stream
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/tidemark-go/tidemark/internal/broker"
+)
+
+// accept gives a message its slot; s has who is told of its outcome. It copies
+// the message.
+func (p *Producer) accept(ctx context.Context, m *Message, s slot) error {
+	if ctx.Err() != nil {
+		return broker.ContextError(ctx)
+	}
+	if m.FilterValue != "" {
+		if err := p.checkFilter(m.FilterValue); err != nil {
+			return err
+		}
+	}
+	out, err := p.outgoingOf(m)
+	if err != nil {
+		return err
+	}
+	size := out.size()
+	if err := p.checkSize(size, len(m.FilterValue)); err != nil {
+		return err
+	}
+	s.size = int32(size)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := p.place(ctx, 1, size); err != nil {
+		return err
+	}
+	if s.id, err = p.nextID(m.PublishingID); err != nil {
+		p.admission.free(1, size)
+		return err
+	}
+	p.box.add(s, m.FilterValue, &out)
+	return nil
+}
+
+// nextID returns the id for a message whose caller gives it own, or 0.
+func (p *Producer) nextID(own uint64) (uint64, error) {
+	id, err := p.box.nextID(own)
+	if err == nil && own == 0 {
+		p.counting = true
+	}
+	return id, err
+}
+
+// acceptBatch accepts the messages as a sub-batch of their own, or none of them.
+func (p *Producer) acceptBatch(ctx context.Context, msgs []Message, w *waiter) error {
+	if len(msgs) > p.cfg.SubEntries || p.cfg.SubEntries < 2 {
+		return fmt.Errorf("%w: a sub-batch of %d messages, and ProducerConfig.SubEntries is %d: set it to at least as many, and to 2 or more", ErrInvalidConfig, len(msgs), p.cfg.SubEntries)
+	}
+	if ctx.Err() != nil {
+		return broker.ContextError(ctx)
+	}
+	list := make([]outgoing, len(msgs))
+	bytes, last := 0, uint64(0)
+	for i := range msgs {
+		m := &msgs[i]
+		if m.FilterValue != "" {
+			return p.checkFilter(m.FilterValue)
+		}
+		if m.PublishingID != 0 && m.PublishingID <= last {
+			return fmt.Errorf("%w: publishing id %d is not above the last one, %d", ErrInvalidMessage, m.PublishingID, last)
+		}
+		last = max(last, m.PublishingID)
+		var err error
+		if list[i], err = p.outgoingOf(m); err != nil {
+			return err
+		}
+		bytes += list[i].size() + recordOverhead
+	}
+	if err := p.checkSize(bytes, 0); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := p.place(ctx, len(msgs), bytes); err != nil {
+		return err
+	}
+	return p.addBatch(msgs, list, w, bytes)
+}
+
+// addBatch adds the messages of a sub-batch. The caller holds the lock and has
+// places for them.
+func (p *Producer) addBatch(msgs []Message, list []outgoing, w *waiter, bytes int) error {
+	if _, err := p.box.nextID(msgs[0].PublishingID); err != nil {
+		p.admission.free(len(msgs), bytes)
+		return err
+	}
+	p.box.seal()
+	for i := range list {
+		id, err := p.nextID(msgs[i].PublishingID)
+		if err != nil { // the ids have come to their end
+			p.admission.free(len(msgs)-i, bytes)
+			w.refuse(i, err)
+			break
+		}
+		s := slot{id: id, waits: w, nth: int32(i), size: int32(list[i].size() + recordOverhead)}
+		bytes -= int(s.size)
+		p.box.add(s, "", &list[i])
+	}
+	p.box.seal()
+	return nil
+}
+
+// place returns when there are places for n messages. The caller holds the lock,
+// which place gives up while it waits.
+func (p *Producer) place(ctx context.Context, n, bytes int) error {
+	if p.refusal != nil {
+		return p.refusal
+	}
+	if p.admission.take(n, bytes) {
+		return nil
+	}
+	if n > p.admission.most {
+		return fmt.Errorf("%w: %d messages at once, and ProducerConfig.MaxInFlight is %d", ErrInvalidConfig, n, p.admission.most)
+	}
+	if p.calls.mine() {
+		return p.placeForCallback(ctx, n, bytes)
+	}
+	p.inLine.Add(1) // before collect: from now on, who returns a place looks
+	defer p.inLine.Add(-1)
+	t := p.admission.wait(n, bytes)
+	p.collect()
+	p.unlocked(func() {
+		p.offer(false)
+		select {
+		case <-t.granted:
+		case <-ctx.Done():
+		}
+	})
+	switch {
+	case p.refusal != nil:
+		return p.refusal
+	case ctx.Err() == nil:
+		return nil
+	}
+	select {
+	case <-t.granted: // in the nick of time
+		return nil
+	default:
+	}
+	p.admission.leave(t)
+	return broker.ContextError(ctx)
+}
+
+// placeForCallback is place within a callback. The messages whose callbacks wait
+// for this one to return have places, for which it must not wait.
+func (p *Producer) placeForCallback(ctx context.Context, n, bytes int) error {
+	for p.refusal == nil && p.box.open+n > p.admission.most {
+		slack := make(chan struct{})
+		p.slack = slack
+		p.unlocked(func() {
+			p.offer(false)
+			select {
+			case <-slack:
+			case <-ctx.Done():
+			}
+		})
+		if ctx.Err() != nil {
+			return broker.ContextError(ctx)
+		}
+	}
+	if p.refusal != nil {
+		return p.refusal
+	}
+	p.admission.force(n, bytes)
+	return nil
+}
+
+// unlocked calls f without the lock.
+func (p *Producer) unlocked(f func()) {
+	p.mu.Unlock()
+	defer p.mu.Lock()
+	f()
+}
+
+// offer tells the connection that there is something to send. now writes it on
+// the caller's goroutine if possible: for who waits for the outcome.
+func (p *Producer) offer(now bool) {
+	p.mu.Lock()
+	l := p.link
+	if l == nil || l.offered {
+		p.mu.Unlock()
+		return
+	}
+	l.offered = true
+	p.mu.Unlock()
+	if now {
+		l.pub.SendNow()
+	} else {
+		l.pub.Ready()
+	}
+}
+
+// tell notes the outcome of a message; told passes it on. The caller holds the
+// lock.
+func (p *Producer) tell(s *slot, err error) {
+	if s.done != nil {
+		p.telling = append(p.telling, outcome{done: s.done, err: p.failed(err), size: int(s.size)})
+		return
+	}
+	if s.waits != nil {
+		s.waits.settle(s.nth, err)
+	}
+	p.freed++
+	p.freedOf += int(s.size)
+}
+
+// told passes on the outcomes that tell has noted: to callbacks, and as free
+// places. The caller holds the lock.
+func (p *Producer) told() {
+	if len(p.telling) > 0 {
+		p.calls.add(p.telling...)
+		clear(p.telling)
+		p.telling = p.telling[:0]
+	}
+	if p.freed > 0 {
+		p.admission.free(p.freed, p.freedOf)
+		p.freed, p.freedOf = 0, 0
+	}
+	if p.slack != nil {
+		close(p.slack)
+		p.slack = nil
+	}
+	p.reached()
+}
+
+// returned comes after each callback.
+func (p *Producer) returned() {
+	if p.inLine.Load() > 0 {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.collect()
+	}
+}
+
+// collect frees the places of messages whose callbacks have returned. The caller
+// holds the lock.
+func (p *Producer) collect() {
+	if n := p.calls.count.Swap(0); n > 0 {
+		p.admission.free(int(n), int(p.calls.bytes.Swap(0)))
+	}
+}
+
+func (p *Producer) checkFilter(value string) error {
+	if p.cfg.SubEntries > 1 {
+		return fmt.Errorf("%w: a FilterValue does not go with SubEntries: the broker filters chunks by single messages", ErrInvalidMessage)
+	}
+	if len(value) > maxName {
+		return fmt.Errorf("%w: the FilterValue has %d bytes; at most %d are kept", ErrInvalidMessage, len(value), maxName)
+	}
+	return nil
+}
+
+// checkSize returns an error for a message, with a filter value, that does not fit
+// into a frame of the current connection.
+func (p *Producer) checkSize(size, filter int) error {
+	overhead := messageOverhead
+	if filter > 0 {
+		overhead += 2 + filter
+	}
+	if room := int(p.room.Load()); room > 0 && size > room-overhead {
+		return fmt.Errorf("%w: %d bytes encoded; at most %d fit into a frame of this broker (stream.frame_max)", ErrMessageTooLarge, size, room-overhead)
+	}
+	return nil
+}
+
+// largestMessage is what an encoded message may have, 0 for any size.
+func (p *Producer) largestMessage() int {
+	return max(int(p.room.Load())-messageOverhead, 0)
+}

@@ -1,0 +1,209 @@
+package stream
+
+import (
+	"encoding/binary"
+	"sort"
+	"sync"
+	"time"
+
+	"github.com/tidemark-go/tidemark/internal/wire"
+)
+
+const (
+	// batchBytes is how many bytes of messages share a frame, at the most. A
+	// larger message has a frame for itself.
+	batchBytes = 64 << 10
+	// batchMessages is how many messages share a frame, at the most.
+	batchMessages = 1024
+	// messageOverhead is what a message adds to its body in a Publish frame:
+	// publishing id and length. frameOverhead is the frame's own: size, key,
+	// version, publisher id and count.
+	messageOverhead = 8 + 4
+	frameOverhead   = 4 + 2 + 2 + 1 + 4
+	// publisherIDAt is where a frame has the publisher's id.
+	publisherIDAt = 4 + 2 + 2
+	// subBatchOverhead is what a sub-batch adds to its records in a frame, and
+	// recordOverhead what a record adds to its message.
+	subBatchOverhead = 8 + 11
+	recordOverhead   = 4
+)
+
+// slot is an accepted message on its way to its outcome. Either waits or done
+// is for who published it, or neither.
+type slot struct {
+	id    uint64 // publishing id
+	waits *waiter
+	done  func(error)
+	nth   int32 // which of the waiter's messages it is
+	size  int32 // its bytes, encoded
+
+	settled bool
+}
+
+// publishFrame is the messages of one Publish frame, encoded. With sub-batches the frame
+// has one entry, and the messages are its records.
+type publishFrame struct {
+	frame []byte
+	slots []slot
+	open  int // slots without outcome
+
+	version uint16
+	records []byte // of a sub-batch that was never sent; nil otherwise
+	sub     bool   // the frame has one entry, a sub-batch
+	sealed  bool   // nothing is added any more
+	// preparing is set while the records are compressed without the producer's
+	// lock.
+	preparing bool
+	sends     uint8 // how often it was sent: 0, 1, or 2 for more often
+}
+
+// publishFrames are kept for reuse: a busy producer needs no new memory.
+var publishFrames = sync.Pool{New: func() any { return new(publishFrame) }}
+
+// maxKept is the largest frame that is kept for reuse.
+const maxKept = 2 * batchBytes
+
+func newPublishFrame(version uint16) *publishFrame {
+	b := publishFrames.Get().(*publishFrame)
+	b.version = version
+	b.frame = wire.BeginPublish(b.frame[:0], version, 0)
+	return b
+}
+
+// recycle gives the batch's memory back. Nobody else may have it.
+func (b *publishFrame) recycle() {
+	clear(b.slots)
+	*b = publishFrame{frame: b.frame[:0], slots: b.slots[:0], records: b.records[:0]}
+	if cap(b.frame) <= maxKept && cap(b.records) <= maxKept {
+		publishFrames.Put(b)
+	}
+}
+
+// first and last are the publishing ids at the ends.
+func (b *publishFrame) first() uint64 { return b.slots[0].id }
+func (b *publishFrame) last() uint64  { return b.slots[len(b.slots)-1].id }
+
+// entries is how many entries the frame has.
+func (b *publishFrame) entries() int {
+	if b.sub {
+		return 1
+	}
+	return len(b.slots)
+}
+
+// find returns the index of the slot with an id, or -1. Ids ascend, mostly by
+// one.
+func (b *publishFrame) find(id uint64) int {
+	if i := id - b.first(); i < uint64(len(b.slots)) && b.slots[i].id == id {
+		return int(i)
+	}
+	i := sort.Search(len(b.slots), func(i int) bool { return b.slots[i].id >= id })
+	if i < len(b.slots) && b.slots[i].id == id {
+		return i
+	}
+	return -1
+}
+
+// add appends a message as an entry of its own. encode appends its bytes.
+func (b *publishFrame) add(s slot, filter string, m *outgoing) {
+	b.frame = binary.BigEndian.AppendUint64(b.frame, s.id)
+	if b.version == wire.Version2 {
+		b.frame = appendFilter(b.frame, filter)
+	}
+	b.frame = m.appendWithLength(b.frame)
+	b.slots = append(b.slots, s)
+	b.open++
+}
+
+// appendFilter appends a filter value; none is null.
+func appendFilter(b []byte, filter string) []byte {
+	if filter == "" {
+		return append(b, 0xff, 0xff)
+	}
+	return append(binary.BigEndian.AppendUint16(b, uint16(len(filter))), filter...)
+}
+
+// addRecord appends a message as a record of the sub-batch.
+func (b *publishFrame) addRecord(s slot, m *outgoing) {
+	b.records = m.appendWithLength(b.records)
+	b.slots = append(b.slots, s)
+	b.open++
+}
+
+// copyEntry appends an entry of another frame, with its slots.
+func (b *publishFrame) copyEntry(slots []slot, e *wire.PublishEntry) {
+	b.frame = binary.BigEndian.AppendUint64(b.frame, e.PublishingID)
+	if b.version == wire.Version2 {
+		b.frame = appendFilter(b.frame, string(e.Filter))
+	}
+	b.frame = append(b.frame, e.Raw...)
+	b.slots = append(b.slots, slots...)
+	b.open += len(slots)
+}
+
+// spans reports whether an id lies between the batch's ends.
+func (b *publishFrame) spans(id uint64) bool { return b.first() <= id && id <= b.last() }
+
+// walk iterates over the entries of a batch that was finished.
+func (b *publishFrame) walk() wire.Publish {
+	p, err := wire.DecodePublish(b.version, b.frame[wire.SizeLen+wire.HeadLen:])
+	if err != nil {
+		panic("tidemark: a frame of its own: " + err.Error())
+	}
+	return p
+}
+
+// finish makes the frame one of a publisher.
+func (b *publishFrame) finish(publisherID uint8) []byte {
+	b.frame = wire.FinishPublish(b.frame, 0, b.entries())
+	b.frame[publisherIDAt] = publisherID
+	return b.frame
+}
+
+// outgoing is a message that is ready to be copied into a frame.
+type outgoing struct {
+	body  []byte // of a plain message
+	whole []byte // a message that is encoded already, in place of body
+}
+
+// size is how many bytes the message has, encoded.
+func (m *outgoing) size() int {
+	switch {
+	case m.whole != nil:
+		return len(m.whole)
+	case len(m.body) <= 255:
+		return len(m.body) + 5
+	}
+	return len(m.body) + 8
+}
+
+// appendWithLength appends the message behind its length.
+func (m *outgoing) appendWithLength(b []byte) []byte {
+	b = binary.BigEndian.AppendUint32(b, uint32(m.size()))
+	if m.whole != nil {
+		return append(b, m.whole...)
+	}
+	return appendData(b, m.body)
+}
+
+// outgoingOf encodes a message, unless it is a plain one.
+func (p *Producer) outgoingOf(m *Message) (outgoing, error) {
+	stamp := p.cfg.CreationTime && m.lacksCreationTime()
+	if !stamp && m.raw == nil && m.plain() {
+		return outgoing{body: m.Body}, nil
+	}
+	if stamp {
+		stamped, props := *m, Properties{}
+		if m.Properties != nil {
+			props = *m.Properties
+		}
+		props.CreationTime = time.Now()
+		stamped.Properties = &props
+		m = &stamped
+	}
+	whole, err := m.encode()
+	if whole == nil {
+		whole = []byte{}
+	}
+	return outgoing{whole: whole}, err
+}

@@ -1,0 +1,24 @@
+package stream
+
+import "context"
+
+// offlineOf is a producer of an Env, without a connection: what it accepts stays
+// with it. It can be closed, and its callbacks run. Its goroutine has ended when
+// ended is closed.
+func offlineOf(e *Env, cfg ProducerConfig) *Producer {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		panic(err)
+	}
+	p := newProducerOf(e, "s", cfg)
+	p.life, p.cancel = context.WithCancel(context.Background())
+	e.producers[p] = struct{}{}
+	return p
+}
+
+// refused returns why the producer accepts nothing more, or nil.
+func (p *Producer) refused() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.refusal
+}

@@ -1,0 +1,171 @@
+package stream
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/tidemark-go/tidemark/internal/broker"
+	"github.com/tidemark-go/tidemark/internal/wire"
+)
+
+// link is a producer's place on one connection, from its publisher's declaration
+// to the end of that. It is what the connection takes frames from.
+type link struct {
+	p   *Producer
+	pub *broker.Publisher
+
+	// The producer's lock guards these.
+	holding  bool      // nothing is taken: the link is about to be left
+	outcomes uint64    // how many entries the broker has confirmed or refused
+	lastTime time.Time // when it last did, or had nothing to
+	blocked  bool      // StateBlocked was reported
+	offered  bool      // the connection knows that there is something to take
+
+	heard chan struct{} // wakes the producer's goroutine
+
+	once   sync.Once
+	lost   chan struct{}
+	reason error // once lost is closed
+}
+
+func newLink(p *Producer) *link {
+	return &link{p: p, lost: make(chan struct{}), heard: make(chan struct{}, 1)}
+}
+
+// errRetired ends a link whose connection the producer was asked to leave.
+var errRetired = errors.New("another stream holds up the connection")
+
+// lose ends the link. Only the first reason counts.
+func (l *link) lose(reason error) {
+	l.once.Do(func() {
+		l.reason = reason
+		close(l.lost)
+	})
+}
+
+func (l *link) hear() {
+	select {
+	case l.heard <- struct{}{}:
+	default:
+	}
+}
+
+// current reports whether the link is the producer's. The caller holds the lock.
+func (l *link) current() bool { return l.p.link == l }
+
+// Take is for the connection; see broker.Source.
+func (l *link) Take(frames [][]byte, size, room int) (_ [][]byte, entries int, rest broker.Rest) {
+	p := l.p
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for size > 0 {
+		if !l.current() || l.holding || !p.fence.maySend() {
+			l.offered = false
+			return frames, entries, broker.TookAll
+		}
+		b, rest := p.box.next(room)
+		if b == nil {
+			l.offered = rest != broker.TookAll
+			return frames, entries, rest
+		}
+		if b.records != nil && !l.compress(b) {
+			return frames, entries, broker.TookAll
+		}
+		if p.box.waiting == 0 {
+			l.lastTime = time.Now()
+		}
+		frame := p.box.hand(b, l.pub.ID())
+		frames = append(frames, frame)
+		size -= len(frame)
+		room -= b.entries()
+		entries += b.entries()
+	}
+	return frames, entries, broker.TookSome
+}
+
+// compress makes the records of a sub-batch the entry of its frame. The caller
+// holds the producer's lock, which compress gives up meanwhile. It reports whether
+// the link is still the producer's.
+func (l *link) compress(b *publishFrame) bool {
+	p := l.p
+	b.sealed, b.preparing = true, true
+	p.mu.Unlock()
+	frame := binary.BigEndian.AppendUint64(b.frame, b.last())
+	frame = p.encoder.append(frame, b.records, len(b.slots))
+	p.mu.Lock()
+	if !l.current() {
+		return false // resend has copied the records
+	}
+	b.frame, b.records, b.preparing = frame, nil, false
+	return true
+}
+
+// Sent is for the connection; see broker.Source.
+func (l *link) Sent() {
+	l.p.mu.Lock()
+	defer l.p.mu.Unlock()
+	if l.current() {
+		l.p.box.sent()
+	}
+}
+
+// Outcomes is for the connection; see broker.Source.
+func (l *link) Outcomes(o wire.Outcomes) {
+	p := l.p
+	p.mu.Lock()
+	if !l.current() {
+		p.mu.Unlock()
+		return
+	}
+	settled := 0
+	for i := range o.Len() {
+		id, code := o.At(i)
+		if code == wire.CodePublisherDoesNotExist {
+			l.lose(fmt.Errorf("%w: %s does not know the producer any more", ErrUnreachable, l.pub.Address()))
+			continue
+		}
+		settled += p.box.settle(id, outcomeError(code), p.tell)
+	}
+	p.told()
+	p.box.advance()
+	l.outcomes += uint64(settled)
+	l.lastTime = time.Now()
+	wake := l.blocked || l.holding && p.box.waiting == 0
+	p.mu.Unlock()
+	if settled > 0 {
+		l.pub.Settled(settled)
+	}
+	if wake {
+		l.hear()
+	}
+}
+
+// outcomeError is the outcome of a message that the broker has answered with a
+// code.
+func outcomeError(code wire.Code) error {
+	if code == wire.CodeOK {
+		return nil
+	}
+	return fmt.Errorf("%w: code %d (%v)", ErrRefused, uint16(code), code)
+}
+
+// Moved is for the connection; see broker.Source.
+func (l *link) Moved(stream string) {
+	if stream == l.p.stream {
+		l.lose(fmt.Errorf("%w: the stream has moved to another leader, or was deleted", ErrStreamUnavailable))
+	}
+}
+
+// Retire is for the connection; see broker.Source. The producer sends nothing more
+// until all that it has sent has its outcome, and moves then.
+func (l *link) Retire() {
+	l.p.mu.Lock()
+	if l.current() {
+		l.holding = true
+	}
+	l.p.mu.Unlock()
+	l.hear()
+}

@@ -1,0 +1,304 @@
+package stream
+
+import (
+	"fmt"
+	"math"
+	"sort"
+
+	"github.com/tidemark-go/tidemark/internal/broker"
+	"github.com/tidemark-go/tidemark/internal/wire"
+)
+
+// outbox holds the messages of a producer that have no outcome yet, in the order
+// of their publishing ids and encoded in the frames that carry them. It knows
+// which of them the current connection has. The producer's lock guards it. It
+// does no I/O.
+type outbox struct {
+	subEntries int
+
+	lastID  uint64          // newest accepted
+	stored  uint64          // newest that the broker had before
+	batches []*publishFrame // those with open slots, and perhaps others
+	unsent  int             // index of the first one that was not handed out
+	written int             // index of the first one that may still be read by a connection
+	hint    int             // index of the one that the last outcome was for
+	open    int             // messages without outcome
+	waiting int             // entries that were handed out and have no outcome
+	limit   int             // of a frame
+}
+
+// nextID returns the publishing id for a message: the caller's own, or the next
+// one for 0.
+func (o *outbox) nextID(own uint64) (uint64, error) {
+	switch {
+	case own > math.MaxInt64:
+		return 0, fmt.Errorf("%w: publishing id %d is beyond the largest possible one, %d", ErrInvalidMessage, own, int64(math.MaxInt64))
+	case own == 0:
+		last := max(o.lastID, o.stored)
+		if last >= math.MaxInt64 {
+			return 0, fmt.Errorf("%w: no publishing id is left after %d, the largest possible one: use another ProducerConfig.Name", ErrInvalidMessage, last)
+		}
+		return last + 1, nil
+	case own <= o.lastID:
+		return 0, fmt.Errorf("%w: publishing id %d is not above the last one, %d", ErrInvalidMessage, own, o.lastID)
+	}
+	return own, nil
+}
+
+// add accepts a message. Its id is one of nextID.
+func (o *outbox) add(s slot, filter string, m *outgoing) {
+	o.lastID = s.id
+	o.open++
+	if o.subEntries > 1 {
+		o.subBatch(m.size()).addRecord(s, m)
+		return
+	}
+	version := wire.Version1
+	if filter != "" {
+		version = wire.Version2
+	}
+	o.plainBatch(version, m.size()+messageOverhead+len(filter)).add(s, filter, m)
+}
+
+// tail returns the batch that is still open for messages, or nil.
+func (o *outbox) tail() *publishFrame {
+	if len(o.batches) == 0 || o.unsent == len(o.batches) {
+		return nil
+	}
+	if b := o.batches[len(o.batches)-1]; !b.sealed {
+		return b
+	}
+	return nil
+}
+
+// plainBatch returns the batch for a message of n bytes.
+func (o *outbox) plainBatch(version uint16, n int) *publishFrame {
+	b := o.tail()
+	if b != nil && !b.sub && b.version >= version && len(b.slots) < batchMessages && len(b.frame)+n <= min(batchBytes, o.limit) {
+		return b
+	}
+	b = newPublishFrame(version)
+	o.batches = append(o.batches, b)
+	return b
+}
+
+// subBatch returns the sub-batch for a record of n bytes.
+func (o *outbox) subBatch(n int) *publishFrame {
+	b := o.tail()
+	if b != nil && b.sub && len(b.slots) < o.subEntries && len(b.records)+n+recordOverhead <= o.subBatchBytes() {
+		return b
+	}
+	o.seal()
+	b = newPublishFrame(wire.Version1)
+	b.sub = true
+	o.batches = append(o.batches, b)
+	return b
+}
+
+// subBatchBytes is how many bytes the records of a sub-batch have at most. What
+// does not become smaller by compression becomes a little larger.
+func (o *outbox) subBatchBytes() int { return roomIn(o.limit, true) }
+
+// roomIn returns the room for entries in a frame, before they are compressed.
+func roomIn(limit int, sub bool) int {
+	if sub {
+		return limit - frameOverhead - limit/64 - 1024
+	}
+	return limit - frameOverhead
+}
+
+// seal ends the open batch: what comes goes into another frame.
+func (o *outbox) seal() {
+	if b := o.tail(); b != nil {
+		b.sealed = true
+	}
+}
+
+// next returns the batch to send next, and nil with the reason if there is none,
+// or none that room allows.
+func (o *outbox) next(room int) (*publishFrame, broker.Rest) {
+	for o.unsent < len(o.batches) && o.batches[o.unsent].open == 0 { // settled without being sent
+		o.unsent++
+	}
+	if o.unsent == len(o.batches) {
+		return nil, broker.TookAll
+	}
+	b := o.batches[o.unsent]
+	if b.entries() > room {
+		return nil, broker.NoRoom
+	}
+	return b, broker.TookSome
+}
+
+// hand makes the next batch one that a publisher sends, and returns its frame.
+func (o *outbox) hand(b *publishFrame, id uint8) []byte {
+	b.sealed, b.sends = true, min(b.sends+1, 2)
+	o.unsent++
+	o.waiting += b.entries()
+	return b.finish(id)
+}
+
+// sent says that everything handed out is written: its memory may be used again
+// once it is settled.
+func (o *outbox) sent() {
+	o.written = o.unsent
+	o.advance()
+}
+
+// batchOf returns the batch with an id among those that were handed out, or nil.
+func (o *outbox) batchOf(id uint64) *publishFrame {
+	handed := o.batches[:o.unsent]
+	if o.hint >= len(handed) || !handed[o.hint].spans(id) {
+		o.hint = sort.Search(len(handed), func(i int) bool { return handed[i].last() >= id })
+		if o.hint == len(handed) || !handed[o.hint].spans(id) {
+			return nil
+		}
+	}
+	return handed[o.hint]
+}
+
+// settle gives the message, or the sub-batch, with an id its outcome. It returns
+// how many entries that settles: 0 or 1. An id that the connection was not sent,
+// or that has its outcome already, is ignored.
+func (o *outbox) settle(id uint64, err error, tell func(*slot, error)) int {
+	b := o.batchOf(id)
+	if b == nil {
+		return 0
+	}
+	if b.sub {
+		if id != b.last() || b.open == 0 {
+			return 0
+		}
+		o.end(b, b.slots, err, tell)
+	} else {
+		i := b.find(id)
+		if i < 0 || b.slots[i].settled {
+			return 0
+		}
+		o.end(b, b.slots[i:i+1], err, tell)
+	}
+	o.waiting--
+	return 1
+}
+
+// end gives open slots their outcome.
+func (o *outbox) end(b *publishFrame, slots []slot, err error, tell func(*slot, error)) {
+	for i := range slots {
+		if s := &slots[i]; !s.settled {
+			s.settled = true
+			b.open--
+			o.open--
+			tell(s, err)
+			s.waits, s.done = nil, nil
+		}
+	}
+}
+
+// settleAll gives everything its outcome, and returns how many messages that were.
+func (o *outbox) settleAll(err error, tell func(*slot, error)) (n int) {
+	n = o.open
+	for _, b := range o.batches {
+		o.end(b, b.slots, err, tell)
+	}
+	o.batches, o.unsent, o.written, o.waiting = nil, 0, 0, 0
+	return n
+}
+
+// advance drops what has its outcome from the front.
+func (o *outbox) advance() {
+	n := 0
+	for n < o.written && o.batches[n].open == 0 {
+		o.batches[n].recycle()
+		o.batches[n] = nil
+		n++
+	}
+	o.batches = o.batches[n:]
+	o.unsent -= n
+	o.written -= n
+	o.hint = max(0, o.hint-n)
+}
+
+// settledUpTo reports whether every message up to an id has its outcome.
+func (o *outbox) settledUpTo(id uint64) bool {
+	for _, b := range o.batches {
+		if b.first() > id {
+			break
+		}
+		for i := range b.slots {
+			if s := &b.slots[i]; s.id <= id && !s.settled {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// resend makes everything without outcome count as not sent, for a connection
+// that takes frames of limit bytes. What was sent goes out again as the same
+// entries with the same ids.
+func (o *outbox) resend(limit int, tell func(*slot, error)) {
+	old, written := o.batches, o.written
+	o.limit = limit
+	o.batches, o.unsent, o.written, o.waiting, o.hint = nil, 0, 0, 0, 0
+	for i, b := range old {
+		switch {
+		case b.open == 0:
+			if i < written {
+				b.recycle()
+			}
+		case b.sends == 0 && !b.preparing && len(b.frame) <= limit:
+			o.batches = append(o.batches, b)
+		default:
+			o.repack(b, tell)
+			if i < written {
+				b.recycle()
+			}
+		}
+	}
+	o.seal()
+}
+
+// repack copies what is open in a batch, whose memory the connection before may
+// still be writing.
+func (o *outbox) repack(b *publishFrame, tell func(*slot, error)) {
+	if b.records != nil { // it was never sent
+		c := newPublishFrame(b.version)
+		c.sub, c.sealed, c.open = true, true, b.open
+		c.records = append(c.records, b.records...)
+		c.slots = append(c.slots, b.slots...)
+		o.batches = append(o.batches, c)
+		return
+	}
+	if b.sends == 0 {
+		b.finish(0) // for walk
+	}
+	entries := b.walk()
+	var e wire.PublishEntry
+	for i := 0; entries.Next(&e); i++ {
+		slots := b.slots
+		if !b.sub {
+			slots = slots[i : i+1]
+		}
+		if slots[0].settled {
+			continue
+		}
+		o.copyEntry(b, slots, &e, tell)
+	}
+}
+
+// copyEntry adds an entry of another batch.
+func (o *outbox) copyEntry(from *publishFrame, slots []slot, e *wire.PublishEntry, tell func(*slot, error)) {
+	n := messageOverhead + len(e.Filter) + len(e.Raw)
+	if n+frameOverhead > o.limit {
+		err := fmt.Errorf("%w: the connection made anew takes frames of %d bytes only (stream.frame_max)", ErrMessageTooLarge, o.limit)
+		o.end(from, slots, err, tell)
+		return
+	}
+	to := o.tail()
+	if to == nil || to.sub || from.sub || to.version != from.version || len(to.slots) >= batchMessages || len(to.frame)+n > min(batchBytes, o.limit) {
+		to = newPublishFrame(from.version)
+		to.sub, to.sends = from.sub, from.sends
+		o.batches = append(o.batches, to)
+	}
+	to.copyEntry(slots, e)
+}

@@ -1,0 +1,155 @@
+package stream
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"sync"
+	"sync/atomic"
+
+	"github.com/tidemark-go/tidemark/internal/broker"
+)
+
+// outcomeCalls calls the callbacks of PublishAsync, one after the other and on a
+// goroutine of its own, which begins with the first of them. Adding one never
+// blocks. The places of the messages bound how many wait.
+type outcomeCalls struct {
+	returned func() // called when a callback has returned; see free
+
+	// count and bytes are of the messages whose callbacks have returned since
+	// free took them.
+	count, bytes atomic.Int64
+
+	mu      sync.Mutex
+	queue   []outcome
+	running bool          // the goroutine exists
+	closing bool          // it ends once the queue is empty
+	wake    chan struct{} // wakes it
+	ended   chan struct{} // closed when it has ended
+	id      atomic.Uint64 // of the goroutine
+}
+
+// outcome is one call. With done nil it is a mark that closes reached.
+type outcome struct {
+	done    func(error)
+	err     error
+	size    int
+	reached chan struct{}
+}
+
+func newOutcomeCalls(returned func()) *outcomeCalls {
+	return &outcomeCalls{returned: returned, wake: make(chan struct{}, 1), ended: make(chan struct{})}
+}
+
+// add queues calls.
+func (c *outcomeCalls) add(list ...outcome) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.running {
+		c.running = true
+		go c.run()
+	}
+	c.queue = append(c.queue, list...)
+	c.poke()
+}
+
+func (c *outcomeCalls) poke() {
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+// caughtUp returns a channel that is closed when every call so far has returned.
+func (c *outcomeCalls) caughtUp() <-chan struct{} {
+	reached := make(chan struct{})
+	c.mu.Lock()
+	running := c.running
+	c.mu.Unlock()
+	if running {
+		c.add(outcome{reached: reached})
+	} else {
+		close(reached)
+	}
+	return reached
+}
+
+// drain waits under ctx until all calls have returned, and ends the goroutine. If
+// ctx ends first, drain returns an error, and the goroutine still makes the calls
+// that are left.
+func (c *outcomeCalls) drain(ctx context.Context) error {
+	c.mu.Lock()
+	if !c.running {
+		c.mu.Unlock()
+		return nil
+	}
+	c.closing = true
+	c.poke()
+	c.mu.Unlock()
+	select { // first, because ctx may have ended as well
+	case <-c.ended:
+		return nil
+	default:
+	}
+	select {
+	case <-c.ended:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("a callback has not returned: %w", broker.ContextError(ctx))
+	}
+}
+
+func (c *outcomeCalls) run() {
+	defer close(c.ended)
+	c.id.Store(goroutineID())
+	var list []outcome
+	for {
+		c.mu.Lock()
+		clear(list)
+		list, c.queue = c.queue, list[:0]
+		closing := c.closing
+		c.mu.Unlock()
+		for i := range list {
+			c.call(&list[i])
+		}
+		switch {
+		case len(list) > 0:
+		case closing:
+			return
+		default:
+			<-c.wake
+		}
+	}
+}
+
+func (c *outcomeCalls) call(o *outcome) {
+	if o.done == nil {
+		close(o.reached)
+		return
+	}
+	o.done(o.err)
+	c.count.Add(1)
+	c.bytes.Add(int64(o.size))
+	c.returned()
+}
+
+// mine reports whether the caller runs within a callback.
+func (c *outcomeCalls) mine() bool {
+	id := c.id.Load()
+	return id != 0 && id == goroutineID()
+}
+
+// goroutineID returns the number of the caller's goroutine, which Go shows
+// nowhere but in a stack. It takes about a microsecond, so it is asked for only
+// where the caller would wait.
+func goroutineID() (id uint64) {
+	var stack [32]byte
+	const head = len("goroutine ")
+	for _, c := range stack[head:max(head, runtime.Stack(stack[:], false))] {
+		if c < '0' || c > '9' {
+			break
+		}
+		id = 10*id + uint64(c-'0')
+	}
+	return id
+}

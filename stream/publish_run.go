@@ -1,0 +1,258 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/tidemark-go/tidemark/internal/broker"
+)
+
+const (
+	// connectTimeout bounds one attempt to connect a producer.
+	connectTimeout = 10 * time.Second
+	// blockedAfter is how long a broker that is alive may confirm nothing before
+	// the producer counts as blocked.
+	blockedAfter = 5 * time.Second
+	// holdLimit is how long a producer that was asked to leave its connection
+	// sends nothing, in order to leave it.
+	holdLimit = 5 * time.Second
+)
+
+// run keeps the producer connected until Close, or until trying again is useless.
+func (p *Producer) run(l *link) {
+	defer p.env.owned.Done()
+	defer close(p.ended)
+	defer p.stateClosed()
+	for attempt := 0; ; {
+		err := p.attend(l)
+		worked := p.leave(l)
+		if err == nil {
+			return
+		}
+		if worked {
+			attempt = 0 // the next attempt comes at once
+			p.idleLeader = ""
+		}
+		if errors.Is(err, errNoConfirms) {
+			p.idleLeader = l.pub.Node().Address()
+		}
+		if l = p.reconnect(&attempt, err); l == nil {
+			return
+		}
+	}
+}
+
+// attend watches a link until it is lost, which is the error, or Close ends the
+// producer.
+func (p *Producer) attend(l *link) error {
+	watch := time.NewTicker(max(min(p.cfg.ConfirmTimeout, blockedAfter)/2, time.Millisecond))
+	defer watch.Stop()
+	look := looked{at: time.Now()}
+	for {
+		select {
+		case <-l.lost:
+			return l.reason
+		case <-l.pub.Ended():
+			return l.pub.Reason()
+		case <-p.life.Done():
+			return nil
+		case <-l.heard:
+		case <-watch.C:
+		}
+		if err := p.look(l, &look); err != nil {
+			return err
+		}
+	}
+}
+
+// looked is what the last looks at a link have found.
+type looked struct {
+	at   time.Time // when another leader was last asked for, or the broker last confirmed something
+	held time.Time // since when the link is held; zero: it is not
+}
+
+// look finds out whether the link still does its work.
+func (p *Producer) look(l *link, last *looked) error {
+	p.mu.Lock()
+	quiet := time.Since(l.lastTime)
+	if p.box.waiting == 0 {
+		quiet = 0
+	}
+	blocked := quiet >= min(p.cfg.ConfirmTimeout, blockedAfter)
+	changed := blocked != l.blocked
+	l.blocked = blocked
+	held, free := l.holding, p.box.waiting == 0
+	p.mu.Unlock()
+	switch {
+	case held && free:
+		return errRetired
+	case held && last.held.IsZero():
+		last.held = time.Now()
+	case held && time.Since(last.held) >= holdLimit:
+		last.held = time.Time{}
+		p.release(l)
+	}
+	if changed && blocked {
+		p.state(StateChange{State: StateBlocked, Err: p.blockedError(l, quiet)})
+	} else if changed {
+		p.state(StateChange{State: StateConnected, reconnected: true})
+	}
+	if quiet < p.cfg.ConfirmTimeout || time.Since(last.at) < p.cfg.ConfirmTimeout {
+		return nil
+	}
+	last.at = time.Now()
+	return p.lookForLeader(l)
+}
+
+// release lets a link that could not be left go on.
+func (p *Producer) release(l *link) {
+	p.mu.Lock()
+	l.holding = false
+	p.mu.Unlock()
+	p.offer(false)
+}
+
+// blockedError says what it may mean that the broker confirms nothing.
+func (p *Producer) blockedError(l *link, quiet time.Duration) error {
+	return fmt.Errorf("%w: %s has confirmed nothing for %v and is alive: it may have a disk alarm, or the stream no quorum, or the broker may not keep up; publishing goes on by itself when that ends", ErrBlocked, l.pub.Address(), quiet.Round(time.Second))
+}
+
+// errNoConfirms ends a link whose leader is cut off from its cluster.
+var errNoConfirms = errors.New("has confirmed nothing")
+
+// lookForLeader returns an error if the other nodes name another leader than the
+// link's. The messages stay where they are otherwise: they are in the leader's
+// log, and commit when its quorum is back.
+func (p *Producer) lookForLeader(l *link) error {
+	ctx, cancel := context.WithTimeout(p.life, connectTimeout)
+	defer cancel()
+	at, err := p.env.cluster.FindLeader(ctx, p.stream, l.pub.Node().Address())
+	if err != nil || at.Leader == l.pub.Node() {
+		return nil
+	}
+	return fmt.Errorf("%w: %s %w for %v, and %s leads the stream", ErrUnreachable, l.pub.Address(), errNoConfirms, p.cfg.ConfirmTimeout, at.Leader.Address())
+}
+
+// reconnect makes a new link after err, for as long as it takes. It returns nil
+// if the producer has ended.
+func (p *Producer) reconnect(attempt *int, err error) *link {
+	for ; ; *attempt++ {
+		p.reconnecting(*attempt, err)
+		if sleep(p.life, p.env.cfg.Backoff.pause(*attempt, rand.Float64)) != nil {
+			return nil
+		}
+		var l *link
+		if l, err = p.connect(p.life); err == nil {
+			*attempt++
+			p.state(StateChange{State: StateConnected, reconnected: true})
+			return l
+		}
+		if errors.Is(err, ErrStreamNotFound) {
+			err = fmt.Errorf("%w: create it again with Env.DeclareStream and make a new producer", ErrStreamDeleted)
+		}
+		if isFatal(err) {
+			p.fail(err)
+			return nil
+		}
+	}
+}
+
+// reconnecting reports why the producer connects anew.
+func (p *Producer) reconnecting(attempt int, err error) {
+	c := StateChange{State: StateReconnecting, Err: err, Attempt: attempt + 1}
+	if errors.Is(err, ErrBlocked) {
+		c.State, c.Attempt = StateBlocked, 0
+	}
+	p.state(c)
+}
+
+// state reports a change of the producer's.
+func (p *Producer) state(c StateChange) {
+	c.Role, c.Stream, c.Name = RoleProducer, p.stream, p.cfg.Name
+	p.env.states.change(c)
+}
+
+// stateClosed reports the producer's end.
+func (p *Producer) stateClosed() {
+	p.mu.Lock()
+	err := p.refusal
+	p.mu.Unlock()
+	if errors.Is(err, ErrClosed) {
+		err = nil
+	}
+	p.state(StateChange{State: StateClosed, Err: err})
+}
+
+// fail ends the producer with an error that trying again cannot mend, and frees
+// its name. Whether the messages on their way got into the stream is not known.
+func (p *Producer) fail(err error) {
+	p.refuse(err)
+	p.env.disown(p)
+	p.abandon(fmt.Errorf("%w: %w", ErrUnconfirmed, err))
+}
+
+// connect makes a link to the stream's leader, and makes it the producer's.
+func (p *Producer) connect(ctx context.Context) (*link, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, connectTimeout, broker.OwnReason(fmt.Errorf("%w: no producer within %v", ErrUnreachable, connectTimeout)))
+	defer cancel()
+	at, err := p.env.cluster.FindLeader(ctx, p.stream, p.idleLeader)
+	if err != nil {
+		return nil, err
+	}
+	l := newLink(p)
+	if l.pub, err = p.env.cluster.Publish(ctx, at.Contact, at.Leader, p.stream, l, p.cfg.OwnConnection); err != nil {
+		return nil, err
+	}
+	if err := p.declare(ctx, l); err != nil {
+		l.pub.Release()
+		return nil, err
+	}
+	return l, nil
+}
+
+// declare opens the publisher on the link's connection, and lets it send.
+func (p *Producer) declare(ctx context.Context, l *link) error {
+	if err := l.pub.Declare(ctx, p.cfg.Name); err != nil {
+		return err
+	}
+	var sequence uint64
+	if p.cfg.Name != "" {
+		var err error
+		if sequence, err = l.pub.Sequence(ctx, p.cfg.Name); err != nil {
+			return err
+		}
+	}
+	return p.attach(l, sequence)
+}
+
+// attach makes a link the producer's. sequence is what the broker has under its
+// name.
+func (p *Producer) attach(l *link, sequence uint64) error {
+	p.mu.Lock()
+	if known := max(p.box.lastID, p.box.stored); p.connected && p.counting && sequence > known {
+		p.mu.Unlock()
+		return fmt.Errorf("%w: the broker has the publishing id %d under it, and this producer has come to %d", ErrNameInUse, sequence, known)
+	}
+	p.connected = true
+	p.box.stored = max(p.box.stored, sequence)
+	p.room.Store(int64(roomIn(l.pub.FrameMax(), p.cfg.SubEntries > 1)))
+	p.box.resend(l.pub.FrameMax(), p.tell)
+	p.told()
+	p.link, l.lastTime = l, time.Now()
+	p.mu.Unlock()
+	p.offer(false)
+	return nil
+}
+
+// leave ends a link and reports whether the broker has confirmed anything on it.
+func (p *Producer) leave(l *link) (worked bool) {
+	p.mu.Lock()
+	p.link = nil
+	worked = l.outcomes > 0
+	p.mu.Unlock()
+	l.pub.Release()
+	return worked
+}

@@ -1,0 +1,86 @@
+package stream
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"github.com/tidemark-go/tidemark/internal/broker"
+)
+
+// waiter collects the outcomes of the messages of one Publish.
+type waiter struct {
+	mu   sync.Mutex
+	left int
+	errs []error // by message; nil while none has failed
+	n    int     // how many messages there are
+	done chan struct{}
+}
+
+// newWaiter returns a waiter for n messages. It is open until release.
+func newWaiter(n int) *waiter {
+	return &waiter{left: n + 1, n: n, done: make(chan struct{})}
+}
+
+// settle is the outcome of a message.
+func (w *waiter) settle(nth int32, err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.note(int(nth), err)
+	w.add(-1)
+}
+
+func (w *waiter) note(nth int, err error) {
+	if err == nil {
+		return
+	}
+	if w.errs == nil {
+		w.errs = make([]error, w.n)
+	}
+	w.errs[nth] = err
+}
+
+// refuse gives the messages from nth on, which were not accepted, their outcome.
+func (w *waiter) refuse(nth int, err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for i := nth; i < w.n; i++ {
+		w.note(i, err)
+	}
+	w.add(nth - w.n)
+}
+
+// release ends the accepting. The waiter is done when the last outcome has come.
+func (w *waiter) release() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.add(-1)
+}
+
+func (w *waiter) add(n int) {
+	if w.left += n; w.left == 0 {
+		close(w.done)
+	}
+}
+
+// wait returns nil once every message is confirmed, and the error of one message
+// or a [PublishError] otherwise. What has no outcome when ctx ends gets
+// ErrUnconfirmed.
+func (w *waiter) wait(ctx context.Context) error {
+	select {
+	case <-w.done:
+	case <-ctx.Done():
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.left > 0 {
+		return fmt.Errorf("%w: %d messages: %w", ErrUnconfirmed, w.left, broker.ContextError(ctx))
+	}
+	switch {
+	case w.errs == nil:
+		return nil
+	case w.n == 1:
+		return w.errs[0]
+	}
+	return &PublishError{Outcomes: w.errs}
+}
