@@ -276,40 +276,31 @@ func TestLostConfirms(t *testing.T) {
 	}
 }
 
-// A connection that confirms nothing for ConfirmTimeout is replaced.
+// TestConfirmTimeout: a broker that is alive and confirms nothing is waited for.
+// Nothing is sent again, and OnState learns of it.
 func TestConfirmTimeout(t *testing.T) {
-	beside(t)
-	officialLingers(t)
-	for name, works := range map[string]bool{"and works again": true, "and no more": false} {
-		t.Run(name, func(t *testing.T) { besideSubtest(t); testConfirmTimeout(t, works) })
-	}
-}
-
-// testConfirmTimeout: a leader that confirms nothing is left, and asked about
-// elsewhere until a link works.
-func testConfirmTimeout(t *testing.T, works bool) {
-	b, env, stream := faulty(t, 0)
-	p := newProducer(t, env, stream, ProducerConfig{Name: "p", ConfirmTimeout: 100 * time.Millisecond})
-	b.WithholdConfirms()
-	done := make(chan error, 1)
-	must(t, p.PublishAsync(t.Context(), Message{Body: number(0)}, func(err error) { done <- err }))
-	declared := b.Received(streamtest.DeclarePublisher)
-	must(t, b.Await(soon(t), func() bool { return b.Received(streamtest.DeclarePublisher) > declared }))
-	b.ReleaseConfirms()
-	if err := recv(t, done, "the outcome"); err != nil {
-		t.Fatal(err)
-	}
-	if got := b.Bodies(stream); len(got) != 1 {
-		t.Errorf("the stream has %q", got)
-	}
-	if works {
-		declared = b.Received(streamtest.DeclarePublisher)
-		b.DropConnections(streamtest.CutRST)
-		must(t, b.Await(soon(t), func() bool { return b.Received(streamtest.DeclarePublisher) > declared }))
-	}
-	must(t, p.Close(inTime(t)))
-	if asks := p.idleLeader != ""; asks == works {
-		t.Errorf("asks other nodes than %q", p.idleLeader)
+	for _, name := range []string{"", "p"} {
+		b, _, stream := faulty(t, 0)
+		env, changes := watched(t, b.URI())
+		p := newProducer(t, env, stream, ProducerConfig{Name: name, ConfirmTimeout: 100 * time.Millisecond})
+		awaitProducer(t, changes, StateConnected)
+		b.WithholdConfirms()
+		done := make(chan error, 1)
+		must(t, p.PublishAsync(t.Context(), Message{Body: number(0)}, func(err error) { done <- err }))
+		wantErr(t, awaitProducer(t, changes, StateBlocked).Err, ErrBlocked)
+		declared, published := b.Received(streamtest.DeclarePublisher), b.Received(streamtest.Publish)
+		asked := b.Received(streamtest.Metadata)
+		must(t, b.Await(soon(t), func() bool { return b.Received(streamtest.Metadata) > asked+1 })) // who leads?
+		b.ReleaseConfirms()
+		must(t, recv(t, done, "the outcome"))
+		awaitProducer(t, changes, StateConnected)
+		if b.Received(streamtest.DeclarePublisher) != declared || b.Received(streamtest.Publish) != published {
+			t.Error("it was sent again")
+		}
+		if got := b.Bodies(stream); len(got) != 1 {
+			t.Errorf("the stream has %q", got)
+		}
+		must(t, p.Close(inTime(t)))
 	}
 }
 

@@ -71,6 +71,7 @@ func testStoredElse(t *testing.T, b testBroker) {
 			cfg := ConsumerConfig{Name: "billing", Start: Stored(start)}
 			if before > 0 {
 				publish(t, env, stream, 0, before)
+				nextMillisecond() // for Ago(0): a chunk counts from its millisecond on
 			}
 			if name == "last" && before > 0 {
 				continue // it handles something

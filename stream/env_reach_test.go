@@ -29,7 +29,7 @@ func TestConnectionNames(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- c.Run(ctx, func(context.Context, *Delivery) error { return nil }) }()
-	want := []string{"billing@host tidemark-admin", "billing@host tidemark-consumer", "billing@host tidemark-producer", "billing@host tidemark-store", "go-stream-locator"}
+	want := []string{"billing@host tidemark-admin", "billing@host tidemark-consumer", "billing@host tidemark-producer", "billing@host tidemark-store"}
 	var got []string
 	err = b.Await(soon(t), func() bool {
 		got = nil
@@ -164,9 +164,8 @@ func TestDial(t *testing.T) {
 			must(t, err)
 			published, read := publishAndRead(t, env)
 			must(t, errors.Join(published, read))
-			// For administration, to see the leader, the official client's three,
-			// and one to read.
-			if n := dials.Load(); n < 5 {
+			// For administration, to publish and to read.
+			if n := dials.Load(); n < 3 {
 				t.Errorf("%d dials", n)
 			}
 			must(t, env.Close())

@@ -61,7 +61,7 @@ const (
 )
 
 const (
-	maxMaxInFlight = broker.MaxUnconfirmed
+	maxMaxInFlight = 900_000 // messages, and broker.MaxUnconfirmed entries
 	maxSubEntries  = 10_000
 
 	defaultMaxInFlightBytes = 64 << 20
@@ -78,8 +78,8 @@ func (c ProducerConfig) withDefaults() (ProducerConfig, error) {
 		c.ConfirmTimeout = 30 * time.Second
 	}
 	switch {
-	case c.MaxInFlight < 1 || c.MaxInFlight > maxMaxInFlight:
-		return c, fmt.Errorf("%w: MaxInFlight is %d; it must be from 1 to %d, or 0 for 10000", ErrInvalidConfig, c.MaxInFlight, maxMaxInFlight)
+	case c.MaxInFlight < 1 || c.MaxInFlight > c.mostInFlight():
+		return c, fmt.Errorf("%w: MaxInFlight is %d; it must be from 1 to %d, or 0 for 10000", ErrInvalidConfig, c.MaxInFlight, c.mostInFlight())
 	case c.MaxInFlightBytes < 0:
 		return c, fmt.Errorf("%w: MaxInFlightBytes is %d; it must be positive, or 0 for 64 MiB", ErrInvalidConfig, c.MaxInFlightBytes)
 	case c.SubEntries < 0 || c.SubEntries > maxSubEntries:
@@ -92,4 +92,10 @@ func (c ProducerConfig) withDefaults() (ProducerConfig, error) {
 		return c, fmt.Errorf("%w: ConfirmTimeout is %v; it must not be negative, and at most %v", ErrInvalidConfig, c.ConfirmTimeout, maxDuration)
 	}
 	return c, checkLength("producer's name", c.Name)
+}
+
+// mostInFlight is the largest MaxInFlight: what the broker lets a connection have
+// unconfirmed, in entries of the log.
+func (c ProducerConfig) mostInFlight() int {
+	return min(maxMaxInFlight, broker.MaxUnconfirmed*min(max(1, c.SubEntries), maxSubEntries))
 }

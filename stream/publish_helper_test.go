@@ -1,6 +1,16 @@
 package stream
 
-import "context"
+import (
+	"context"
+	"time"
+)
+
+// nextMillisecond returns in a later millisecond than it was called in.
+func nextMillisecond() {
+	for now := time.Now().UnixMilli(); time.Now().UnixMilli() == now; {
+		time.Sleep(100 * time.Microsecond)
+	}
+}
 
 // offlineOf is a producer of an Env, without a connection: what it accepts stays
 // with it. It can be closed, and its callbacks run. Its goroutine has ended when

@@ -22,6 +22,7 @@ type link struct {
 	outcomes uint64    // how many entries the broker has confirmed or refused
 	lastTime time.Time // when it last did, or had nothing to
 	blocked  bool      // StateBlocked was reported
+	over     bool      // nothing is taken: the broker has dropped the publisher
 	offered  bool      // the connection knows that there is something to take
 
 	heard chan struct{} // wakes the producer's goroutine
@@ -62,7 +63,7 @@ func (l *link) Take(frames [][]byte, size, room int) (_ [][]byte, entries int, r
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for size > 0 {
-		if !l.current() || l.holding || !p.fence.maySend() {
+		if !l.current() || l.over || l.holding || !p.fence.maySend() {
 			l.offered = false
 			return frames, entries, broker.TookAll
 		}
@@ -124,6 +125,8 @@ func (l *link) Outcomes(o wire.Outcomes) {
 	for i := range o.Len() {
 		id, code := o.At(i)
 		if code == wire.CodePublisherDoesNotExist {
+			p.box.refuse(id)
+			l.over = true
 			l.lose(fmt.Errorf("%w: %s does not know the producer any more", ErrUnreachable, l.pub.Address()))
 			continue
 		}
@@ -146,8 +149,11 @@ func (l *link) Outcomes(o wire.Outcomes) {
 // outcomeError is the outcome of a message that the broker has answered with a
 // code.
 func outcomeError(code wire.Code) error {
-	if code == wire.CodeOK {
+	switch code {
+	case wire.CodeOK:
 		return nil
+	case wire.CodeFrameTooLarge:
+		return fmt.Errorf("%w: the broker says so (%v)", ErrMessageTooLarge, code)
 	}
 	return fmt.Errorf("%w: code %d (%v)", ErrRefused, uint16(code), code)
 }
@@ -155,6 +161,9 @@ func outcomeError(code wire.Code) error {
 // Moved is for the connection; see broker.Source.
 func (l *link) Moved(stream string) {
 	if stream == l.p.stream {
+		l.p.mu.Lock()
+		l.over = true
+		l.p.mu.Unlock()
 		l.lose(fmt.Errorf("%w: the stream has moved to another leader, or was deleted", ErrStreamUnavailable))
 	}
 }

@@ -181,6 +181,46 @@ func (o *outbox) settle(id uint64, err error, tell func(*slot, error)) int {
 	return 1
 }
 
+// refuse notes that the connection did not know the publisher when it read the
+// entry with an id, which may be sent again.
+func (o *outbox) refuse(id uint64) {
+	b := o.batchOf(id)
+	if b == nil {
+		return
+	}
+	slots := b.slots
+	if !b.sub {
+		i := b.find(id)
+		if i < 0 {
+			return
+		}
+		slots = slots[i : i+1]
+	}
+	for i := range slots {
+		slots[i].refused = true
+	}
+}
+
+// overtaken settles what was refused and cannot be in the stream any more: the
+// broker has a higher id under the producer's name, so it would take the message
+// for a repeat and confirm it. What was sent more than once may be in the stream
+// since the first time.
+func (o *outbox) overtaken(sequence uint64, tell func(*slot, error)) {
+	for _, b := range o.batches {
+		for i := range b.slots {
+			s := &b.slots[i]
+			if !s.refused || s.settled || s.id > sequence {
+				continue
+			}
+			err := ErrRefused
+			if b.sends > 1 {
+				err = ErrUnconfirmed
+			}
+			o.end(b, b.slots[i:i+1], fmt.Errorf("%w: the broker did not know the producer when it came, and took a higher publishing id, %d, after it", err, sequence), tell)
+		}
+	}
+}
+
 // end gives open slots their outcome.
 func (o *outbox) end(b *publishFrame, slots []slot, err error, tell func(*slot, error)) {
 	for i := range slots {

@@ -239,6 +239,9 @@ func (p *Producer) attach(l *link, sequence uint64) error {
 	p.connected = true
 	p.box.stored = max(p.box.stored, sequence)
 	p.room.Store(int64(roomIn(l.pub.FrameMax(), p.cfg.SubEntries > 1)))
+	if p.cfg.Name != "" {
+		p.box.overtaken(sequence, p.tell)
+	}
 	p.box.resend(l.pub.FrameMax(), p.tell)
 	p.told()
 	p.link, l.lastTime = l, time.Now()

@@ -28,7 +28,7 @@ func TestCloseConfirmsEverything(t *testing.T) { onBrokers(t, testCloseConfirmsE
 func testCloseConfirmsEverything(t *testing.T, b testBroker) {
 	env := connect(t, b.StreamURL())
 	stream := newStream(t, env)
-	p := newProducer(t, env, stream, ProducerConfig{MaxInFlight: 60_000})
+	p := newProducer(t, env, stream, ProducerConfig{MaxInFlight: 30_000})
 	const n = 50_000
 	var confirmed, failed atomic.Int64
 	for i := range n {

@@ -265,7 +265,7 @@ func TestStateDrainIsBounded(t *testing.T) {
 
 func TestStateNames(t *testing.T) {
 	for want, got := range map[string]string{
-		"connected": StateConnected.String(), "reconnecting": StateReconnecting.String(), "closed": StateClosed.String(),
+		"connected": StateConnected.String(), "reconnecting": StateReconnecting.String(), "closed": StateClosed.String(), "blocked": StateBlocked.String(),
 		"messages lost": StateMessagesLost.String(), "offset beyond end": StateOffsetBeyondEnd.String(), "stream recreated": StateStreamRecreated.String(), "unknown": State(0).String(),
 		"consumer": RoleConsumer.String(), "producer": RoleProducer.String(),
 	} {
@@ -273,7 +273,7 @@ func TestStateNames(t *testing.T) {
 			t.Errorf("%q, want %q", got, want)
 		}
 	}
-	if State(7).String() != "unknown" || Role(0).String() != "unknown" || Role(3).String() != "unknown" {
+	if State(8).String() != "unknown" || Role(0).String() != "unknown" || Role(3).String() != "unknown" {
 		t.Error("what there is not has a name")
 	}
 }
