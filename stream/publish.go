@@ -208,19 +208,14 @@ func (p *Producer) checkFilter(value string) error {
 
 // encode returns the message as it is sent.
 func (p *Producer) encode(m *Message) ([]byte, error) {
+	var creation time.Time
 	if p.cfg.CreationTime && m.lacksCreationTime() {
-		stamped, props := *m, Properties{}
-		if m.Properties != nil {
-			props = *m.Properties
-		}
-		props.CreationTime = time.Now()
-		stamped.Properties = &props
-		m = &stamped
+		creation = time.Now()
 	}
-	if m.raw == nil && m.plain() {
+	if creation.IsZero() && m.raw == nil && m.plain() {
 		return p.flight.encodePlain(m.Body), nil
 	}
-	return m.encode()
+	return appendMessage(nil, m, creation)
 }
 
 // largest is what the messages of a frame may have, 0 for any size.

@@ -1,0 +1,191 @@
+package stream
+
+import (
+	"bytes"
+	"math"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/Azure/go-amqp"
+)
+
+// fullMessage has every section but those of sequences and a value.
+func fullMessage() Message {
+	return Message{
+		Body:                  []byte("body"),
+		Header:                &Header{Durable: true, TTL: time.Second, DeliveryCount: 300},
+		Properties:            &Properties{MessageID: uint64(7), UserID: []byte("me"), Subject: "s", CorrelationID: "c", ContentType: "text/plain", GroupSequence: 1 << 30},
+		ApplicationProperties: map[string]any{"string": "v", "int": 5, "time": noon, "binary": []byte{1}, "float": 1.5, "uuid": UUID{1}},
+		Annotations:           map[string]any{"x-a": Symbol("s")},
+		DeliveryAnnotations:   map[string]any{"x-d": true},
+		Footer:                map[string]any{"x-f": uint64(1)},
+	}
+}
+
+// TestAppendMessage: the bytes before stay, and the message does not depend on
+// them.
+func TestAppendMessage(t *testing.T) {
+	one := map[string]any{"k": "v"}
+	before := bytes.Repeat([]byte("before"), maxSections/6+1) // more than sections may have
+	for i, m := range []Message{
+		{}, {Body: []byte("b")}, {Body: make([]byte, 300)}, {Value: []any{"a", map[any]any{1: "x"}}}, {Sequences: [][]any{{1}, {}}}, {Properties: &Properties{}},
+		{Body: []byte("b"), Header: &Header{}, Properties: &Properties{To: "t"}, ApplicationProperties: one, Annotations: one, DeliveryAnnotations: one, Footer: one},
+		{Value: Array{[]any{1}, []any{}, []any{2}}}, messageOver([]byte("bare")),
+	} {
+		want, err := appendMessage(nil, &m, time.Time{})
+		must(t, err)
+		got, err := appendMessage(before, &m, time.Time{})
+		if must(t, err); !bytes.HasPrefix(got, before) || !bytes.Equal(got[len(before):], want) {
+			t.Errorf("message %d behind others is not what it is alone, %q", i, want)
+		}
+		if size, known := messageSize(&m, time.Time{}); known != (m.plain() && m.raw == nil) || known && size != len(want) {
+			t.Errorf("message %d has %d bytes, not %d (%v)", i, len(want), size, known)
+		}
+	}
+}
+
+// TestAppendMessageRefused: the buffer has its old length, with room for more
+// or without.
+func TestAppendMessageRefused(t *testing.T) {
+	for i, m := range []Message{
+		{Value: make(chan int)}, {Body: []byte("b"), Footer: map[string]any{"a": 1, "b": make(chan int)}}, {Header: &Header{TTL: -1}},
+		{Properties: &Properties{Subject: "s", ReplyToGroupID: "\xff"}}, {Body: []byte("b"), Value: 1},
+	} {
+		for _, room := range []int{0, 1 << 10} {
+			before := append(make([]byte, 0, 6+room), "before"...)
+			got, err := appendMessage(before, &m, noon)
+			if wantErr(t, err, ErrInvalidMessage); string(got) != "before" || string(before) != "before" {
+				t.Errorf("message %d: %q", i, got)
+			}
+		}
+	}
+}
+
+// TestAppendMessageCreation: a time is sent where there is none, and the caller's
+// message stays as it is.
+func TestAppendMessageCreation(t *testing.T) {
+	own := noon.Add(time.Hour)
+	for i, test := range []struct {
+		m    Message
+		want time.Time
+	}{
+		{Message{Body: []byte("b")}, noon}, {Message{}, noon}, {Message{Properties: &Properties{To: "t"}}, noon},
+		{Message{Properties: &Properties{CreationTime: own}}, own}, {messageOver(appendData(nil, []byte("b"))), time.Time{}},
+		{Message{Body: []byte("b"), forwarded: true}, time.Time{}}, {Message{Body: []byte("b"), forwarded: true, Properties: &Properties{}}, noon},
+	} {
+		before := test.m
+		raw, err := appendMessage(nil, &test.m, noon)
+		must(t, err)
+		p, err := deliveryOf(raw).Properties()
+		must(t, err)
+		if p == nil {
+			p = &Properties{}
+		}
+		if !p.CreationTime.Equal(test.want) || test.m.Properties != before.Properties || before.Properties != nil && before.Properties.To != p.To {
+			t.Errorf("message %d has %v, want %v", i, p.CreationTime, test.want)
+		}
+	}
+	if !reflect.DeepEqual(noProperties, Properties{}) {
+		t.Errorf("the properties of none are %+v", noProperties)
+	}
+}
+
+// TestAppendMessageAllocates: nothing for the usual sections, if there is room.
+func TestAppendMessageAllocates(t *testing.T) {
+	b := make([]byte, 0, 1<<12)
+	full, plain := fullMessage(), Message{Body: make([]byte, 1000)}
+	for name, test := range map[string]struct {
+		m        *Message
+		creation time.Time
+		most     float64
+	}{
+		"a body": {&plain, time.Time{}, 0}, "a body and the creation time": {&plain, noon, 0}, "all sections": {&full, noon, 0},
+		"lists and maps": {&Message{Value: []any{1, map[string]any{"k": []any{"x"}}}}, time.Time{}, 0},
+	} {
+		got := testing.AllocsPerRun(100, func() {
+			if _, err := appendMessage(b, test.m, test.creation); err != nil {
+				t.Error(err)
+			}
+		})
+		if got > test.most {
+			t.Errorf("%s: %v allocations", name, got)
+		}
+	}
+}
+
+// TestFieldsAreTheCodecs: our own code writes the header and the properties as
+// the codec does, byte for byte.
+func TestFieldsAreTheCodecs(t *testing.T) {
+	for i, m := range []Message{
+		{Header: &Header{}}, {Header: &Header{Priority: 4}}, {Header: &Header{Priority: 4, FirstAcquirer: true}}, {Header: &Header{Durable: true, Priority: 9, TTL: time.Hour, DeliveryCount: 255}},
+		{Header: &Header{TTL: math.MaxUint32 * time.Millisecond, DeliveryCount: math.MaxUint32}}, {Properties: &Properties{}}, {Properties: &Properties{ReplyToGroupID: "r"}},
+		{Properties: &Properties{MessageID: "m", UserID: []byte{}, To: strings.Repeat("x", 256), AbsoluteExpiryTime: noon}}, {Properties: &Properties{CorrelationID: UUID{9}, ContentEncoding: "gzip", ContentType: "a/b"}},
+		{Properties: &Properties{MessageID: []byte{}, GroupID: "g", GroupSequence: 255, CreationTime: noon.Add(-1e6 * time.Hour), Subject: "ü"}},
+	} {
+		want, err := codecMessage(&m).MarshalBinary()
+		must(t, err)
+		if got := m.mustEncode(); !bytes.HasPrefix(got, want) || len(got) != len(want)+sectionHead+2 {
+			t.Errorf("message %d: %q, by the codec %q", i, got, want)
+		}
+	}
+}
+
+// codecMessage returns the header and properties as the codec has them.
+func codecMessage(m *Message) *amqp.Message {
+	out := &amqp.Message{Header: (*amqp.MessageHeader)(m.Header)}
+	if p := m.Properties; p != nil {
+		out.Properties = &amqp.MessageProperties{
+			MessageID: codecID(p.MessageID), UserID: p.UserID, To: unlessZero(p.To), Subject: unlessZero(p.Subject), ReplyTo: unlessZero(p.ReplyTo),
+			CorrelationID: codecID(p.CorrelationID), ContentType: unlessZero(p.ContentType), ContentEncoding: unlessZero(p.ContentEncoding),
+			AbsoluteExpiryTime: unlessZero(p.AbsoluteExpiryTime), CreationTime: unlessZero(p.CreationTime),
+			GroupID: unlessZero(p.GroupID), GroupSequence: unlessZero(p.GroupSequence), ReplyToGroupID: unlessZero(p.ReplyToGroupID),
+		}
+	}
+	return out
+}
+
+func codecID(id any) any {
+	if u, ok := id.(UUID); ok {
+		return amqp.UUID(u)
+	}
+	return id
+}
+
+func unlessZero[T string | uint32 | time.Time](v T) *T {
+	if v == *new(T) {
+		return nil
+	}
+	return &v
+}
+
+// TestScalarsAreTheCodecs: our own code writes what holds no other values as the
+// codec does, byte for byte.
+func TestScalarsAreTheCodecs(t *testing.T) {
+	for _, v := range []any{
+		true, false, int(-129), int(-128), int(127), int(128), int8(-1), int16(-2), int32(-129), int32(-128), int32(127), int32(128), int64(math.MinInt64), int64(-128), uint(255),
+		uint8(200), uint16(1), uint32(0), uint32(255), uint32(256), uint64(0), uint64(255), uint64(256), float32(1.5), math.Inf(-1), "", "ü", strings.Repeat("x", 255), strings.Repeat("x", 256),
+		[]byte{}, make([]byte, 255), make([]byte, 256), noon, time.Time{}, time.UnixMilli(-1),
+	} {
+		want, err := (&amqp.Message{Value: v}).MarshalBinary()
+		must(t, err)
+		if got := (&Message{Value: v}).mustEncode(); !bytes.Equal(got, want) {
+			t.Errorf("%T: %q, by the codec %q", v, got, want)
+		}
+	}
+	for _, text := range []string{"", "s", strings.Repeat("x", 255), strings.Repeat("x", 256)} {
+		want, err := (&amqp.Message{Value: amqp.Symbol(text)}).MarshalBinary()
+		must(t, err)
+		if got := (&Message{Value: Symbol(text)}).mustEncode(); !bytes.Equal(got, want) {
+			t.Errorf("a symbol: %q, by the codec %q", got, want)
+		}
+	}
+}
+
+// TestLargeBodyWithSections: the bound of the sections does not count the body.
+func TestLargeBodyWithSections(t *testing.T) {
+	m := Message{Body: make([]byte, maxSections+1), Footer: map[string]any{"x-f": []any{"v"}}}
+	_, err := m.encode()
+	must(t, err)
+}
