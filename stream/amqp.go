@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 )
 
@@ -61,26 +62,42 @@ func placeOf(code byte) int {
 // appendMessage appends the message in AMQP 1.0. If creation is not zero, it is
 // sent as Properties.CreationTime of a message that has none and may have one.
 // b gets a copy of everything, and a plain message is appended without
-// allocating if b has the room. After an error b has its old length, and the
-// error wraps ErrInvalidMessage.
+// allocating if b has the room. After an error b has its old length. The error
+// wraps ErrInvalidMessage, or for a message of 2^31 bytes ErrMessageTooLarge.
 func appendMessage(b []byte, m *Message, creation time.Time) ([]byte, error) {
 	if !m.lacksCreationTime() {
 		creation = time.Time{}
 	}
-	var out []byte
-	var err error
-	switch {
-	case m.raw != nil:
-		out, err = m.appendOver(b, creation)
-	case creation.IsZero() && m.plain():
-		return appendData(b, m.Body), nil
-	default:
-		out, err = m.appendNew(b, creation)
+	if size := max(len(m.Body), len(m.raw)); size > maxEncoded-dataHead {
+		return b, tooLong(size)
 	}
+	if m.raw == nil && creation.IsZero() && m.plain() {
+		return appendData(b, m.Body), nil
+	}
+	out, err := m.appendSections(b, creation)
 	if err != nil {
 		return b, fmt.Errorf("%w: %w", ErrInvalidMessage, err)
 	}
+	if size := len(out) - len(b); size > maxEncoded {
+		return b, tooLong(size)
+	}
 	return out, nil
+}
+
+// appendSections appends a message that is more than a body.
+func (m *Message) appendSections(b []byte, creation time.Time) ([]byte, error) {
+	if m.raw != nil {
+		return m.appendOver(b, creation)
+	}
+	return m.appendNew(b, creation)
+}
+
+// maxEncoded is how many bytes an encoded message may have at most: the top bit
+// of its length marks a sub-batch.
+const maxEncoded = math.MaxInt32
+
+func tooLong(size int) error {
+	return fmt.Errorf("%w: it has %d bytes; the protocol allows %d", ErrMessageTooLarge, size, maxEncoded)
 }
 
 // messageSize returns how many bytes appendMessage appends. known is false where

@@ -12,10 +12,6 @@ import (
 // caller's buffer, in the shortest form (OASIS AMQP 1.0, part 1, section 1.6).
 // A value that the form cannot hold is an error; none wraps around.
 
-// maxVariable is how many bytes a string, symbol or binary may have. A message
-// has fewer than 2^31, because the top bit of its length marks a sub-batch.
-const maxVariable = math.MaxInt32
-
 // The first and the last time that an AMQP timestamp can hold, which is 64 bits
 // of milliseconds.
 var (
@@ -135,8 +131,8 @@ func appendUlong(b []byte, n uint64) []byte {
 // its short form.
 func appendVariable[T ~string | ~[]byte](b []byte, short byte, v T) ([]byte, error) {
 	switch n := len(v); {
-	case n > maxVariable:
-		return nil, fmt.Errorf("it has %d bytes; at most %d can be sent", n, maxVariable)
+	case n > maxEncoded:
+		return nil, fmt.Errorf("it has %d bytes; a message has %d at most", n, maxEncoded)
 	case n <= 255:
 		b = append(b, short, byte(n))
 	default:
@@ -150,14 +146,14 @@ func appendBinary[T ~string | ~[]byte](b []byte, v T) ([]byte, error) {
 }
 
 func appendText(b []byte, s string) ([]byte, error) {
-	if len(s) <= maxVariable && !utf8.ValidString(s) {
+	if len(s) <= maxEncoded && !utf8.ValidString(s) {
 		return nil, fmt.Errorf("the string %s is not UTF-8", quoted(s))
 	}
 	return appendVariable(b, 0xa1, s)
 }
 
 func appendSymbol[T ~string](b []byte, s T) ([]byte, error) {
-	if len(s) <= maxVariable {
+	if len(s) <= maxEncoded {
 		if err := checkSymbol(s); err != nil {
 			return nil, err
 		}

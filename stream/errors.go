@@ -83,8 +83,9 @@ var (
 	// whose next chunk the broker does not send, because the chunk is above its
 	// stream.frame_max.
 	ErrMessageTooLarge = errors.New("message too large")
-	// ErrInvalidMessage reports a message that cannot be encoded, or a
-	// publishing id that does not grow.
+	// ErrInvalidMessage reports a message that cannot be encoded, because a
+	// value does not fit into its field or has no AMQP 1.0 type, or a publishing
+	// id that does not grow.
 	ErrInvalidMessage = errors.New("invalid message")
 	// ErrMalformed reports bytes that are not an AMQP 1.0 message; the methods
 	// of a Delivery return it. It also ends a run that meets messages which
