@@ -68,10 +68,10 @@ func appendMessage(b []byte, m *Message, creation time.Time) ([]byte, error) {
 	if !m.lacksCreationTime() {
 		creation = time.Time{}
 	}
-	if size := max(len(m.Body), len(m.raw)); size > maxEncoded-dataHead {
+	if size := max(len(m.Body), len(m.Raw)); size > maxEncoded-dataHead {
 		return b, tooLong(size)
 	}
-	if m.raw == nil && creation.IsZero() && m.plain() {
+	if m.Raw == nil && creation.IsZero() && m.plain() {
 		return appendData(b, m.Body), nil
 	}
 	out, err := m.appendSections(b, creation)
@@ -86,11 +86,57 @@ func appendMessage(b []byte, m *Message, creation time.Time) ([]byte, error) {
 
 // appendSections appends a message that is more than a body.
 func (m *Message) appendSections(b []byte, creation time.Time) ([]byte, error) {
-	if m.raw != nil {
+	switch {
+	case m.Raw == nil:
+		return m.appendNew(b, creation)
+	case m.relayed():
 		return m.appendOver(b, creation)
 	}
-	return m.appendNew(b, creation)
+	if field := m.setField(); field != "" {
+		return nil, fmt.Errorf("it has both Raw and %s; Raw is the whole message, with all sections", field)
+	}
+	return append(b, m.Raw...), nil
 }
+
+// setField returns the name of a field that has a section's content, or "".
+func (m *Message) setField() string {
+	switch {
+	case m.Body != nil:
+		return "Body"
+	case m.Value != nil:
+		return "Value"
+	case m.Sequences != nil:
+		return "Sequences"
+	case m.Properties != nil:
+		return "Properties"
+	case m.ApplicationProperties != nil:
+		return "ApplicationProperties"
+	case m.Annotations != nil:
+		return "Annotations"
+	case m.DeliveryAnnotations != nil:
+		return "DeliveryAnnotations"
+	case m.Header != nil:
+		return "Header"
+	case m.Footer != nil:
+		return "Footer"
+	}
+	return ""
+}
+
+// relayed reports whether the message comes from a Delivery, and has the Raw
+// that came with it.
+func (m *Message) relayed() bool { return m.origin != nil && m.origin == firstByte(m.Raw) }
+
+// firstByte returns where a slice begins. All slices without memory begin at one
+// place.
+func firstByte(b []byte) *byte {
+	if cap(b) == 0 {
+		return &noByte
+	}
+	return &b[:1][0]
+}
+
+var noByte byte
 
 // maxEncoded is how many bytes an encoded message may have at most: the top bit
 // of its length marks a sub-batch.
@@ -103,7 +149,10 @@ func tooLong(size int) error {
 // messageSize returns how many bytes appendMessage appends. known is false where
 // the size shows only once the message is encoded.
 func messageSize(m *Message, creation time.Time) (size int, known bool) {
-	if m.raw != nil || !m.plain() || !creation.IsZero() && m.lacksCreationTime() {
+	switch {
+	case m.Raw != nil && m.setField() == "":
+		return len(m.Raw), true
+	case m.Raw != nil || !m.plain() || !creation.IsZero() && m.lacksCreationTime():
 		return 0, false
 	}
 	if len(m.Body) <= 255 {
@@ -126,20 +175,19 @@ func (m *Message) appendNew(b []byte, creation time.Time) (_ []byte, err error) 
 	return b, nil
 }
 
-// appendOver appends m.raw with the sections replaced that the caller has set.
+// appendOver appends m.Raw with the sections replaced that the caller has set.
 func (m *Message) appendOver(b []byte, creation time.Time) ([]byte, error) {
-	body, isAMQP := bodyOf(m.raw)
-	changed := *m
+	body, isAMQP := bodyOf(m.Raw)
 	bodyChanged := m.Body != nil && !bytes.Equal(m.Body, body)
+	if !bodyChanged && m.plain() {
+		return append(b, m.Raw...), nil
+	}
+	changed, raw := *m, m.Raw
 	if !bodyChanged {
 		changed.Body = nil
 	}
-	if !bodyChanged && changed.plain() {
-		return append(b, m.raw...), nil
-	}
-	raw := m.raw
 	if !isAMQP {
-		raw = appendData(nil, m.raw)
+		raw = appendData(nil, m.Raw)
 	}
 	var sections [places][]byte
 	for place := range sections {
@@ -287,7 +335,7 @@ func inField(field string, err error) error {
 // creation time, and may have one.
 func (m *Message) lacksCreationTime() bool {
 	if m.Properties == nil {
-		return m.raw == nil && !m.forwarded
+		return m.Raw == nil && !m.relayed()
 	}
 	return m.Properties.CreationTime.IsZero()
 }

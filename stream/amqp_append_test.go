@@ -40,7 +40,7 @@ func TestAppendMessage(t *testing.T) {
 		if must(t, err); !bytes.HasPrefix(got, before) || !bytes.Equal(got[len(before):], want) {
 			t.Errorf("message %d behind others is not what it is alone, %q", i, want)
 		}
-		if size, known := messageSize(&m, time.Time{}); known != (m.plain() && m.raw == nil) || known && size != len(want) {
+		if size, known := messageSize(&m, time.Time{}); known != (m.plain() && m.Raw == nil) || known && size != len(want) {
 			t.Errorf("message %d has %d bytes, not %d (%v)", i, len(want), size, known)
 		}
 	}
@@ -73,7 +73,7 @@ func TestAppendMessageCreation(t *testing.T) {
 	}{
 		{Message{Body: []byte("b")}, noon}, {Message{}, noon}, {Message{Properties: &Properties{To: "t"}}, noon},
 		{Message{Properties: &Properties{CreationTime: own}}, own}, {messageOver(appendData(nil, []byte("b"))), time.Time{}},
-		{Message{Body: []byte("b"), forwarded: true}, time.Time{}}, {Message{Body: []byte("b"), forwarded: true, Properties: &Properties{}}, noon},
+		{Message{Body: []byte("b"), origin: firstByte(nil)}, time.Time{}}, {Message{Body: []byte("b"), origin: firstByte(nil), Properties: &Properties{}}, noon},
 	} {
 		before := test.m
 		raw, err := appendMessage(nil, &test.m, noon)

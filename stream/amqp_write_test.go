@@ -178,7 +178,7 @@ func TestDeliveryMessageChanged(t *testing.T) {
 			place = placeBody
 		}
 		fresh := m
-		if fresh.raw = nil; place == placeBody && string(m.Body) == "ab" {
+		if fresh.Raw = nil; place == placeBody && string(m.Body) == "ab" {
 			fresh.Body = nil
 		}
 		want := raw

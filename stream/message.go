@@ -42,6 +42,18 @@ type Message struct {
 	// Sequences are sent as AMQP sequence sections in place of Body, one for
 	// each list. Default nil: none.
 	Sequences [][]any
+	// Raw is the whole message, encoded already, for relays. It is sent as it
+	// is, whatever its bytes are: that they are an AMQP 1.0 message is the
+	// caller's affair, and other clients may not read anything else. The
+	// producer copies it as it copies Body. The fields of sections, which are
+	// Body to Footer, must not be set then, or publishing returns
+	// [ErrInvalidMessage]; PublishingID and those below it count. For
+	// ProducerConfig.CreationTime there is no room. Default nil: the message is
+	// made of the fields. An empty Raw is a message of 0 bytes.
+	//
+	// A relay that reads with this package has [Delivery.Message], which sets
+	// Raw and lets the caller replace sections.
+	Raw []byte
 
 	Properties *Properties
 	// ApplicationProperties are the properties of the application. AMQP 0.9.1
@@ -87,8 +99,10 @@ type Message struct {
 	// value.
 	FilterValue string
 
-	raw       []byte // a message that was read: the fields replace its sections
-	forwarded bool   // it was read, so that it gets nothing that its producer did not set
+	// origin is the first byte of Raw in a message that was read. As long as Raw
+	// is the same, its fields replace sections of Raw, and it gets nothing that
+	// its producer did not set.
+	origin *byte
 }
 
 // Properties are the standard properties of an AMQP 1.0 message (OASIS AMQP

@@ -212,7 +212,7 @@ func (p *Producer) encode(m *Message) ([]byte, error) {
 	if p.cfg.CreationTime && m.lacksCreationTime() {
 		creation = time.Now()
 	}
-	if creation.IsZero() && m.raw == nil && m.plain() {
+	if creation.IsZero() && m.Raw == nil && m.plain() {
 		return p.flight.encodePlain(m.Body), nil
 	}
 	return appendMessage(nil, m, creation)

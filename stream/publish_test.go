@@ -281,12 +281,12 @@ func TestAcceptBounds(t *testing.T) {
 		{"a filter value with sub-batches of one", 1, 0, Message{FilterValue: "f"}, nil},
 		{"a filter value with sub-batches", 2, 0, Message{FilterValue: "f"}, ErrInvalidMessage},
 		{"no filter value with sub-batches", 2, 0, Message{}, nil},
-		{"the largest message", 0, frame, Message{raw: make([]byte, room)}, nil},
-		{"one byte more than the frame", 0, frame, Message{raw: make([]byte, room+1)}, ErrMessageTooLarge},
-		{"the largest with a filter value", 0, frame, Message{raw: make([]byte, room-2-255), FilterValue: filter}, nil},
-		{"one byte more with a filter value", 0, frame, Message{raw: make([]byte, room-2-255+1), FilterValue: filter}, ErrMessageTooLarge},
-		{"the largest in sub-batches", 2, 10_000, Message{raw: make([]byte, 10_000-frameOverhead-10_000/64-1024-messageOverhead)}, nil},
-		{"one byte more in sub-batches", 2, 10_000, Message{raw: make([]byte, 10_000-frameOverhead-10_000/64-1024-messageOverhead+1)}, ErrMessageTooLarge},
+		{"the largest message", 0, frame, Message{Raw: make([]byte, room)}, nil},
+		{"one byte more than the frame", 0, frame, Message{Raw: make([]byte, room+1)}, ErrMessageTooLarge},
+		{"the largest with a filter value", 0, frame, Message{Raw: make([]byte, room-2-255), FilterValue: filter}, nil},
+		{"one byte more with a filter value", 0, frame, Message{Raw: make([]byte, room-2-255+1), FilterValue: filter}, ErrMessageTooLarge},
+		{"the largest in sub-batches", 2, 10_000, Message{Raw: make([]byte, 10_000-frameOverhead-10_000/64-1024-messageOverhead)}, nil},
+		{"one byte more in sub-batches", 2, 10_000, Message{Raw: make([]byte, 10_000-frameOverhead-10_000/64-1024-messageOverhead+1)}, ErrMessageTooLarge},
 		{"any size before there is a connection", 0, 0, Message{Body: make([]byte, 2<<20)}, nil},
 	} {
 		p := offline(10)
@@ -308,7 +308,7 @@ func TestAcceptBounds(t *testing.T) {
 func TestTooLargeNamesTheLimit(t *testing.T) {
 	p := offline(1)
 	p.frameMax.Store(1000)
-	err := p.PublishAsync(t.Context(), Message{raw: make([]byte, 975), FilterValue: "abc"}, nil)
+	err := p.PublishAsync(t.Context(), Message{Raw: make([]byte, 975), FilterValue: "abc"}, nil)
 	if err == nil || !strings.Contains(err.Error(), "975 bytes encoded; at most 970 fit") {
 		t.Errorf("%v", err)
 	}
@@ -406,7 +406,7 @@ func TestCreationTime(t *testing.T) {
 		if !own.CreationTime.IsZero() {
 			t.Error("the caller's properties were changed")
 		}
-		if raw, err := p.encode(&Message{raw: []byte("as it is")}); string(raw) != "as it is" || err != nil {
+		if raw, err := p.encode(&Message{Raw: []byte("as it is")}); string(raw) != "as it is" || err != nil {
 			t.Errorf("a message that is encoded already became %q, %v", raw, err)
 		}
 	})
