@@ -154,12 +154,17 @@ func (e *HandlerError) Unwrap() error { return e.Err }
 
 // SafeToRetry reports whether the caller can repeat the failed call: the broker
 // was not reached, the connection was lost, or the stream had no leader. It is
-// false if that may publish a message twice ([ErrUnconfirmed]). The other calls
-// are idempotent. If the connection was lost, the first attempt may have
-// worked; a repeated DeleteStream then returns [ErrStreamNotFound].
+// false if that may publish a message twice: the outcome of one is unknown
+// ([ErrUnconfirmed]), or one of several is confirmed ([PublishError], whose
+// Outcomes say which to publish again). The other calls are idempotent. If the
+// connection was lost, the first attempt may have worked; a repeated
+// DeleteStream then returns [ErrStreamNotFound].
 func SafeToRetry(err error) bool {
 	if err == nil || errors.Is(err, ErrUnconfirmed) {
 		return false
+	}
+	if several := asPublishError(err); several != nil {
+		return several.safeToRetry()
 	}
 	return errors.Is(err, ErrUnreachable) || errors.Is(err, ErrStreamUnavailable)
 }
