@@ -2,6 +2,7 @@ package stream
 
 import (
 	"bytes"
+	"errors"
 	"math"
 	"reflect"
 	"strings"
@@ -188,4 +189,136 @@ func TestLargeBodyWithSections(t *testing.T) {
 	m := Message{Body: make([]byte, maxSections+1), Footer: map[string]any{"x-f": []any{"v"}}}
 	_, err := m.encode()
 	must(t, err)
+}
+
+// FuzzAppendMessage: what is appended reads as what was given, whatever the
+// buffer held before; what is refused leaves the buffer as it was.
+func FuzzAppendMessage(f *testing.F) {
+	for i, v := range bothWays {
+		value, err := appendValue(nil, v)
+		must(f, err)
+		f.Add(uint16(1<<i%512), []byte("body"), "text", int64(i)<<i, value)
+	}
+	f.Add(uint16(math.MaxUint16), []byte{}, "\xff", int64(math.MinInt64), []byte{0x40})
+	f.Fuzz(func(t *testing.T, which uint16, body []byte, text string, n int64, value []byte) {
+		m := fuzzedMessage(which, body, text, n, value)
+		var creation time.Time
+		if which&1 == 0 {
+			creation = noon
+		}
+		b, err := appendMessage([]byte("before"), &m, creation)
+		if !bytes.HasPrefix(b, []byte("before")) || err != nil && (len(b) > 6 || !errors.Is(err, ErrInvalidMessage)) {
+			t.Fatalf("%q, %v", b, err)
+		}
+		if err != nil {
+			return
+		}
+		if m.Raw != nil {
+			if !bytes.Equal(b[6:], m.Raw) {
+				t.Fatalf("%q became %q", m.Raw, b[6:])
+			}
+			return
+		}
+		if size, known := messageSize(&m, creation); known && size != len(b)-6 {
+			t.Fatalf("%d bytes, not %d", len(b)-6, size)
+		}
+		if creation != (time.Time{}) {
+			if m.Properties == nil {
+				m.Properties = &Properties{}
+			}
+			if m.Properties.CreationTime.IsZero() {
+				m.Properties.CreationTime = creation
+			}
+		}
+		if got := readBackMessage(t, b[6:]); !reflect.DeepEqual(normalMessage(got), normalMessage(m)) {
+			t.Fatalf("%#v came back as %#v", m, got)
+		}
+	})
+}
+
+// fuzzedMessage returns a message with the sections that which names.
+func fuzzedMessage(which uint16, body []byte, text string, n int64, value []byte) Message {
+	v, err := readValue(value)
+	if err != nil {
+		v = text
+	}
+	has := func(bit int) bool { return which>>bit&1 != 0 }
+	m := Message{PublishingID: uint64(n), FilterValue: text}
+	switch {
+	case has(1) && v != nil:
+		m.Value = v
+	case has(2):
+		m.Sequences = [][]any{{v, text}, {n}}
+	default:
+		m.Body = body
+	}
+	if has(3) {
+		m.Header = &Header{Durable: n&1 != 0, Priority: uint8(n), TTL: time.Duration(n), FirstAcquirer: n&2 != 0, DeliveryCount: uint32(n)}
+	}
+	if has(4) {
+		m.Properties = &Properties{
+			MessageID: []any{nil, uint64(n), UUID{byte(n)}, body, text}[uint64(n)%5], UserID: body, To: text, Subject: text, CorrelationID: text, ContentType: text,
+			AbsoluteExpiryTime: time.UnixMilli(n).UTC(), GroupSequence: uint32(n), ReplyToGroupID: text,
+		}
+	}
+	if has(5) {
+		m.ApplicationProperties = map[string]any{text: v, text + "n": n}
+	}
+	if has(6) {
+		m.Annotations = map[string]any{"x-v": v, text: uint32(n)}
+	}
+	if has(7) {
+		m.DeliveryAnnotations, m.Footer = map[string]any{"x-d": v}, map[string]any{"x-f": []any{v, body}}
+	}
+	if has(8) {
+		m.Raw = value
+	}
+	return m
+}
+
+// readBackMessage returns the message that a consumer makes of its bytes.
+func readBackMessage(t *testing.T, raw []byte) (m Message) {
+	t.Helper()
+	d := deliveryOf(raw)
+	var errs [8]error
+	m.Header, errs[0] = d.Header()
+	m.Properties, errs[1] = d.Properties()
+	m.ApplicationProperties, errs[2] = d.ApplicationProperties()
+	m.Annotations, errs[3] = d.Annotations()
+	m.DeliveryAnnotations, errs[4] = d.DeliveryAnnotations()
+	m.Footer, errs[5] = d.Footer()
+	m.Value, errs[6] = d.Value()
+	m.Sequences, errs[7] = d.Sequences()
+	must(t, errors.Join(errs[:]...))
+	if m.Value == nil && m.Sequences == nil {
+		m.Body = d.Body
+	}
+	return m
+}
+
+// normalMessage returns what a message is made of, without the differences that
+// a round trip makes: nil and empty are one, and times are whole milliseconds.
+func normalMessage(m Message) map[string]any {
+	out := map[string]any{"body": string(m.Body), "value": normal(m.Value)}
+	for name, section := range map[string]map[string]any{"props": m.ApplicationProperties, "notes": m.Annotations, "delivery": m.DeliveryAnnotations, "footer": m.Footer} {
+		if section != nil {
+			out[name] = normal(section)
+		}
+	}
+	sequences := []any{}
+	for _, list := range m.Sequences {
+		sequences = append(sequences, normal(list))
+	}
+	out["sequences"] = sequences
+	if h := m.Header; h != nil {
+		header := *h
+		header.TTL = h.TTL.Truncate(time.Millisecond)
+		out["header"] = header
+	}
+	if p := m.Properties; p != nil {
+		props := *p
+		props.MessageID, props.UserID = normal(p.MessageID), append([]byte{}, p.UserID...)
+		out["properties"] = props
+	}
+	return out
 }
