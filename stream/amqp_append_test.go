@@ -299,15 +299,15 @@ func readBackMessage(t *testing.T, raw []byte) (m Message) {
 // normalMessage returns what a message is made of, without the differences that
 // a round trip makes: nil and empty are one, and times are whole milliseconds.
 func normalMessage(m Message) map[string]any {
-	out := map[string]any{"body": string(m.Body), "value": normal(m.Value)}
+	out := map[string]any{"body": string(m.Body), "value": exact(m.Value)}
 	for name, section := range map[string]map[string]any{"props": m.ApplicationProperties, "notes": m.Annotations, "delivery": m.DeliveryAnnotations, "footer": m.Footer} {
 		if section != nil {
-			out[name] = normal(section)
+			out[name] = exact(section)
 		}
 	}
 	sequences := []any{}
 	for _, list := range m.Sequences {
-		sequences = append(sequences, normal(list))
+		sequences = append(sequences, exact(list))
 	}
 	out["sequences"] = sequences
 	if h := m.Header; h != nil {
@@ -317,8 +317,42 @@ func normalMessage(m Message) map[string]any {
 	}
 	if p := m.Properties; p != nil {
 		props := *p
-		props.MessageID, props.UserID = normal(p.MessageID), append([]byte{}, p.UserID...)
+		props.MessageID, props.UserID = exact(p.MessageID), append([]byte{}, p.UserID...)
 		out["properties"] = props
 	}
 	return out
+}
+
+// exact returns a value in a form that DeepEqual compares by all that a round
+// trip keeps, which are the types of strings and keys, and the bits of NaN.
+func exact(v any) any {
+	switch v := v.(type) {
+	case nil, bool:
+		return v
+	case time.Time:
+		return [2]any{"time", v.UnixMilli()}
+	case float32:
+		return [2]any{"float32", math.Float32bits(v)}
+	case float64:
+		return [2]any{"float64", math.Float64bits(v)}
+	case []byte:
+		return [2]any{"binary", string(v)}
+	case Described:
+		return [2]any{exact(v.Descriptor), exact(v.Value)}
+	}
+	switch r := reflect.ValueOf(v); r.Kind() {
+	case reflect.Slice:
+		out := make([]any, r.Len())
+		for i := range out {
+			out[i] = exact(r.Index(i).Interface())
+		}
+		return [2]any{r.Type(), out}
+	case reflect.Map:
+		out := map[any]any{}
+		for _, k := range r.MapKeys() {
+			out[exact(k.Interface())] = exact(r.MapIndex(k).Interface())
+		}
+		return out
+	}
+	return v
 }
