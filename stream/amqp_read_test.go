@@ -225,7 +225,7 @@ func TestSectionsApart(t *testing.T) {
 		code := []byte{sectionHeader, sectionDeliveryAnnotations, sectionAnnotations, sectionProperties, sectionApplicationProperties, sectionValue, sectionFooter}[place]
 		broken := [places][]byte{}
 		broken[place] = []byte{0, 0x53, code, 0xc1, 0x03, 0x02, 0x45, 0x41} // a map whose key is a list
-		d := deliveryOf(replaceSections(whole.mustEncode(), broken))
+		d := deliveryOf(appendReplaced(nil, whole.mustEncode(), broken))
 		for i, method := range methods {
 			if err := method(d); errors.Is(err, ErrMalformed) != (i == place) || err != nil && i != place {
 				t.Errorf("section %d is broken; method %d: %v", place, i, err)
@@ -306,7 +306,7 @@ func TestSectionsOfOtherTypes(t *testing.T) {
 // read can be published, and is then the same again.
 func FuzzReadValue(f *testing.F) {
 	for _, v := range bothWays {
-		b, err := appendValue(nil, v, 0)
+		b, err := appendValue(nil, v)
 		must(f, err)
 		f.Add(b)
 	}
@@ -323,7 +323,7 @@ func FuzzReadValue(f *testing.F) {
 				t.Fatalf("%q is %#v, by the codec %#v", raw, got, want)
 			}
 		}
-		b, err := appendValue(nil, v, 0)
+		b, err := appendValue(nil, v)
 		if err != nil {
 			return // such as an array of described values, or text that is not UTF-8
 		}

@@ -544,3 +544,11 @@ func TestBodyOfOtherValues(t *testing.T) {
 		t.Errorf("a string: body %q, %v", body, ok)
 	}
 }
+
+func (m *Message) encode() ([]byte, error) { return appendMessage(nil, m, time.Time{}) }
+
+// appendValue appends a value as a section of its own would have it.
+func appendValue(b []byte, v any) ([]byte, error) {
+	w := valueWriter{limit: len(b) + maxSections, empty: maxEmpty}
+	return w.value(b, v, 0)
+}

@@ -6,10 +6,11 @@ package stream
 type (
 	// UUID is an AMQP 1.0 uuid.
 	UUID [16]byte
-	// Symbol is an AMQP 1.0 symbol, a name from some vocabulary. It has ASCII
-	// characters only.
+	// Symbol is an AMQP 1.0 symbol, a name from some vocabulary. Publishing one
+	// that is not ASCII returns [ErrInvalidMessage].
 	Symbol string
-	// Char is an AMQP 1.0 char, one Unicode character.
+	// Char is an AMQP 1.0 char, one Unicode character. Publishing a number that
+	// is none, such as a surrogate, returns [ErrInvalidMessage].
 	Char rune
 	// Decimal32 has the bytes of an AMQP 1.0 decimal32 (IEEE 754-2008, binary
 	// integer encoding, the sign first). Go has no arithmetic for it.

@@ -9,66 +9,73 @@ import (
 	"github.com/Azure/go-amqp"
 )
 
-// This file turns Go values into the bytes of AMQP 1.0 values. The bytes of
-// values that hold no others come from go-amqp's codec. Our own code writes
-// what holds others, because the codec recurses without a limit, and the few
-// values that the codec does not write, or writes wrong: char, decimals, and
-// arrays of int32 and int64 below -128 or of times beyond 2262.
+// This file turns Go values into the bytes of AMQP 1.0 values. amqp_scalar.go
+// writes those that hold no others. Our own code writes what holds others,
+// because go-amqp's codec recurses without a limit. The codec writes the arrays
+// of simple types, except for the few that it writes wrong: int32 and int64
+// below -128, and times beyond 2262.
 
 // maxSections is how many bytes the sections of a message that is published may
 // have, data aside. Lists that hold each other may be without end when they are
 // written out.
 const maxSections = 16 << 20
 
-// appendValue appends a value, around which there are depth others.
-func appendValue(b []byte, v any, depth int) ([]byte, error) {
+// valueWriter writes the values of one section.
+type valueWriter struct {
+	limit int // how long the buffer may become
+	empty int // how many further elements of arrays may have no bytes
+}
+
+// value appends a value, around which there are depth others.
+func (w *valueWriter) value(b []byte, v any, depth int) ([]byte, error) {
 	switch {
 	case depth > maxDepth:
 		return nil, errDepth
-	case len(b) > maxSections:
-		return nil, fmt.Errorf("its sections have more than %d bytes", maxSections)
+	case len(b) > w.limit:
+		return nil, errSections
 	}
 	switch v := v.(type) {
 	case []any:
-		return appendList(b, v, depth)
+		return w.list(b, v, depth)
 	case map[string]any:
-		return appendMap(b, v, depth)
+		return appendMap(w, b, v, depth, appendText)
 	case map[Symbol]any:
-		return appendMap(b, v, depth)
+		return appendMap(w, b, v, depth, appendSymbol)
 	case map[any]any:
-		return appendMap(b, v, depth)
+		return w.mapOfAny(b, v, depth)
 	case []map[any]any:
-		return appendArray(b, mapSlice(v, func(m map[any]any) any { return m }), depth)
+		return w.array(b, mapSlice(v, func(m map[any]any) any { return m }), depth)
 	case Array:
-		return appendArray(b, v, depth)
+		return w.array(b, v, depth)
 	case Described:
-		return appendDescribed(b, v, depth)
+		return w.described(b, v, depth)
 	}
-	if b, ok := appendOwn(b, v); ok {
-		return b, nil
+	if out, ok, err := appendScalar(b, v); ok {
+		return out, err
 	}
-	return appendLeaf(b, v)
+	if out, ok, err := appendOwnArray(b, v); ok {
+		return out, err
+	}
+	return appendCodecArray(b, v)
 }
 
-// appendLeaf appends a value that holds no others, by the codec.
-func appendLeaf(b []byte, v any) ([]byte, error) {
+// errSections ends a value that is too large, or without end.
+var errSections = fmt.Errorf("the sections have more than %d bytes", maxSections)
+
+// appendCodecArray appends an array of a simple type, by the codec.
+func appendCodecArray(b []byte, v any) (_ []byte, err error) {
 	switch t := v.(type) {
-	case nil:
-		return append(b, 0x40), nil
-	case UUID:
-		v = amqp.UUID(t)
 	case []UUID:
 		v = mapSlice(t, func(u UUID) amqp.UUID { return amqp.UUID(u) })
-	case Symbol:
-		v = amqp.Symbol(t)
 	case []Symbol:
+		err = each(t, checkSymbol[Symbol])
 		v = mapSlice(t, func(s Symbol) amqp.Symbol { return amqp.Symbol(s) })
-	case BinaryKey:
-		v = []byte(t)
-	case bool, int, int8, int16, int32, int64, uint, uint8, uint16, uint32, uint64, float32, float64, string, []byte, time.Time,
-		[]bool, []int8, []int16, []uint16, []uint32, []uint64, []float32, []float64, []string, [][]byte:
+	case []bool, []int8, []int16, []uint16, []uint32, []uint64, []float32, []float64, []string, [][]byte:
 	default:
 		return nil, fmt.Errorf("AMQP 1.0 has no type for a %T", v)
+	}
+	if err != nil {
+		return nil, err
 	}
 	section, err := (&amqp.Message{Value: v}).MarshalBinary()
 	if err != nil {
@@ -77,38 +84,44 @@ func appendLeaf(b []byte, v any) ([]byte, error) {
 	return append(b, section[sectionHead:]...), nil
 }
 
-// appendOwn appends a value that the codec does not write, or writes wrong. ok
-// is false for any other value.
-func appendOwn(b []byte, v any) (out []byte, ok bool) {
+// appendOwnArray appends an array that the codec does not write, or writes
+// wrong. ok is false for any other value.
+func appendOwnArray(b []byte, v any) (out []byte, ok bool, err error) {
 	switch v := v.(type) {
-	case Char:
-		return binary.BigEndian.AppendUint32(append(b, 0x73), uint32(v)), true
-	case Decimal32:
-		return append(append(b, 0x74), v[:]...), true
-	case Decimal64:
-		return append(append(b, 0x84), v[:]...), true
-	case Decimal128:
-		return append(append(b, 0x94), v[:]...), true
 	case UbyteArray:
-		return appendFixed(b, 0x50, v, func(b []byte, e byte) []byte { return append(b, e) }), true
+		b = appendFixed(b, 0x50, v, func(b []byte, e byte) []byte { return append(b, e) })
 	case []int32:
-		return appendFixed(b, 0x71, v, func(b []byte, e int32) []byte { return binary.BigEndian.AppendUint32(b, uint32(e)) }), true
+		b = appendFixed(b, 0x71, v, func(b []byte, e int32) []byte { return binary.BigEndian.AppendUint32(b, uint32(e)) })
 	case []int64:
-		return appendFixed(b, 0x81, v, func(b []byte, e int64) []byte { return binary.BigEndian.AppendUint64(b, uint64(e)) }), true
+		b = appendFixed(b, 0x81, v, func(b []byte, e int64) []byte { return binary.BigEndian.AppendUint64(b, uint64(e)) })
 	case []time.Time:
-		return appendFixed(b, 0x83, v, func(b []byte, e time.Time) []byte {
+		err = each(v, checkTime)
+		b = appendFixed(b, 0x83, v, func(b []byte, e time.Time) []byte {
 			return binary.BigEndian.AppendUint64(b, uint64(e.UnixMilli()))
-		}), true
+		})
 	case []Char:
-		return appendFixed(b, 0x73, v, func(b []byte, e Char) []byte { return binary.BigEndian.AppendUint32(b, uint32(e)) }), true
+		err = each(v, checkChar)
+		b = appendFixed(b, 0x73, v, func(b []byte, e Char) []byte { return binary.BigEndian.AppendUint32(b, uint32(e)) })
 	case []Decimal32:
-		return appendFixed(b, 0x74, v, func(b []byte, e Decimal32) []byte { return append(b, e[:]...) }), true
+		b = appendFixed(b, 0x74, v, func(b []byte, e Decimal32) []byte { return append(b, e[:]...) })
 	case []Decimal64:
-		return appendFixed(b, 0x84, v, func(b []byte, e Decimal64) []byte { return append(b, e[:]...) }), true
+		b = appendFixed(b, 0x84, v, func(b []byte, e Decimal64) []byte { return append(b, e[:]...) })
 	case []Decimal128:
-		return appendFixed(b, 0x94, v, func(b []byte, e Decimal128) []byte { return append(b, e[:]...) }), true
+		b = appendFixed(b, 0x94, v, func(b []byte, e Decimal128) []byte { return append(b, e[:]...) })
+	default:
+		return b, false, nil
 	}
-	return b, false
+	return b, true, err
+}
+
+// each returns the first error of a check among the elements.
+func each[T any](list []T, check func(T) error) error {
+	for _, v := range list {
+		if err := check(v); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // openCompound appends the head of a list, map or array in its long form, with
@@ -134,60 +147,71 @@ func appendFixed[T any](b []byte, constructor byte, list []T, element func([]byt
 	return closeCompound(b, opened)
 }
 
-func appendList(b []byte, list []any, depth int) (_ []byte, err error) {
+func (w *valueWriter) list(b []byte, list []any, depth int) (_ []byte, err error) {
 	if len(list) == 0 {
 		return append(b, 0x45), nil
 	}
 	opened := len(b)
 	b = openCompound(b, 0xd0, len(list))
 	for _, v := range list {
-		if b, err = appendValue(b, v, depth+1); err != nil {
+		if b, err = w.value(b, v, depth+1); err != nil {
 			return nil, err
 		}
 	}
 	return closeCompound(b, opened), nil
 }
 
-func appendMap[K comparable](b []byte, m map[K]any, depth int) (_ []byte, err error) {
+// appendMap appends a map whose keys a function appends.
+func appendMap[K comparable](w *valueWriter, b []byte, m map[K]any, depth int, key func([]byte, K) ([]byte, error)) (_ []byte, err error) {
 	opened := len(b)
 	b = openCompound(b, 0xd1, 2*len(m))
 	for k, v := range m {
-		if b, err = appendValue(b, k, depth+1); err != nil {
+		if b, err = key(b, k); err != nil {
 			return nil, err
 		}
-		if b, err = appendValue(b, v, depth+1); err != nil {
+		if b, err = w.value(b, v, depth+1); err != nil {
 			return nil, err
 		}
 	}
 	return closeCompound(b, opened), nil
 }
 
-func appendDescribed(b []byte, d Described, depth int) ([]byte, error) {
-	b, err := appendValue(append(b, 0), d.Descriptor, depth+1)
-	if err != nil {
-		return nil, err
-	}
-	return appendValue(b, d.Value, depth+1)
-}
-
-// appendArray appends an array of lists, maps, arrays or nulls. All elements
-// have the constructor of the first one, which each is written with and which
-// is then cut off.
-func appendArray(b []byte, list Array, depth int) ([]byte, error) {
-	opened := len(b)
-	b = append(openCompound(b, 0xf0, len(list)), 0x40)
-	for i, v := range list {
-		element, err := appendValue(nil, v, depth+1)
+// mapOfAny appends a map whose keys have several types. It refuses two keys that
+// are different in Go and the same in AMQP, as int(1) and int64(1) are.
+func (w *valueWriter) mapOfAny(b []byte, m map[any]any, depth int) ([]byte, error) {
+	seen := make(map[string]struct{}, len(m))
+	return appendMap(w, b, m, depth, func(b []byte, k any) ([]byte, error) {
+		start := len(b)
+		b, err := w.value(b, k, depth+1)
 		if err != nil {
 			return nil, err
 		}
-		switch constructor := element[0]; {
-		case constructor == 0x45: // an empty list, which the others may be too
-			element = closeCompound(openCompound(nil, 0xd0, 0), 0)
-		case constructor == 0xe0: // the codec's form of a short array
-			element = longArray(element)
-		case constructor != 0x40 && constructor < 0xd0:
-			return nil, fmt.Errorf("an Array has a %T; its elements must be lists, maps, arrays or nil", v)
+		if _, found := seen[string(b[start:])]; found {
+			return nil, fmt.Errorf("a map has two keys that AMQP 1.0 does not tell apart, one of them the %T %v", k, k)
+		}
+		seen[string(b[start:])] = struct{}{}
+		return b, nil
+	})
+}
+
+func (w *valueWriter) described(b []byte, d Described, depth int) ([]byte, error) {
+	b, err := w.value(append(b, 0), d.Descriptor, depth+1)
+	if err != nil {
+		return nil, err
+	}
+	return w.value(b, d.Value, depth+1)
+}
+
+// array appends an array of lists, maps, arrays or nulls. All elements have the
+// constructor of the first one, which each is written with and which is then cut
+// off.
+func (w *valueWriter) array(b []byte, list Array, depth int) ([]byte, error) {
+	opened := len(b)
+	b = append(openCompound(b, 0xf0, len(list)), 0x40)
+	for i, v := range list {
+		element, err := w.element(v, len(b), depth)
+		if err != nil {
+			return nil, err
 		}
 		if constructor := &b[opened+9]; i == 0 {
 			*constructor = element[0]
@@ -195,11 +219,35 @@ func appendArray(b []byte, list Array, depth int) ([]byte, error) {
 			return nil, errors.New("the elements of an Array are not of one type")
 		}
 		b = append(b, element[1:]...)
-		if len(b) > maxSections {
-			return nil, fmt.Errorf("its sections have more than %d bytes", maxSections)
+		if len(b) > w.limit {
+			return nil, errSections
 		}
 	}
 	return closeCompound(b, opened), nil
+}
+
+// element returns an element of an Array, which has used bytes of the limit
+// already.
+func (w *valueWriter) element(v any, used, depth int) ([]byte, error) {
+	inner := valueWriter{limit: w.limit - used, empty: w.empty}
+	element, err := inner.value(nil, v, depth+1)
+	if err != nil {
+		return nil, err
+	}
+	w.empty = inner.empty
+	switch constructor := element[0]; {
+	case constructor == 0x45: // an empty list, which the others may be too
+		return closeCompound(openCompound(nil, 0xd0, 0), 0), nil
+	case constructor == 0xe0: // the codec's form of a short array
+		return longArray(element), nil
+	case constructor == 0x40:
+		if w.empty--; w.empty < 0 {
+			return nil, fmt.Errorf("its arrays have more than %d elements that are nil", maxEmpty)
+		}
+	case constructor < 0xd0:
+		return nil, fmt.Errorf("an Array has a %T; its elements must be lists, maps, arrays or nil", v)
+	}
+	return element, nil
 }
 
 // longArray returns an array in its long form, given its short one.

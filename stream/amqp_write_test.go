@@ -178,12 +178,12 @@ func TestDeliveryMessageChanged(t *testing.T) {
 			place = placeBody
 		}
 		fresh := m
-		if fresh.raw = nil; place == placeBody && string(m.Body) == "ab" {
+		if fresh.Raw = nil; place == placeBody && string(m.Body) == "ab" {
 			fresh.Body = nil
 		}
 		want := raw
 		if place < places {
-			section, err := fresh.appendSection(nil, place)
+			section, err := fresh.appendSection(nil, place, time.Time{}, maxSections)
 			must(t, err)
 			want = strings.Join(sections[:place], "") + string(section) + strings.Join(sections[place+1:], "")
 		}
@@ -219,10 +219,10 @@ func FuzzReplaceSections(f *testing.F) {
 		if _, ok := bodyOf(raw); !ok {
 			return
 		}
-		if got := replaceSections(raw, [places][]byte{}); !bytes.Equal(got, raw) {
+		if got := appendReplaced(nil, raw, [places][]byte{}); !bytes.Equal(got, raw) {
 			t.Fatalf("%q became %q", raw, got)
 		}
-		got := replaceSections(raw, [places][]byte{placeHeader: []byte("\x00\x53\x70\x45"), placeFooter: []byte("\x00\x53\x78\xc1\x01\x00")})
+		got := appendReplaced(nil, raw, [places][]byte{placeHeader: []byte("\x00\x53\x70\x45"), placeFooter: []byte("\x00\x53\x78\xc1\x01\x00")})
 		h, err := deliveryOf(got).Header()
 		must(t, err)
 		footer, err := deliveryOf(got).Footer()

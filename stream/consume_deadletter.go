@@ -172,7 +172,7 @@ func addProperties(raw []byte, props map[string]any) ([]byte, error) {
 	b := []byte{0, 0x53, sectionApplicationProperties}
 	b = openCompound(b, 0xd1, count+int(added))
 	b = closeCompound(append(append(b, pairs...), items...), sectionHead)
-	return replaceSections(raw, [places][]byte{placeApplicationProperties: b}), nil
+	return appendReplaced(nil, raw, [places][]byte{placeApplicationProperties: b}), nil
 }
 
 // propertiesWithout returns the encoded keys and values of a message's

@@ -36,7 +36,7 @@ func TestReason(t *testing.T) {
 
 // withoutProperties returns a message without its application properties.
 func withoutProperties(raw []byte) []byte {
-	return replaceSections(raw, [places][]byte{placeApplicationProperties: {}})
+	return appendReplaced(nil, raw, [places][]byte{placeApplicationProperties: {}})
 }
 
 // TestReplaceSections: what replaces a section stands in its place. What the
@@ -59,14 +59,14 @@ func TestReplaceSections(t *testing.T) {
 		{data + app + std, "NEW" + data + std}, // in no order at all
 		{"", "NEW"},
 	} {
-		if got := replaceSections([]byte(test.raw), [places][]byte{placeApplicationProperties: []byte("NEW")}); string(got) != test.want {
+		if got := appendReplaced(nil, []byte(test.raw), [places][]byte{placeApplicationProperties: []byte("NEW")}); string(got) != test.want {
 			t.Errorf("%q became %q, want %q", test.raw, got, test.want)
 		}
-		if got := replaceSections([]byte(test.raw), [places][]byte{}); string(got) != test.raw {
+		if got := appendReplaced(nil, []byte(test.raw), [places][]byte{}); string(got) != test.raw {
 			t.Errorf("%q became %q", test.raw, got)
 		}
 	}
-	if got := replaceSections([]byte(std+data+data+footer), [places][]byte{placeBody: []byte("B"), placeHeader: []byte("H")}); string(got) != "H"+std+"B"+footer {
+	if got := appendReplaced(nil, []byte(std+data+data+footer), [places][]byte{placeBody: []byte("B"), placeHeader: []byte("H")}); string(got) != "H"+std+"B"+footer {
 		t.Errorf("two sections of data became %q", got)
 	}
 }

@@ -70,19 +70,20 @@ func (d *Delivery) Raw() []byte {
 // Message returns a message that publishes the delivery elsewhere: every
 // section, byte for byte. It does so for messages that are not AMQP 1.0, too.
 //
-// Of the fields only Body is set, so the message is to be read with the methods
-// of the Delivery. A field that the caller sets, or a Body that it changes,
-// replaces its section and leaves the others as they are; Value and Sequences
-// replace the body. Nil leaves a section as it is, and an empty Body or map
-// empties it. A message that is not AMQP 1.0 becomes the body of a new message
-// once a field is set. ProducerConfig.CreationTime applies only if Properties
-// is set. The filter value is not a part of the message, and does not come with
-// it.
+// Of the fields only Body is set, and Raw unless the message is nothing but a
+// body. What else it has is to be read with the methods of the Delivery. A field
+// that the caller sets, or a Body that it changes, replaces its section and
+// leaves the others as they are; Value and Sequences replace the body. Nil leaves
+// a section as it is, and an empty Body or map empties it. A message that is not
+// AMQP 1.0 becomes the body of a new message once a field is set.
+// ProducerConfig.CreationTime applies only if Properties is set. The filter value
+// is not a part of the message, and does not come with it. Raw is not to be
+// replaced: other bytes go into a new [Message].
 //
 // Until it is published, the message shares memory with the Delivery.
 func (d *Delivery) Message() Message {
 	if d.sections == nil {
-		return Message{Body: d.Body, forwarded: true}
+		return Message{Body: d.Body, origin: firstByte(nil)}
 	}
 	return messageOver(d.sections.raw)
 }
@@ -93,7 +94,7 @@ func messageOver(raw []byte) Message {
 		raw = []byte{} // because nil stands for a new message
 	}
 	body, _ := bodyOf(raw)
-	return Message{Body: body, raw: raw, forwarded: true}
+	return Message{Body: body, Raw: raw, origin: firstByte(raw)}
 }
 
 // section returns the value of a section, or nil if the message has none.

@@ -145,7 +145,7 @@ func testDeadLetter(t *testing.T, b testBroker) {
 		ApplicationProperties: map[string]any{"tenant": "a", DeadLetterStream: "an older one"},
 		Annotations:           map[string]any{"x-routing-key": "k"}, Header: &Header{Durable: true, Priority: 7},
 	}
-	if err := errors.Join(p.Publish(inTime(t), Message{Body: []byte("first")}, full, Message{raw: []byte("bare")}), p.Close(inTime(t))); err != nil {
+	if err := errors.Join(p.Publish(inTime(t), Message{Body: []byte("first")}, full, Message{Raw: []byte("bare")}), p.Close(inTime(t))); err != nil {
 		t.Fatal(err)
 	}
 	origin := make(chan Delivery, 3)

@@ -48,6 +48,16 @@ func awaitConsumer(t testing.TB, changes chan StateChange, state State) StateCha
 	}
 }
 
+// awaitProducer is awaitConsumer for producers.
+func awaitProducer(t testing.TB, changes chan StateChange, state State) StateChange {
+	t.Helper()
+	for {
+		if c := recv(t, changes, state.String()); c.State == state && c.Role == RoleProducer {
+			return c
+		}
+	}
+}
+
 // runUntilConnected runs a consumer until it reads, and ends it.
 func runUntilConnected(t testing.TB, env *Env, changes chan StateChange, name string, cfg ConsumerConfig) {
 	t.Helper()

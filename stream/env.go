@@ -51,7 +51,6 @@ type Env struct {
 
 	corruptChunks atomic.Uint64
 	publishing    envBytes
-	encoders      encoders
 }
 
 // Connect connects to one of the nodes in cfg.URIs and logs in, so that a

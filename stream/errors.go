@@ -88,8 +88,9 @@ var (
 	// whose next chunk the broker does not send, because the chunk is above its
 	// stream.frame_max.
 	ErrMessageTooLarge = errors.New("message too large")
-	// ErrInvalidMessage reports a message that cannot be encoded, or a
-	// publishing id that does not grow.
+	// ErrInvalidMessage reports a message that cannot be encoded, because a
+	// value does not fit into its field or has no AMQP 1.0 type, or a publishing
+	// id that does not grow.
 	ErrInvalidMessage = errors.New("invalid message")
 	// ErrMalformed reports bytes that are not an AMQP 1.0 message; the methods
 	// of a Delivery return it. It also ends a run that meets messages which
@@ -158,12 +159,17 @@ func (e *HandlerError) Unwrap() error { return e.Err }
 
 // SafeToRetry reports whether the caller can repeat the failed call: the broker
 // was not reached, the connection was lost, or the stream had no leader. It is
-// false if that may publish a message twice ([ErrUnconfirmed]). The other calls
-// are idempotent. If the connection was lost, the first attempt may have
-// worked; a repeated DeleteStream then returns [ErrStreamNotFound].
+// false if that may publish a message twice: the outcome of one is unknown
+// ([ErrUnconfirmed]), or one of several is confirmed ([PublishError], whose
+// Outcomes say which to publish again). The other calls are idempotent. If the
+// connection was lost, the first attempt may have worked; a repeated
+// DeleteStream then returns [ErrStreamNotFound].
 func SafeToRetry(err error) bool {
 	if err == nil || errors.Is(err, ErrUnconfirmed) {
 		return false
+	}
+	if several := asPublishError(err); several != nil {
+		return several.safeToRetry()
 	}
 	return errors.Is(err, ErrUnreachable) || errors.Is(err, ErrStreamUnavailable)
 }

@@ -7,6 +7,11 @@ import (
 // Message is what a producer publishes: a body and, if they are set, the other
 // sections of an AMQP 1.0 message. A producer sends only the fields that are
 // set.
+//
+// A value that does not fit into its field is refused with [ErrInvalidMessage],
+// which names the field and the value; nothing wraps around or is cut. Strings
+// and the keys of maps are UTF-8. A message, and so each field, has fewer than
+// 2^31 bytes, and a frame's worth at most; see [ErrMessageTooLarge].
 type Message struct {
 	// Body is the message's data section. The producer copies it, so the caller
 	// may change it once Publish or PublishAsync has returned. Nil is an empty
@@ -18,23 +23,37 @@ type Message struct {
 	// A value, here and in the maps below, is
 	//
 	//   - nil, a bool, an integer or float type, string, []byte, or time.Time,
-	//     which is kept to the millisecond
+	//     which is kept to the millisecond and has a range of 292 million years
+	//     before and after 1970
 	//   - [UUID], [Symbol], [Char], [Decimal32], [Decimal64] or [Decimal128]
 	//   - []any, whose elements are values
 	//   - map[string]any, map[Symbol]any or map[any]any, whose keys are values
-	//     other than []byte, for which there is [BinaryKey]
+	//     other than []byte, for which there is [BinaryKey]; of two keys that
+	//     are the same in AMQP, such as int(1) and int64(1), one is refused
 	//   - a slice of one of the types of the first two items, for an AMQP array;
 	//     [UbyteArray] stands for that of uint8
 	//   - [Array] or [Described]
 	//
 	// A consumer gets the same types back, except that an int comes as an int64
 	// and a uint as a uint64. At most 100 values may be nested in each other,
-	// and what the sections hold besides Body may have about 16 MiB; otherwise publishing
-	// returns [ErrInvalidMessage].
+	// the arrays of a section may have 65,536 elements that are nil, and what the
+	// sections hold besides Body may have about 16 MiB.
 	Value any
 	// Sequences are sent as AMQP sequence sections in place of Body, one for
 	// each list. Default nil: none.
 	Sequences [][]any
+	// Raw is the whole message, encoded already, for relays. It is sent as it
+	// is, whatever its bytes are: that they are an AMQP 1.0 message is the
+	// caller's affair, and other clients may not read anything else. The
+	// producer copies it as it copies Body. The fields of sections, which are
+	// Body to Footer, must not be set then, or publishing returns
+	// [ErrInvalidMessage]; PublishingID and those below it count. For
+	// ProducerConfig.CreationTime there is no room. Default nil: the message is
+	// made of the fields. An empty Raw is a message of 0 bytes.
+	//
+	// A relay that reads with this package has [Delivery.Message], which sets
+	// Raw and lets the caller replace sections.
+	Raw []byte
 
 	Properties *Properties
 	// ApplicationProperties are the properties of the application. AMQP 0.9.1
@@ -48,8 +67,9 @@ type Message struct {
 	// strings; Properties.MessageID and CorrelationID may be UUIDs, and Value
 	// may be anything. (RabbitMQ 4.0.5.)
 	ApplicationProperties map[string]any
-	// Annotations are the message annotations. AMQP 0.9.1 consumers get them as
-	// headers. Each key must then begin with x-, and the values are limited as
+	// Annotations are the message annotations. Their keys are ASCII, as those of
+	// DeliveryAnnotations and Footer. AMQP 0.9.1 consumers get them as headers.
+	// Each key must then begin with x-, and the values are limited as
 	// those of ApplicationProperties; otherwise RabbitMQ closes the connection
 	// of such consumers (541).
 	Annotations map[string]any
@@ -79,23 +99,26 @@ type Message struct {
 	// value.
 	FilterValue string
 
-	raw       []byte // a message that was read: the fields replace its sections
-	forwarded bool   // it was read, so that it gets nothing that its producer did not set
+	// origin is the first byte of Raw in a message that was read. As long as Raw
+	// is the same, its fields replace sections of Raw, and it gets nothing that
+	// its producer did not set.
+	origin *byte
 }
 
 // Properties are the standard properties of an AMQP 1.0 message (OASIS AMQP
-// 1.0, part 3, section 3.2.4). A producer does not send zero values.
+// 1.0, part 3, section 3.2.4). A producer does not send zero values. It refuses
+// a value that does not fit; see [Message].
 type Properties struct {
 	MessageID          any // uint64, [UUID], []byte or string
 	UserID             []byte
 	To                 string
 	Subject            string
 	ReplyTo            string
-	CorrelationID      any // uint64, [UUID], []byte or string
-	ContentType        string
-	ContentEncoding    string
-	AbsoluteExpiryTime time.Time // resolution: milliseconds
-	CreationTime       time.Time // resolution: milliseconds
+	CorrelationID      any       // uint64, [UUID], []byte or string
+	ContentType        string    // ASCII
+	ContentEncoding    string    // ASCII
+	AbsoluteExpiryTime time.Time // 64 bits of milliseconds
+	CreationTime       time.Time // 64 bits of milliseconds
 	GroupID            string
 	GroupSequence      uint32
 	ReplyToGroupID     string
@@ -108,7 +131,7 @@ type Properties struct {
 type Header struct {
 	Durable       bool
 	Priority      uint8
-	TTL           time.Duration // resolution: milliseconds
+	TTL           time.Duration // 1 ms to 2^32-1 ms (49 days), in whole ms; 0: none
 	FirstAcquirer bool
 	DeliveryCount uint32
 }

@@ -16,12 +16,11 @@ import (
 // again cannot help: [ErrStreamDeleted], [ErrAuthentication], [ErrVirtualHost],
 // [ErrAccessRefused], [ErrTLS], [ErrNameInUse].
 type Producer struct {
-	env     *Env
-	stream  string
-	cfg     ProducerConfig
-	calls   *outcomeCalls
-	encoder *subEncoder
-	room    atomic.Int64 // for the entries of a frame; the current connection's
+	env    *Env
+	stream string
+	cfg    ProducerConfig
+	calls  *outcomeCalls
+	room   atomic.Int64 // for the entries of a frame; the current connection's
 
 	mu        sync.Mutex
 	box       outbox
@@ -96,9 +95,6 @@ func newProducerOf(e *Env, stream string, cfg ProducerConfig) *Producer {
 		ended:     make(chan struct{}), closed: make(chan struct{}),
 	}
 	p.calls = newOutcomeCalls(p.returned)
-	if cfg.SubEntries > 1 {
-		p.encoder = e.encoders.of(cfg.Compression)
-	}
 	p.life, p.cancel = context.WithCancel(context.Background())
 	return p
 }

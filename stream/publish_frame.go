@@ -49,7 +49,7 @@ type publishFrame struct {
 	open  int // slots without outcome
 
 	version uint16
-	records []byte // of a sub-batch that was never sent; nil otherwise
+	records []byte // of a sub-batch that was not compressed yet; empty otherwise
 	sub     bool   // the frame has one entry, a sub-batch
 	sealed  bool   // nothing is added any more
 	// preparing is set while the records are compressed without the producer's
@@ -189,22 +189,13 @@ func (m *outgoing) appendWithLength(b []byte) []byte {
 
 // outgoingOf encodes a message, unless it is a plain one.
 func (p *Producer) outgoingOf(m *Message) (outgoing, error) {
-	stamp := p.cfg.CreationTime && m.lacksCreationTime()
-	if !stamp && m.raw == nil && m.plain() {
+	var creation time.Time
+	if p.cfg.CreationTime {
+		creation = time.Now()
+	}
+	if m.Raw == nil && creation.IsZero() && m.plain() && len(m.Body) <= maxEncoded-dataHead {
 		return outgoing{body: m.Body}, nil
 	}
-	if stamp {
-		stamped, props := *m, Properties{}
-		if m.Properties != nil {
-			props = *m.Properties
-		}
-		props.CreationTime = time.Now()
-		stamped.Properties = &props
-		m = &stamped
-	}
-	whole, err := m.encode()
-	if whole == nil {
-		whole = []byte{}
-	}
+	whole, err := appendMessage([]byte{}, m, creation)
 	return outgoing{whole: whole}, err
 }

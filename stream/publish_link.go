@@ -72,8 +72,11 @@ func (l *link) Take(frames [][]byte, size, room int) (_ [][]byte, entries int, r
 			l.offered = rest != broker.TookAll
 			return frames, entries, rest
 		}
-		if b.records != nil && !l.compress(b) {
-			return frames, entries, broker.TookAll
+		if len(b.records) > 0 {
+			if !l.compress(b) {
+				return frames, entries, broker.TookAll
+			}
+			continue // it may have failed
 		}
 		if p.box.waiting == 0 {
 			l.lastTime = time.Now()
@@ -95,12 +98,16 @@ func (l *link) compress(b *publishFrame) bool {
 	b.sealed, b.preparing = true, true
 	p.mu.Unlock()
 	frame := binary.BigEndian.AppendUint64(b.frame, b.last())
-	frame = p.encoder.append(frame, b.records, len(b.slots))
+	frame, err := appendSubBatch(frame, p.cfg.Compression, len(b.slots), b.records)
 	p.mu.Lock()
 	if !l.current() {
 		return false // resend has copied the records
 	}
-	b.frame, b.records, b.preparing = frame, nil, false
+	b.frame, b.records, b.preparing = frame, b.records[:0], false
+	if err != nil {
+		p.box.end(b, b.slots, err, p.tell)
+		p.told()
+	}
 	return true
 }
 

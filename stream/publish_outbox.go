@@ -301,7 +301,7 @@ func (o *outbox) resend(limit int, tell func(*slot, error)) {
 // repack copies what is open in a batch, whose memory the connection before may
 // still be writing.
 func (o *outbox) repack(b *publishFrame, tell func(*slot, error)) {
-	if b.records != nil { // it was never sent
+	if len(b.records) > 0 { // it was never sent
 		c := newPublishFrame(b.version)
 		c.sub, c.sealed, c.open = true, true, b.open
 		c.records = append(c.records, b.records...)

@@ -76,11 +76,5 @@ func (w *waiter) wait(ctx context.Context) error {
 	if w.left > 0 {
 		return fmt.Errorf("%w: %d messages: %w", ErrUnconfirmed, w.left, broker.ContextError(ctx))
 	}
-	switch {
-	case w.errs == nil:
-		return nil
-	case w.n == 1:
-		return w.errs[0]
-	}
-	return &PublishError{Outcomes: w.errs}
+	return publishError(w.errs)
 }

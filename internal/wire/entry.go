@@ -25,6 +25,8 @@ const (
 	// length of the body (4). The top bit of the flags is 1; the next three
 	// are the compression.
 	batchHeadLen = 11
+	// BatchHeadLen is batchHeadLen, for those who count bytes.
+	BatchHeadLen = batchHeadLen
 	// batchBit is set in the first byte of a sub-batch.
 	batchBit = 0x80
 )
@@ -92,10 +94,24 @@ func AppendEntry(b, body []byte) []byte {
 
 // AppendBatch appends a sub-batch. It ignores Raw and Batch.
 func AppendBatch(b []byte, e Entry) []byte {
+	start := len(b)
+	return FinishBatch(append(BeginBatch(b, e), e.Body...), start)
+}
+
+// BeginBatch appends the head of a sub-batch. The caller appends the body, and
+// then calls FinishBatch. BeginBatch ignores Raw, Batch and Body.
+func BeginBatch(b []byte, e Entry) []byte {
 	b = append(b, batchBit|byte(e.Compression&7)<<4)
 	b = binary.BigEndian.AppendUint16(b, e.Records)
 	b = binary.BigEndian.AppendUint32(b, e.Uncompressed)
-	return AppendEntry(b, e.Body)
+	return append(b, 0, 0, 0, 0)
+}
+
+// FinishBatch writes the length of the body of the sub-batch that BeginBatch
+// appended at start.
+func FinishBatch(b []byte, start int) []byte {
+	binary.BigEndian.PutUint32(b[start+batchHeadLen-4:], uint32(len(b)-start-batchHeadLen))
+	return b
 }
 
 // NextRecord cuts the first record off the uncompressed body of a sub-batch. If
