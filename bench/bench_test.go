@@ -54,9 +54,9 @@ func TestSummarize(t *testing.T) {
 }
 
 func TestRatios(t *testing.T) {
-	list := []result{{Impl: implTidemark, Rate: 500}, {Impl: implOfficial, Rate: 100}, {Impl: implSocket, Rate: 1000}}
+	list := []result{{Impl: implTidemark, rates: []float64{500, 400, 600}}, {Impl: implOfficial, rates: []float64{100, 100, 100}}, {Impl: implSocket, rates: []float64{1000, 1000, 1000}}}
 	setRatios(list)
-	if list[0].RatioOfficial != 5 || list[0].RatioSocket != 0.5 || list[1].RatioOfficial != 1 {
+	if list[0].RatioOfficial != 5 || list[0].RatioOfficialMin != 4 || list[0].RatioOfficialMax != 6 || list[0].RatioSocket != 0.5 || list[1].RatioOfficial != 1 {
 		t.Errorf("rates: %+v", list)
 	}
 	list = []result{{Impl: implTidemark, Latency: 10}, {Impl: implOfficial, Latency: 5000}}
