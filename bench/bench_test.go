@@ -80,6 +80,7 @@ func TestFlags(t *testing.T) {
 		{"-n -1", exitUsage, "from 1 to"},
 		{"-h", exitOK, "fan-out-1, fan-out-10, fan-out-100, fan-out-1000"},
 		{"-rate 0", exitUsage, "from 1 to"},
+		{"-window 10", exitUsage, "FRAME/INFLIGHT"},
 		{"-credit 10", exitUsage, "10+1"},
 		{"-credit 10+11", exitUsage, "10+1"},
 		{"-credit 40000+1", exitUsage, "32767"},
@@ -141,7 +142,7 @@ func smoke(t *testing.T, publishing bool) {
 	var names []string
 	want := 0
 	for _, c := range soloCases {
-		if c.name != "reconnect" && c.name != "memory" && strings.HasPrefix(c.name, "publish") == publishing {
+		if !c.resets && c.name != "memory" && strings.HasPrefix(c.name, "publish") == publishing {
 			names = append(names, c.name)
 			want += len(implementations)
 		}

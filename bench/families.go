@@ -26,10 +26,10 @@ func publishCases() (list []benchCase) {
 		codec codec
 	}{{"publish-gzip", gzipCodec}, {"publish-snappy", snappyCodec}, {"publish-lz4", lz4Codec}} {
 		list = append(list, benchCase{family: compressed, name: c.name, about: "as publish-zstd, with another compression or with a name",
-			content: contentNone, n: upTo(300_000, 100_000_000), windows: subBatches, run: compressedRunners(c.codec)})
+			content: contentNone, n: upTo(1_000_000, 200_000_000), compressed: true, windows: subBatches, run: compressedRunners(c.codec)})
 	}
 	list = append(list, benchCase{family: compressed, name: "publish-zstd-named", base: "publish-zstd", named: true,
-		content: contentNone, n: upTo(300_000, 100_000_000), windows: subBatches, run: compressedRunners(zstdCodec)})
+		content: contentNone, n: upTo(1_000_000, 200_000_000), compressed: true, windows: subBatches, run: compressedRunners(zstdCodec)})
 	for _, ms := range []int{1, 5} {
 		delay := time.Duration(ms) * time.Millisecond
 		list = append(list,
@@ -50,7 +50,7 @@ func publishCases() (list []benchCase) {
 // producersCase has so many producers, and compares 1,000 with 10.
 func producersCase(family, about string, producers, streams int) benchCase {
 	c := benchCase{family: family, name: fmt.Sprintf("%s-%d", family, producers), about: about, producers: producers, streams: streams,
-		content: contentNone, n: upTo(1_000_000, 400_000_000), windows: manyConnections, run: manyRunners()}
+		content: contentNone, n: upTo(2_000_000, 400_000_000), windows: manyConnections, run: manyRunners()}
 	if producers > 10 {
 		c.base = family + "-10"
 	}

@@ -13,8 +13,11 @@ import (
 
 // environment connects as the README of the official client says, except for
 // the socket buffers: that client's own, 8 KiB, stall on loopback.
-func environment(uri string) (*official.Environment, error) {
-	env, err := official.NewEnvironment(official.NewEnvironmentOptions().SetUri(uri).SetReadBuffer(-1).SetWriteBuffer(-1))
+func environment(uri string) (*official.Environment, error) { return environmentWith(uri, 1) }
+
+// environmentWith lets so many producers share a connection.
+func environmentWith(uri string, producers int) (*official.Environment, error) {
+	env, err := official.NewEnvironment(official.NewEnvironmentOptions().SetUri(uri).SetReadBuffer(-1).SetWriteBuffer(-1).SetMaxProducersPerClient(producers))
 	if err != nil && env != nil {
 		err = errors.Join(err, env.Close())
 	}

@@ -289,8 +289,8 @@ func (p *plan) one(ctx context.Context, g *group, c contender) (s sample, err er
 	if g.named {
 		j.Producer = j.Name
 	}
-	if g.resets && c.impl == implOfficial {
-		j.N = min(j.N, officialResets)
+	if c.impl == implOfficial {
+		j.N = g.officialN(j.N)
 	}
 	if !g.content.own() {
 		return p.measure(ctx, j)

@@ -70,8 +70,14 @@ func awaitBeside(confirms official.ChannelPublishConfirm, n int) <-chan error {
 	return done
 }
 
+// largeFrames lets Send put batchSize messages into a frame. The client's default
+// of 100 is slower.
+func largeFrames() *official.ProducerOptions {
+	return official.NewProducerOptions().SetBatchSize(batchSize)
+}
+
 func publishAsyncOfficial(_ context.Context, j job, m *meter) error {
-	return producerOfficial(j, nil, func(p *official.Producer, confirms official.ChannelPublishConfirm) error {
+	return producerOfficial(j, largeFrames(), func(p *official.Producer, confirms official.ChannelPublishConfirm) error {
 		list := officialMessages(j.Size)
 		m.begin()
 		err := sendAll(p, confirms, list, j.N)
@@ -151,7 +157,8 @@ func publishPacedOfficial(ctx context.Context, j job, m *meter) error {
 	})
 }
 
-// officialPool is many producers of one environment.
+// officialPool is many producers of one environment. By default each has a
+// connection of its own, which is slower where there are hundreds.
 type officialPool struct {
 	env       *official.Environment
 	producers []*official.Producer
@@ -159,14 +166,21 @@ type officialPool struct {
 	messages  []message.StreamMessage
 }
 
+// manyProducers is how many share a connection where there are more of them.
+const manyProducers = 100
+
 func openOfficialPool(_ context.Context, j job) (pool, error) {
-	env, err := environment(j.URI)
+	perConnection := 1
+	if j.Producers > manyProducers {
+		perConnection = manyProducers
+	}
+	env, err := environmentWith(j.URI, perConnection)
 	return &officialPool{env: env, producers: make([]*official.Producer, j.Producers),
 		confirms: make([]official.ChannelPublishConfirm, j.Producers), messages: officialMessages(j.Size)}, err
 }
 
 func (p *officialPool) add(_ context.Context, i int, stream string) (err error) {
-	if p.producers[i], err = p.env.NewProducer(stream, nil); err == nil {
+	if p.producers[i], err = p.env.NewProducer(stream, largeFrames()); err == nil {
 		p.confirms[i] = p.producers[i].NotifyPublishConfirmation()
 	}
 	return err
