@@ -54,9 +54,9 @@ func TestSummarize(t *testing.T) {
 }
 
 func TestRatios(t *testing.T) {
-	list := []result{{Impl: implTidemark, Rate: 500}, {Impl: implOfficial, Rate: 100}, {Impl: implSocket, Rate: 1000}}
+	list := []result{{Impl: implTidemark, rates: []float64{500, 400, 600}}, {Impl: implOfficial, rates: []float64{100, 100, 100}}, {Impl: implSocket, rates: []float64{1000, 1000, 1000}}}
 	setRatios(list)
-	if list[0].RatioOfficial != 5 || list[0].RatioSocket != 0.5 || list[1].RatioOfficial != 1 {
+	if list[0].RatioOfficial != 5 || list[0].RatioOfficialMin != 4 || list[0].RatioOfficialMax != 6 || list[0].RatioSocket != 0.5 || list[1].RatioOfficial != 1 {
 		t.Errorf("rates: %+v", list)
 	}
 	list = []result{{Impl: implTidemark, Latency: 10}, {Impl: implOfficial, Latency: 5000}}
@@ -80,6 +80,7 @@ func TestFlags(t *testing.T) {
 		{"-n -1", exitUsage, "from 1 to"},
 		{"-h", exitOK, "fan-out-1, fan-out-10, fan-out-100, fan-out-1000"},
 		{"-rate 0", exitUsage, "from 1 to"},
+		{"-window 10", exitUsage, "FRAME/INFLIGHT"},
 		{"-credit 10", exitUsage, "10+1"},
 		{"-credit 10+11", exitUsage, "10+1"},
 		{"-credit 40000+1", exitUsage, "32767"},
@@ -141,7 +142,7 @@ func smoke(t *testing.T, publishing bool) {
 	var names []string
 	want := 0
 	for _, c := range soloCases {
-		if c.name != "reconnect" && c.name != "memory" && strings.HasPrefix(c.name, "publish") == publishing {
+		if !c.resets && c.name != "memory" && strings.HasPrefix(c.name, "publish") == publishing {
 			names = append(names, c.name)
 			want += len(implementations)
 		}

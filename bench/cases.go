@@ -45,13 +45,21 @@ type benchCase struct {
 	// schedules are how a bare socket gives credit; the bench shows the best.
 	// None: the default one alone.
 	schedules []schedule
+	// windows are how a bare socket publishes; the bench shows the best. None:
+	// publishing is not what is measured, or not by its rate.
+	windows []window
 
-	family    string        // the case is measured with others that differ in a number; empty: alone
-	consumers int           // 0: not a crowd
-	streams   int           // 0: one
-	rate      int           // messages a second in each stream
-	delay     time.Duration // added, each way
-	limit     time.Duration // ends reading before n messages
+	family     string        // the case is measured with others that differ in a number; empty: alone
+	base       string        // another case, of whose rate the notes say a part; empty: none
+	consumers  int           // 0: not a crowd
+	producers  int           // 0: one at most
+	named      bool          // the producer has a name
+	compressed bool          // the messages are published in sub-batches
+	resets     bool          // n is how often connections are reset
+	streams    int           // 0: one
+	rate       int           // messages a second in each stream
+	delay      time.Duration // added, each way
+	limit      time.Duration // ends reading before n messages
 }
 
 // inStream is how many messages a stream of the case is filled with.
@@ -69,7 +77,22 @@ func (c benchCase) inStream(n int) int {
 // returns when m has ended and everything is closed.
 type runner func(ctx context.Context, j job, m *meter) error
 
-var allCases = slices.Concat(soloCases, crowdCases())
+var allCases = slices.Concat(soloCases, publishCases(), crowdCases())
+
+// officialN is n for the official client, which takes seconds to connect again,
+// and makes a new encoder for each sub-batch.
+func (c benchCase) officialN(n int) int {
+	switch {
+	case c.resets:
+		return min(n, officialResets)
+	case c.compressed:
+		return min(n, max(1000, n/10))
+	}
+	return n
+}
+
+// publishes reports whether a case publishes n messages to a stream of its own.
+func (c benchCase) publishes() bool { return c.content == contentNone && !c.resets }
 
 // soloCases have at most a few consumers or producers.
 var soloCases = []benchCase{
@@ -87,21 +110,18 @@ var soloCases = []benchCase{
 		implTidemark: consumeTidemark(anonymous), implOfficial: consumeOfficial(anonymous), implSocket: consumeSocket(anonymous)}},
 	{name: "consume-many", about: "four consumers in one process, a quarter of the messages each", content: contentPlain, n: upTo(2_000_000, 400_000_000), schedules: allSchedules, run: map[string]runner{
 		implTidemark: consumeTidemark(many), implOfficial: consumeOfficial(many), implSocket: consumeSocket(many)}},
-	{name: "publish-async", about: "publish with callbacks, and wait for the last confirm", content: contentNone, n: upTo(300_000, 100_000_000), run: map[string]runner{
-		implTidemark: publishAsyncTidemark, implOfficial: publishAsyncOfficial, implSocket: publishSocket(1000, 10)}},
-	{name: "publish-batch", about: "publish 1000 at a time, the confirms of ten awaited", content: contentNone, n: upTo(300_000, 100_000_000), run: map[string]runner{
-		implTidemark: publishBatchTidemark, implOfficial: publishBatchOfficial, implSocket: publishSocket(1000, 10)}},
-	{name: "publish-one", about: "publish one, wait for its confirm, publish the next", content: contentNone, n: upTo(2_000, 100_000_000), run: map[string]runner{
-		implTidemark: publishOneTidemark, implOfficial: publishOneOfficial, implSocket: publishSocket(1, 1)}},
-	{name: "publish-zstd", about: "publish in sub-batches of 100 messages, compressed with zstd", content: contentNone, n: upTo(300_000, 100_000_000), run: map[string]runner{
-		implTidemark: publishZstdTidemark, implOfficial: publishZstdOfficial, implSocket: publishZstdSocket}},
-	{name: "publish-many", about: "eight producers in one process, an eighth of the messages each", content: contentNone, n: upTo(300_000, 100_000_000), run: map[string]runner{
-		implTidemark: publishManyTidemark, implOfficial: publishManyOfficial, implSocket: publishManySocket}},
-	{name: "publish-latency", about: "from publishing a message to its confirm, one at a time", content: contentNone, n: upTo(2_000, 100_000_000), run: map[string]runner{
-		implTidemark: latencyTidemark(oneByOne), implOfficial: latencyOfficial(oneByOne), implSocket: latencySocket(oneByOne)}},
-	{name: "publish-latency-10k", about: "the same with 10,000 messages a second, of which each counts from when it was due", content: contentNone, n: upTo(20_000, 100_000_000), run: map[string]runner{
-		implTidemark: latencyTidemark(paced), implOfficial: latencyOfficial(paced), implSocket: latencySocket(paced)}},
-	{name: "reconnect", about: "connection reset, to the next message handled", content: contentNone, n: fixed(50), run: map[string]runner{
+	{name: "publish-async", about: "publish with callbacks, and wait for the last confirm", content: contentNone, n: upTo(1_000_000, 400_000_000), windows: oneConnection, run: map[string]runner{
+		implTidemark: publishAsyncTidemark, implOfficial: publishAsyncOfficial, implSocket: publishSocket}},
+	{name: "publish-batch", about: "publish 1000 at a time, the confirms of ten awaited (the official client's BatchSend)", content: contentNone, n: upTo(1_000_000, 400_000_000), windows: oneConnection, run: map[string]runner{
+		implTidemark: publishBatchTidemark, implOfficial: publishBatchOfficial, implSocket: publishSocket}},
+	{name: "publish-many", about: "eight producers in one process, an eighth of the messages each", content: contentNone, n: upTo(1_000_000, 400_000_000), windows: manyConnections, producers: 8, run: manyRunners()},
+	{name: "publish-one", about: "publish one, wait for its confirm, publish the next: the latency", content: contentNone, n: upTo(3_000, 100_000_000), run: oneRunners},
+	{name: "publish-latency", about: "1,000 messages a second, from each call to its confirm", content: contentNone, n: upTo(5_000, 100_000_000), rate: 1_000, run: pacedRunners},
+	{name: "publish-latency-10k", about: "the same with 10,000 messages a second", content: contentNone, n: upTo(30_000, 200_000_000), rate: 10_000, run: pacedRunners},
+	{name: "publish-zstd", about: "publish in sub-batches of 100 messages, compressed with zstd (the socket: a bare encoder)", content: contentNone, n: upTo(1_000_000, 200_000_000), compressed: true, windows: subBatches, run: compressedRunners(zstdCodec)},
+	{name: "publish-reconnect", about: "connections reset, to the next confirm; 20 messages between two resets", content: contentNone, n: fixed(100), resets: true, run: map[string]runner{
+		implTidemark: republishTidemark, implOfficial: republishOfficial, implSocket: republishSocket}},
+	{name: "reconnect", about: "connection reset, to the next message handled", content: contentNone, n: fixed(50), resets: true, run: map[string]runner{
 		implTidemark: reconnectTidemark, implOfficial: reconnectOfficial, implSocket: reconnectSocket}},
 	{name: "memory", about: "a handler that takes 1 ms, for 3 seconds: the most memory held", content: contentPlain, n: upTo(2_000_000, 400_000_000), run: map[string]runner{
 		implTidemark: consumeTidemark(slow), implOfficial: consumeOfficial(slow), implSocket: consumeSocket(slow)}},

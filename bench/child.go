@@ -29,13 +29,16 @@ type job struct {
 	Impl    string `json:"impl"`
 	URI     string `json:"uri"`
 	Stream  string `json:"stream"`
-	Name    string `json:"name"` // of the consumer; new in each measurement
+	Name    string `json:"name"` // new in each measurement, for a consumer or a producer
 	N       int    `json:"n"`
 	Size    int    `json:"size"`
 	Profile string `json:"profile,omitempty"`
 
 	Consumers int           `json:"consumers,omitempty"` // of cases with many
 	Streams   int           `json:"streams,omitempty"`   // 0: one, named Stream
+	Producers int           `json:"producers,omitempty"` // of cases with many
+	Producer  string        `json:"producer,omitempty"`  // name of the producer; empty: none
+	Window    string        `json:"window"`              // in which a socket publishes
 	Rate      int           `json:"rate,omitempty"`      // messages a second in each stream
 	Limit     time.Duration `json:"limit,omitempty"`     // ends reading before N, if not 0
 	Credit    string        `json:"credit"`              // of a socket

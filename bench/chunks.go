@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 
 	"github.com/tidemark-go/tidemark/internal/wire"
@@ -45,6 +46,29 @@ func (c *raw) countChunks(stream string) (n chunkCount, err error) {
 		if credit = countCredit - came; came == 0 {
 			return n, c.ask(&wire.Unsubscribe{SubscriptionID: 1})
 		}
+	}
+}
+
+// lastOffset is the offset of the last message of a stream that is not empty.
+func (c *raw) lastOffset(stream string) (uint64, error) {
+	err := c.ask(&wire.Subscribe{SubscriptionID: 1, Stream: stream, Spec: wire.OffsetSpec{Type: wire.OffsetLast}, Credit: 1})
+	if err != nil {
+		return 0, err
+	}
+	for {
+		key, version, fields, err := c.next()
+		if err != nil {
+			return 0, err
+		}
+		if key != wire.KeyDeliver {
+			continue
+		}
+		d, err := wire.DecodeDeliver(version, fields)
+		if err != nil {
+			return 0, err
+		}
+		chunk, err := wire.ParseChunk(d.Chunk)
+		return chunk.FirstOffset + uint64(chunk.Records) - 1, errors.Join(err, c.ask(&wire.Unsubscribe{SubscriptionID: 1}))
 	}
 }
 

@@ -12,6 +12,51 @@ const maxLiveRate = 2000
 // liveTime is how long messages are published to streams that are read live.
 const liveTime = 10 // seconds
 
+// Runners of cases that measure from a message to its confirm.
+var (
+	oneRunners   = map[string]runner{implTidemark: publishOneTidemark, implOfficial: publishOneOfficial, implSocket: publishOneSocket}
+	pacedRunners = map[string]runner{implTidemark: publishPacedTidemark, implOfficial: publishPacedOfficial, implSocket: publishPacedSocket}
+)
+
+// publishCases are the families of cases that publish.
+func publishCases() (list []benchCase) {
+	const compressed = "publish-compressed"
+	for _, c := range []struct {
+		name  string
+		codec codec
+	}{{"publish-gzip", gzipCodec}, {"publish-snappy", snappyCodec}, {"publish-lz4", lz4Codec}} {
+		list = append(list, benchCase{family: compressed, name: c.name, about: "as publish-zstd, with another compression or with a name",
+			content: contentNone, n: upTo(1_000_000, 200_000_000), compressed: true, windows: subBatches, run: compressedRunners(c.codec)})
+	}
+	list = append(list, benchCase{family: compressed, name: "publish-zstd-named", base: "publish-zstd", named: true,
+		content: contentNone, n: upTo(1_000_000, 200_000_000), compressed: true, windows: subBatches, run: compressedRunners(zstdCodec)})
+	for _, ms := range []int{1, 5} {
+		delay := time.Duration(ms) * time.Millisecond
+		list = append(list,
+			benchCase{family: "publish-rtt", name: fmt.Sprintf("publish-one-rtt-%d", ms), about: "publish-one and publish-latency with so many milliseconds of delay each way",
+				delay: delay, content: contentNone, n: upTo(1_000, 100_000_000), run: oneRunners},
+			benchCase{family: "publish-rtt", name: fmt.Sprintf("publish-latency-rtt-%d", ms), delay: delay, rate: 1_000,
+				content: contentNone, n: upTo(5_000, 100_000_000), run: pacedRunners})
+	}
+	for _, n := range []int{10, 1000} {
+		list = append(list, producersCase("producers-stream", "producers of one stream, in one process", n, 0))
+	}
+	for _, n := range []int{10, 1000} {
+		list = append(list, producersCase("producers-streams", "producers in one process, each of a stream of its own", n, n))
+	}
+	return list
+}
+
+// producersCase has so many producers, and compares 1,000 with 10.
+func producersCase(family, about string, producers, streams int) benchCase {
+	c := benchCase{family: family, name: fmt.Sprintf("%s-%d", family, producers), about: about, producers: producers, streams: streams,
+		content: contentNone, n: upTo(2_000_000, 400_000_000), windows: manyConnections, run: manyRunners()}
+	if producers > 10 {
+		c.base = family + "-10"
+	}
+	return c
+}
+
 // crowdCases are the cases with many consumers, small chunks, and delay. Those
 // of a family differ in a number.
 func crowdCases() (list []benchCase) {

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"fmt"
 
-	"github.com/klauspost/compress/zstd"
 	"github.com/tidemark-go/tidemark/internal/wire"
 )
 
@@ -48,70 +47,16 @@ func dataOf(message []byte) []byte {
 
 // fill publishes n messages to a stream.
 func (c *raw) fill(kind content, n, size int) error {
-	frame, inFlight := max(1, min(batchSize, 1_000_000/(size+30))), 20
+	w := window{frame: batchSize, inFlight: 20 * batchSize}
 	switch kind {
 	case contentZstd:
-		return c.fillZstd(n, size, func(i int) []byte { return bodyOf(i, size) })
+		return c.publishCompressed(zstdCodec, n, size, w, func(i int) []byte { return appendMessage(nil, bodyOf(i, size)) })
 	case contentChunks1:
-		frame, inFlight = 1, 1 // an idle writer makes a chunk of what comes alone
+		w = window{frame: 1, inFlight: 1} // an idle writer makes a chunk of what comes alone
 	case contentChunks15:
-		frame, inFlight = 15, 1
+		w = window{frame: 15, inFlight: 15}
 	}
-	return c.publishAll(n, frame, inFlight, size, func(b []byte, i int) []byte {
+	return c.publishAll(n, w.fit(size), func(b []byte, i int) []byte {
 		return wire.AppendPublishEntry(b, uint64(i), appendMessage(nil, bodyOf(i, size)))
 	})
-}
-
-// fillZstd publishes n messages in compressed sub-batches.
-func (c *raw) fillZstd(n, size int, body func(i int) []byte) error {
-	enc, err := zstd.NewWriter(nil)
-	if err != nil {
-		return err
-	}
-	records := max(1, min(batchRecords, 1_000_000/(size+30)))
-	batches := (n + records - 1) / records
-	var plain []byte
-	return c.publishAll(batches, max(1, min(10, 1_000_000/(records*(size+30)))), 20, records*size, func(b []byte, i int) []byte {
-		plain = plain[:0]
-		for k := range records {
-			plain = wire.AppendEntry(plain, appendMessage(nil, body(i*records+k)))
-		}
-		return wire.AppendPublishBatch(b, uint64(i), wire.Entry{
-			Records: uint16(records), Compression: wire.CompressionZstd, Uncompressed: uint32(len(plain)), Body: enc.EncodeAll(plain, nil)})
-	})
-}
-
-// publishAll publishes n entries, so many in a frame, with so many frames in
-// flight, and returns when all are confirmed. Frames stay below 1 MiB.
-func (c *raw) publishAll(n, perFrame, inFlight, size int, add func(b []byte, i int) []byte) error {
-	perFrame = max(1, min(perFrame, 1_000_000/(size+30)))
-	var b []byte
-	for sent, confirmed := 0, 0; confirmed < n; {
-		if sent < n && sent-confirmed < perFrame*inFlight {
-			count := min(perFrame, n-sent)
-			b = wire.BeginPublish(b[:0], wire.Version1, 1)
-			for i := range count {
-				b = add(b, sent+i)
-			}
-			if _, err := c.nc.Write(wire.FinishPublish(b, 0, count)); err != nil {
-				return err
-			}
-			sent += count
-			continue
-		}
-		got, err := c.confirms()
-		if err != nil {
-			return err
-		}
-		confirmed += got
-	}
-	return nil
-}
-
-// publishOne publishes an encoded message and does not wait.
-func (c *raw) publishOne(id uint64, message []byte) error {
-	b := wire.BeginPublish(nil, wire.Version1, 1)
-	b = wire.AppendPublishEntry(b, id, message)
-	_, err := c.nc.Write(wire.FinishPublish(b, 0, 1))
-	return err
 }

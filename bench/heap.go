@@ -62,6 +62,14 @@ func liveHeapMiB() float64 {
 	return float64(s.HeapAlloc) / (1 << 20)
 }
 
+// heldMiB is what is alive on the heap, and the stacks of goroutines.
+func heldMiB() float64 {
+	live := liveHeapMiB()
+	var s runtime.MemStats
+	runtime.ReadMemStats(&s)
+	return live + float64(s.StackInuse)/(1<<20)
+}
+
 // connectionsTo counts this process's TCP connections to the broker. 0 is
 // unknown: it is read from /proc, which Linux has.
 func connectionsTo(uri string) int {

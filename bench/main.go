@@ -4,6 +4,7 @@
 //	go run ./bench                          the cases with few consumers, messages of 100 bytes
 //	go run ./bench -case consume -size all  one case, 10 B to 10 KiB
 //	go run ./bench -case fan-out,fan-in     families of cases: 1 to 1,000 consumers
+//	go run ./bench -case producers-stream   10 and 1,000 producers
 //	go run ./bench -case all -json          everything, one JSON object per line
 //	go run ./bench -h                       what the cases are, and their figures
 //
@@ -15,16 +16,20 @@
 //	socket    the ceiling: a bare connection on internal/wire that checks CRCs and
 //	          walks the entries, and has no reconnects, no cancellation, no API. Where
 //	          chunks are read, the bench measures it with several credit schedules
-//	          (-credit) and shows the best
+//	          (-credit) and shows the best; where messages are published, with several
+//	          windows (-window). The best of several that differ by chance is better
+//	          than each of them: for a close comparison give the best one alone
 //
 // Each measurement is a process of its own, so that CPU time and allocations
 // are its own. The implementations take turns (A B C A B C), so that a busy
 // moment of the machine meets all of them. The bench shows medians over -runs,
 // with the spread. Time and CPU count from the first message handled to the
-// last one. Bodies are made before. A measurement that does not end within
-// -timeout fails; the others go on, and the bench fails at the end. Percentiles of
-// latency are those of each run, the ratios those of runs that followed each
-// other, and of both the bench shows the median. The live heap is what a garbage
+// last one. Bodies are made before, and the socket's messages are encoded before.
+// What counts as published is looked for in the stream. A measurement that does
+// not end within -timeout fails; the others go on, and the bench fails at the end.
+// Percentiles of latency are those of each run, the ratios those of runs that
+// followed each other, and of both the bench shows the median. Where connections
+// are reset, the percentiles are those of all runs. The live heap is what a garbage
 // collection left, the most of all runs. Connections, resident memory and the
 // load average are known on Linux only; elsewhere the table says "unknown" and
 // JSON leaves them out.

@@ -3,20 +3,21 @@ package main
 import (
 	"context"
 	"errors"
-	"strconv"
 	"sync/atomic"
 	"time"
 
 	"github.com/rabbitmq/rabbitmq-stream-go-client/pkg/amqp"
 	"github.com/rabbitmq/rabbitmq-stream-go-client/pkg/ha"
-	"github.com/rabbitmq/rabbitmq-stream-go-client/pkg/message"
 	official "github.com/rabbitmq/rabbitmq-stream-go-client/pkg/stream"
 )
 
 // environment connects as the README of the official client says, except for
 // the socket buffers: that client's own, 8 KiB, stall on loopback.
-func environment(uri string) (*official.Environment, error) {
-	env, err := official.NewEnvironment(official.NewEnvironmentOptions().SetUri(uri).SetReadBuffer(-1).SetWriteBuffer(-1))
+func environment(uri string) (*official.Environment, error) { return environmentWith(uri, 1) }
+
+// environmentWith lets so many producers share a connection.
+func environmentWith(uri string, producers int) (*official.Environment, error) {
+	env, err := official.NewEnvironment(official.NewEnvironmentOptions().SetUri(uri).SetReadBuffer(-1).SetWriteBuffer(-1).SetMaxProducersPerClient(producers))
 	if err != nil && env != nil {
 		err = errors.Join(err, env.Close())
 	}
@@ -109,126 +110,6 @@ func consumeOneOfficial(ctx context.Context, env *official.Environment, j job, h
 		err = errors.Join(err, *f)
 	}
 	return err
-}
-
-// producerOfficial runs f with a producer. confirmed counts the producer's
-// confirms down to 0; then everything is closed.
-func producerOfficial(j job, m *meter, f func(p *official.Producer, confirmed <-chan int) error) error {
-	return producerOfficialWith(j, m, nil, f)
-}
-
-func producerOfficialWith(j job, m *meter, o *official.ProducerOptions, f func(p *official.Producer, confirmed <-chan int) error) (err error) {
-	env, err := environment(j.URI)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, env.Close()) }()
-	p, err := env.NewProducer(j.Stream, o)
-	if err != nil {
-		return err
-	}
-	confirmed := confirmsOf(p)
-	m.begin()
-	if err = f(p, confirmed); err == nil {
-		m.end(j.N)
-	}
-	return errors.Join(err, p.Close())
-}
-
-// confirmsOf counts a producer's confirms, until it is closed.
-func confirmsOf(p *official.Producer) <-chan int {
-	confirms := p.NotifyPublishConfirmation()
-	confirmed := make(chan int, 1000)
-	go func() { // ends when the producer is closed
-		defer close(confirmed)
-		for list := range confirms {
-			n := 0
-			for _, c := range list {
-				if c.IsConfirmed() {
-					n++
-				}
-			}
-			confirmed <- n
-		}
-	}()
-	return confirmed
-}
-
-// confirmTimeout is how long confirms may take; the timeout of the measurement
-// mostly ends it before.
-const confirmTimeout = maxTimeout
-
-// await waits until n messages are confirmed.
-func await(confirmed <-chan int, n int) error {
-	timeout := time.After(confirmTimeout)
-	for n > 0 {
-		select {
-		case got, ok := <-confirmed:
-			if !ok {
-				return errors.New("closed with " + strconv.Itoa(n) + " messages not confirmed")
-			}
-			n -= got
-		case <-timeout:
-			return errors.New(strconv.Itoa(n) + " messages were not confirmed in time")
-		}
-	}
-	return nil
-}
-
-// awaitBeside is await on a goroutine, so that confirms never block.
-func awaitBeside(confirmed <-chan int, n int) <-chan error {
-	done := make(chan error, 1)
-	go func() { done <- await(confirmed, n) }()
-	return done
-}
-
-func publishAsyncOfficial(_ context.Context, j job, m *meter) error {
-	body := make([]byte, j.Size)
-	return producerOfficial(j, m, func(p *official.Producer, confirmed <-chan int) error {
-		done := awaitBeside(confirmed, j.N)
-		for range j.N {
-			if err := p.Send(amqp.NewMessage(body)); err != nil {
-				return err
-			}
-		}
-		return <-done
-	})
-}
-
-// publishBatchOfficial makes the messages anew for each batch, as a service
-// does.
-func publishBatchOfficial(_ context.Context, j job, m *meter) error {
-	body := make([]byte, j.Size)
-	// A frame of 1 MiB has to hold a batch.
-	size := max(1, min(batchSize, 1_000_000/(j.Size+30)))
-	return producerOfficial(j, m, func(p *official.Producer, confirmed <-chan int) error {
-		done := awaitBeside(confirmed, j.N)
-		for left := j.N; left > 0; left -= size {
-			batch := make([]message.StreamMessage, min(left, size))
-			for i := range batch {
-				batch[i] = amqp.NewMessage(body)
-			}
-			if err := p.BatchSend(batch); err != nil {
-				return err
-			}
-		}
-		return <-done
-	})
-}
-
-func publishOneOfficial(_ context.Context, j job, m *meter) error {
-	body := make([]byte, j.Size)
-	return producerOfficial(j, m, func(p *official.Producer, confirmed <-chan int) error {
-		for range j.N {
-			if err := p.Send(amqp.NewMessage(body)); err != nil {
-				return err
-			}
-			if err := await(confirmed, 1); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
 }
 
 // reconnectOfficial uses the official client's ReliableConsumer, the one that

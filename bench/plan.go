@@ -27,10 +27,12 @@ type group struct {
 	load       *float64            // nil: unknown
 }
 
-// contender is an implementation, with the credit that a socket gives.
+// contender is an implementation, with the credit that a socket gives, or the
+// window in which it publishes.
 type contender struct {
 	impl   string
 	credit schedule
+	window window
 }
 
 // contendersOf are those that a case compares.
@@ -45,10 +47,23 @@ func contendersOf(c benchCase, o options) (list []contender) {
 			schedules = c.schedules
 		}
 		for _, s := range schedules {
-			list = append(list, contender{impl, s})
+			for _, w := range windowsOf(c, o, impl) {
+				list = append(list, contender{impl, s, w})
+			}
 		}
 	}
 	return list
+}
+
+// windowsOf are the windows that an implementation is measured with.
+func windowsOf(c benchCase, o options, impl string) []window {
+	switch {
+	case impl != implSocket || c.windows == nil:
+		return []window{{}}
+	case o.windows != nil:
+		return o.windows
+	}
+	return c.windows
 }
 
 // plan is everything to be measured on a broker.
@@ -73,7 +88,7 @@ type farBroker struct {
 // maxResets bounds how often a connection is reset, and officialResets for the
 // official client, which takes seconds each time.
 const (
-	maxResets      = 200
+	maxResets      = 1000
 	officialResets = 3
 )
 
@@ -88,7 +103,7 @@ func newPlan(o options, b *broker) *plan {
 			if n == 0 {
 				n = c.n(size)
 			}
-			if c.name == "reconnect" {
+			if c.resets {
 				n = min(n, maxResets)
 			}
 			p.groups = append(p.groups, &group{benchCase: c, size: size, n: n, contenders: contendersOf(c, o),
@@ -269,10 +284,13 @@ func (p *plan) one(ctx context.Context, g *group, c contender) (s sample, err er
 	j := job{
 		Case: g.name, Impl: c.impl, URI: uri, Stream: p.streamOf(g), N: g.n, Size: g.size,
 		Name: p.id + "-" + rand.Text()[:8], Profile: p.o.profile, Credit: c.credit.String(), Timeout: p.o.timeout,
-		Consumers: g.consumers, Streams: g.streams, Rate: g.rate, Limit: g.limit,
+		Consumers: g.consumers, Streams: g.streams, Rate: g.rate, Limit: g.limit, Window: c.window.String(), Producers: g.producers,
 	}
-	if g.name == "reconnect" && c.impl == implOfficial {
-		j.N = min(j.N, officialResets)
+	if g.named {
+		j.Producer = j.Name
+	}
+	if c.impl == implOfficial {
+		j.N = g.officialN(j.N)
 	}
 	if !g.content.own() {
 		return p.measure(ctx, j)
@@ -285,7 +303,22 @@ func (p *plan) one(ctx context.Context, g *group, c contender) (s sample, err er
 	if s, err = p.measure(ctx, j); err == nil && g.consumers > 0 {
 		err = p.countStores(j, &s)
 	}
+	if err == nil && g.publishes() && g.streams == 0 {
+		err = p.checkPublished(j, s.N)
+	}
 	return s, err
+}
+
+// checkPublished makes sure that what counts as confirmed is in the stream. One
+// with stored offsets in it may be longer.
+func (p *plan) checkPublished(j job, n int) error {
+	return p.with(func(c *raw) error {
+		last, err := c.lastOffset(j.Stream)
+		if err == nil && last+1 < uint64(n) {
+			err = &failedError{j, fmt.Errorf("%d messages are in the stream, and %d count as confirmed", last+1, n), ""}
+		}
+		return err
+	})
 }
 
 // measure runs a child and reads its sample.
@@ -378,6 +411,13 @@ func (p *plan) results() []result {
 		setRatios(list)
 		all = append(all, list...)
 	}
+	for i, g := range p.groups {
+		k := slices.IndexFunc(p.groups, func(b *group) bool { return b.name == g.base && b.size == g.size })
+		if k >= 0 {
+			own, base := len(p.o.impls)*i, len(p.o.impls)*k
+			setBase(all[own:own+len(p.o.impls)], all[base:base+len(p.o.impls)], g.base)
+		}
+	}
 	return all
 }
 
@@ -391,6 +431,9 @@ func (g *group) best(impl string) (best result) {
 		}
 		r := summarize(g.samples[c])
 		r.Credit = c.credit.String()
+		if c.window.frame > 0 {
+			r.Window = c.window.String()
+		}
 		if err := g.failed[c]; err != nil {
 			r.Failed = err.Error()
 		}
@@ -442,4 +485,15 @@ func (p *plan) progress(w io.Writer, text string) {
 	if isTerminal(w) {
 		fmt.Fprintf(w, "\r\x1b[K%s", text)
 	}
+}
+
+// allOf runs f for 0 up to n at the same time.
+func allOf(n int, f func(int) error) error {
+	errs := make([]error, n)
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() { errs[i] = f(i) })
+	}
+	wg.Wait()
+	return errors.Join(errs...)
 }

@@ -162,8 +162,11 @@ func (c *raw) create(stream string) error {
 
 func (c *raw) delete(stream string) error { return c.ask(&wire.Delete{Stream: stream}) }
 
-func (c *raw) declare(stream string) error {
-	return c.ask(&wire.DeclarePublisher{PublisherID: 1, Stream: stream})
+func (c *raw) declare(stream string) error { return c.declareAs(1, stream, "") }
+
+// declareAs declares a publisher, with a name unless it is empty.
+func (c *raw) declareAs(id uint8, stream, name string) error {
+	return c.ask(&wire.DeclarePublisher{PublisherID: id, Stream: stream, Reference: name})
 }
 
 // subscribe asks for the stream's chunks from its beginning.

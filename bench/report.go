@@ -41,18 +41,18 @@ func writeTable(w io.Writer, results []result) error {
 			fmt.Fprintf(t, "%s\t%d\t%s\t%s\t\n", r.Case, r.Size, r.Impl, row(r))
 		}
 	}
-	section("case\tsize\timpl\tn\tmsg/s\tspread\tMB/s\tCPU ns/msg\tspread\tallocs/msg\tx official\tx socket",
+	section("case\tsize\timpl\tn\tmsg/s\tspread\tMB/s\tCPU ns/msg\tspread\tallocs/msg\tx official\tspread\tx socket\tspread",
 		func(r result) bool { return r.Latency == 0 && r.Heap == 0 && r.HeldHeap == 0 },
 		func(r result) string {
 			rate, cpu := stat{r.Rate, r.RateMin, r.RateMax}, stat{r.CPU, r.CPUMin, r.CPUMax}
 			return fmt.Sprintf("%d\t%s\t±%.0f%%\t%.1f\t%.0f\t±%.0f%%\t%.3f\t%s\t%s", r.N, thousands(r.Rate), 100*rate.spread(),
-				r.MB, r.CPU, 100*cpu.spread(), r.Allocs, times(r.RatioOfficial), times(r.RatioSocket))
+				r.MB, r.CPU, 100*cpu.spread(), r.Allocs, r.timesOfficial(), r.timesSocket())
 		})
-	section("case\tsize\timpl\ttimes\tmedian ms\tp99 ms\tworst ms\tx official\tx socket\tp99 x official\tp99 x socket",
+	section("case\tsize\timpl\ttimes\tmedian ms\tp99 ms\tworst ms\tx official\tspread\tx socket\tspread\tp99 x official\tp99 x socket",
 		func(r result) bool { return r.Latency > 0 },
 		func(r result) string {
-			return fmt.Sprintf("%d\t%.2f\t%.2f\t%.2f\t%s\t%s\t%s\t%s", r.N*r.Runs, r.Latency, r.LatencyP99, r.LatencyMax,
-				times(r.RatioOfficial), times(r.RatioSocket), times(r.RatioOfficialP99), times(r.RatioSocketP99))
+			return fmt.Sprintf("%d\t%.3f\t%.3f\t%.2f\t%s\t%s\t%s\t%s", r.N*r.Runs, r.Latency, r.LatencyP99, r.LatencyMax,
+				r.timesOfficial(), r.timesSocket(), times(r.RatioOfficialP99), times(r.RatioSocketP99))
 		})
 	section("case\tsize\timpl\thandled\tRSS MiB\theap MiB",
 		func(r result) bool { return r.Heap > 0 },
@@ -68,6 +68,13 @@ func writeTable(w io.Writer, results []result) error {
 		func(r result) string {
 			return fmt.Sprintf("%d\t%s\t%.2f\t%.2f\t%.2f\t%d\t%d\t%d\t%d\t%.1f\t%.1f", r.Consumers, orUnknown("%.0f", float64(r.Connections)),
 				r.First, r.End, r.EndMax, r.NotStored, r.WrongMarks, r.StoreChunks, r.Stores, r.LiveHeap, r.MaxHeap)
+		})
+	section("case\tsize\timpl\tproducers\tconnections\tmade s\tnew KiB/producer\tidle KiB/producer\tmax heap MiB",
+		func(r result) bool { return r.Producers > 0 },
+		func(r result) string {
+			each := 1024 / float64(r.Producers)
+			return fmt.Sprintf("%d\t%s\t%.2f\t%.1f\t%.1f\t%.1f", r.Producers, orUnknown("%.0f", float64(r.Connections)), r.Made,
+				r.NewHeld*each, r.IdleHeld*each, r.MaxHeap)
 		})
 	writeNotes(t, results)
 	return t.Flush()
@@ -85,24 +92,57 @@ func failures(results []result) error {
 	return errors.Join(errs...)
 }
 
-// writeNotes says below the tables what their rows do not: the credit that was
-// best for the socket, and the delay.
+// writeNotes says below the tables what their rows do not.
 func writeNotes(w io.Writer, results []result) {
 	first := true
 	for _, r := range results {
-		if r.Impl != implSocket || r.Credit == "" && r.RTT == 0 {
+		note := r.note()
+		if note == "" {
 			continue
 		}
 		if first {
 			fmt.Fprintln(w)
 			first = false
 		}
-		note := r.Case + ", " + strconv.Itoa(r.Size) + " bytes: the socket's credit is " + r.Credit
-		if r.RTT > 0 {
-			note += fmt.Sprintf("; %g ms each way are added, a call takes %.2f ms", r.Delay, r.RTT)
-		}
-		fmt.Fprintln(w, note)
+		fmt.Fprintf(w, "%s, %d bytes: %s\n", r.Case, r.Size, note)
 	}
+}
+
+// note says what was best for a socket, how much delay was added, and how the
+// rate compares with that of the case it is compared with.
+func (r result) note() string {
+	var notes []string
+	if r.Impl == implSocket {
+		if r.Credit != "" {
+			notes = append(notes, "the socket's credit is "+r.Credit)
+		}
+		if r.Window != "" {
+			notes = append(notes, "the socket's window is "+r.Window)
+		}
+		if r.RTT > 0 {
+			notes = append(notes, fmt.Sprintf("%g ms each way are added, a call takes %.2f ms", r.Delay, r.RTT))
+		}
+	}
+	if r.RatioBase > 0 {
+		notes = append(notes, fmt.Sprintf("%s is at %.2f (%.2f to %.2f) of its %s", r.Impl, r.RatioBase, r.RatioBaseMin, r.RatioBaseMax, r.Base))
+	}
+	return strings.Join(notes, "; ")
+}
+
+// timesOfficial and timesSocket are two columns: the ratio and its spread.
+func (r result) timesOfficial() string {
+	return timesWithin(stat{r.RatioOfficial, r.RatioOfficialMin, r.RatioOfficialMax})
+}
+
+func (r result) timesSocket() string {
+	return timesWithin(stat{r.RatioSocket, r.RatioSocketMin, r.RatioSocketMax})
+}
+
+func timesWithin(s stat) string {
+	if s.min == 0 {
+		return times(s.median) + "\t-"
+	}
+	return fmt.Sprintf("%s\t±%.0f%%", times(s.median), 100*s.spread())
 }
 
 func times(r float64) string {

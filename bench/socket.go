@@ -158,29 +158,6 @@ func (r *reader) batch(e *wire.Entry, offset uint64) (err error) {
 	return nil
 }
 
-// publishSocket publishes frames of so many messages, with so many in flight.
-func publishSocket(perFrame, inFlight int) runner {
-	return func(_ context.Context, j job, m *meter) error {
-		c, err := dialRaw(j.URI)
-		if err != nil {
-			return err
-		}
-		defer c.close()
-		if err := c.declare(j.Stream); err != nil {
-			return err
-		}
-		body := appendMessage(nil, make([]byte, j.Size))
-		m.begin()
-		if err := c.publishAll(j.N, perFrame, inFlight, len(body), func(b []byte, i int) []byte {
-			return wire.AppendPublishEntry(b, uint64(i), body)
-		}); err != nil {
-			return err
-		}
-		m.end(j.N)
-		return nil
-	}
-}
-
 // reconnectSocket connects again at once, at the first message not handled.
 func reconnectSocket(ctx context.Context, j job, m *meter) error {
 	return reconnect(j, m, func(uri string, handled chan<- struct{}) (func() error, error) {

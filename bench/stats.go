@@ -69,9 +69,17 @@ type sample struct {
 	WrongMarks  int     `json:"wrong_marks,omitempty"` // stored offsets that are not of the last message
 	StoreChunks int     `json:"store_chunks,omitempty"`
 	Stores      int     `json:"stores,omitempty"` // in those chunks, and at the end of chunks of messages
-	P50         float64 `json:"p50_ms,omitempty"`
-	P99         float64 `json:"p99_ms,omitempty"`
-	Worst       float64 `json:"worst_ms,omitempty"`
+
+	// Of a run, where latencies are measured.
+	P50   float64 `json:"p50_ms,omitempty"`
+	P99   float64 `json:"p99_ms,omitempty"`
+	Worst float64 `json:"worst_ms,omitempty"`
+
+	// Of cases with many producers. Held is heap that is alive, and stacks.
+	Producers int     `json:"producers,omitempty"`
+	Made      float64 `json:"made_s,omitempty"`        // until all were made
+	NewHeld   float64 `json:"new_held_mib,omitempty"`  // by producers that have published nothing
+	IdleHeld  float64 `json:"idle_held_mib,omitempty"` // by the same, once all is confirmed
 }
 
 // result sums up all samples of one case, size and implementation, for
@@ -94,10 +102,22 @@ type result struct {
 	CPUMax  float64 `json:"cpu_ns_per_msg_max"`
 	Allocs  float64 `json:"allocs_per_msg"`
 
-	// Ratios of msgs_per_s; of latencies the other way round, so that more is
-	// better. 0: not measured.
-	RatioOfficial float64 `json:"ratio_official"`
-	RatioSocket   float64 `json:"ratio_socket"`
+	// Ratios of msgs_per_s in runs that followed each other, the median and the
+	// extremes; of latencies the other way round, so that more is better. 0: not
+	// measured.
+	RatioOfficial    float64 `json:"ratio_official"`
+	RatioOfficialMin float64 `json:"ratio_official_min,omitempty"`
+	RatioOfficialMax float64 `json:"ratio_official_max,omitempty"`
+	RatioSocket      float64 `json:"ratio_socket"`
+	RatioSocketMin   float64 `json:"ratio_socket_min,omitempty"`
+	RatioSocketMax   float64 `json:"ratio_socket_max,omitempty"`
+
+	// Of cases that are compared with another one: its name, and the ratio of
+	// msgs_per_s of the same implementation.
+	Base         string  `json:"base,omitempty"`
+	RatioBase    float64 `json:"ratio_base,omitempty"`
+	RatioBaseMin float64 `json:"ratio_base_min,omitempty"`
+	RatioBaseMax float64 `json:"ratio_base_max,omitempty"`
 
 	Latency    float64 `json:"latency_ms,omitempty"` // median
 	LatencyP99 float64 `json:"latency_ms_p99,omitempty"`
@@ -107,6 +127,7 @@ type result struct {
 
 	// Of a socket that was measured with several: the best one.
 	Credit string `json:"credit,omitempty"`
+	Window string `json:"window,omitempty"`
 	// What the delay of the case is, in milliseconds each way, and what a call
 	// takes with it, there and back.
 	Delay float64 `json:"delay_ms,omitempty"`
@@ -130,7 +151,13 @@ type result struct {
 	RatioOfficialP99 float64 `json:"ratio_official_p99,omitempty"`
 	RatioSocketP99   float64 `json:"ratio_socket_p99,omitempty"`
 
-	p50s, p99s []float64 // of each run
+	// Of cases with many producers; the most of all runs.
+	Producers int     `json:"producers,omitempty"`
+	Made      float64 `json:"made_s,omitempty"`
+	NewHeld   float64 `json:"new_held_mib,omitempty"`
+	IdleHeld  float64 `json:"idle_held_mib,omitempty"`
+
+	rates, p50s, p99s []float64 // of each run
 
 	Load *float64 `json:"load,omitempty"` // the machine's, at the end of the last run; unknown without /proc
 }
@@ -150,6 +177,7 @@ func summarize(samples []sample) result {
 		latencies = append(latencies, s.Latencies...)
 		rss, heap = append(rss, s.RSS), append(heap, s.Heap)
 	}
+	r.rates = rates
 	rate, cpu, latency := statOf(rates), statOf(cpus), statOf(latencies)
 	r.Rate, r.RateMin, r.RateMax = rate.median, rate.min, rate.max
 	r.CPU, r.CPUMin, r.CPUMax = cpu.median, cpu.min, cpu.max
@@ -161,7 +189,8 @@ func summarize(samples []sample) result {
 	return r
 }
 
-// summarizeCrowd fills in what cases with many consumers measure, and the heap.
+// summarizeCrowd fills in what cases with many consumers or producers measure,
+// and the heap.
 func (r *result) summarizeCrowd(samples []sample) {
 	column := func(get func(sample) float64) stat {
 		var list []float64
@@ -178,7 +207,11 @@ func (r *result) summarizeCrowd(samples []sample) {
 	r.End, r.EndMax = end.median, end.max
 	r.StoreChunks = int(column(func(s sample) float64 { return float64(s.StoreChunks) }).median)
 	r.Stores = int(column(func(s sample) float64 { return float64(s.Stores) }).median)
+	r.Made = column(func(s sample) float64 { return s.Made }).max
+	r.NewHeld = column(func(s sample) float64 { return s.NewHeld }).max
+	r.IdleHeld = column(func(s sample) float64 { return s.IdleHeld }).max
 	for _, s := range samples {
+		r.Producers = s.Producers
 		r.Consumers, r.Connections = s.Consumers, max(r.Connections, s.Connections)
 		r.NotStored += s.NotStored
 		r.WrongMarks += s.WrongMarks
@@ -192,38 +225,52 @@ func (r *result) summarizeCrowd(samples []sample) {
 	}
 }
 
-// pairedRatio is the median of a[i]/b[i], of runs that took turns.
-func pairedRatio(a, b []float64) float64 {
+// pairedRatio is the median of a[i]/b[i], of runs that took turns, and its
+// extremes.
+func pairedRatio(a, b []float64) stat {
 	var list []float64
 	for i := range min(len(a), len(b)) {
-		list = append(list, ratio(a[i], b[i]))
+		if r := ratio(a[i], b[i]); r > 0 {
+			list = append(list, r)
+		}
 	}
-	return statOf(list).median
+	return statOf(list)
 }
 
 // setRatios fills in the ratios of the results of one case and size.
 func setRatios(results []result) {
-	find := func(impl string) (result, bool) {
-		i := slices.IndexFunc(results, func(r result) bool { return r.Impl == impl })
-		if i < 0 {
-			return result{}, false
+	find := func(impl string) (r result) {
+		if i := slices.IndexFunc(results, func(r result) bool { return r.Impl == impl }); i >= 0 {
+			r = results[i]
 		}
-		return results[i], true
+		return r
 	}
-	official, _ := find(implOfficial)
-	socket, _ := find(implSocket)
+	official, socket := find(implOfficial), find(implSocket)
 	for i := range results {
 		r := &results[i]
-		if len(r.p50s) > 0 {
-			r.RatioOfficial, r.RatioOfficialP99 = pairedRatio(official.p50s, r.p50s), pairedRatio(official.p99s, r.p99s)
-			r.RatioSocket, r.RatioSocketP99 = pairedRatio(socket.p50s, r.p50s), pairedRatio(socket.p99s, r.p99s)
-			continue
-		}
-		if r.Latency > 0 {
+		switch {
+		case len(r.p50s) > 0:
+			r.setRatio(pairedRatio(official.p50s, r.p50s), pairedRatio(socket.p50s, r.p50s))
+			r.RatioOfficialP99, r.RatioSocketP99 = pairedRatio(official.p99s, r.p99s).median, pairedRatio(socket.p99s, r.p99s).median
+		case r.Latency > 0:
 			r.RatioOfficialP99, r.RatioSocketP99 = ratio(official.LatencyP99, r.LatencyP99), ratio(socket.LatencyP99, r.LatencyP99)
 			r.RatioOfficial, r.RatioSocket = ratio(official.Latency, r.Latency), ratio(socket.Latency, r.Latency)
-			continue
+		default:
+			r.setRatio(pairedRatio(r.rates, official.rates), pairedRatio(r.rates, socket.rates))
 		}
-		r.RatioOfficial, r.RatioSocket = ratio(r.Rate, official.Rate), ratio(r.Rate, socket.Rate)
+	}
+}
+
+func (r *result) setRatio(official, socket stat) {
+	r.RatioOfficial, r.RatioOfficialMin, r.RatioOfficialMax = official.median, official.min, official.max
+	r.RatioSocket, r.RatioSocketMin, r.RatioSocketMax = socket.median, socket.min, socket.max
+}
+
+// setBase fills in the ratios to the results of another case, by whose name they
+// are called. Both have the same implementations.
+func setBase(results, base []result, name string) {
+	for i := range results {
+		s := pairedRatio(results[i].rates, base[i].rates)
+		results[i].Base, results[i].RatioBase, results[i].RatioBaseMin, results[i].RatioBaseMax = name, s.median, s.min, s.max
 	}
 }
