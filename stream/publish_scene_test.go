@@ -163,18 +163,23 @@ func (s *scene) logOf(p *Producer) *sceneLog {
 func (o *sceneLog) publish(m Message) {
 	o.s.Helper()
 	body := string(m.Body)
-	must(o.s, o.p.PublishAsync(o.s.ctx, m, func(err error) {
-		o.mu.Lock()
-		defer o.mu.Unlock()
-		if _, twice := o.of[body]; twice {
-			o.s.Errorf("%s has two outcomes", body)
-		}
-		o.of[body] = err
-		o.settled++
-	}))
+	if err := o.p.PublishAsync(o.s.ctx, m, func(err error) { o.settle(body, err) }); err != nil {
+		o.s.Fatalf("%s was not accepted: %v; the producers were %s", body, err, o.s.story())
+	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.accepted = append(o.accepted, body)
+}
+
+// settle notes the outcome of a message.
+func (o *sceneLog) settle(body string, err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if _, twice := o.of[body]; twice {
+		o.s.Errorf("%s has two outcomes", body)
+	}
+	o.of[body] = err
+	o.settled++
 }
 
 // count returns how many have an outcome.
@@ -250,13 +255,16 @@ func text(format string, args ...any) Message {
 	return Message{Body: fmt.Appendf(nil, format, args...)}
 }
 
-// states names the states that the producers went through.
+// story names the states that the producers went through.
 func (s *scene) story() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var list []string
-	for _, c := range s.states {
-		list = append(list, fmt.Sprintf("%s (%v)", c.State, c.Err))
+	for i, c := range s.states {
+		list = append(list, fmt.Sprintf("%s %s (%v)", s.times[i].Format("05.000"), c.State, c.Err))
+	}
+	if n := len(list); n > 20 {
+		list = list[n-20:]
 	}
 	return strings.Join(list, ", ")
 }
