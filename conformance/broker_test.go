@@ -38,6 +38,8 @@ type broker struct {
 	// advance moves the clock of the connections forward. It is nil if the
 	// row can only wait; see run.own.
 	advance func(time.Duration)
+	// alarm switches a disk alarm on and off. It is nil if nobody can.
+	alarm func(on bool) error
 }
 
 // Every broker has this virtual host and these users, besides "/" and guest.
@@ -69,6 +71,7 @@ func newStreamtest(t *testing.T) *broker {
 	secure := streamtest.NewBroker(t, streamtest.WithTLS(&tls.Config{Certificates: []tls.Certificate{cert}}))
 	target := &broker{addr: b.Addr(), tlsAddr: secure.Addr(), roots: roots}
 	target.management = strings.Replace(b.ManagementURL(), "://", "://guest:guest@", 1)
+	target.alarm = func(on bool) error { b.SetDiskAlarm(on); return nil }
 	target.learnVersion(t, "streamtest")
 	return target
 }
@@ -111,9 +114,25 @@ func newRabbitMQ(t *testing.T) *broker {
 		target.tlsAddr, target.roots = hostPort(t, secure), x509.NewCertPool()
 		target.roots.AppendCertsFromPEM(pem)
 	}
+	target.alarm = diskAlarm(inst)
 	target.setUp(t)
 	target.learnVersion(t, "RabbitMQ")
 	return target
+}
+
+// diskAlarm returns a function that makes RabbitMQ want a petabyte of room on its
+// disk, or a megabyte.
+func diskAlarm(inst *rabbit.Instance) func(on bool) error {
+	return func(on bool) error {
+		limit := "1000000"
+		if on {
+			limit = "1000000000000000"
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), setUpTimeout)
+		defer cancel()
+		_, err := inst.Ctl(ctx, inst.Nodes()[0].Name, "set_disk_free_limit", limit)
+		return err
+	}
 }
 
 func hostPort(t *testing.T, uri string) string {

@@ -297,6 +297,25 @@ var dedupRows = []row{
 		is(r, d.chunks(1, 2), []uint64{0, 2})
 		d.quiet()
 	}},
+	{name: "the 255 latest references outlive a segment", section: "20", run: func(r *run) {
+		s := r.stream("stream-max-segment-size-bytes", "500000")
+		c := r.open()
+		for i := range 260 {
+			is(r, c.declare(1, fmt.Sprintf("ref%d", i), s), ok)
+			c.publish(1, 7)
+			c.confirmed(1, 7)
+			is(r, c.deletePublisher(1), ok)
+		}
+		is(r, c.sequence("ref0", s), number{ok, 7})
+		is(r, c.declare(1, "", s), ok)
+		for range 4 {
+			c.publishSize(1, 500_000)
+			c.confirmed(1, 0)
+		}
+		is(r, c.sequence("ref4", s), number{ok, 0})
+		is(r, c.sequence("ref5", s), number{ok, 7})
+		is(r, c.sequence("ref259", s), number{ok, 7})
+	}},
 	{name: "the sequence of a new reference is 0", section: "4 QueryPublisherSequence", run: func(r *run) {
 		is(r, r.open().sequence("ref", r.stream()), number{ok, 0})
 	}},

@@ -25,6 +25,9 @@ type row struct {
 	// before is nil, the row does not run there.
 	since  string
 	before func(r *run)
+
+	// alone says that no other row may run at the same time.
+	alone bool
 }
 
 // group is the rows on a command or a subject.
@@ -42,7 +45,7 @@ var table = []group{
 	{"delete", deleteRows}, {"metadata", metadataRows}, {"super", superRows}, {"single", singleRows},
 	{"single-super", singleSuperRows}, {"filter", filterRows}, {"together", togetherRows}, {"stats", statsRows},
 	{"resolve", resolveRows}, {"permission", permissionRows}, {"user", userRows}, {"retention", retentionRows},
-	{"management", managementRows},
+	{"management", managementRows}, {"alarm", alarmRows},
 }
 
 const (
@@ -122,7 +125,9 @@ func runTable(t *testing.T, b *broker, differing bool) {
 				continue
 			}
 			t.Run(g.name+"/"+row.name, func(t *testing.T) {
-				t.Parallel()
+				if !row.alone { // the others begin when those alone are through
+					t.Parallel()
+				}
 				if d, listed := differences[g.name+"/"+row.name]; listed && differing {
 					d.check(t, b, row)
 					return

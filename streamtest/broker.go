@@ -100,12 +100,12 @@ func NewBroker(t testing.TB, opts ...Option) *Broker {
 // listen opens the listener and starts the goroutine that accepts connections.
 // It fails once the broker is closed.
 func (b *Broker) listen(addr string) error {
-	ln, err := net.Listen("tcp", addr)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	ln, err := b.openListener(addr)
 	if err != nil {
 		return fmt.Errorf("listen for streams: %w", err)
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
 	if b.closed { // Close came first and would not wait for the goroutine
 		ln.Close()
 		return fmt.Errorf("listen for streams: %w", net.ErrClosed)
@@ -114,6 +114,14 @@ func (b *Broker) listen(addr string) error {
 	b.wg.Add(1)
 	go b.accept(ln)
 	return nil
+}
+
+// openListener returns a listener for connections as the broker's options say.
+func (b *Broker) openListener(addr string) (net.Listener, error) {
+	if b.cfg.inMemory {
+		return listenInMemory(addr, b.ln), nil
+	}
+	return net.Listen("tcp", addr)
 }
 
 // accept admits connections until the listener is closed.
@@ -269,8 +277,11 @@ func (b *Broker) Await(ctx context.Context, cond func() bool) error {
 
 // reset ends a connection with RST.
 func reset(raw net.Conn) {
-	if tcp, ok := raw.(*net.TCPConn); ok {
-		_ = tcp.SetLinger(0) // fails only on a closed connection
+	switch end := raw.(type) {
+	case *net.TCPConn:
+		_ = end.SetLinger(0) // fails only on a closed connection
+	case *pipe:
+		end.reset()
 	}
 	raw.Close()
 }

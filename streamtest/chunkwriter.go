@@ -61,13 +61,13 @@ func (w *chunkWriter) duplicate(reference string, id uint64) bool {
 		return false
 	}
 	highest, known := w.stream.sequences[reference]
-	if known && id <= highest {
+	if known && id <= highest.id {
 		return true
 	}
 	if !known {
 		w.names += referenceCost + int64(len(reference))
 	}
-	w.stream.sequences[reference] = id
+	w.stream.noteSequence(reference, id)
 	return false
 }
 
@@ -123,7 +123,8 @@ func (w *chunkWriter) finish() {
 	w.start = len(w.buf)
 }
 
-// store appends the chunks to the stream. It reports whether there was any.
+// store appends the chunks to the stream, or to what it holds uncommitted. It
+// reports whether readers can get any of them.
 func (w *chunkWriter) store(now int64) bool {
 	s := w.stream
 	if w.current.entries > 0 {
@@ -141,8 +142,22 @@ func (w *chunkWriter) store(now int64) bool {
 		if wasteful {
 			p.chunk.bytes = append([]byte(nil), p.chunk.bytes...)
 		}
-		s.log.append(p.chunk, p.entries, p.records, now)
+		if s.quorumLost {
+			s.log.size += s.tail.add(p, now)
+			continue
+		}
+		s.append(p, now)
 	}
 	s.log.size += w.names
-	return len(w.full) > 0
+	s.writes++
+	return len(w.full) > 0 && !s.quorumLost
+}
+
+// append appends a chunk to the log. If it begins a segment, the stream forgets
+// all writers but the latest.
+func (s *stream) append(p pending, now int64) {
+	began := s.log.append(p.chunk, p.entries, p.records, now)
+	if began {
+		s.forgetWriters()
+	}
 }

@@ -53,8 +53,12 @@ func (c *conn) authenticate(req *wire.SaslAuthenticate) {
 }
 
 // reauthenticate renews the login of a ready connection. The mechanism and the
-// user must stay the same.
+// user must stay the same. During a disk alarm RabbitMQ does not know the command.
 func (c *conn) reauthenticate(req *wire.SaslAuthenticate) {
+	if c.b.faults.alarm {
+		c.refuseFrame(wire.CodeUnknownFrame)
+		return
+	}
 	if req.Mechanism != c.mechanism {
 		c.fail(wire.KeySaslAuthenticate, req.Correlation, wire.CodeSaslCannotChangeMechanism)
 		return

@@ -14,9 +14,6 @@ import (
 // frames they came in. The broker does so with the frames of one connection
 // that have arrived when it comes to handle them, see unwritten. RabbitMQ also
 // merges those of several connections, if it is busy enough.
-//
-// Not implemented: RabbitMQ forgets all publisher references but the latest 255.
-// The broker keeps them all.
 
 // publisher is a publisher that a connection has declared.
 type publisher struct {
@@ -35,11 +32,12 @@ func (c *conn) declarePublisher(req *wire.DeclarePublisher) {
 }
 
 func (c *conn) addPublisher(req *wire.DeclarePublisher) wire.Code {
-	mayWrite := c.may(write, req.Stream)
 	switch {
-	case !mayWrite:
+	case c.b.full() || c.b.faults.alarm: // RabbitMQ looks at nothing else then
+		return wire.CodePreconditionFailed
+	case !c.may(write, req.Stream):
 		return wire.CodeAccessRefused
-	case c.b.full() || len(req.Reference) > maxReference || c.publishers[req.PublisherID] != nil || c.publishes(req):
+	case len(req.Reference) > maxReference || c.publishers[req.PublisherID] != nil || c.publishes(req):
 		return wire.CodePreconditionFailed
 	}
 	s, code := c.find(req.Stream)
@@ -69,7 +67,6 @@ func (c *conn) deletePublisher(req *wire.DeletePublisher) {
 		return
 	}
 	delete(c.publishers, req.PublisherID)
-	c.dropHeld(req.PublisherID)
 	c.untouch(p.stream)
 	c.reply(wire.KeyDeletePublisher, req.Correlation, wire.CodeOK)
 }
@@ -81,7 +78,7 @@ func (c *conn) querySequence(req *wire.QueryPublisherSequence) {
 		return
 	}
 	c.send(&wire.QueryPublisherSequenceResponse{
-		Correlation: req.Correlation, Code: wire.CodeOK, Sequence: s.sequences[req.Reference],
+		Correlation: req.Correlation, Code: wire.CodeOK, Sequence: s.sequences[req.Reference].id,
 	})
 }
 
@@ -143,7 +140,9 @@ func (c *conn) takeEntries(p *publisher, version uint16, frame *wire.Publish, le
 	w.reserve(frame.Count, entriesLength(version, frame, length))
 	ids, dups := len(u.ids), len(u.dups)
 	defer func() {
-		u.frames = append(u.frames, takenFrame{p, len(u.ids) - ids, len(u.dups) - dups})
+		taken := takenFrame{p, len(u.ids) - ids, len(u.dups) - dups}
+		u.frames = append(u.frames, taken)
+		c.spend(taken.ids + taken.dups)
 	}()
 	for e := (wire.PublishEntry{}); frame.Next(&e); {
 		switch {
@@ -215,8 +214,8 @@ func (c *conn) writePublished() {
 	ids, dups := u.ids, u.dups
 	for _, f := range u.frames {
 		if f.publisher != nil { // its stream is there
-			c.confirm(f.publisher.id, dups[:f.dups])
-			c.confirm(f.publisher.id, ids[:f.ids])
+			c.confirmWhenWritten(f.publisher, dups[:f.dups], true)
+			c.confirmWhenWritten(f.publisher, ids[:f.ids], false)
 		}
 		ids, dups = ids[f.ids:], dups[f.dups:]
 	}

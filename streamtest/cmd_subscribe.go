@@ -185,7 +185,6 @@ func (c *conn) forget(stream *stream) {
 	for id, p := range c.publishers {
 		if p.stream == stream {
 			delete(c.publishers, id)
-			c.dropHeld(id)
 		}
 	}
 	for _, s := range slices.Clone(c.subs) {

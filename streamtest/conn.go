@@ -36,10 +36,6 @@ const (
 	// While a connection has more than maxPending bytes of answers to
 	// write, the broker handles none of its frames.
 	maxPending = 1 << 20
-	// While the broker holds the confirms of more than maxHeld messages
-	// back, it handles no frame of the connection. RabbitMQ has the same
-	// limit.
-	maxHeld = 50_000
 )
 
 // conn is a client's connection. Broker.mu guards all fields below the blank
@@ -72,8 +68,11 @@ type conn struct {
 	out     []byte     // frames to write, in order
 	room    *sync.Cond // signalled when a reason to wait may have ended
 	held    []heldConfirm
-	nHeld   int // messages whose confirms are in held
-	turn    int // index of the subscription that is served first
+	credits int  // entries that the client may publish, see creditLimit
+	starved bool // the credit is used up
+	spared  bool // reads one more packet although there is an alarm
+	stopped bool // a test stopped reading this connection
+	turn    int  // index of the subscription that is served first
 	timers  timers
 	turns   turns
 	gone    bool // detached: without state, handles no frame
@@ -91,6 +90,7 @@ func newConn(b *Broker, raw, nc net.Conn) *conn {
 		updates: make(map[uint32]*subscription), room: sync.NewCond(&b.mu),
 	}
 	c.frames = wire.NewFrameReader(countingReader{c}, maxPreOpenFrame)
+	c.credits = creditLimit
 	c.timers.deadline, c.timers.pendingMax = b.protocolNow().Add(stepTimeout), b.cfg.frameMax
 	return c
 }
@@ -172,10 +172,11 @@ func (c *conn) mustWait() bool { return c.blocked() || c.mustWaitItsTurn() }
 
 // blocked reports whether the broker handles no frame of the connection,
 // however long it waits: a test stopped reading, the client does not read its
-// answers, a test withholds too many confirms, or the connection has a
-// publisher and the memory is full.
+// answers, it has published all that it may, or the connection has a publisher
+// and the memory is full or there is an alarm.
 func (c *conn) blocked() bool {
-	return c.b.faults.stopReading || len(c.out) > maxPending || c.nHeld > maxHeld || len(c.publishers) > 0 && c.b.full()
+	return c.b.faults.stopReading || c.stopped || len(c.out) > maxPending || c.starved ||
+		len(c.publishers) > 0 && (c.b.full() || c.b.faults.alarm && !c.spared)
 }
 
 // handle decodes and executes one frame. The caller holds mu.

@@ -15,6 +15,7 @@ type faults struct {
 	refuse        bool // reset new connections
 	stopReading   bool
 	stopAnswering bool
+	alarm         bool // see SetDiskAlarm
 	withhold      bool
 	delay         time.Duration
 	answers       map[wire.Key]*forcedAnswer
@@ -70,7 +71,7 @@ func (f *faults) loseStore() bool { return spend(&f.stores) }
 // ClearFaults ends every fault that lasts. The broker accepts connections,
 // reads, answers and confirms again, and sends the confirms that
 // WithholdConfirms held back. Streams that SetAvailable made unavailable are
-// available. ClearFaults does not start a stopped broker; Restart does.
+// available, and those that SetQuorum took the majority from commit. ClearFaults does not start a stopped broker; Restart does.
 func (b *Broker) ClearFaults() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -78,7 +79,11 @@ func (b *Broker) ClearFaults() {
 	for _, vh := range b.vhosts {
 		for _, s := range vh.streams {
 			s.down = false
+			b.commitTail(s, true)
 		}
+	}
+	for c := range b.conns {
+		c.stopped = false
 	}
 	b.nudge()
 }
@@ -107,6 +112,8 @@ func (b *Broker) setFaults(change func(*faults)) {
 // for the same command.
 //
 // The broker answers Publish with a PublishError for all messages of the frame,
+// and takes the frames behind it: that is harsher than RabbitMQ, which answers
+// PublisherDoesNotExist until the publisher is declared again. It answers
 // Credit with a CreditResponse, and Metadata with code for each stream.
 // StoreOffset, Tune and the client's answer to a ConsumerUpdate have no answer:
 // the broker ignores the command. After it refuses Open or SaslAuthenticate,
@@ -126,8 +133,10 @@ func (b *Broker) AnswerWith(command Command, code Code, times int) {
 func (b *Broker) LoseStores(n int) { b.setFaults(func(f *faults) { f.stores = n }) }
 
 // WithholdConfirms makes the broker store messages without confirming them,
-// until ReleaseConfirms or ClearFaults. As in RabbitMQ, the broker stops
-// reading a connection while more than 50,000 of its messages are unconfirmed.
+// until ReleaseConfirms or ClearFaults. Readers get the messages; SetQuorum
+// withholds them as well, for one stream. As in RabbitMQ, the broker stops reading
+// a connection at 50,000 unconfirmed entries, a sub-batch being one, and goes on
+// below 37,500.
 // Confirms that DelayConfirms already holds are still sent when they are due.
 func (b *Broker) WithholdConfirms() { b.setFaults(func(f *faults) { f.withhold = true }) }
 
@@ -146,13 +155,14 @@ func (b *Broker) ReleaseConfirms() {
 }
 
 // LoseConfirms discards the confirms that are withheld or delayed now. Their
-// messages are stored, but the broker never confirms them on these connections.
-// LoseConfirms does not end WithholdConfirms or DelayConfirms.
+// messages are stored, but the broker never confirms them on these connections, nor takes
+// as many others instead: in RabbitMQ the cause is a leader that died, and the
+// connection has less room from then on. LoseConfirms does not end WithholdConfirms or DelayConfirms.
 func (b *Broker) LoseConfirms() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for c := range b.conns {
-		c.held, c.nHeld = nil, 0
+		c.held = nil
 	}
 	b.nudge()
 }

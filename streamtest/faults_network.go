@@ -73,6 +73,41 @@ func (b *Broker) StopReading() { b.setFaults(func(f *faults) { f.stopReading = t
 // meanwhile.
 func (b *Broker) ResumeReading() { b.setFaults(func(f *faults) { f.stopReading = false }) }
 
+// StopReadingFrom is StopReading for the connections whose Connection.Name or
+// Connection.ClientName is name, as if the broker's flow control had stopped them.
+// It returns their number. ResumeReadingFrom or ClearFaults ends it.
+func (b *Broker) StopReadingFrom(name string) int { return b.stopConnections(name, true) }
+
+// ResumeReadingFrom ends StopReadingFrom. It returns the number of connections
+// with that name.
+func (b *Broker) ResumeReadingFrom(name string) int { return b.stopConnections(name, false) }
+
+func (b *Broker) stopConnections(name string, stop bool) int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	named := b.byName(name)
+	for _, c := range named {
+		c.stopped = stop
+	}
+	b.nudge()
+	return len(named)
+}
+
+// SetDiskAlarm with true makes the broker act as if its disk were full, until
+// SetDiskAlarm with false or ClearFaults. As in RabbitMQ, it reads one packet more
+// from each connection that has a publisher, and then nothing, not even a Close;
+// it answers DeclarePublisher with PreconditionFailed; and it says nothing of it.
+// Meanwhile it sends confirms, chunks and heartbeats, and does not count the
+// silence of these clients. Connections without a publisher are served as always.
+func (b *Broker) SetDiskAlarm(on bool) {
+	b.setFaults(func(f *faults) {
+		for c := range b.conns {
+			c.spared = on && !f.alarm && !c.waiting
+		}
+		f.alarm = on
+	})
+}
+
 // StopAnswering makes the broker execute commands but send nothing, until
 // ResumeAnswering: no responses, confirms, chunks or heartbeats. Chunks wait
 // until then. Everything else is lost.

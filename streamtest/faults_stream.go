@@ -105,8 +105,10 @@ func (b *Broker) SetAvailable(name string, available bool) error {
 
 // MoveLeader acts as if the leader of a stream had moved to another node. Each
 // client that uses the stream gets a MetadataUpdate and loses its publishers
-// and subscriptions. The stream is available at once, at the same address.
-// MoveLeader returns a *StreamError if the stream does not exist.
+// and subscriptions. The stream is available at once, at the same address. What
+// was published and not confirmed before is in the stream and will not be
+// confirmed, and a connection never gets back its credit for that. MoveLeader
+// returns a *StreamError if the stream does not exist.
 func (b *Broker) MoveLeader(name string) error {
 	return b.withStream("move leader of", name, b.evict)
 }

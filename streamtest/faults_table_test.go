@@ -96,6 +96,10 @@ var struck = map[string]func(b *Broker, command Command){
 	"DeleteStream":           func(b *Broker, _ Command) { _ = b.DeleteStream("s") },
 	"SetAvailable":           func(b *Broker, _ Command) { _ = b.SetAvailable("s", false) },
 	"MoveLeader":             func(b *Broker, _ Command) { _ = b.MoveLeader("s") },
+	"SetQuorum":              func(b *Broker, _ Command) { _ = b.SetQuorum("s", false) },
+	"LoseLeader":             func(b *Broker, _ Command) { _ = b.SetQuorum("s", false); _ = b.LoseLeader("s") },
+	"SetDiskAlarm":           func(b *Broker, _ Command) { b.SetDiskAlarm(true) },
+	"SetDiskAlarm, ended":    func(b *Broker, _ Command) { b.SetDiskAlarm(true); b.SetDiskAlarm(false) },
 	"SkipOffsets":            func(b *Broker, _ Command) { _ = b.SkipOffsets("s", 3) },
 	"Advance":                func(b *Broker, _ Command) { b.Advance(time.Hour) },
 	"AdvanceHeartbeats":      func(b *Broker, _ Command) { b.AdvanceHeartbeats(time.Hour) },
@@ -172,5 +176,5 @@ func (b *Broker) handled() int {
 func (b *Broker) stoppedReading() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.faults.stopReading
+	return b.faults.stopReading || b.faults.alarm
 }

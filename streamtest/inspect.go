@@ -17,7 +17,11 @@ func (b *Broker) Offset(consumer, streamName string) (offset uint64, ok bool) {
 // Sequence returns the highest publishing id stored on a stream under the name
 // of a producer. ok is false if none is stored or the stream does not exist.
 func (b *Broker) Sequence(producer, streamName string) (id uint64, ok bool) {
-	b.lookAt(streamName, func(s *stream) { id, ok = s.sequences[producer] })
+	b.lookAt(streamName, func(s *stream) {
+		var highest sequence
+		highest, ok = s.sequences[producer]
+		id = highest.id
+	})
 	return id, ok
 }
 

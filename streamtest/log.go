@@ -57,11 +57,12 @@ func (l *streamLog) lastChunk() (first uint64, ok bool) {
 	return l.chunks[len(l.chunks)-1].first, true
 }
 
-// append stores a chunk and applies retention if it begins a segment. The chunk
+// append stores a chunk. If it begins a segment, which append reports, append
+// applies retention. The chunk
 // holds as many entries and records (messages) as the arguments say. c.bytes
 // has room for the header in front. append writes the header and sets c.first
 // and c.timestamp.
-func (l *streamLog) append(c chunk, entries uint16, records uint32, now int64) {
+func (l *streamLog) append(c chunk, entries uint16, records uint32, now int64) (began bool) {
 	data := c.bytes[wire.ChunkHeaderLen:]
 	c.first, c.timestamp = l.next, now
 	h := wire.ChunkHeader{
@@ -69,13 +70,14 @@ func (l *streamLog) append(c chunk, entries uint16, records uint32, now int64) {
 		CRC: wire.Checksum(data), DataLength: uint32(len(data)), TrailerLength: c.trailer,
 	}
 	h.Put(c.bytes)
-	l.roll(now)
+	began = l.roll(now)
 	l.chunks = append(l.chunks, c)
 	l.next += uint64(records)
 	s := &l.segments[len(l.segments)-1]
 	s.bytes += int64(len(c.bytes))
 	l.size += c.cost()
 	s.last = now
+	return began
 }
 
 // maxSegmentChunks is the number of chunks after which a segment is full,
@@ -83,16 +85,17 @@ func (l *streamLog) append(c chunk, entries uint16, records uint32, now int64) {
 const maxSegmentChunks = 256_000
 
 // roll begins a segment if the log has none or the last one is full. Appending
-// applies retention only then.
-func (l *streamLog) roll(now int64) {
+// applies retention only then. roll reports whether it has begun one.
+func (l *streamLog) roll(now int64) bool {
 	if n := len(l.segments); n > 0 {
 		s := l.segments[n-1]
 		if s.bytes < l.limits.segmentBytes && l.end()-s.first < maxSegmentChunks {
-			return
+			return false
 		}
 	}
 	l.segments = append(l.segments, segment{first: l.end()})
 	l.retain(now)
+	return true
 }
 
 // retain removes the oldest segments that exceed the limits. It never removes

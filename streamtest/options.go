@@ -30,6 +30,7 @@ type config struct {
 	// see WithSubscriptionDelay; 0: none
 	subscriptionDelay time.Duration
 	apart             bool      // see WithSeparateFrames
+	inMemory          bool      // see InMemory
 	start             time.Time // zero: real time
 	logger            *slog.Logger
 }

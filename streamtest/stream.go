@@ -25,12 +25,16 @@ type stream struct {
 	vhost     *vhost
 	arguments wire.Properties
 	log       streamLog
-	offsets   map[string]uint64 // stored offset, by consumer reference
-	sequences map[string]uint64 // highest publishing id, by publisher reference
-	groups    map[string]*group // groups of single active consumers, by name
+	offsets   map[string]uint64   // stored offset, by consumer reference
+	sequences map[string]sequence // by publisher reference
+	groups    map[string]*group   // groups of single active consumers, by name
 	readers   map[*subscription]struct{}
 	batch     int  // entries that the next chunk may have, see chunkWriter
 	down      bool // a test made the stream unavailable
+
+	writes     uint64 // counts the writes, from 1 on
+	quorumLost bool   // the leader commits nothing, see SetQuorum
+	tail       uncommitted
 }
 
 // validName reports whether a stream or super stream may have the name.
@@ -59,7 +63,7 @@ func (vh *vhost) createStream(name string, args wire.Properties) wire.Code {
 	vh.b.addStored(streamCost, false)
 	vh.streams[name] = &stream{
 		name: name, vhost: vh, arguments: args, log: streamLog{limits: l, size: streamCost},
-		offsets: make(map[string]uint64), sequences: make(map[string]uint64),
+		offsets: make(map[string]uint64), sequences: make(map[string]sequence), writes: 1,
 		groups: make(map[string]*group), readers: make(map[*subscription]struct{}),
 	}
 	return wire.CodeOK
@@ -75,16 +79,20 @@ func (b *Broker) deleteStream(s *stream) {
 		super.bindings = slices.DeleteFunc(super.bindings, func(p binding) bool { return p.stream == s.name })
 	}
 	s.groups = make(map[string]*group)
+	s.tail, s.quorumLost = uncommitted{}, false
 	b.addStored(-s.log.size, b.full())
 	b.evict(s)
 }
 
 // evict removes all publishers and subscriptions from a stream that was
 // deleted, moved or made unavailable. It tells each connection that used the
-// stream once. What they have published before is stored.
+// stream once. What they have published before is stored, and is not confirmed
+// if it was not yet.
 func (b *Broker) evict(s *stream) {
+	b.writeAll()
+	b.commitTail(s, false)
 	for c := range b.conns {
-		c.writePublished()
+		c.loseHeld(s)
 		c.forget(s)
 	}
 	b.changed()

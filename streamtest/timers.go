@@ -88,7 +88,7 @@ func (c *conn) beatsUntil(now time.Time) (due bool) {
 // count.
 func (c *conn) checkAlive() bool {
 	t := &c.timers
-	if n := c.received.Load(); n != t.seen || c.waiting {
+	if n := c.received.Load(); n != t.seen || c.waiting || c.blocked() {
 		t.seen, t.misses = n, 0
 		return true
 	}

@@ -79,6 +79,7 @@ func (c *conn) beginPacket() {
 
 // endPacket runs when the reader has handled all frames that have arrived.
 func (c *conn) endPacket() {
+	c.spared = false
 	c.writePublished()
 	if c.slow {
 		c.turns.reading = false
