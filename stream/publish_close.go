@@ -115,8 +115,10 @@ func (p *Producer) close(ctx context.Context) error {
 	defer p.env.disown(p)
 	p.refuse(fmt.Errorf("%w: the producer is closed", ErrClosed))
 	err := p.flush(ctx, math.MaxUint64)
-	n := p.abandon(fmt.Errorf("%w: the producer was closed first", ErrUnconfirmed))
-	if n > 0 {
+	if err == nil {
+		err = errors.New("another Close did not wait for them")
+	}
+	if n := p.abandon(fmt.Errorf("%w: the producer was closed first", ErrUnconfirmed)); n > 0 {
 		err = fmt.Errorf("%w: %d messages: %w", ErrUnconfirmed, n, err)
 	} else {
 		err = nil
@@ -149,14 +151,14 @@ func (p *Producer) refuse(err error) {
 }
 
 // abandon gives what is left its outcome, and ends run. It returns how many
-// messages that were.
+// messages were left so far.
 func (p *Producer) abandon(err error) int {
 	p.cancel()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	n := p.box.settleAll(err, p.tell)
+	p.dropped += p.box.settleAll(err, p.tell)
 	p.told()
-	return n
+	return p.dropped
 }
 
 // closeGrace is what is left for each last step when ctx has ended already.

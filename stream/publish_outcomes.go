@@ -62,10 +62,13 @@ func (c *outcomeCalls) poke() {
 
 // caughtUp returns a channel that is closed when every call so far has returned.
 func (c *outcomeCalls) caughtUp() <-chan struct{} {
-	reached := make(chan struct{})
 	c.mu.Lock()
-	running := c.running
+	running, closing := c.running, c.closing
 	c.mu.Unlock()
+	if running && closing {
+		return c.ended
+	}
+	reached := make(chan struct{})
 	if running {
 		c.add(outcome{reached: reached})
 	} else {

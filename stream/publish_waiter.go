@@ -10,16 +10,21 @@ import (
 
 // waiter collects the outcomes of the messages of one Publish.
 type waiter struct {
-	mu   sync.Mutex
-	left int
-	errs []error // by message; nil while none has failed
-	n    int     // how many messages there are
-	done chan struct{}
+	mu      sync.Mutex
+	left    int
+	errs    []error // by message; nil while none has failed
+	settled []bool  // by message; nil for a single one
+	n       int     // how many messages there are
+	done    chan struct{}
 }
 
 // newWaiter returns a waiter for n messages. It is open until release.
 func newWaiter(n int) *waiter {
-	return &waiter{left: n + 1, n: n, done: make(chan struct{})}
+	w := &waiter{left: n + 1, n: n, done: make(chan struct{})}
+	if n > 1 {
+		w.settled = make([]bool, n)
+	}
+	return w
 }
 
 // settle is the outcome of a message.
@@ -31,6 +36,9 @@ func (w *waiter) settle(nth int32, err error) {
 }
 
 func (w *waiter) note(nth int, err error) {
+	if w.settled != nil {
+		w.settled[nth] = true
+	}
 	if err == nil {
 		return
 	}
@@ -74,7 +82,21 @@ func (w *waiter) wait(ctx context.Context) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.left > 0 {
-		return fmt.Errorf("%w: %d messages: %w", ErrUnconfirmed, w.left, broker.ContextError(ctx))
+		return w.unsettled(ctx)
 	}
 	return publishError(w.errs)
+}
+
+// unsettled returns the error of a call that ends with ctx, before all outcomes.
+// It leaves errs to the outcomes that follow.
+func (w *waiter) unsettled(ctx context.Context) error {
+	err := fmt.Errorf("%w: %w", ErrUnconfirmed, broker.ContextError(ctx))
+	outcomes := make([]error, w.n)
+	copy(outcomes, w.errs)
+	for i := range outcomes {
+		if w.settled == nil || !w.settled[i] {
+			outcomes[i] = err
+		}
+	}
+	return publishError(outcomes)
 }
