@@ -57,8 +57,11 @@ type Publisher struct {
 	// The sender's lock guards these.
 	load        *streamLoad
 	unconfirmed int
-	queued      bool // among the sender's, or being taken from
-	again       bool // Ready was called meanwhile
+	queued      bool   // among the sender's, or being taken from
+	again       bool   // Ready was called since the sender began to take
+	lacking     int    // the room that was not enough, while parked
+	turns       int    // how often it is in the turn in progress
+	goodbye     func() // for the end of that turn, or nil
 	gone        bool
 }
 
@@ -68,7 +71,7 @@ type Publisher struct {
 func (c *Cluster) Publish(ctx context.Context, by Contact, n Node, stream string, source Source, apart bool) (*Publisher, error) {
 	from := c.publishers
 	if apart {
-		from = newPublisherPool(oneConn, nil, &c.goodbyes)
+		from = newPublisherPool(oneConn, nil, c.goodbyes)
 	}
 	p := &Publisher{source: source, turn: &turn{}}
 	l := &Lease{node: n, stream: stream, subscriber: publisherSubscriber{source: source}, publisher: p}
