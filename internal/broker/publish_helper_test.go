@@ -16,6 +16,7 @@ import (
 // feed is a source of frames that a test fills.
 type feed struct {
 	mu      sync.Mutex
+	pub     *Publisher // that counts the outcomes, or nil
 	id      uint8
 	name    string     // in front of its bodies
 	waiting [][]uint64 // publishing ids, those of a frame each
@@ -89,6 +90,9 @@ func (f *feed) Outcomes(o wire.Outcomes) {
 		id, code := o.At(i)
 		f.got = append(f.got, fmt.Sprint(id, " ", uint16(code)))
 	}
+	if f.pub != nil {
+		f.pub.Settled(o.Len())
+	}
 }
 
 func (f *feed) Moved(stream string) {
@@ -153,7 +157,7 @@ func (b *fake) publisher(t *testing.T, c *Cluster, stream string) (*Publisher, *
 		t.Fatal(err)
 	}
 	f.mu.Lock()
-	f.id = p.ID()
+	f.pub, f.id = p, p.ID()
 	f.mu.Unlock()
 	check.Nil(t, p.Declare(t.Context(), ""))
 	return p, f
