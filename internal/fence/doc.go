@@ -1,0 +1,39 @@
+// Package fence keeps two processes from publishing under one producer's name.
+// It is pure: it does no I/O, starts no goroutine, takes no lock and reads no
+// clock. Its callers drive it by method calls, and it returns decisions.
+//
+//	Lease     who may publish under a name, and until when
+//	Sequence  which publishing ids a producer uses, and what an answer about them means
+//	Timing    how long the waits are
+//
+// DESIGN.md tells the protocol ("Two producers of one name"). What follows is
+// what it relies on, of RabbitMQ 4.0 to 4.3 (osiris 1.8 to 1.10).
+//
+// # What the broker does with a repeat
+//
+// A stream's writer keeps, for each producer's name, the highest publishing id
+// that it has accepted, and the chunk in which that is. An entry is a repeat if
+// its id is not above that one, whoever sent it. The writer does not write a
+// repeat. It confirms a repeat when the chunk of the name's *highest* id, at the
+// time the repeat came, is committed (handle_duplicates in osiris_writer.erl).
+// So the confirm of a repeat says: everything up to the name's highest id at
+// that time is committed, the original included. It never comes before the
+// original's. It does not say that the original has the same content.
+//
+// If the leader is lost first, the repeat is never confirmed.
+//
+// There is one exception. When the log begins a new segment, the writer puts the
+// sequences in front of the chunk that they belong to. If the leader is lost
+// after the first of the two was replicated and before the second was, the new
+// leader takes the messages of that chunk for repeats and confirms them, and
+// they are in no log. No client can see that.
+//
+// # What the broker answers
+//
+// QueryOffset and QueryPublisherSequence answer from the writer's memory, so
+// they count what is not committed. DeclarePublisher ties a publisher to the
+// leader of that moment: what is published later goes to that leader or
+// nowhere. Frames of one connection are handled in their order. Between those of
+// two connections there is no order, and a frame may be handled long after its
+// process has died.
+package fence
