@@ -284,6 +284,7 @@ func (l *Lease) begin(seen Seen, given Given) {
 	l.attempt++
 	l.number = number(epoch, l.process, l.attempt)
 	l.stored, l.began, l.taken = false, false, time.Time{}
+	l.jumps, l.floor = false, 0 // an earlier attempt's is no matter of this number's epoch
 	l.found, l.free = seen.Holder, isFree(seen.Holder, seen.Newcomer)
 	l.follow(seen.Holder)
 	l.phase = announcing
