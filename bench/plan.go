@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os/exec"
 	"slices"
 	"strings"
 	"sync"
@@ -326,7 +327,7 @@ func (p *plan) measure(ctx context.Context, j job) (s sample, err error) {
 	var said bytes.Buffer // the official client logs what is not an error here
 	limited, cancel := context.WithTimeout(ctx, j.Timeout+childKill)
 	defer cancel()
-	cmd, err := child(limited, j, &said)
+	cmd, err := p.childFor(limited, j, &said)
 	if err != nil {
 		return s, err
 	}
@@ -340,6 +341,15 @@ func (p *plan) measure(ctx context.Context, j job) (s sample, err error) {
 	// The official client logs on stdout: the sample is the last line.
 	lines := bytes.Split(bytes.TrimSpace(out), []byte("\n"))
 	return s, json.Unmarshal(lines[len(lines)-1], &s)
+}
+
+// childFor is the process that makes a measurement.
+func (p *plan) childFor(ctx context.Context, j job, stderr io.Writer) (*exec.Cmd, error) {
+	if j.Impl != implBefore {
+		return child(ctx, j, stderr)
+	}
+	j.Impl, j.Profile = implTidemark, ""
+	return childOf(ctx, p.o.before, j, stderr)
 }
 
 // countStores notes how many chunks the stores of a measurement made.

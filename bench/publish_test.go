@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -209,6 +210,15 @@ func TestSmokePublishFamilies(t *testing.T) {
 				t.Errorf("%s: a measurement is missing something: %s", tt.args, line)
 			}
 		}
+	}
+}
+
+// TestSmokeBefore measures this library in another program, which is this one.
+func TestSmokeBefore(t *testing.T) {
+	officialtest.NeedNumbering(t)
+	out := benched(t, "-broker streamtest -runs 1 -timeout 1m -n 100 -case publish-async -impl tidemark -before "+os.Args[0])
+	if !strings.Contains(out, implBefore) || !strings.Contains(out, "of before") {
+		t.Errorf("nothing is said of the other program:\n%s", out)
 	}
 }
 
