@@ -36,8 +36,8 @@ type contender struct {
 	window window
 }
 
-// contendersOf are those that a case compares.
-func contendersOf(c benchCase, o options) (list []contender) {
+// contendersOf are those that a case compares, with messages of a size.
+func contendersOf(c benchCase, o options, size int) (list []contender) {
 	for _, impl := range o.impls {
 		schedules := []schedule{defaultSchedule}
 		switch {
@@ -48,7 +48,7 @@ func contendersOf(c benchCase, o options) (list []contender) {
 			schedules = c.schedules
 		}
 		for _, s := range schedules {
-			for _, w := range windowsOf(c, o, impl) {
+			for _, w := range windowsOf(c, o, impl, size) {
 				list = append(list, contender{impl, s, w})
 			}
 		}
@@ -56,13 +56,18 @@ func contendersOf(c benchCase, o options) (list []contender) {
 	return list
 }
 
+// largeMessage is the size from which on some ten messages make a large frame.
+const largeMessage = 4 << 10
+
 // windowsOf are the windows that an implementation is measured with.
-func windowsOf(c benchCase, o options, impl string) []window {
+func windowsOf(c benchCase, o options, impl string, size int) []window {
 	switch {
 	case impl != implSocket || c.windows == nil:
 		return []window{{}}
 	case o.windows != nil:
 		return o.windows
+	case size >= largeMessage && !c.compressed:
+		return largeMessages
 	}
 	return c.windows
 }
@@ -107,7 +112,7 @@ func newPlan(o options, b *broker) *plan {
 			if c.resets {
 				n = min(n, maxResets)
 			}
-			p.groups = append(p.groups, &group{benchCase: c, size: size, n: n, contenders: contendersOf(c, o),
+			p.groups = append(p.groups, &group{benchCase: c, size: size, n: n, contenders: contendersOf(c, o, size),
 				samples: map[contender][]sample{}, failed: map[contender]error{}})
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -46,10 +47,18 @@ func TestWindowsOf(t *testing.T) {
 		c    benchCase
 		o    options
 		impl string
-		want int
-	}{{c, options{}, implSocket, len(oneConnection)}, {c, given, implSocket, 1}, {c, given, implTidemark, 1}, {benchCase{}, given, implSocket, 1}} {
-		if got := windowsOf(tt.c, tt.o, tt.impl); len(got) != tt.want {
-			t.Errorf("%s: %v, want %d", tt.impl, got, tt.want)
+		size int
+		want string
+	}{
+		{c, options{}, implSocket, 100, "[100/2000 1000/10000 1000/40000]"},
+		{c, options{}, implSocket, 10 << 10, "[10/1000 30/2000 100/10000]"},
+		{benchCase{windows: subBatches, compressed: true}, options{}, implSocket, 10 << 10, "[100/20000 1000/20000]"},
+		{c, given, implSocket, 10 << 10, "[1/2]"},
+		{c, given, implTidemark, 100, "[0/0]"},
+		{benchCase{}, given, implSocket, 100, "[0/0]"},
+	} {
+		if got := fmt.Sprint(windowsOf(tt.c, tt.o, tt.impl, tt.size)); got != tt.want {
+			t.Errorf("%s, %d bytes: %s, want %s", tt.impl, tt.size, got, tt.want)
 		}
 	}
 }
