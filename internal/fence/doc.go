@@ -53,8 +53,9 @@
 //   - with the first answer after Link that makes Sure true, passes its
 //     sequence to Sequence.Answer, ends the messages that this names, and sends
 //     all others that have an id and no outcome again, in order;
-//   - gives a new message the id Sequence.Next(Lease.Floor()) when it is
-//     written for the first time, and not before;
+//   - gives a new message the id Sequence.Next(Lease.Floor()) only while
+//     Lease.Began, and counts it as open (Given.Open) from then on: so it is never
+//     written under another attempt than the one that its id is of;
 //   - reads the clock in front of each write, and after each confirm, and
 //     writes, or settles and calls Sequence.Confirm, only if Sure then. Other
 //     confirms are kept until an answer makes it sure, and dropped at Unlink.

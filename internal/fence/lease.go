@@ -145,6 +145,10 @@ func (l *Lease) Sure(now time.Time) bool {
 	return l.linked && l.phase == holding && !l.own.IsZero() && age(now, l.own) < l.timing.Leash
 }
 
+// Began reports whether the present attempt to take the name has succeeded, so that
+// ids may be given out. It stays true while the publisher is declared anew.
+func (l *Lease) Began() bool { return l.began }
+
 // Floor returns what ids that are given out must be above, besides those that
 // the broker has. It is above all those of the processes before, if one of them
 // may have messages on their way. It counts once Sure has been true.
