@@ -22,7 +22,7 @@ const module = "github.com/tidemark-go/tidemark/"
 // those of lower floors, and none of its own.
 var floors = [][]string{
 	{"internal/wire"},
-	{"internal/broker", "internal/mark", "streamtest"},
+	{"internal/broker", "internal/mark", "internal/startspec", "streamtest"},
 	{"stream"},
 	{"admin", "relay", "stream/official"},
 	{"bench", "cmd/tidemark", "examples/..."},
