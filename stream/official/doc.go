@@ -81,8 +81,8 @@
 //     official client's log says so. They count as handled like others.
 //   - Cancellation while the broker is away. The call returns when its context
 //     ends, but goes on inside the official client, and a store, a delete or a
-//     declaration may happen when the broker is back. A store that was stranded
-//     while its stream was deleted and created again lands in the new stream.
+//     declaration may happen when the broker is back. A store that is on its way
+//     while its stream is deleted and created again lands in the new stream.
 //   - A peer that falls silent is noticed after two or three heartbeats, 60 s each
 //     unless SetRequestedHeartbeat says otherwise, and not at all while it stops
 //     reading.

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -155,9 +157,10 @@ func wantNothingStored(t testing.TB, env *client.Environment, consumer, streamNa
 
 // running is a consumer that runs in the background.
 type running struct {
-	t    testing.TB
-	stop context.CancelFunc
-	done chan error
+	t      testing.TB
+	stop   context.CancelFunc
+	stream string
+	done   chan error
 }
 
 func start(t testing.TB, env *client.Environment, streamName string, cfg Config, h Handler) *running {
@@ -165,7 +168,7 @@ func start(t testing.TB, env *client.Environment, streamName string, cfg Config,
 	c, err := NewConsumer(env, streamName, cfg)
 	must(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
-	r := &running{t, cancel, make(chan error, 1)}
+	r := &running{t, cancel, streamName, make(chan error, 1)}
 	go func() { r.done <- c.Run(ctx, h) }()
 	t.Cleanup(cancel)
 	return r
@@ -186,4 +189,33 @@ func (r *running) end() error {
 func streamtestBroker(t testing.TB, opts ...streamtest.Option) *streamtest.Broker {
 	t.Helper()
 	return streamtest.NewBroker(t, opts...)
+}
+
+// lines are what a logger has got.
+type lines struct{ buffer syncBuffer }
+
+func (l *lines) logger() *slog.Logger { return slog.New(slog.NewTextHandler(&l.buffer, nil)) }
+
+func (l *lines) want(t testing.TB, text string) {
+	t.Helper()
+	if got := l.buffer.String(); !strings.Contains(got, text) {
+		t.Errorf("the log has no %q: %s", text, got)
+	}
+}
+
+type syncBuffer struct {
+	mu sync.Mutex
+	strings.Builder
+}
+
+func (b *syncBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.Builder.Write(p)
+}
+
+func (b *syncBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.Builder.String()
 }

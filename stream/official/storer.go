@@ -29,7 +29,7 @@ type storer struct {
 	tracker mark.Tracker
 
 	sending turn // guards these:
-	known   bool // the broker has an offset of this consumer in this stream
+	known   bool // the broker was seen to have an offset of this consumer
 	sent    uint64
 	sentAt  time.Time
 	doubt   bool // what was sent last is not read back
@@ -135,7 +135,9 @@ func (st *storer) rouse() {
 	}
 }
 
-// store stores the mark, if there is one. With verify it reads the mark back.
+// store stores the mark, if there is one. With verify it reads the mark back, as
+// it does for the first one: an offset that is known to be there tells the
+// stream from another one of its name.
 func (st *storer) store(ctx context.Context, verify bool) error {
 	ctx, cancel := within(ctx, storeTimeout)
 	defer cancel()
@@ -148,7 +150,7 @@ func (st *storer) store(ctx context.Context, verify bool) error {
 		return nil
 	}
 	send := st.gate.store
-	if verify {
+	if verify = verify || !st.known; verify {
 		send = st.gate.storeVerified
 	}
 	if err := send(ctx, st.stream, st.name, snapshot.Mark); err != nil {
@@ -191,7 +193,11 @@ func (st *storer) verifyWhenQuiet(ctx context.Context) time.Time {
 	}
 	ctx, cancel := within(ctx, storeTimeout)
 	defer cancel()
-	if err := st.gate.verify(ctx, st.stream, st.name, st.sent); err != nil && !errors.Is(err, context.Canceled) {
+	err := st.checkSameStream(ctx)
+	if err == nil {
+		err = st.gate.verify(ctx, st.stream, st.name, st.sent)
+	}
+	if err != nil && !errors.Is(err, context.Canceled) {
 		st.log("the stored offset was not read back", "offset", st.sent, "error", err)
 	}
 	st.doubt, st.watched = false, false // even after an error, which another try would not mend
