@@ -63,8 +63,8 @@
 //     grow.
 //   - An empty filter value makes a frame that the broker cannot read. Here such a
 //     message is [stream.ErrInvalidMessage].
-//   - BatchSend above the frame limit fails as a whole. Here Send is used, which
-//     splits.
+//   - BatchSend above the frame limit fails as a whole. Here the messages then go
+//     one by one.
 //   - Panics on our goroutines, and errors with the password of a URI in them,
 //     are caught and cleaned.
 //

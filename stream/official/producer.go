@@ -195,36 +195,81 @@ func (p *Producer) make(o *client.ProducerOptions) (made, error) {
 // send hands messages to the official client, in which it may get stuck while
 // the broker does not read. It ends with the producer.
 func (p *Producer) send() {
+	var batch []*sent
 	for {
 		select {
 		case <-p.stop:
 			return
 		case m := <-p.queue:
-			_, err := recovered(func() (struct{}, error) { return struct{}{}, p.producer.Send(m) })
-			if err != nil {
-				p.settle(m, sendError(err))
-			}
+			batch = p.gather(append(batch[:0], m))
+			p.sendBatch(batch)
 		}
 	}
 }
 
-// sendError returns the outcome of a message that the official client did not
+const (
+	// maxBatch and maxBatchBytes bound a batch. A frame has room for 1 MiB
+	// unless somebody has configured less.
+	maxBatch      = 1000
+	maxBatchBytes = 512 << 10
+)
+
+// gather adds to a batch what waits.
+func (p *Producer) gather(batch []*sent) []*sent {
+	for size := len(batch[0].body); len(batch) < maxBatch && size < maxBatchBytes; {
+		select {
+		case m := <-p.queue:
+			batch = append(batch, m)
+			size += len(m.body)
+		default:
+			return batch
+		}
+	}
+	return batch
+}
+
+// sendBatch sends a batch in one frame, or message for message if it does not
+// fit into one. The official client refuses it before it writes anything.
+func (p *Producer) sendBatch(batch []*sent) {
+	err := p.batchSend(batch)
+	if errors.Is(err, client.FrameTooLarge) && len(batch) > 1 {
+		for i := range batch {
+			p.sendBatch(batch[i : i+1])
+		}
+		return
+	}
+	if err != nil {
+		for _, m := range batch {
+			p.settle(m, sendError(err))
+		}
+	}
+}
+
+func (p *Producer) batchSend(batch []*sent) error {
+	msgs := make([]message.StreamMessage, len(batch))
+	for i, m := range batch {
+		msgs[i] = m
+	}
+	_, err := recovered(func() (struct{}, error) { return struct{}{}, p.producer.BatchSend(msgs) })
+	return err
+}
+
+// sendError returns the outcome of messages that the official client did not
 // take.
 func sendError(err error) error {
 	if errors.Is(err, client.FrameTooLarge) {
-		return errTooLarge
+		return fmt.Errorf("%w: it does not fit into a frame of the Environment", stream.ErrMessageTooLarge)
 	}
 	return fmt.Errorf("%w: %w (the official client: %w)", stream.ErrUnconfirmed, stream.ErrUnreachable, err)
 }
-
-var errTooLarge = fmt.Errorf("%w: it does not fit into a frame of the Environment", stream.ErrMessageTooLarge)
 
 // drain takes every confirm at once: while one waits, the official client reads
 // nothing from the connection. It ends when the official producer is closed.
 func (p *Producer) drain(confirms client.ChannelPublishConfirm) {
 	for list := range confirms {
 		for _, status := range list {
-			if m, ok := status.GetMessage().(*sent); ok {
+			// BatchSend has returned codeTooLarge as an error, too.
+			if m, ok := status.GetMessage().(*sent); ok && status.GetErrorCode() != codeTooLarge {
 				p.settle(m, outcome(status))
 			}
 		}
@@ -247,8 +292,6 @@ func outcome(s *client.ConfirmationStatus) error {
 	switch code := s.GetErrorCode(); code {
 	case codeTimeout, codeClosed:
 		return fmt.Errorf("%w: the producer has ended", stream.ErrUnconfirmed)
-	case codeTooLarge:
-		return errTooLarge
 	case codePublisher:
 		return fmt.Errorf("%w: %w: the broker does not know the producer any more", stream.ErrRefused, stream.ErrUnreachable)
 	default:
@@ -260,8 +303,12 @@ func outcome(s *client.ConfirmationStatus) error {
 // gets none any more.
 func (p *Producer) watch(closed client.ChannelClose) {
 	e := <-closed
+	reason := fmt.Errorf("%w: the producer has ended (the official client: %s); make a new one", stream.ErrUnreachable, e.Reason)
+	if e.Reason == client.DeletePublisher { // by us, or by Environment.Close
+		reason = stream.ErrClosed
+	}
 	p.mu.Lock()
-	p.reason = fmt.Errorf("%w: the producer has ended (the official client: %s); make a new one", stream.ErrUnreachable, e.Reason)
+	p.reason = reason
 	p.mu.Unlock()
 	close(p.lost)
 }

@@ -195,10 +195,10 @@ func (p *Producer) take(m *sent) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch {
-	case p.reason != nil:
-		return p.reason
 	case p.closing != nil:
 		return stream.ErrClosed
+	case p.reason != nil:
+		return p.reason
 	}
 	if m.counted {
 		p.lastID++
