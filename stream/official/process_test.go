@@ -119,3 +119,55 @@ func testSIGKILLAgainAndAgain(t *testing.T, b testBroker) {
 	bodies, _ := readN(t, env, name, Config{Name: "child"}, 200-next)
 	wantNumbers(t, bodies, next, 200)
 }
+
+// TestKilledInABurst: with many messages on their way to it, a killed process
+// repeats at most the message in hand. What lies unread in a socket resets the
+// connection, and the broker then drops what it has not read of it: the stores
+// are on another one.
+func TestKilledInABurst(t *testing.T) { onBrokers(t, testKilledInABurst) }
+
+func testKilledInABurst(t *testing.T, b testBroker) {
+	env := environment(t, b)
+	name := newStream(t, env)
+	publish(t, env, name, 0, 20_000)
+	for range 3 {
+		must(t, StoreOffset(inTime(t), env, "child", name, stream.BeforeFirst))
+		begun := killInABurst(t, b.StreamURL(), name, 3000)
+		check.Eventually(t, "the last store has arrived", func() bool {
+			stored, err := QueryOffset(inTime(t), env, "child", name)
+			if err != nil || stored+1 < uint64(begun-1) {
+				return false
+			}
+			if stored+1 > uint64(begun) {
+				t.Fatalf("stored %d, and only %d messages have begun", stored, begun)
+			}
+			return true
+		})
+	}
+}
+
+// killInABurst kills the child once it has begun k messages, and returns how many
+// it has begun until it was dead.
+func killInABurst(t *testing.T, uri, name string, k int) (begun int) {
+	t.Helper()
+	cmd := exec.Command(os.Args[0], "-test.run=^TestChildConsumer$")
+	cmd.Env = append(os.Environ(), "TIDEMARK_CHILD_STREAM="+name, "TIDEMARK_CHILD_URI="+uri, "TIDEMARK_CHILD_HANDLES=1000000")
+	out, err := cmd.StdoutPipe()
+	must(t, err)
+	must(t, cmd.Start())
+	lines := bufio.NewScanner(out)
+	for lines.Scan() {
+		var n int
+		if _, err := fmt.Sscanf(lines.Text(), "begins %d", &n); err != nil {
+			continue
+		}
+		if n != begun {
+			t.Fatalf("the child began %d in place of %d", n, begun)
+		}
+		if begun++; begun == k {
+			must(t, cmd.Process.Kill())
+		}
+	}
+	_ = cmd.Wait()
+	return begun
+}

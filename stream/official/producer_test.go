@@ -39,7 +39,7 @@ func testPublish(t *testing.T, b testBroker) {
 		"named and zstd ": {Name: "p", SubEntrySize: 50, Compression: client.Compression{}.Zstd()},
 	} {
 		t.Run(text, func(t *testing.T) {
-			n := 25_000 // more than may be in flight
+			n := 11_000 // more than may be in flight
 			if options != nil && options.SubEntrySize > 1 {
 				officialtest.NeedNumbering(t)
 				n = 2000 // the official client makes a compressor for each sub-entry
