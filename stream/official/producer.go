@@ -1,6 +1,7 @@
 package official
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -99,23 +100,15 @@ func newProducer(ctx context.Context, env *client.Environment, streamName string
 
 // copyOptions returns a copy with the defaults filled in.
 func copyOptions(options *client.ProducerOptions) client.ProducerOptions {
-	d := client.NewProducerOptions()
-	if options == nil {
-		options = d
-	}
-	o := *options
+	o := *client.NewProducerOptions()
 	o.QueueSize, o.ConfirmationTimeOut = queueSize, never
-	for _, f := range []struct {
-		value *int
-		def   int
-	}{{&o.BatchSize, d.BatchSize}, {&o.BatchPublishingDelay, d.BatchPublishingDelay}, {&o.SubEntrySize, d.SubEntrySize}} {
-		if *f.value == 0 {
-			*f.value = f.def
-		}
+	if options == nil {
+		return o
 	}
-	if o.ClientProvidedName == "" {
-		o.ClientProvidedName = d.ClientProvidedName
-	}
+	o.Name, o.Compression, o.Filter = options.Name, options.Compression, options.Filter
+	o.BatchSize = cmp.Or(options.BatchSize, o.BatchSize)
+	o.SubEntrySize = cmp.Or(options.SubEntrySize, o.SubEntrySize)
+	o.ClientProvidedName = cmp.Or(options.ClientProvidedName, o.ClientProvidedName)
 	return o
 }
 
@@ -131,8 +124,6 @@ func checkOptions(streamName string, o client.ProducerOptions) error {
 		return fmt.Errorf("%w: the producer's name %.20q... has %d bytes; the broker allows %d", stream.ErrInvalidConfig, o.Name, len(o.Name), maxName)
 	case o.BatchSize < 1 || o.BatchSize > 10_000:
 		return fmt.Errorf("%w: BatchSize is %d; it must be from 1 to 10,000, or 0 for the default", stream.ErrInvalidConfig, o.BatchSize)
-	case o.BatchPublishingDelay < 1 || o.BatchPublishingDelay > 500:
-		return fmt.Errorf("%w: BatchPublishingDelay is %d; leave it at 0: the official client does not use it any more", stream.ErrInvalidConfig, o.BatchPublishingDelay)
 	case o.SubEntrySize < 1 || o.SubEntrySize > 65_535:
 		return fmt.Errorf("%w: SubEntrySize is %d; it must be from 1 to 65,535, or 0 for none", stream.ErrInvalidConfig, o.SubEntrySize)
 	case o.SubEntrySize > 1 && o.Filter != nil:

@@ -230,7 +230,7 @@ func TestProducerOptions(t *testing.T) {
 	env := environment(t, inProcess{streamtestBroker(t)})
 	name := newStream(t, env)
 	for _, o := range []*client.ProducerOptions{
-		{Name: strings.Repeat("x", 256)}, {BatchSize: -1}, {BatchSize: 10_001}, {BatchPublishingDelay: 501}, {SubEntrySize: -1}, {SubEntrySize: 65_536},
+		{Name: strings.Repeat("x", 256)}, {BatchSize: -1}, {BatchSize: 10_001}, {SubEntrySize: -1}, {SubEntrySize: 65_536},
 		{SubEntrySize: 2, Filter: client.NewProducerFilter(nil)}, {Compression: client.Compression{}.Zstd()}, {Compression: client.Compression{}.Gzip()},
 	} {
 		if _, err := NewProducer(inTime(t), env, name, o); !errors.Is(err, stream.ErrInvalidConfig) {
