@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 
 	"github.com/rabbitmq/rabbitmq-stream-go-client/pkg/amqp"
@@ -75,7 +76,7 @@ type Consumer struct {
 // closes it after the run has ended. Errors wrap [stream.ErrInvalidConfig] or
 // [stream.ErrClosed].
 func NewConsumer(env *client.Environment, streamName string, cfg Config) (*Consumer, error) {
-	err := errors.Join(checkEnv(env), startspec.CheckConsumer(streamName, cfg.Name, cfg.Start, cfg.Store))
+	err := errors.Join(checkEnv(env), startspec.CheckConsumer(streamName, cfg.Name, cfg.Start, cfg.Store), checkName(cfg.Name))
 	if err != nil {
 		return nil, opErr("new consumer on stream", streamName, cfg.Name, err)
 	}
@@ -83,6 +84,14 @@ func NewConsumer(env *client.Environment, streamName string, cfg Config) (*Consu
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	return &Consumer{env: env, stream: streamName, cfg: cfg}, nil
+}
+
+// checkName rejects a name that the official client does not take.
+func checkName(name string) error {
+	if name != "" && strings.TrimSpace(name) == "" {
+		return fmt.Errorf("%w: the consumer's name %q has only spaces, which the official client refuses", stream.ErrInvalidConfig, name)
+	}
+	return nil
 }
 
 // Run reads the stream and calls h for each message. It blocks until ctx ends, h
