@@ -18,6 +18,9 @@
 //	producer, err := official.NewProducer(ctx, env, "orders", nil)
 //	err = producer.Publish(ctx, amqp.NewMessage(order))
 //
+// docs/migrating-from-the-official-client.md has a table of its calls and those
+// here.
+//
 // # What is fenced
 //
 // The official client, v1.8.3, has faults that a service meets under stress. This

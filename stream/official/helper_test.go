@@ -29,12 +29,15 @@ var (
 	wantErr = check.Err
 )
 
+// realBrokers reports whether a real RabbitMQ takes part in the tests.
+func realBrokers() bool { return os.Getenv("TIDEMARK_REAL") == "1" }
+
 // inTime returns a context that ends when waiting any longer is useless. A real
 // RabbitMQ is killed and loaded by other tests.
 func inTime(t testing.TB) context.Context {
 	t.Helper()
 	limit := 30 * time.Second
-	if os.Getenv("TIDEMARK_REAL") == "1" {
+	if realBrokers() {
 		limit = 2 * time.Minute
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
@@ -86,7 +89,9 @@ func newStream(t testing.TB, env *client.Environment) string {
 	t.Helper()
 	name := fmt.Sprintf("%s-%d", strings.ReplaceAll(t.Name(), "/", "-"), rand.Uint64())
 	must(t, env.DeclareStream(name, nil))
-	t.Cleanup(func() { _ = env.DeleteStream(name) })
+	if realBrokers() { // the in-process one ends with the test
+		t.Cleanup(func() { _ = env.DeleteStream(name) })
+	}
 	return name
 }
 
