@@ -31,14 +31,14 @@
 //     auto-commit is off.
 //   - Its Consumer.Close does not wait for the handler. Here handlers run on the
 //     goroutine that called Run, and none runs after Run has returned.
-//   - It resumes at 1 where nothing was received, and a stored 0 is easily taken
-//     for none. Here nothing is stored that was not handled, except for the
+//   - Its ReliableConsumer resumes at 1 where nothing was received, and a stored 0
+//     is easily taken for none. Here nothing is stored that was not handled, except for the
 //     place where a run with Stored(Next()) or the like begins.
 //   - Consumer.StoreCustomOffset ignores a rewind. [StoreOffset] rewinds, and
 //     reads back what it has stored.
-//   - It stores over the connection on which messages arrive, so that a killed
-//     process loses thousands of stores. Here they go over the locator's
-//     connection.
+//   - Its consumer stores over the connection on which messages arrive. If the
+//     process is killed with unread messages, the broker drops stores that it has
+//     not read. Here they go over the locator's connection.
 //   - A stored offset beyond the end of the stream makes it drop every message up
 //     to that one. Here the run looks for 10 s, and then begins at the end.
 //   - A stream that was deleted and one that has moved look alike to it. Here Run

@@ -74,15 +74,25 @@ func TestLostConnectionSameEnvironment(t *testing.T) {
 	wantStored(t, env, "c", name, 9)
 }
 
-func TestDeletedStream(t *testing.T) {
-	b := streamtestBroker(t)
-	r, _ := midway(t, b)
-	must(t, b.DeleteStream(r.stream))
+// TestDeletedStream is told from a lost connection.
+func TestDeletedStream(t *testing.T) { onBrokers(t, testDeletedStream) }
+
+func testDeletedStream(t *testing.T, b testBroker) {
+	env := environment(t, b)
+	name := newStream(t, env)
+	publish(t, env, name, 0, 5)
+	handled := make(chan uint64, 5)
+	r := start(t, env, name, Config{Name: "c"}, func(_ context.Context, d *Delivery) error { handled <- d.Offset; return nil })
+	for range 5 {
+		check.Recv(t, handled, "a message")
+	}
+	must(t, env.DeleteStream(name))
 	err := r.end()
 	wantErr(t, err, stream.ErrStreamDeleted)
-	if errors.Is(err, stream.ErrUnreachable) {
+	if errors.Is(err, stream.ErrUnreachable) || errors.Is(err, stream.ErrNotStored) {
 		t.Error(err)
 	}
+	must(t, env.DeclareStream(name, nil)) // it is deleted with the test
 }
 
 // TestMovedStream is lost for this package, and nothing is with it.
@@ -98,17 +108,20 @@ func TestMovedStream(t *testing.T) {
 
 // TestRecreatedStream: the old mark is not stored in the new stream, whose
 // messages would be skipped.
-func TestRecreatedStream(t *testing.T) {
-	b := streamtestBroker(t)
-	env := environment(t, inProcess{b})
+func TestRecreatedStream(t *testing.T) { onBrokers(t, testRecreatedStream) }
+
+func testRecreatedStream(t *testing.T, b testBroker) {
+	env := environment(t, b)
 	name := newStream(t, env)
 	publish(t, env, name, 0, 5)
 	recreated := make(chan struct{})
-	r := start(t, env, name, Config{Name: "c", Store: stream.StorePolicy{Every: 2}}, func(_ context.Context, d *Delivery) error {
+	r := start(t, env, name, Config{Name: "c", Store: stream.StorePolicy{Every: 2}}, func(ctx context.Context, d *Delivery) error {
 		if d.Offset == 4 {
-			check.Eventually(t, "no store is on its way", func() bool { offset, ok := b.Offset("c", name); return ok && offset == 3 })
-			must(t, b.DeleteStream(name))
-			must(t, b.CreateStream(name))
+			check.Eventually(t, "no store is on its way", func() bool {
+				offset, err := QueryOffset(ctx, env, "c", name)
+				return err == nil && offset == 3
+			})
+			must(t, errors.Join(env.DeleteStream(name), env.DeclareStream(name, nil)))
 			close(recreated)
 		}
 		return nil
@@ -116,9 +129,7 @@ func TestRecreatedStream(t *testing.T) {
 	check.Recv(t, recreated, "the new stream")
 	err := r.end()
 	wantErr(t, err, stream.ErrUnreachable, stream.ErrNotStored, stream.ErrStreamRecreated)
-	if offset, ok := b.Offset("c", name); ok {
-		t.Errorf("offset %d is stored in the new stream", offset)
-	}
+	wantNothingStored(t, env, "c", name)
 	publish(t, env, name, 0, 3)
 	bodies, _ := readN(t, env, name, Config{Name: "c"}, 3)
 	wantNumbers(t, bodies, 0, 3)

@@ -284,7 +284,7 @@ func outcome(s *client.ConfirmationStatus) error {
 	case codeTimeout, codeClosed:
 		return fmt.Errorf("%w: the producer has ended", stream.ErrUnconfirmed)
 	case codePublisher:
-		return fmt.Errorf("%w: %w: the broker does not know the producer any more", stream.ErrRefused, stream.ErrUnreachable)
+		return fmt.Errorf("%w: it does not know the producer any more; make a new one", stream.ErrRefused)
 	default:
 		return fmt.Errorf("%w: code %d", stream.ErrRefused, code)
 	}

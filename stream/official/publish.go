@@ -13,22 +13,23 @@ import (
 )
 
 // Publish publishes messages in their order and returns when the broker has
-// confirmed all of them. It encodes them before it returns from the first wait,
-// so the caller may change them once Publish has returned. While 10,000 messages
-// are in flight it waits for room.
+// confirmed all of them. The caller may change them once Publish has returned.
+// While 10,000 messages are in flight it waits for room.
 //
 // A publishing id of the caller's must be larger than those before it. A message
 // without one gets the next one. With sub-entries the official client numbers
 // messages itself, and none may have an id.
 //
 // If ctx ends, or the connection is lost, before all have an outcome, the error
-// wraps [stream.ErrUnconfirmed]: the messages may be in the stream or not.
-// Without it nothing of the call was sent. The producer does not connect again:
-// once Publish wraps [stream.ErrUnreachable], make a new one. Other errors wrap
-// [stream.ErrInvalidMessage], which comes before anything is sent,
-// [stream.ErrMessageTooLarge] or [stream.ErrRefused] for a message that is not
-// in the stream, or [stream.ErrClosed]. If several messages fail, the error is
-// that of the first.
+// wraps [stream.ErrUnconfirmed]: some messages may be in the stream. An error
+// that wraps [stream.ErrUnreachable], [stream.ErrClosed] or the context's error
+// without it says that nothing was sent. The producer does not connect again:
+// after ErrUnreachable make a new one.
+//
+// [stream.ErrInvalidMessage] comes before anything is sent. With
+// [stream.ErrMessageTooLarge] or [stream.ErrRefused] a message is not in the
+// stream, and the others are. If several messages fail, the error is that of the
+// first outcome.
 func (p *Producer) Publish(ctx context.Context, msgs ...message.StreamMessage) error {
 	return opErr("publish to stream", p.stream, p.name, p.publish(ctx, msgs))
 }
@@ -50,7 +51,7 @@ func (p *Producer) publish(ctx context.Context, msgs []message.StreamMessage) er
 	if waitErr := p.await(ctx, c); waitErr != nil {
 		err = waitErr
 	} else if err != nil {
-		err = fmt.Errorf("%d of %d messages were published, the others not sent: %w", accepted, len(msgs), err)
+		err = fmt.Errorf("%w: %d of %d messages were published, the others were not sent: %w", stream.ErrUnconfirmed, accepted, len(msgs), err)
 	}
 	return err
 }
