@@ -1,8 +1,8 @@
 package broker
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/tidemark-go/tidemark/internal/wire"
@@ -202,12 +202,12 @@ func (p *Publisher) Round(ctx context.Context, store string, n uint64, entries [
 		if e == nil && resp.Code != wire.CodeNoOffset {
 			numbers[i], e = resp.Offset, codeError(resp.Code, stream, c.endpoint.User)
 		}
-		err = errors.Join(err, e)
+		err = cmp.Or(err, e)
 	}
 	var resp wire.QueryPublisherSequenceResponse
 	e := asked[2].await(ctx, &resp)
 	if e == nil {
 		e = codeError(resp.Code, stream, c.endpoint.User)
 	}
-	return numbers, resp.Sequence, errors.Join(err, e)
+	return numbers, resp.Sequence, cmp.Or(err, e)
 }

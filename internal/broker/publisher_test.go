@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -152,17 +153,49 @@ func TestSequence(t *testing.T) {
 	})
 }
 
-// A publisher stores offsets of its stream, too.
-func TestPublisherOffsets(t *testing.T) {
+// TestRound: a publisher stores a number and reads two and the sequence, in one
+// round trip. An error says why once, whatever failed for the same reason.
+func TestRound(t *testing.T) {
 	virtual(t, func(t *testing.T, b *fake) {
 		p, _ := b.publisher(t, b.publishing(t, time.Hour), "s")
 		defer p.Release()
-		check.Nil(t, p.StoreOffset(t.Context(), "me", 7))
-		got, err := p.QueryOffset(t.Context(), "me")
-		if err != nil || got != 7 {
-			t.Errorf("%d, %v", got, err)
+		b.took(t, `declare 1 "" s`)
+		b.sequence = 42
+		entries := [2]string{"x", "y"}
+		round := func(store string, n uint64, want [2]uint64) {
+			t.Helper()
+			numbers, sequence, err := p.Round(t.Context(), store, n, entries, "me")
+			if err != nil || numbers != want || sequence != 42 {
+				t.Errorf("%v, %d, %v; want %v", numbers, sequence, err, want)
+			}
 		}
-		b.took(t, `declare 1 "" s`, "store me s 7", "query me s")
+		round("", 0, [2]uint64{})
+		b.took(t, "query x s", "query y s", "sequence me s")
+		round("y", 7, [2]uint64{0, 7})
+		b.took(t, "store y s 7", "query x s", "query y s", "sequence me s")
+		round("x", 1<<63+1, [2]uint64{1<<63 + 1, 7})
+		for key, want := range map[wire.Key]error{wire.KeyQueryOffset: ErrAccessRefused, wire.KeyQueryPublisherSequence: ErrAccessRefused} {
+			b.refuse(key, wire.CodeAccessRefused)
+			_, _, err := p.Round(t.Context(), "", 0, entries, "me")
+			check.Err(t, err, want)
+			b.refuse(key, wire.CodeOK)
+		}
+		ctx, cancel := context.WithTimeoutCause(t.Context(), time.Second, check.ErrTest)
+		defer cancel()
+		b.mute(wire.KeyQueryOffset)
+		_, _, err := p.Round(ctx, "", 0, entries, "me")
+		check.Err(t, err, check.ErrTest)
+		if len(p.lease.conn.pending) != 0 {
+			t.Error("an answer is waited for")
+		}
+		b.on(func(p *script.Peer, _ wire.Key, _ []byte) bool { _ = p.Conn.Close(); return true })
+		_, _, err = p.Round(t.Context(), "y", 8, entries, "me")
+		check.Err(t, err, ErrUnreachable)
+		if strings.Count(err.Error(), "closed the connection") != 1 {
+			t.Errorf("%v", err)
+		}
+		_, _, err = p.Round(t.Context(), "y", 8, entries, "me")
+		check.Err(t, err, ErrUnreachable)
 	})
 }
 
@@ -210,7 +243,7 @@ func TestReleaseWithoutRoom(t *testing.T) {
 		conn := p.lease.conn
 		read := make(chan struct{})
 		b.on(func(*script.Peer, wire.Key, []byte) bool { <-read; return true })
-		check.Nil(t, p.StoreOffset(t.Context(), "me", 1))
+		check.Nil(t, conn.StoreOffset(t.Context(), "me", "s", 1))
 		for conn.offer(mustEncode(&wire.Heartbeat{})) {
 			synctest.Wait()
 		}
