@@ -357,12 +357,12 @@ func (s *sender) isStill(p *Publisher) bool {
 }
 
 // slow reports whether nobody should come to the connection: a write has not
-// come to its end for a second, or publishers should leave.
+// come to its end for a second, credit is lost, or publishers should leave.
 func (s *sender) slow(now time.Time) bool {
 	if began := s.writing.Load(); began != 0 && now.UnixNano()-began > int64(lookPause) {
 		return true
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.crowded
+	return s.crowded || s.load.lost > 0
 }

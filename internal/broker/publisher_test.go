@@ -477,12 +477,12 @@ func TestLostCredit(t *testing.T) {
 			t.Error("it is asked to leave without a cause")
 		}
 		p.Release()
+		r, _ := b.publisher(t, c, "s") // at once, as after the loss of a leader
 		time.Sleep(lookPause)
 		synctest.Wait()
 		if g.retired != 1 {
 			t.Errorf("it was asked to leave %d times", g.retired)
 		}
-		r, _ := b.publisher(t, c, "s")
 		if r.lease.conn == q.lease.conn {
 			t.Error("another one came to the connection")
 		}
