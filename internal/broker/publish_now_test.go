@@ -77,7 +77,13 @@ func TestSendNowPart(t *testing.T) {
 				if s.feeds["a"].sent != 0 {
 					t.Error("the socket does not have the frame, and Sent has come")
 				}
+				said := false
+				s.leave(a, "a")
+				s.afterFrames(a, func() { said = true })
 				synctest.Wait()
+				if said {
+					t.Error("the goodbye comes before the frame")
+				}
 				s.feeds["b"].give(1, 1)
 				b.SendNow()
 				go func() { check.Nil(t, c.sendBytes(t.Context(), []byte("other"))) }()
@@ -90,6 +96,9 @@ func TestSendNowPart(t *testing.T) {
 				// Who waited for the socket first is next.
 				wantRead(t, theirs, []byte("other"), s.feeds["b"].frame([]uint64{1}))
 				synctest.Wait()
+				if !said {
+					t.Error("the goodbye does not come")
+				}
 				if s.busy || s.left != nil || len(c.direct.rest) != 0 {
 					t.Error("it has not come to an end")
 				}
@@ -159,7 +168,9 @@ func TestSendNowMore(t *testing.T) {
 		f := s.feeds["a"]
 		f.give(1, 1)
 		f.during = func() { f.during = nil; s.publishers["b"].Ready() }
+		begin := time.Now()
 		s.publishers["a"].SendNow()
 		wantRead(t, theirs, s.feeds["b"].frame([]uint64{1}))
+		took(t, begin, 0)
 	})
 }

@@ -189,6 +189,11 @@ func TestSenderParks(t *testing.T) {
 	if n := len(s.turn()); n != 0 || len(s.parked) != 1 {
 		t.Errorf("%d frames of 10,000 where there is room for 9,999", n)
 	}
+	s.give("b", 9, 9)
+	s.turn()
+	if b.Settled(1); len(s.parked) != 1 {
+		t.Error("it is woken though it has no more room than before")
+	}
 	a.Settled(1)
 	if n := len(s.turn()); n != 1 || len(s.parked) != 0 || s.load.unconfirmed != 30_000 {
 		t.Errorf("%d frames, %d unconfirmed", n, s.load.unconfirmed)
@@ -203,10 +208,10 @@ func TestSenderParksLate(t *testing.T) {
 	s.give("a", 1, 29_000)
 	s.turn()
 	f.give(30_001, 30_500)
-	f.give(40_001, 42_000)
+	f.give(40_001, 40_800)
 	f.during = func() {
 		f.during = nil
-		a.Settled(29_000)
+		a.Settled(400)
 	}
 	a.Ready()
 	if n := len(s.turn()); n != 2 || len(s.parked) != 0 {
@@ -245,6 +250,11 @@ func TestSenderLeave(t *testing.T) {
 	s.give("a", 1, 1)
 	s.leave(s.publishers["a"], "a")
 	if s.turn() != nil || s.load.lost != 30_000 {
+		t.Error("it is taken from")
+	}
+	s.leave(other, "b") // which has nothing to send
+	other.source.(*feed).give(6, 6)
+	if other.Ready(); s.turn() != nil {
 		t.Error("it is taken from")
 	}
 }
