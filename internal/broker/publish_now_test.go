@@ -22,6 +22,7 @@ func nowBench(t *testing.T, n int) (*senderBench, *Conn, net.Conn) {
 		p.lease.conn = &sharedConn{Conn: c}
 	}
 	c.wg.Go(func() { s.run(c) })
+	synctest.Wait() // it sleeps
 	return s, c, theirs
 }
 

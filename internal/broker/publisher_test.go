@@ -351,6 +351,7 @@ func TestPublisherBlocked(t *testing.T) {
 			close(read)
 			close(stop)
 			b.took(t, "publish 1 [0]", `declare 1 "" s`, "publish 1 [1]", "publish 1 [2]")
+			time.Sleep(2 * lookPause)
 			if n := look(f, func() int { return f.sent }); n != 3 || p.lease.conn.lost() {
 				t.Errorf("%d turns have ended; lost: %v", n, p.lease.conn.lost())
 			}
