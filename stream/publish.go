@@ -199,7 +199,9 @@ func (p *Producer) PublishBatch(ctx context.Context, msgs ...Message) error {
 // confirmed, else an error as for Publish. It waits for room under ctx while
 // MaxInFlight messages, or MaxInFlightBytes, are on their way. With a ctx that
 // has ended already nothing is accepted. Either done is called exactly once, or
-// an error is returned. done may be nil: see Flush.
+// an error is returned. done may be nil: see Flush. With a name, the first message
+// whose id the producer counts waits until the name is its own: see
+// ProducerConfig.Name.
 //
 // Callbacks run one after the other, in the order of the outcomes, on a
 // goroutine of the producer. A message keeps its place until its callback has

@@ -209,6 +209,7 @@ func (p *Producer) fail(err error) {
 	p.refuse(err)
 	p.env.disown(p)
 	p.abandon(fmt.Errorf("%w: %w", ErrUnconfirmed, err))
+	p.calls.end()
 }
 
 // connect makes a link to the stream's leader, and makes it the producer's.
