@@ -74,12 +74,18 @@ func TestFlowArrived(t *testing.T) {
 		cost int64
 		want arrival
 	}{
-		"without credit":          {flowWith(func(f *flow) {}), 1, arrivalUnasked},
-		"with credit":             {flowWith(func(f *flow) { f.granted = 1 }), 1, arrivalHeld},
-		"large":                   {flowWith(func(f *flow) { f.granted = 1 }), 1 << 40, arrivalHeld},
-		"large, the sixteenth":    {flowWith(func(f *flow) { f.granted, f.held = 1, 15 }), 1 << 40, arrivalHeld},
-		"large, the next one":     {flowWith(func(f *flow) { f.granted, f.held, f.bytes = 1, 16, 1500 }), 501, arrivalTooMuch},
-		"twice the limit":         {flowWith(func(f *flow) { f.granted, f.held, f.bytes = 1, 16, 1500 }), 500, arrivalHeld},
+		"without credit":       {flowWith(func(f *flow) {}), 1, arrivalUnasked},
+		"with credit":          {flowWith(func(f *flow) { f.granted = 1 }), 1, arrivalHeld},
+		"large":                {flowWith(func(f *flow) { f.granted = 1 }), 1 << 40, arrivalHeld},
+		"large, the sixteenth": {flowWith(func(f *flow) { f.granted, f.held = 1, 15 }), 1 << 40, arrivalHeld},
+		"large, the next one":  {flowWith(func(f *flow) { f.granted, f.held, f.bytes = 1, 16, 1500 }), 501, arrivalTooMuch},
+		"twice the limit":      {flowWith(func(f *flow) { f.granted, f.held, f.bytes = 1, 16, 1500 }), 500, arrivalHeld},
+		"twice the reach": {flowWith(func(f *flow) {
+			f.granted, f.held, f.bytes, f.reach = 1, 16, 1500, 900
+		}), 300, arrivalHeld},
+		"more than that": {flowWith(func(f *flow) {
+			f.granted, f.held, f.bytes, f.reach = 1, 16, 1500, 900
+		}), 301, arrivalTooMuch},
 		"too much, and no credit": {flowWith(func(f *flow) { f.held, f.bytes = 16, 1500 }), 501, arrivalUnasked},
 	} {
 		f := test.flow
