@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -428,7 +429,7 @@ func TestSmallChunksShareRoom(t *testing.T) {
 			}
 			lists = append(lists, list)
 		}
-		if d.slab != nil || d.spare != nil || d.entries.Records() != 0 {
+		if d.slab != nil || d.spare != nil || !reflect.ValueOf(d.entries).IsZero() {
 			t.Errorf("behind the last chunk something is kept: %+v", d)
 		}
 		for i, list := range lists {
@@ -461,6 +462,10 @@ func TestSharedRoomIsBounded(t *testing.T) {
 	left("none follows", smallChunk(0, 1, false), 0, 0)
 	left("three follow", smallChunk(0, 2, false), 3, 6)
 	left("one with more", smallChunk(0, 7, false), 1, 7)
+	d = decoder{spare: make([]sections, 3)}
+	if d.room(1); d.spare != nil {
+		t.Error("memory for sections outlives the list that it belongs to")
+	}
 	large := chunkOf(0, 1, 1, wire.AppendEntry(nil, make([]byte, copySize/2-4)))
 	d = decoder{}
 	left("half of the bytes", large, 9, 9)

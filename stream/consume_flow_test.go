@@ -171,6 +171,12 @@ func TestFlowAllowance(t *testing.T) {
 		t.Errorf("credit for %d chunks beside the one in hand, which is all there may be", got)
 	}
 	f = newFlow(1000)
+	f.reach, f.typical, f.granted = 100, 10, 6
+	before := f
+	if got := f.grant(1000, noon); got != 0 || f != before {
+		t.Errorf("credit of %d beyond the reach; %+v, was %+v", got, f, before)
+	}
+	f = newFlow(1000)
 	if got := f.grant(1000, noon); got != 0 || f.granted != 1 {
 		t.Errorf("credit of %d while the first chunk is on its way", got)
 	}
