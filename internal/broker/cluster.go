@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 )
@@ -32,6 +33,9 @@ type Cluster struct {
 	batches batches
 
 	versions sync.Map // of the nodes that were reached: Node to string
+
+	// known is the last location with replicas that a node has named.
+	known atomic.Pointer[Location]
 }
 
 // NewCluster returns a cluster without any connection.
@@ -129,6 +133,7 @@ func (c *Cluster) Ask(ctx context.Context, exchange func(context.Context, *Conn)
 // connection of its own: whoever asks has often lost a connection already, and
 // should not wait until heartbeats show that another one is lost too.
 func (c *Cluster) Find(ctx context.Context, stream string) (l Location, err error) {
+	defer func() { c.remember(l, err) }()
 	err = c.Ask(ctx, func(ctx context.Context, admin *Conn) (err error) {
 		soon, cancel := c.patience(ctx)
 		defer cancel()
@@ -146,12 +151,19 @@ func (c *Cluster) Find(ctx context.Context, stream string) (l Location, err erro
 	return conn.Locate(ctx, stream)
 }
 
+// remember keeps the nodes of a location for otherView.
+func (c *Cluster) remember(l Location, err error) {
+	if err == nil && len(l.Replicas) > 0 {
+		c.known.Store(&l)
+	}
+}
+
 // ReachLeader returns a way to the node of a stream's leader that works. It is the
 // way that a consumer of that node would take. If the administrative connection
 // does not lead to the node, ReachLeader connects to it and leaves again.
 //
 // idle is the advertised address of a leader that did nothing, or empty. If it
-// is named again, ReachLeader asks the replicas too: a node that is cut off from
+// is named again, ReachLeader asks other nodes too: a node that is cut off from
 // its cluster goes on taking itself for the leader, and theirs is another one.
 func (c *Cluster) ReachLeader(ctx context.Context, stream, idle string) (Contact, error) {
 	var l Location
@@ -160,30 +172,57 @@ func (c *Cluster) ReachLeader(ctx context.Context, stream, idle string) (Contact
 		return err
 	})
 	if err == nil && l.Leader.Address() == idle {
-		l = c.replicasView(ctx, l, stream)
+		l = c.otherView(ctx, l, stream)
 	}
+	c.remember(l, err)
 	if err != nil || l.Contact.Advertised == l.Leader.Address() {
 		return l.Contact, err
 	}
 	return c.Visit(ctx, l.Contact, l.Leader)
 }
 
-// replicasView returns what the first replica says that names another leader than
-// l does, or l if none does.
-func (c *Cluster) replicasView(ctx context.Context, l Location, stream string) Location {
-	for _, n := range l.Replicas {
-		if view, err := c.locateFrom(ctx, l.Contact, n, stream); err == nil && view.Leader != l.Leader {
+// otherView returns what the first node says that names another leader than l
+// does, or l if none does. RabbitMQ names no replica that it is cut off from, so
+// otherView also asks the nodes that were named before, and those of the URIs.
+func (c *Cluster) otherView(ctx context.Context, l Location, stream string) Location {
+	for _, dial := range c.waysPast(l) {
+		if view, err := c.locateOver(ctx, dial, stream); err == nil && view.Leader != l.Leader {
 			return view
 		}
 	}
 	return l
 }
 
-// locateFrom asks a node where a stream lives, on a connection of its own.
-func (c *Cluster) locateFrom(ctx context.Context, by Contact, n Node, stream string) (Location, error) {
+// waysPast returns how to connect to the nodes other than the leader of l.
+func (c *Cluster) waysPast(l Location) (ways []func(context.Context) (*Conn, error)) {
+	others := slices.Clone(l.Replicas)
+	if known := c.known.Load(); known != nil {
+		others = append(append(others, known.Replicas...), known.Leader)
+	}
+	asked := map[Node]bool{l.Leader: true}
+	for _, n := range others {
+		if !asked[n] {
+			asked[n] = true
+			ways = append(ways, func(ctx context.Context) (*Conn, error) {
+				return c.dialNode(ctx, l.Contact, n, adminLabel, hooks{})
+			})
+		}
+	}
+	for _, e := range c.endpoints {
+		if !asked[Node{e.Host, e.Port}] {
+			ways = append(ways, func(ctx context.Context) (*Conn, error) {
+				return dial(ctx, c.opts, e, adminLabel, hooks{})
+			})
+		}
+	}
+	return ways
+}
+
+// locateOver asks where a stream lives, on a connection of its own.
+func (c *Cluster) locateOver(ctx context.Context, dial func(context.Context) (*Conn, error), stream string) (Location, error) {
 	ctx, cancel := c.patience(ctx)
 	defer cancel()
-	conn, err := c.dialNode(ctx, by, n, adminLabel, hooks{})
+	conn, err := dial(ctx)
 	if err != nil {
 		return Location{}, err
 	}
