@@ -1,8 +1,6 @@
 package stream
 
 import (
-	"context"
-	"errors"
 	"strings"
 	"sync"
 	"testing"
@@ -18,7 +16,7 @@ import (
 func cutOff(t *testing.T, b *rabbit.Instance, node string) (heal func()) {
 	t.Helper()
 	heal = sync.OnceFunc(func() {
-		if err := errors.Join(b.Kill(context.Background(), node), b.Start(context.Background(), node)); err != nil {
+		if err := restart(b, node); err != nil {
 			t.Error(err)
 		}
 	})
