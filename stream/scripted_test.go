@@ -38,8 +38,13 @@ func (b *scripted) uri() string {
 	return fmt.Sprintf("rabbitmq-stream://%s:%s@127.0.0.1:%d/", script.User, url.PathEscape(script.Password), b.port)
 }
 
+// newScripted returns a broker that listens nowhere: see dial.
+func newScripted(t testing.TB) *scripted {
+	return &scripted{t: t, committed: -1, stored: map[string]uint64{}, credit: map[*script.Peer]chan struct{}{}, recreated: make(chan error, 10)}
+}
+
 func startScripted(t testing.TB) *scripted {
-	b := &scripted{t: t, committed: -1, stored: map[string]uint64{}, credit: map[*script.Peer]chan struct{}{}, recreated: make(chan error, 10)}
+	b := newScripted(t)
 	b.port = script.Listen(t, b.serve)
 	return b
 }
