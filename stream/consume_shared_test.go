@@ -339,28 +339,36 @@ func TestPanicsWhileConnecting(t *testing.T) {
 // Consumers of every kind come and go on two connections that drop again and
 // again: nothing is handled twice, no stored offset is ahead of what is
 // handled, and in the end nothing is left in the pools.
+//
+// Between two drops every consumer handles a message or ends. On a busy machine
+// one that ends would otherwise lose each connection before it has stored.
 func TestPoolUnderStress(t *testing.T) {
 	const total, consumers, rounds = 2000, 12, 5
 	b, env, stream := faulty(t, total)
 	reach(t, env, readersPerNode(2))
 	var all sync.WaitGroup
+	var steps [consumers]atomic.Int64 // how far each one is; negative at the end
 	for i := range consumers {
 		all.Go(func() {
+			defer steps[i].Store(-1)
 			for round := range rounds {
 				cfg := ConsumerConfig{Name: fmt.Sprintf("c%d-%d", i, round), Workers: i % 5}
 				if i%2 == 0 {
 					cfg.Store.Every = 1
 				}
-				handleSome(t, b, env, stream, cfg, 1+(i*977+round*331)%total)
+				handleSome(t, b, env, stream, cfg, 1+(i*977+round*331)%total, func() { steps[i].Add(1) })
 			}
 		})
 	}
 	done := make(chan struct{})
 	go func() { all.Wait(); close(done) }()
+	var before [consumers]int64 // what steps was at the last drop
 	for tick := time.NewTicker(100 * time.Millisecond); ; {
 		select {
 		case <-tick.C:
-			b.DropConnections(streamtest.CutRST)
+			if allMoved(steps[:], before[:]) {
+				b.DropConnections(streamtest.CutRST)
+			}
 			continue
 		case <-done:
 			tick.Stop()
@@ -372,9 +380,23 @@ func TestPoolUnderStress(t *testing.T) {
 	}
 }
 
+// allMoved reports whether every counter has moved since it last did so. A
+// negative one need not.
+func allMoved(steps []atomic.Int64, before []int64) bool {
+	now := make([]int64, len(steps))
+	for i := range steps {
+		if now[i] = steps[i].Load(); now[i] >= 0 && now[i] == before[i] {
+			return false
+		}
+	}
+	copy(before, now)
+	return true
+}
+
 // handleSome runs a consumer until it has handled so many messages, and checks
-// what is stored.
-func handleSome(t *testing.T, b *streamtest.Broker, env *Env, stream string, cfg ConsumerConfig, n int) {
+// what is stored. It calls step for each message, and once the consumer has ended.
+func handleSome(t *testing.T, b *streamtest.Broker, env *Env, stream string, cfg ConsumerConfig, n int, step func()) {
+	defer step()
 	c, err := env.NewConsumer(stream, cfg)
 	must(t, err)
 	ctx, enough := context.WithTimeout(t.Context(), time.Minute)
@@ -389,7 +411,9 @@ func handleSome(t *testing.T, b *streamtest.Broker, env *Env, stream string, cfg
 		}
 		if seen[d.Offset] = true; len(seen) >= n {
 			enough()
+			return nil
 		}
+		step()
 		return nil
 	})
 	if err != nil {

@@ -2,7 +2,6 @@ package stream
 
 import (
 	"context"
-	"net"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -27,8 +26,7 @@ func TestCloseOfManyWithASilentPeer(t *testing.T) {
 
 func testCloseOfMany(t *testing.T, store StorePolicy, reads bool) {
 	const consumers = 60
-	b := newScripted(t)
-	b.port = 5552
+	b := pipedScripted(t)
 	var silent atomic.Bool
 	ended := make(chan struct{})
 	b.onCommand = func(p *script.Peer, key wire.Key, fields []byte) bool {
@@ -41,10 +39,7 @@ func testCloseOfMany(t *testing.T, store StorePolicy, reads bool) {
 		}
 		return silent.Load()
 	}
-	cfg := testConfig()
-	cfg.URIs, cfg.Dial = []string{b.uri()}, b.dial
-	env, err := Connect(t.Context(), cfg)
-	must(t, err)
+	env := b.env(t)
 	var handled atomic.Int64
 	runs := make(chan error, consumers)
 	for i := range consumers {
@@ -85,11 +80,4 @@ func oneMessage(p *script.Peer, fields []byte) {
 		chunk[8] = f.SubscriptionID
 		p.Write(chunk)
 	}
-}
-
-// dial connects to the broker by a pipe, as in virtual time.
-func (b *scripted) dial(context.Context, string, string) (net.Conn, error) {
-	ours, theirs := net.Pipe()
-	go b.serve(script.NewPeer(b.t, theirs))
-	return ours, nil
 }
