@@ -7,9 +7,9 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
-	"github.com/tidemark-go/tidemark/internal/broker"
 	"github.com/tidemark-go/tidemark/internal/script"
 	"github.com/tidemark-go/tidemark/internal/wire"
 	"github.com/tidemark-go/tidemark/streamtest"
@@ -267,59 +267,55 @@ func TestCorruptChunkOnASharedConnection(t *testing.T) {
 // Who comes to a connection whose peer is silent, which nobody has noticed yet,
 // makes another one.
 func TestJoinASilentConnection(t *testing.T) {
-	beside(t)
-	noLeaks(t)
-	b := startScripted(t)
-	b.committed = 0
-	var silent, reader atomic.Pointer[script.Peer]
-	b.onCommand = func(p *script.Peer, _ wire.Key, _ []byte) bool { return silent.Load() == p }
-	b.onSubscribe = func(p *script.Peer, _ int, _ wire.OffsetSpec) {
-		reader.Store(p)
-		p.Write(script.Chunk(0, "a"))
-	}
-	env := b.env(t)
-	env.cfg.DialTimeout = 200 * time.Millisecond
-	reach(t, env, func(*broker.Options) {})
-	reach(t, env, readersPerNode(1))
-	got := make(chan uint64, 10)
-	stop, _ := runConsumer(t, env, testStream, ConsumerConfig{}, func(d *Delivery) { got <- d.Offset })
-	recv(t, got, "the message")
-	silent.Store(reader.Load())
-	stop2, _ := runConsumer(t, env, testStream, ConsumerConfig{}, func(d *Delivery) { got <- d.Offset })
-	recv(t, got, "the message, again")
-	_, _ = stop(), stop2()
+	synctest.Test(t, func(t *testing.T) {
+		b := pipedScripted(t)
+		b.committed = 0
+		var silent, reader atomic.Pointer[script.Peer]
+		b.onCommand = func(p *script.Peer, _ wire.Key, _ []byte) bool { return silent.Load() == p }
+		b.onSubscribe = func(p *script.Peer, _ int, _ wire.OffsetSpec) {
+			reader.Store(p)
+			p.Write(script.Chunk(0, "a"))
+		}
+		env := b.env(t)
+		reach(t, env, readersPerNode(1))
+		got := make(chan uint64, 10)
+		stop, _ := runConsumer(t, env, testStream, ConsumerConfig{}, func(d *Delivery) { got <- d.Offset })
+		recv(t, got, "the message")
+		silent.Store(reader.Load())
+		stop2, _ := runConsumer(t, env, testStream, ConsumerConfig{}, func(d *Delivery) { got <- d.Offset })
+		recv(t, got, "the message, again")
+		_, _ = stop(), stop2()
+	})
 }
 
 // A slow call of somebody else's on the administrative connection survives a
 // lookup that does not wait for it.
 func TestFindBesideASlowCall(t *testing.T) {
-	beside(t)
-	noLeaks(t)
-	b := startScripted(t)
-	found := make(chan struct{})
-	letGo := sync.OnceFunc(func() { close(found) })
-	t.Cleanup(letGo) // or a failure would leave the broker waiting
-	creating := make(chan struct{})
-	b.onCommand = func(p *script.Peer, key wire.Key, fields []byte) bool {
-		if key != wire.KeyCreate {
-			return false
+	synctest.Test(t, func(t *testing.T) {
+		b := pipedScripted(t)
+		found := make(chan struct{})
+		letGo := sync.OnceFunc(func() { close(found) })
+		t.Cleanup(letGo) // or a failure would leave the broker waiting
+		creating := make(chan struct{})
+		b.onCommand = func(p *script.Peer, key wire.Key, fields []byte) bool {
+			if key != wire.KeyCreate {
+				return false
+			}
+			close(creating)
+			<-found // commands are handled one after the other
+			id, _ := wire.Correlation(fields)
+			p.Send(&wire.Response{Key: key, Correlation: id, Code: wire.CodeOK})
+			return true
 		}
-		close(creating)
-		<-found // commands are handled one after the other
-		id, _ := wire.Correlation(fields)
-		p.Send(&wire.Response{Key: key, Correlation: id, Code: wire.CodeOK})
-		return true
-	}
-	env := b.env(t)
-	env.cfg.DialTimeout = 2 * time.Second // which has to do for a connection
-	reach(t, env, func(*broker.Options) {})
-	declared := make(chan error, 1)
-	go func() { declared <- env.DeclareStream(t.Context(), "slow", StreamConfig{}) }()
-	recv(t, creating, "the slow call")
-	_, err := env.cluster.Find(soon(t), testStream)
-	must(t, err)
-	letGo()
-	must(t, recv(t, declared, "its end"))
+		env := b.env(t)
+		declared := make(chan error, 1)
+		go func() { declared <- env.DeclareStream(t.Context(), "slow", StreamConfig{}) }()
+		recv(t, creating, "the slow call")
+		_, err := env.cluster.Find(soon(t), testStream)
+		must(t, err)
+		letGo()
+		must(t, recv(t, declared, "its end"))
+	})
 }
 
 type panickingStore struct{ memoryStore }
