@@ -34,7 +34,7 @@ func testCloseOfMany(t *testing.T, store StorePolicy, reads bool) {
 			<-ended
 		}
 		if !silent.Load() && key == wire.KeySubscribe {
-			oneMessage(p, fields)
+			chunkFor(p, fields, script.Chunk(0, "x"))
 			return true
 		}
 		return silent.Load()
@@ -69,14 +69,13 @@ func testCloseOfMany(t *testing.T, store StorePolicy, reads bool) {
 	}
 }
 
-// oneMessage answers a Subscribe and sends a chunk with one message, unless the
-// subscription is one without credit.
-func oneMessage(p *script.Peer, fields []byte) {
+// chunkFor answers a Subscribe and sends a chunk, unless the subscription is one
+// without credit.
+func chunkFor(p *script.Peer, fields, chunk []byte) {
 	var f wire.Subscribe
 	p.Decode(fields, &f)
 	p.Send(&wire.Response{Key: wire.KeySubscribe, Correlation: f.Correlation, Code: wire.CodeOK})
 	if f.Credit > 0 {
-		chunk := script.Chunk(0, "x")
 		chunk[8] = f.SubscriptionID
 		p.Write(chunk)
 	}
