@@ -163,16 +163,24 @@ func (c *Cluster) remember(l Location, err error) {
 // does not lead to the node, ReachLeader connects to it and leaves again.
 //
 // idle is the advertised address of a leader that did nothing, or empty. If it
-// is named again, ReachLeader asks other nodes too: a node that is cut off from
-// its cluster goes on taking itself for the leader, and theirs is another one.
+// is named again, or nobody answers, ReachLeader asks other nodes too: a node that
+// is cut off from its cluster goes on taking itself for the leader, and theirs is
+// another one.
 func (c *Cluster) ReachLeader(ctx context.Context, stream, idle string) (Contact, error) {
 	var l Location
 	err := c.Ask(ctx, func(ctx context.Context, admin *Conn) (err error) {
+		if idle != "" { // the connection may lead to that node
+			soon, cancel := c.patience(ctx)
+			defer cancel()
+			ctx = soon
+		}
 		l, err = admin.Locate(ctx, stream)
 		return err
 	})
-	if err == nil && l.Leader.Address() == idle {
-		l = c.otherView(ctx, l, stream)
+	if idle != "" && ctx.Err() == nil && (errors.Is(err, ErrUnreachable) || err == nil && l.Leader.Address() == idle) {
+		if view, found := c.otherView(ctx, l, stream); found {
+			l, err = view, nil
+		}
 	}
 	c.remember(l, err)
 	if err != nil || l.Contact.Advertised == l.Leader.Address() {
@@ -182,29 +190,30 @@ func (c *Cluster) ReachLeader(ctx context.Context, stream, idle string) (Contact
 }
 
 // otherView returns what the first node says that names another leader than l
-// does, or l if none does. RabbitMQ names no replica that it is cut off from, so
-// otherView also asks the nodes that were named before, and those of the URIs.
-func (c *Cluster) otherView(ctx context.Context, l Location, stream string) Location {
+// does. RabbitMQ names no replica that it is cut off from, so otherView also asks
+// the nodes that were named before, and those of the URIs.
+func (c *Cluster) otherView(ctx context.Context, l Location, stream string) (view Location, found bool) {
 	for _, dial := range c.waysPast(l) {
-		if view, err := c.locateOver(ctx, dial, stream); err == nil && view.Leader != l.Leader {
-			return view
+		view, err := c.locateOver(ctx, dial, stream)
+		if err == nil && view.Leader != l.Leader {
+			return view, true
 		}
 	}
-	return l
+	return l, false
 }
 
 // waysPast returns how to connect to the nodes other than the leader of l.
 func (c *Cluster) waysPast(l Location) (ways []func(context.Context) (*Conn, error)) {
-	others := slices.Clone(l.Replicas)
+	others, by := slices.Clone(l.Replicas), l.Contact
 	if known := c.known.Load(); known != nil {
-		others = append(append(others, known.Replicas...), known.Leader)
+		others, by = append(append(others, known.Replicas...), known.Leader), known.Contact
 	}
 	asked := map[Node]bool{l.Leader: true}
 	for _, n := range others {
 		if !asked[n] {
 			asked[n] = true
 			ways = append(ways, func(ctx context.Context) (*Conn, error) {
-				return c.dialNode(ctx, l.Contact, n, adminLabel, hooks{})
+				return c.dialNode(ctx, by, n, adminLabel, hooks{})
 			})
 		}
 	}

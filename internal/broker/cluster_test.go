@@ -338,6 +338,9 @@ func startViews(t *testing.T, views *[2]atomic.Pointer[view]) (nodes [3]Node) {
 				}
 				id, _ := wire.Correlation(fields)
 				v := views[i].Load()
+				if v == nil {
+					return true // it does not answer
+				}
 				answer := &wire.MetadataResponse{Correlation: id, Streams: []wire.StreamMetadata{{Stream: "s", Code: wire.CodeOK, Leader: v.leader, Replicas: v.replicas}}}
 				for ref, n := range nodes {
 					answer.Brokers = append(answer.Brokers, wire.BrokerAddress{Reference: uint16(ref), Host: n.Host, Port: uint32(n.Port)})
@@ -395,6 +398,27 @@ func TestReachLeaderPastAnIdleOne(t *testing.T) {
 			wantLeader(t, c, nodes[0].Address(), nodes[0])
 		})
 	}
+}
+
+// TestReachLeaderPastASilentOne: newer brokers that are cut off from their cluster
+// do not answer at all.
+func TestReachLeaderPastASilentOne(t *testing.T) {
+	check.NoLeaks(t)
+	var views [2]atomic.Pointer[view]
+	views[0].Store(&view{0, []uint16{1}})
+	views[1].Store(&view{1, nil})
+	nodes := startViews(t, &views)
+	o := testOptions()
+	o.DialTimeout = time.Second
+	c := NewCluster(o, []Endpoint{{Host: nodes[0].Host, Port: nodes[0].Port, User: script.User, Password: script.Password, VHost: "/"}})
+	defer c.Close()
+	_, err := c.ReachLeader(check.Soon(t), "s", "")
+	check.Nil(t, err)
+	views[0].Store(nil)
+	wantLeader(t, c, nodes[0].Address(), nodes[1])
+	views[1].Store(nil)
+	_, err = c.ReachLeader(check.Soon(t), "s", nodes[0].Address())
+	check.Err(t, err, ErrUnreachable)
 }
 
 // wantLeader wants a leader past an idle one.
