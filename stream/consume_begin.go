@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/tidemark-go/tidemark/internal/broker"
+	"github.com/tidemark-go/tidemark/internal/fence"
 	"github.com/tidemark-go/tidemark/internal/mark"
 	"github.com/tidemark-go/tidemark/internal/wire"
 )
@@ -167,10 +168,17 @@ func startedName(consumer string) string {
 	return startedPrefix + hex.EncodeToString(hash[:])
 }
 
+// ownPrefixes begin the names of the library's own entries in the offset
+// tracking of streams: those of consumers that have begun, and those by which
+// producers keep others from their name. They are no consumers.
+var ownPrefixes = []string{startedPrefix, fence.Prefix}
+
 // checkOwnName rejects a consumer's name that is one of the library's own.
 func checkOwnName(name string) error {
-	if strings.HasPrefix(name, startedPrefix) {
-		return fmt.Errorf("%w: the consumer's name %q begins with %q, which is reserved for the library's own entries", ErrInvalidConfig, name, startedPrefix)
+	for _, own := range ownPrefixes {
+		if strings.HasPrefix(name, own) {
+			return fmt.Errorf("%w: the consumer's name %q begins with %q, which is reserved for the library's own entries", ErrInvalidConfig, name, own)
+		}
 	}
 	return nil
 }

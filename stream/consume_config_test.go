@@ -47,6 +47,8 @@ func TestConsumerConfigBounds(t *testing.T) {
 		"a wait":                   {ConsumerConfig{BatchWait: time.Hour}, true},
 		"the longest name":         {ConsumerConfig{Name: name}, true},
 		"a longer name":            {ConsumerConfig{Name: name + "n"}, false},
+		"a name like a marker's":   {ConsumerConfig{Name: "tidemark-started:n"}, false},
+		"a name like a lease's":    {ConsumerConfig{Name: "tidemark-producer:h:n"}, false},
 		"a policy without a name":  {ConsumerConfig{Store: StorePolicy{Every: 1}}, false},
 		"a policy with a name":     {ConsumerConfig{Name: "n", Store: StorePolicy{Every: 1}}, true},
 		"a bad policy":             {ConsumerConfig{Name: "n", Store: StorePolicy{Every: -1}}, false},

@@ -96,8 +96,8 @@ const BeforeFirst uint64 = mark.BeforeFirst
 // if nothing had ever been stored. Unless orElse is First, the consumer
 // therefore keeps a second entry with the broker, whose name is the consumer's
 // with "tidemark-started:" in front (and a hash in place of a name that becomes
-// too long). Names that begin so are the library's own, and NewConsumer refuses
-// them. If that entry is there and the offset is not, the consumer begins at the
+// too long). Names that begin so, or with "tidemark-producer:", are the library's
+// own, and NewConsumer refuses them. If that entry is there and the offset is not, the consumer begins at the
 // oldest message and reports [StateMessagesLost]. Where orElse is First, it
 // begins there in any case.
 func Stored(orElse Start) Start {

@@ -77,6 +77,11 @@ var (
 	// producer that exists waits, reports [StateBlocked], and goes on by itself
 	// when that ends. No frame of the protocol says which it is.
 	ErrBlocked = broker.ErrBlocked
+	// ErrSequenceBehind means that the broker has lost messages that an earlier
+	// process of the producer's name had published and that were never confirmed,
+	// after LastPublishingID has counted them. The text says from which id on they
+	// are to be published again.
+	ErrSequenceBehind = errors.New("the broker has lost the last messages of an earlier process")
 	// ErrNameInUse means that another producer publishes to the stream under
 	// the same name, or that another consumer of the same Env runs on the stream
 	// under the same name. The broker takes the messages of one producer for
@@ -196,7 +201,7 @@ func isFatal(err error) bool {
 	}
 	for _, fatal := range []error{
 		ErrInvalidConfig, ErrTLS, ErrAuthentication, ErrVirtualHost, ErrAccessRefused,
-		ErrStreamNotFound, ErrStreamDeleted, ErrStreamRecreated, ErrStreamMismatch, ErrMalformed, ErrClosed, ErrOffsetStore, ErrNameInUse, ErrMessageTooLarge,
+		ErrStreamNotFound, ErrStreamDeleted, ErrStreamRecreated, ErrStreamMismatch, ErrMalformed, ErrClosed, ErrOffsetStore, ErrNameInUse, ErrMessageTooLarge, ErrSequenceBehind,
 	} {
 		if errors.Is(err, fatal) {
 			return true

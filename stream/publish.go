@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+
+	"github.com/tidemark-go/tidemark/internal/fence"
 )
 
 // Producer publishes to one stream. It is safe for concurrent use; messages
@@ -25,19 +27,20 @@ type Producer struct {
 	mu        sync.Mutex
 	box       outbox
 	admission admission
-	link      *link // nil while there is no connection
-	fence     fence
-	refusal   error     // once set, nothing is accepted
-	telling   []outcome // outcomes for callbacks, until told
-	freed     int       // places that are free, until told
-	freedOf   int       // their bytes
+	link      *link          // nil while there is no connection
+	sequence  fence.Sequence // the ids
+	naming    naming
+	wanted    int           // how many wait for the name
+	refusal   error         // once set, nothing is accepted
+	refused   chan struct{} // closed then
+	telling   []outcome     // outcomes for callbacks, until told
+	freed     int           // places that are free, until told
+	freedOf   int           // their bytes
 	flushes   []flushing
 	slack     chan struct{} // closed when a callback that publishes may go on; or nil
 	inLine    atomic.Int32  // how many wait for a place
-	counting  bool          // an id was counted here, and not the caller's own
 
 	// The goroutine of run uses these, and NewProducer before.
-	connected  bool   // once at least
 	idleLeader string // address of a leader that has confirmed nothing
 
 	life    context.Context
@@ -93,7 +96,8 @@ func newProducerOf(e *Env, stream string, cfg ProducerConfig) *Producer {
 		env: e, stream: stream, cfg: cfg,
 		box:       outbox{subEntries: cfg.SubEntries, limit: batchBytes},
 		admission: admission{most: cfg.MaxInFlight, mostBytes: cfg.MaxInFlightBytes, env: &e.publishing},
-		ended:     make(chan struct{}), closed: make(chan struct{}),
+		naming:    naming{done: make(chan struct{})},
+		refused:   make(chan struct{}), ended: make(chan struct{}), closed: make(chan struct{}),
 	}
 	p.calls = newOutcomeCalls(p.returned)
 	p.life, p.cancel = context.WithCancel(context.Background())
@@ -213,5 +217,5 @@ func (p *Producer) PublishAsync(ctx context.Context, m Message, done func(error)
 func (p *Producer) LastPublishingID() uint64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return max(p.box.lastID, p.box.stored)
+	return p.sequence.Last()
 }

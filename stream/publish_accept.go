@@ -29,6 +29,11 @@ func (p *Producer) accept(ctx context.Context, m *Message, s slot) error {
 	s.size = int32(size)
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if m.PublishingID == 0 {
+		if err := p.takeName(ctx); err != nil {
+			return err
+		}
+	}
 	if err := p.place(ctx, 1, size); err != nil {
 		return err
 	}
@@ -40,13 +45,16 @@ func (p *Producer) accept(ctx context.Context, m *Message, s slot) error {
 	return nil
 }
 
-// nextID returns the id for a message whose caller gives it own, or 0.
+// nextID returns the id for a message: own, its caller's, or a counted one for 0.
 func (p *Producer) nextID(own uint64) (uint64, error) {
-	id, err := p.box.nextID(own)
-	if err == nil && own == 0 {
-		p.counting = true
+	switch {
+	case own == 0:
+		id, err := p.sequence.Next(p.naming.floor())
+		return id, sequenceError(err)
+	case own <= p.box.lastID:
+		return 0, fmt.Errorf("%w: publishing id %d is not above the last one, %d", ErrInvalidMessage, own, p.box.lastID)
 	}
-	return id, err
+	return own, sequenceError(p.sequence.Accept(own))
 }
 
 // acceptBatch accepts the messages as a sub-batch of their own, or none of them.
@@ -58,7 +66,7 @@ func (p *Producer) acceptBatch(ctx context.Context, msgs []Message, w *waiter) e
 		return broker.ContextError(ctx)
 	}
 	list := make([]outgoing, len(msgs))
-	bytes, last := 0, uint64(0)
+	bytes, last, counted := 0, uint64(0), false
 	for i := range msgs {
 		m := &msgs[i]
 		if m.FilterValue != "" {
@@ -67,7 +75,7 @@ func (p *Producer) acceptBatch(ctx context.Context, msgs []Message, w *waiter) e
 		if m.PublishingID != 0 && m.PublishingID <= last {
 			return fmt.Errorf("%w: publishing id %d is not above the last one, %d", ErrInvalidMessage, m.PublishingID, last)
 		}
-		last = max(last, m.PublishingID)
+		last, counted = max(last, m.PublishingID), counted || m.PublishingID == 0
 		var err error
 		if list[i], err = p.outgoingOf(m); err != nil {
 			return err
@@ -79,6 +87,11 @@ func (p *Producer) acceptBatch(ctx context.Context, msgs []Message, w *waiter) e
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if counted {
+		if err := p.takeName(ctx); err != nil {
+			return err
+		}
+	}
 	if err := p.place(ctx, len(msgs), bytes); err != nil {
 		return err
 	}
@@ -88,16 +101,15 @@ func (p *Producer) acceptBatch(ctx context.Context, msgs []Message, w *waiter) e
 // addBatch adds the messages of a sub-batch. The caller holds the lock and has
 // places for them.
 func (p *Producer) addBatch(msgs []Message, list []outgoing, w *waiter, bytes int) error {
-	if _, err := p.box.nextID(msgs[0].PublishingID); err != nil {
-		p.admission.free(len(msgs), bytes)
-		return err
-	}
 	p.box.seal()
 	for i := range list {
 		id, err := p.nextID(msgs[i].PublishingID)
-		if err != nil { // the ids have come to their end
+		if err != nil {
 			p.admission.free(len(msgs)-i, bytes)
-			w.refuse(i, err)
+			if i == 0 {
+				return err
+			}
+			w.refuse(i, err) // the ids have come to their end
 			break
 		}
 		s := slot{id: id, waits: w, nth: int32(i), size: int32(list[i].size() + recordOverhead)}

@@ -115,6 +115,7 @@ func (p *Producer) close(ctx context.Context) error {
 	defer p.env.disown(p)
 	p.refuse(fmt.Errorf("%w: the producer is closed", ErrClosed))
 	err := p.flush(ctx, math.MaxUint64)
+	p.giveBackName(ctx, err == nil)
 	if err == nil {
 		err = errors.New("another Close did not wait for them")
 	}
@@ -145,6 +146,7 @@ func (p *Producer) refuse(err error) {
 	defer p.mu.Unlock()
 	if p.refusal == nil {
 		p.refusal = err
+		close(p.refused)
 	}
 	p.admission.refuse()
 	p.told() // whoever waits for room is to see it

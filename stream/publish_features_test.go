@@ -233,8 +233,8 @@ func TestNameInUseClosesItsConnection(t *testing.T) {
 	must(t, other.Publish(inTime(t), Message{PublishingID: 50}))
 	must(t, other.Close(inTime(t)))
 	b.DropConnections(streamtest.CutRST)
-	recv(t, p.ended, "the end of the producer")
 	wantErr(t, p.Publish(inTime(t), Message{}), ErrNameInUse)
+	recv(t, p.ended, "the end of the producer")
 	must(t, b.Await(soon(t), func() bool { return connectionsOf(b, "tidemark-producer") == 0 }))
 }
 
@@ -273,8 +273,9 @@ func testNameInUse(t *testing.T, b testBroker) {
 		t.Fatal(err)
 	}
 	proxy.Drop()
-	eventually(t, "the producer notices when it comes back", 30*time.Second, func() bool {
-		return errors.Is(p.refused(), ErrNameInUse)
+	wantErr(t, p.Publish(inTime(t), Message{}), ErrNameInUse)
+	eventually(t, "the producer ends", 30*time.Second, func() bool {
+		return errors.Is(refusalOf(p), ErrNameInUse)
 	})
 	_ = p.Close(inTime(t))
 }

@@ -41,7 +41,6 @@ type slot struct {
 	size  int32 // its bytes, encoded
 
 	settled bool
-	refused bool // the connection did not know the publisher: it is not in the stream
 }
 
 // publishFrame is the messages of one Publish frame, encoded. With sub-batches the frame

@@ -26,8 +26,8 @@ func offlineOf(e *Env, cfg ProducerConfig) *Producer {
 	return p
 }
 
-// refused returns why the producer accepts nothing more, or nil.
-func (p *Producer) refused() error {
+// refusalOf returns why a producer accepts nothing more, or nil.
+func refusalOf(p *Producer) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.refusal

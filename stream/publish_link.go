@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -24,6 +25,13 @@ type link struct {
 	blocked  bool      // StateBlocked was reported
 	over     bool      // nothing is taken: the broker has dropped the publisher
 	offered  bool      // the connection knows that there is something to take
+	resting  bool      // the lease has nothing to do, until there are messages
+	heeded   bool      // the sequence was heeded that was asked for on this link
+	nSettled int       // entries that settle has settled, until settled
+
+	ctx    context.Context // ends with the link
+	cancel context.CancelFunc
+	rounds sync.WaitGroup // of questions whose the name is
 
 	heard chan struct{} // wakes the producer's goroutine
 
@@ -33,7 +41,9 @@ type link struct {
 }
 
 func newLink(p *Producer) *link {
-	return &link{p: p, lost: make(chan struct{}), heard: make(chan struct{}, 1)}
+	l := &link{p: p, lost: make(chan struct{}), heard: make(chan struct{}, 1)}
+	l.ctx, l.cancel = context.WithCancel(p.life)
+	return l
 }
 
 // errRetired ends a link whose connection the producer was asked to leave.
@@ -63,8 +73,9 @@ func (l *link) Take(frames [][]byte, size, room int) (_ [][]byte, entries int, r
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for size > 0 {
-		if !l.current() || l.over || l.holding || !p.fence.maySend() {
+		if !l.current() || l.over || l.holding || !p.naming.maySend(time.Now()) {
 			l.offered = false
+			l.hear()
 			return frames, entries, broker.TookAll
 		}
 		b, rest := p.box.next(room)
@@ -121,33 +132,55 @@ func (l *link) Sent() {
 func (l *link) Outcomes(o wire.Outcomes) {
 	p := l.p
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	if !l.current() {
-		p.mu.Unlock()
 		return
 	}
-	settled := 0
-	for i := range o.Len() {
-		id, code := o.At(i)
-		if code == wire.CodePublisherDoesNotExist {
-			p.box.refuse(id)
-			l.over = true
-			l.lose(fmt.Errorf("%w: %s does not know the producer any more", ErrUnreachable, l.pub.Address()))
-			continue
-		}
-		settled += p.box.settle(id, outcomeError(code), p.tell)
-	}
-	p.told()
-	p.box.advance()
-	l.outcomes += uint64(settled)
 	l.lastTime = time.Now()
-	wake := l.blocked || l.holding && p.box.waiting == 0
-	p.mu.Unlock()
-	if settled > 0 {
-		l.pub.Settled(settled)
+	if !p.naming.maySend(l.lastTime) {
+		for i := range o.Len() {
+			id, code := o.At(i)
+			p.naming.kept = append(p.naming.kept, keptOutcome{id, code})
+		}
+		l.hear()
+		return
 	}
-	if wake {
+	for i := range o.Len() {
+		l.settle(o.At(i))
+	}
+	l.settled()
+	if l.blocked || l.holding && p.box.waiting == 0 {
 		l.hear()
 	}
+}
+
+// settle takes the broker's answer to an entry. The caller holds the lock, and
+// calls settled at last.
+func (l *link) settle(id uint64, code wire.Code) {
+	p := l.p
+	if code != wire.CodePublisherDoesNotExist {
+		n := p.box.settle(id, outcomeError(code), p.tell)
+		if l.nSettled += n; n > 0 && code == wire.CodeOK {
+			p.sequence.Confirm()
+		}
+		return
+	}
+	if sent, once := p.box.sentOnce(id); sent && p.cfg.Name != "" {
+		p.sequence.Refuse(id, once)
+	}
+	l.over = true
+	l.lose(fmt.Errorf("%w: %s does not know the producer any more", ErrUnreachable, l.pub.Address()))
+}
+
+// settled passes on what settle has settled.
+func (l *link) settled() {
+	l.p.told()
+	l.p.box.advance()
+	l.outcomes += uint64(l.nSettled)
+	if l.nSettled > 0 {
+		l.pub.Settled(l.nSettled)
+	}
+	l.nSettled = 0
 }
 
 // outcomeError is the outcome of a message that the broker has answered with a

@@ -2,7 +2,6 @@ package stream
 
 import (
 	"fmt"
-	"math"
 	"sort"
 
 	"github.com/tidemark-go/tidemark/internal/broker"
@@ -17,7 +16,6 @@ type outbox struct {
 	subEntries int
 
 	lastID    uint64          // newest accepted
-	stored    uint64          // newest that the broker had before
 	batches   []*publishFrame // those with open slots, and perhaps others
 	unsent    int             // index of the first one that was not handed out
 	written   int             // index of the first one that may still be read by a connection
@@ -28,25 +26,7 @@ type outbox struct {
 	limit     int             // of a frame
 }
 
-// nextID returns the publishing id for a message: the caller's own, or the next
-// one for 0.
-func (o *outbox) nextID(own uint64) (uint64, error) {
-	switch {
-	case own > math.MaxInt64:
-		return 0, fmt.Errorf("%w: publishing id %d is beyond the largest possible one, %d", ErrInvalidMessage, own, int64(math.MaxInt64))
-	case own == 0:
-		last := max(o.lastID, o.stored)
-		if last >= math.MaxInt64 {
-			return 0, fmt.Errorf("%w: no publishing id is left after %d, the largest possible one: use another ProducerConfig.Name", ErrInvalidMessage, last)
-		}
-		return last + 1, nil
-	case own <= o.lastID:
-		return 0, fmt.Errorf("%w: publishing id %d is not above the last one, %d", ErrInvalidMessage, own, o.lastID)
-	}
-	return own, nil
-}
-
-// add accepts a message. Its id is one of nextID.
+// add accepts a message. Its id is above lastID.
 func (o *outbox) add(s slot, filter string, m *outgoing) {
 	o.lastID = s.id
 	o.open++
@@ -205,42 +185,27 @@ func (o *outbox) settle(id uint64, err error, tell func(*slot, error)) int {
 	return 1
 }
 
-// refuse notes that the connection did not know the publisher when it read the
-// entry with an id, which may be sent again.
-func (o *outbox) refuse(id uint64) {
+// sentOnce reports whether the entry with an id was sent, and once in all.
+func (o *outbox) sentOnce(id uint64) (sent, once bool) {
 	b := o.batchOf(id)
 	if b == nil {
-		return
+		return false, false
 	}
-	slots := b.slots
-	if !b.sub {
-		i := b.find(id)
-		if i < 0 {
-			return
-		}
-		slots = slots[i : i+1]
-	}
-	for i := range slots {
-		slots[i].refused = true
-	}
+	return true, b.sends == 1
 }
 
-// overtaken settles what was refused and cannot be in the stream any more: the
-// broker has a higher id under the producer's name, so it would take the message
-// for a repeat and confirm it. What was sent more than once may be in the stream
-// since the first time.
-func (o *outbox) overtaken(sequence uint64, tell func(*slot, error)) {
+// drop gives the message, or the sub-batch, with an id its outcome. The
+// connection must not have it, and resend must follow, which leaves it out.
+func (o *outbox) drop(id uint64, err error, tell func(*slot, error)) {
 	for _, b := range o.batches {
-		for i := range b.slots {
-			s := &b.slots[i]
-			if !s.refused || s.settled || s.id > sequence {
-				continue
+		switch {
+		case !b.spans(id):
+		case b.sub:
+			o.end(b, b.slots, err, tell)
+		default:
+			if i := b.find(id); i >= 0 {
+				o.end(b, b.slots[i:i+1], err, tell)
 			}
-			err := ErrRefused
-			if b.sends > 1 {
-				err = ErrUnconfirmed
-			}
-			o.end(b, b.slots[i:i+1], fmt.Errorf("%w: the broker did not know the producer when it came, and took a higher publishing id, %d, after it", err, sequence), tell)
 		}
 	}
 }
@@ -314,10 +279,7 @@ func (o *outbox) resend(limit int, tell func(*slot, error)) {
 		case b.sends == 0 && !b.preparing && len(b.frame) <= limit:
 			o.batches = append(o.batches, b)
 		default:
-			if i >= unsent {
-				b.finish(0) // for walk; a connection may still read the others
-			}
-			o.repack(b, tell)
+			o.repack(b, i < unsent, tell)
 			if i < written {
 				b.recycle()
 			}
@@ -326,9 +288,9 @@ func (o *outbox) resend(limit int, tell func(*slot, error)) {
 	o.seal()
 }
 
-// repack copies what is open in a batch, whose memory the connection before may
-// still be writing.
-func (o *outbox) repack(b *publishFrame, tell func(*slot, error)) {
+// repack copies what is open in a batch. If it was handed out, the connection
+// before may still be writing its memory.
+func (o *outbox) repack(b *publishFrame, handed bool, tell func(*slot, error)) {
 	if len(b.records) > 0 { // it was never sent
 		c := newPublishFrame(b.version)
 		c.sub, c.sealed, c.open = true, true, b.open
@@ -336,6 +298,9 @@ func (o *outbox) repack(b *publishFrame, tell func(*slot, error)) {
 		c.slots = append(c.slots, b.slots...)
 		o.batches = append(o.batches, c)
 		return
+	}
+	if !handed {
+		b.finish(0) // for walk
 	}
 	entries := b.walk()
 	var e wire.PublishEntry

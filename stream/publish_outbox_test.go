@@ -199,6 +199,21 @@ func (b *boxed) reconnect(limit int) {
 	}
 }
 
+// drop gives an entry its outcome that a connection before had, as when the
+// broker has overtaken it. The connections before end.
+func (b *boxed) drop(nth int) {
+	b.orphans = nil
+	if len(b.handed) > 0 || len(b.open) == 0 {
+		return
+	}
+	id := b.open[nth%len(b.open)]
+	if _, before := b.first[id]; !before {
+		return // the broker refuses only what it was sent
+	}
+	b.o.drop(id, ErrRefused, b.tell)
+	b.o.resend(b.o.limit, b.tell)
+}
+
 // wantTooLarge fails the test unless a message did not fit into a frame of limit
 // bytes.
 func (b *boxed) wantTooLarge(id uint64, limit int) {
@@ -286,7 +301,7 @@ func (b *boxed) step(op byte) {
 	case 6:
 		b.reconnect([...]int{batchBytes, 4000, 400, 200, b.o.limit}[arg%5])
 	case 7:
-		b.orphans = nil // the connections before have ended
+		b.drop(arg)
 	}
 	b.verify()
 }
@@ -531,4 +546,44 @@ func TestOutboxLostTwice(t *testing.T) {
 		}
 		b.end()
 	}
+}
+
+// TestOutboxDrop: what is dropped has its outcome, and is not sent again with
+// those that shared its frame.
+func TestOutboxDrop(t *testing.T) {
+	b := newBoxed(t, 0, batchBytes)
+	for range 3 {
+		b.add(5, "", 0)
+	}
+	b.handAll()
+	b.reconnect(batchBytes)
+	b.o.drop(2, ErrRefused, b.tell)
+	b.o.drop(99, ErrRefused, b.tell)
+	b.o.resend(batchBytes, b.tell)
+	b.handAll()
+	b.settle(1, nil)
+	b.settle(3, nil)
+	b.verify()
+	if len(b.open) > 0 || !errors.Is(b.got[2][0], ErrRefused) {
+		t.Errorf("outcomes %v", b.got)
+	}
+	b.end()
+}
+
+// TestOutboxSentOnce: an entry that was sent again may be in the stream since the
+// first time.
+func TestOutboxSentOnce(t *testing.T) {
+	b := newBoxed(t, 0, batchBytes)
+	b.add(5, "", 0)
+	for _, want := range [][2]bool{{true, true}, {true, false}, {true, false}} {
+		if sent, _ := b.o.sentOnce(1); sent {
+			t.Error("it is not sent on this connection")
+		}
+		b.handAll()
+		if sent, once := b.o.sentOnce(1); sent != want[0] || once != want[1] {
+			t.Errorf("sent %v, once %v, want %v", sent, once, want)
+		}
+		b.reconnect(batchBytes)
+	}
+	b.end()
 }

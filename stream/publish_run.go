@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/tidemark-go/tidemark/internal/broker"
+	"github.com/tidemark-go/tidemark/internal/fence"
 )
 
 const (
@@ -32,6 +33,10 @@ func (p *Producer) run(l *link) {
 		if err == nil {
 			return
 		}
+		if isFatal(err) {
+			p.fail(err)
+			return
+		}
 		if worked {
 			attempt = 0 // the next attempt comes at once
 			p.idleLeader = ""
@@ -50,9 +55,18 @@ func (p *Producer) run(l *link) {
 func (p *Producer) attend(l *link) error {
 	watch := time.NewTicker(max(min(p.cfg.ConfirmTimeout, blockedAfter)/2, time.Millisecond))
 	defer watch.Stop()
+	due := time.NewTimer(maxDuration)
+	defer due.Stop()
 	look := looked{at: time.Now()}
 	for {
+		step := p.nextStep(l)
+		if step.Do == fence.Wait {
+			due.Reset(time.Until(step.At))
+		} else if err := p.takeStep(l, step); err != nil {
+			return err
+		}
 		select {
+		case <-due.C:
 		case <-l.lost:
 			return l.reason
 		case <-l.pub.Ended():
@@ -204,9 +218,11 @@ func (p *Producer) connect(ctx context.Context) (*link, error) {
 	}
 	l := newLink(p)
 	if l.pub, err = p.env.cluster.Publish(ctx, at.Contact, at.Leader, p.stream, l, p.cfg.OwnConnection); err != nil {
+		l.cancel()
 		return nil, err
 	}
 	if err := p.declare(ctx, l); err != nil {
+		l.cancel()
 		l.pub.Release()
 		return nil, err
 	}
@@ -232,21 +248,19 @@ func (p *Producer) declare(ctx context.Context, l *link) error {
 // name.
 func (p *Producer) attach(l *link, sequence uint64) error {
 	p.mu.Lock()
-	if known := max(p.box.lastID, p.box.stored); p.connected && p.counting && sequence > known {
-		p.mu.Unlock()
-		return fmt.Errorf("%w: the broker has the publishing id %d under it, and this producer has come to %d", ErrNameInUse, sequence, known)
-	}
-	p.connected = true
-	p.box.stored = max(p.box.stored, sequence)
+	defer p.mu.Unlock()
 	p.room.Store(int64(roomIn(l.pub.FrameMax(), p.cfg.SubEntries > 1)))
-	if p.cfg.Name != "" {
-		p.box.overtaken(sequence, p.tell)
+	p.link, l.lastTime = l, time.Now()
+	if p.naming.lease != nil {
+		p.naming.lease.Link() // what the broker has is asked for once it is sure whose the name is
+	} else if err := p.answered(sequence); err != nil {
+		p.link = nil
+		return err
 	}
 	p.box.resend(l.pub.FrameMax(), p.tell)
 	p.told()
-	p.link, l.lastTime = l, time.Now()
-	p.mu.Unlock()
-	p.offer(false)
+	l.offered = true
+	l.pub.Ready()
 	return nil
 }
 
@@ -254,8 +268,14 @@ func (p *Producer) attach(l *link, sequence uint64) error {
 func (p *Producer) leave(l *link) (worked bool) {
 	p.mu.Lock()
 	p.link = nil
+	p.naming.kept = nil
+	if p.naming.lease != nil {
+		p.naming.lease.Unlink()
+	}
 	worked = l.outcomes > 0
 	p.mu.Unlock()
+	l.cancel()
+	l.rounds.Wait()
 	l.pub.Release()
 	return worked
 }

@@ -89,6 +89,8 @@ func TestSceneRefusedFrame(t *testing.T) {
 	for range sceneRuns(t, 3) {
 		play(t, Config{}, func(s *scene) {
 			o := s.logOf(s.producer("s", ProducerConfig{Name: "n"}))
+			o.publish(text("first")) // for which the producer makes sure of its name
+			must(s, o.p.Flush(s.ctx))
 			s.b.StopReading()
 			s.b.AnswerWith(streamtest.Publish, streamtest.PublisherDoesNotExist, 1)
 			for i := range 5000 {

@@ -16,26 +16,45 @@ type response struct{ fields []byte }
 func (c *Conn) call(ctx context.Context, request func(id uint32) wire.Frame, resp wire.Frame) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, callTimeout, OwnReason(fmt.Errorf("%w: %s did not answer within %v", ErrUnreachable, c.endpoint.Address(), callTimeout)))
 	defer cancel()
-	answer := make(chan response, 1)
-	id := c.register(func(r response) { answer <- r }) // never blocks: an id has one answer
-	defer c.forget(id)
-	queued, err := c.post(ctx, request(id))
-	if err != nil {
-		return err
+	return c.ask(ctx, request).await(ctx, resp)
+}
+
+// exchange is a request whose answer has not been read.
+type exchange struct {
+	conn   *Conn
+	id     uint32
+	answer chan response
+	queued *queuedFrame
+	err    error // the request was not sent
+}
+
+// ask sends a request. The caller awaits the answer.
+func (c *Conn) ask(ctx context.Context, request func(id uint32) wire.Frame) *exchange {
+	e := &exchange{conn: c, answer: make(chan response, 1)}
+	e.id = c.register(func(r response) { e.answer <- r }) // never blocks: an id has one answer
+	e.queued, e.err = c.post(ctx, request(e.id))
+	return e
+}
+
+// await returns when the answer has come, and decodes it into resp.
+func (e *exchange) await(ctx context.Context, resp wire.Frame) error {
+	defer e.conn.forget(e.id)
+	if e.err != nil {
+		return e.err
 	}
 	select {
-	case r := <-answer:
-		return c.decode(r, resp)
-	case <-c.ended:
+	case r := <-e.answer:
+		return e.conn.decode(r, resp)
+	case <-e.conn.ended:
 	case <-ctx.Done():
-		queued.withdraw()
+		e.queued.withdraw()
 		return ContextError(ctx)
 	}
 	select {
-	case r := <-answer: // the answer came before the end
-		return c.decode(r, resp)
+	case r := <-e.answer: // the answer came before the end
+		return e.conn.decode(r, resp)
 	default:
-		return c.Reason()
+		return e.conn.Reason()
 	}
 }
 

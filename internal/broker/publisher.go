@@ -2,6 +2,7 @@ package broker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/tidemark-go/tidemark/internal/wire"
@@ -44,7 +45,7 @@ const (
 //
 //	Declare, Sequence            begin under a reference
 //	Ready, SendNow, Settled      messages
-//	QueryOffset, StoreOffset     the offset tracking of the stream
+//	Round                        who has the reference?
 //	Reason, Ended                did the connection end, and why?
 //	Node, Address, FrameMax      which connection it is
 //	Release                      the end
@@ -150,16 +151,6 @@ func (p *Publisher) ID() uint8 { return p.lease.id }
 // prefix included.
 func (p *Publisher) FrameMax() int { return p.lease.conn.frameMax }
 
-// QueryOffset is [Conn.QueryOffset] for the publisher's stream.
-func (p *Publisher) QueryOffset(ctx context.Context, reference string) (uint64, error) {
-	return p.lease.conn.QueryOffset(ctx, reference, p.lease.stream)
-}
-
-// StoreOffset is [Conn.StoreOffset] for the publisher's stream.
-func (p *Publisher) StoreOffset(ctx context.Context, reference string, offset uint64) error {
-	return p.lease.conn.StoreOffset(ctx, reference, p.lease.stream, offset)
-}
-
 // Reason returns why the connection ended, and nil while it has not.
 func (p *Publisher) Reason() error { return p.lease.Reason() }
 
@@ -179,4 +170,41 @@ func (p *Publisher) Address() string { return p.lease.Address() }
 func (p *Publisher) Release() {
 	p.sender.leave(p, p.lease.stream)
 	p.lease.conn.leavePublisher(p.lease)
+}
+
+// Round stores a number under an entry of the stream's offset tracking, unless
+// store is empty, and then asks for the numbers under two entries and for the
+// sequence of a reference. All of it goes out at once, and the broker handles it
+// in this order and behind what was sent before. An entry under which nothing is
+// stored is 0.
+func (p *Publisher) Round(ctx context.Context, store string, n uint64, entries [2]string, reference string) (numbers [2]uint64, sequence uint64, err error) {
+	c, stream := p.lease.conn.Conn, p.lease.stream
+	if store != "" {
+		if _, err := c.post(ctx, &wire.StoreOffset{Reference: store, Stream: stream, Offset: n}); err != nil {
+			return numbers, 0, err
+		}
+	}
+	var asked [3]*exchange
+	for i := range entries {
+		asked[i] = c.ask(ctx, func(id uint32) wire.Frame {
+			return &wire.QueryOffset{Correlation: id, Reference: entries[i], Stream: stream}
+		})
+	}
+	asked[2] = c.ask(ctx, func(id uint32) wire.Frame {
+		return &wire.QueryPublisherSequence{Correlation: id, Reference: reference, Stream: stream}
+	})
+	for i := range entries {
+		var resp wire.QueryOffsetResponse
+		e := asked[i].await(ctx, &resp)
+		if e == nil && resp.Code != wire.CodeNoOffset {
+			numbers[i], e = resp.Offset, codeError(resp.Code, stream, c.endpoint.User)
+		}
+		err = errors.Join(err, e)
+	}
+	var resp wire.QueryPublisherSequenceResponse
+	e := asked[2].await(ctx, &resp)
+	if e == nil {
+		e = codeError(resp.Code, stream, c.endpoint.User)
+	}
+	return numbers, resp.Sequence, errors.Join(err, e)
 }
