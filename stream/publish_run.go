@@ -206,6 +206,7 @@ func (p *Producer) fail(err error) {
 	p.refuse(err)
 	p.env.disown(p)
 	p.abandon(fmt.Errorf("%w: %w", ErrUnconfirmed, err))
+	p.calls.finish() // Close may never come
 }
 
 // connect makes a link to the stream's leader, and makes it the producer's.
