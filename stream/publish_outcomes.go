@@ -85,9 +85,9 @@ func (c *outcomeCalls) caughtUp() <-chan struct{} {
 	return reached
 }
 
-// finish ends the goroutine once every call has returned. None may be added after
-// that.
-func (c *outcomeCalls) finish() {
+// end ends the goroutine once all calls have returned, and does not wait for that.
+// None may be added after it.
+func (c *outcomeCalls) end() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.closing = true
@@ -98,7 +98,7 @@ func (c *outcomeCalls) finish() {
 // ctx ends first, drain returns an error, and the goroutine still makes the calls
 // that are left.
 func (c *outcomeCalls) drain(ctx context.Context) error {
-	c.finish()
+	c.end()
 	c.mu.Lock()
 	running := c.running
 	c.mu.Unlock()
