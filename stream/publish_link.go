@@ -114,11 +114,8 @@ func (l *link) compress(b *publishFrame) bool {
 	if !l.current() {
 		return false // resend has copied the records
 	}
-	b.frame, b.records, b.preparing = frame, b.records[:0], false
-	if err != nil {
-		p.box.end(b, b.slots, err, p.tell)
-		p.told()
-	}
+	p.box.prepared(b, frame, err, p.tell)
+	p.told()
 	return true
 }
 
