@@ -81,6 +81,7 @@ func TestFlags(t *testing.T) {
 		{"-h", exitOK, "fan-out-1, fan-out-10, fan-out-100, fan-out-1000"},
 		{"-rate 0", exitUsage, "from 1 to"},
 		{"-window 10", exitUsage, "FRAME/INFLIGHT"},
+		{"-before /no/such/program", exitUsage, "-before"},
 		{"-credit 10", exitUsage, "10+1"},
 		{"-credit 10+11", exitUsage, "10+1"},
 		{"-credit 40000+1", exitUsage, "32767"},

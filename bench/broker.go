@@ -115,11 +115,16 @@ func child(ctx context.Context, j job, stderr io.Writer) (*exec.Cmd, error) {
 	if err != nil {
 		return nil, err
 	}
+	return childOf(ctx, self, j, stderr)
+}
+
+// childOf is a process of a bench, this one or another, that does a job.
+func childOf(ctx context.Context, program string, j job, stderr io.Writer) (*exec.Cmd, error) {
 	spec, err := json.Marshal(j)
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.CommandContext(ctx, self)
+	cmd := exec.CommandContext(ctx, program)
 	cmd.Env = append(os.Environ(), childVariable+"="+string(spec))
 	cmd.Stderr = stderr
 	cmd.WaitDelay = 5 * time.Second

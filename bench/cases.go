@@ -13,6 +13,9 @@ const (
 	implSocket   = "socket"
 )
 
+// implBefore is this library as another program measures it: -before.
+const implBefore = "before"
+
 var implementations = []string{implTidemark, implOfficial, implSocket}
 
 // content is what a stream is filled with before it is measured.

@@ -20,6 +20,9 @@
 //	          windows (-window). The best of several that differ by chance is better
 //	          than each of them: for a close comparison give the best one alone
 //
+// With -before there is a fourth: this library as another program measures it, a
+// bench that is built from another commit.
+//
 // Each measurement is a process of its own, so that CPU time and allocations
 // are its own. The implementations take turns (A B C A B C), so that a busy
 // moment of the machine meets all of them. The bench shows medians over -runs,

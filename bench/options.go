@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"os/exec"
 	"slices"
 	"strconv"
 	"strings"
@@ -22,6 +23,7 @@ type options struct {
 	runs    int
 	json    bool
 	profile string
+	before  string        // another program that measures this library; empty: none
 	rate    int           // 0: the case's own
 	credit  []schedule    // nil: the case's own
 	windows []window      // nil: the case's own
@@ -65,8 +67,9 @@ func parse(args []string, stdout io.Writer) (options, error) {
 	fs.Func("runs", "`NUMBER` of measurements to take the median of (default 5)", positive(&o.runs, maxRuns))
 	fs.Func("rate", "`NUMBER` of messages a second in each stream of fan-in, tail-latency and publish-latency\n(default: listed below)", positive(&o.rate, maxRate))
 	fs.Func("credit", "comma-separated `SCHEDULES` by which a bare socket gives credit, of which the best is\nshown: FIRST+BACK, where BACK is given back at a time (default 10+1,1000+500,30000+1)", o.setCredit)
-	fs.Func("window", "comma-separated `WINDOWS` in which a bare socket publishes, of which the best is shown:\nFRAME/INFLIGHT in messages, or FRAME/INFLIGHT/CONNECTIONS (default 100/2000,1000/10000,1000/40000)", o.setWindows)
+	fs.Func("window", "comma-separated `WINDOWS` in which a bare socket publishes, of which the best is shown:\nFRAME/INFLIGHT in messages, or FRAME/INFLIGHT/CONNECTIONS\n(default 100/2000,1000/10000,1000/40000; smaller frames from 4 KiB a message on)", o.setWindows)
 	fs.DurationVar(&o.timeout, "timeout", defaultTimeout, "fail if one measurement takes longer than this `DURATION`")
+	fs.StringVar(&o.before, "before", "", "also measure this library as it is in another `PROGRAM`, a bench built from another commit")
 	fs.BoolVar(&o.json, "json", false, "print one JSON object per line")
 	fs.StringVar(&o.profile, "profile", "", "write CPU and allocation profiles of each measurement into this `DIRECTORY`")
 	err := fs.Parse(args)
@@ -82,6 +85,13 @@ func parse(args []string, stdout io.Writer) (options, error) {
 		return o, fmt.Errorf("-timeout %v: want from 1s to %v", o.timeout, maxTimeout)
 	case o.broker != brokerReal && o.broker != brokerStreamtest:
 		return o, fmt.Errorf("-broker %q: want %s or %s", o.broker, brokerReal, brokerStreamtest)
+	}
+	if o.before != "" {
+		path, err := exec.LookPath(o.before)
+		if err != nil {
+			return o, fmt.Errorf("-before: %w", err)
+		}
+		o.before, o.impls = path, append(slices.Clone(o.impls), implBefore)
 	}
 	if o.uri != "" {
 		if _, err := parseURI(o.uri); err != nil {

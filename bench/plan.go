@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os/exec"
 	"slices"
 	"strings"
 	"sync"
@@ -35,8 +36,8 @@ type contender struct {
 	window window
 }
 
-// contendersOf are those that a case compares.
-func contendersOf(c benchCase, o options) (list []contender) {
+// contendersOf are those that a case compares, with messages of a size.
+func contendersOf(c benchCase, o options, size int) (list []contender) {
 	for _, impl := range o.impls {
 		schedules := []schedule{defaultSchedule}
 		switch {
@@ -47,7 +48,7 @@ func contendersOf(c benchCase, o options) (list []contender) {
 			schedules = c.schedules
 		}
 		for _, s := range schedules {
-			for _, w := range windowsOf(c, o, impl) {
+			for _, w := range windowsOf(c, o, impl, size) {
 				list = append(list, contender{impl, s, w})
 			}
 		}
@@ -55,13 +56,18 @@ func contendersOf(c benchCase, o options) (list []contender) {
 	return list
 }
 
+// largeMessage is the size from which on some ten messages make a large frame.
+const largeMessage = 4 << 10
+
 // windowsOf are the windows that an implementation is measured with.
-func windowsOf(c benchCase, o options, impl string) []window {
+func windowsOf(c benchCase, o options, impl string, size int) []window {
 	switch {
 	case impl != implSocket || c.windows == nil:
 		return []window{{}}
 	case o.windows != nil:
 		return o.windows
+	case size >= largeMessage && !c.compressed:
+		return largeMessages
 	}
 	return c.windows
 }
@@ -106,7 +112,7 @@ func newPlan(o options, b *broker) *plan {
 			if c.resets {
 				n = min(n, maxResets)
 			}
-			p.groups = append(p.groups, &group{benchCase: c, size: size, n: n, contenders: contendersOf(c, o),
+			p.groups = append(p.groups, &group{benchCase: c, size: size, n: n, contenders: contendersOf(c, o, size),
 				samples: map[contender][]sample{}, failed: map[contender]error{}})
 		}
 	}
@@ -326,7 +332,7 @@ func (p *plan) measure(ctx context.Context, j job) (s sample, err error) {
 	var said bytes.Buffer // the official client logs what is not an error here
 	limited, cancel := context.WithTimeout(ctx, j.Timeout+childKill)
 	defer cancel()
-	cmd, err := child(limited, j, &said)
+	cmd, err := p.childFor(limited, j, &said)
 	if err != nil {
 		return s, err
 	}
@@ -340,6 +346,15 @@ func (p *plan) measure(ctx context.Context, j job) (s sample, err error) {
 	// The official client logs on stdout: the sample is the last line.
 	lines := bytes.Split(bytes.TrimSpace(out), []byte("\n"))
 	return s, json.Unmarshal(lines[len(lines)-1], &s)
+}
+
+// childFor is the process that makes a measurement.
+func (p *plan) childFor(ctx context.Context, j job, stderr io.Writer) (*exec.Cmd, error) {
+	if j.Impl != implBefore {
+		return child(ctx, j, stderr)
+	}
+	j.Impl, j.Profile = implTidemark, ""
+	return childOf(ctx, p.o.before, j, stderr)
 }
 
 // countStores notes how many chunks the stores of a measurement made.

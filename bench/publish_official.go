@@ -37,10 +37,14 @@ func discard(confirms official.ChannelPublishConfirm) {
 }
 
 // officialMessages are the messages that are published in turns. They are made
-// before, as the others' are. Sending does not change them.
-func officialMessages(size int) []message.StreamMessage {
-	list := make([]message.StreamMessage, bodyRing)
-	for i, b := range bodies(size) {
+// before, as the others' are.
+func officialMessages(size int) []message.StreamMessage { return wrapped(bodies(size)) }
+
+// wrapped makes messages with these bodies. They are for one producer, as the
+// client writes into what it sends.
+func wrapped(bodies [][]byte) []message.StreamMessage {
+	list := make([]message.StreamMessage, len(bodies))
+	for i, b := range bodies {
 		list[i] = amqp.NewMessage(b)
 	}
 	return list
@@ -163,8 +167,11 @@ type officialPool struct {
 	env       *official.Environment
 	producers []*official.Producer
 	confirms  []official.ChannelPublishConfirm
-	messages  []message.StreamMessage
+	messages  [][]message.StreamMessage // of each
 }
+
+// poolRing is how many messages each of many producers publishes in turns.
+const poolRing = 100
 
 // manyProducers is how many share a connection where there are more of them.
 const manyProducers = 100
@@ -175,8 +182,12 @@ func openOfficialPool(_ context.Context, j job) (pool, error) {
 		perConnection = manyProducers
 	}
 	env, err := environmentWith(j.URI, perConnection)
-	return &officialPool{env: env, producers: make([]*official.Producer, j.Producers),
-		confirms: make([]official.ChannelPublishConfirm, j.Producers), messages: officialMessages(j.Size)}, err
+	p := &officialPool{env: env, producers: make([]*official.Producer, j.Producers), confirms: make([]official.ChannelPublishConfirm, j.Producers)}
+	shared := bodies(j.Size)[:poolRing]
+	for range j.Producers {
+		p.messages = append(p.messages, wrapped(shared))
+	}
+	return p, err
 }
 
 func (p *officialPool) add(_ context.Context, i int, stream string) (err error) {
@@ -188,7 +199,7 @@ func (p *officialPool) add(_ context.Context, i int, stream string) (err error) 
 
 func (p *officialPool) publish(_ context.Context, each int) error {
 	return allOf(len(p.producers), func(i int) error {
-		return sendAll(p.producers[i], p.confirms[i], p.messages, each)
+		return sendAll(p.producers[i], p.confirms[i], p.messages[i], each)
 	})
 }
 

@@ -25,6 +25,7 @@ const maxInFlight = 50_000
 var (
 	oneConnection   = []window{{frame: 100, inFlight: 2_000}, {frame: 1000, inFlight: 10_000}, {frame: 1000, inFlight: 40_000}}
 	manyConnections = append([]window{{1000, 10_000, 8}}, oneConnection...)
+	largeMessages   = []window{{frame: 10, inFlight: 1_000}, {frame: 30, inFlight: 2_000}, {frame: 100, inFlight: 10_000}}
 	subBatches      = []window{{frame: 100, inFlight: 20_000}, {frame: 1000, inFlight: 20_000}}
 )
 

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -45,10 +47,18 @@ func TestWindowsOf(t *testing.T) {
 		c    benchCase
 		o    options
 		impl string
-		want int
-	}{{c, options{}, implSocket, len(oneConnection)}, {c, given, implSocket, 1}, {c, given, implTidemark, 1}, {benchCase{}, given, implSocket, 1}} {
-		if got := windowsOf(tt.c, tt.o, tt.impl); len(got) != tt.want {
-			t.Errorf("%s: %v, want %d", tt.impl, got, tt.want)
+		size int
+		want string
+	}{
+		{c, options{}, implSocket, 100, "[100/2000 1000/10000 1000/40000]"},
+		{c, options{}, implSocket, 10 << 10, "[10/1000 30/2000 100/10000]"},
+		{benchCase{windows: subBatches, compressed: true}, options{}, implSocket, 10 << 10, "[100/20000 1000/20000]"},
+		{c, given, implSocket, 10 << 10, "[1/2]"},
+		{c, given, implTidemark, 100, "[0/0]"},
+		{benchCase{}, given, implSocket, 100, "[0/0]"},
+	} {
+		if got := fmt.Sprint(windowsOf(tt.c, tt.o, tt.impl, tt.size)); got != tt.want {
+			t.Errorf("%s, %d bytes: %s, want %s", tt.impl, tt.size, got, tt.want)
 		}
 	}
 }
@@ -209,6 +219,15 @@ func TestSmokePublishFamilies(t *testing.T) {
 				t.Errorf("%s: a measurement is missing something: %s", tt.args, line)
 			}
 		}
+	}
+}
+
+// TestSmokeBefore measures this library in another program, which is this one.
+func TestSmokeBefore(t *testing.T) {
+	officialtest.NeedNumbering(t)
+	out := benched(t, "-broker streamtest -runs 1 -timeout 1m -n 100 -case publish-async -impl tidemark -before "+os.Args[0])
+	if !strings.Contains(out, implBefore) || !strings.Contains(out, "of before") {
+		t.Errorf("nothing is said of the other program:\n%s", out)
 	}
 }
 

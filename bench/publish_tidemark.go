@@ -65,8 +65,9 @@ func publishAsync(ctx context.Context, j job, m *meter, p *stream.Producer) erro
 
 func publishWithCallbacks(ctx context.Context, p *stream.Producer, list []stream.Message, n int) error {
 	var failed firstError
+	done := failed.report // allocated once
 	for i := range n {
-		if err := p.PublishAsync(ctx, list[i%len(list)], failed.report); err != nil {
+		if err := p.PublishAsync(ctx, list[i%len(list)], done); err != nil {
 			return err
 		}
 	}

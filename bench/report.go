@@ -126,6 +126,9 @@ func (r result) note() string {
 	if r.RatioBase > 0 {
 		notes = append(notes, fmt.Sprintf("%s is at %.2f (%.2f to %.2f) of its %s", r.Impl, r.RatioBase, r.RatioBaseMin, r.RatioBaseMax, r.Base))
 	}
+	if r.Impl == implTidemark && r.RatioBefore > 0 {
+		notes = append(notes, fmt.Sprintf("%s is at %.2f (%.2f to %.2f) of before", r.Impl, r.RatioBefore, r.RatioBeforeMin, r.RatioBeforeMax))
+	}
 	return strings.Join(notes, "; ")
 }
 

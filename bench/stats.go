@@ -112,6 +112,11 @@ type result struct {
 	RatioSocketMin   float64 `json:"ratio_socket_min,omitempty"`
 	RatioSocketMax   float64 `json:"ratio_socket_max,omitempty"`
 
+	// The same, to this library in the program of -before.
+	RatioBefore    float64 `json:"ratio_before,omitempty"`
+	RatioBeforeMin float64 `json:"ratio_before_min,omitempty"`
+	RatioBeforeMax float64 `json:"ratio_before_max,omitempty"`
+
 	// Of cases that are compared with another one: its name, and the ratio of
 	// msgs_per_s of the same implementation.
 	Base         string  `json:"base,omitempty"`
@@ -245,23 +250,24 @@ func setRatios(results []result) {
 		}
 		return r
 	}
-	official, socket := find(implOfficial), find(implSocket)
+	official, socket, before := find(implOfficial), find(implSocket), find(implBefore)
 	for i := range results {
 		r := &results[i]
 		switch {
 		case len(r.p50s) > 0:
-			r.setRatio(pairedRatio(official.p50s, r.p50s), pairedRatio(socket.p50s, r.p50s))
+			r.setRatio(pairedRatio(official.p50s, r.p50s), pairedRatio(socket.p50s, r.p50s), pairedRatio(before.p50s, r.p50s))
 			r.RatioOfficialP99, r.RatioSocketP99 = pairedRatio(official.p99s, r.p99s).median, pairedRatio(socket.p99s, r.p99s).median
 		case r.Latency > 0:
 			r.RatioOfficialP99, r.RatioSocketP99 = ratio(official.LatencyP99, r.LatencyP99), ratio(socket.LatencyP99, r.LatencyP99)
 			r.RatioOfficial, r.RatioSocket = ratio(official.Latency, r.Latency), ratio(socket.Latency, r.Latency)
 		default:
-			r.setRatio(pairedRatio(r.rates, official.rates), pairedRatio(r.rates, socket.rates))
+			r.setRatio(pairedRatio(r.rates, official.rates), pairedRatio(r.rates, socket.rates), pairedRatio(r.rates, before.rates))
 		}
 	}
 }
 
-func (r *result) setRatio(official, socket stat) {
+func (r *result) setRatio(official, socket, before stat) {
+	r.RatioBefore, r.RatioBeforeMin, r.RatioBeforeMax = before.median, before.min, before.max
 	r.RatioOfficial, r.RatioOfficialMin, r.RatioOfficialMax = official.median, official.min, official.max
 	r.RatioSocket, r.RatioSocketMin, r.RatioSocketMax = socket.median, socket.min, socket.max
 }

@@ -294,7 +294,7 @@ func (w *valueWriter) body(b []byte, m *Message) (_ []byte, err error) {
 	for i, list := range m.Sequences {
 		w.empty = maxEmpty
 		if b, err = w.list(append(b, 0, 0x53, sectionSequence), list, 0); err != nil {
-			return nil, fmt.Errorf("Sequences[%d]: %w", i, err)
+			return nil, inField(fmt.Sprintf("Sequences[%d]", i), err)
 		}
 	}
 	return b, nil

@@ -356,3 +356,26 @@ func exact(v any) any {
 	}
 	return v
 }
+
+// BenchmarkAppendMessage encodes into a buffer that has the room, as a frame has.
+func BenchmarkAppendMessage(b *testing.B) {
+	full := fullMessage()
+	for _, test := range []struct {
+		name     string
+		m        Message
+		creation time.Time
+	}{
+		{"body of 100 bytes", Message{Body: make([]byte, 100)}, time.Time{}}, {"with a creation time", Message{Body: make([]byte, 100)}, noon},
+		{"raw", Message{Raw: make([]byte, 105)}, time.Time{}}, {"all sections", full, time.Time{}},
+	} {
+		b.Run(test.name, func(b *testing.B) {
+			room := make([]byte, 0, 1<<12)
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := appendRecord(room, &test.m, test.creation); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

@@ -82,7 +82,7 @@ func TestEnvCloseReports(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := unconnected()
 		idle, busy := offlineOf(e, ProducerConfig{}), offlineOf(e, ProducerConfig{Name: "busy"})
-		must(t, busy.PublishAsync(t.Context(), Message{}, nil))
+		must(t, busy.PublishAsync(t.Context(), Message{PublishingID: 1}, nil))
 		close(idle.ended)
 		begin := time.Now()
 		err := e.Close()

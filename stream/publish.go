@@ -96,7 +96,7 @@ func newProducerOf(e *Env, stream string, cfg ProducerConfig) *Producer {
 		env: e, stream: stream, cfg: cfg,
 		box:       outbox{subEntries: cfg.SubEntries, limit: batchBytes},
 		admission: admission{most: cfg.MaxInFlight, mostBytes: cfg.MaxInFlightBytes, env: &e.publishing},
-		naming:    naming{held: make(chan struct{}), done: make(chan struct{})},
+		naming:    naming{done: make(chan struct{})},
 		refused:   make(chan struct{}), ended: make(chan struct{}), closed: make(chan struct{}),
 	}
 	p.calls = newOutcomeCalls(p.returned)

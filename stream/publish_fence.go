@@ -18,8 +18,7 @@ import (
 type naming struct {
 	lease   *fence.Lease  // nil until an id is to be counted
 	entries [2]string     // of the lease in the stream's offset tracking
-	held    chan struct{} // closed when the name is the producer's for the first time
-	isHeld  bool
+	taken   chan struct{} // closed when the name is the producer's; nil if nobody waits
 	kept    []keptOutcome // that do not count yet
 	done    chan struct{} // closed when the lease has ended, after Close
 }
@@ -46,33 +45,39 @@ func (n *naming) floor() uint64 {
 // it counts an id. The caller holds the lock, which takeName gives up while it
 // waits.
 func (p *Producer) takeName(ctx context.Context) error {
-	if p.cfg.Name == "" || p.naming.isHeld {
-		return p.refusal
-	}
-	if p.naming.lease == nil {
-		p.naming.lease = fence.NewLease(rand.Uint64(), fence.Times)
-		p.naming.entries = [2]string{fence.Holder.Name(p.cfg.Name), fence.Newcomer.Name(p.cfg.Name)}
+	n := &p.naming
+	if p.cfg.Name != "" && n.lease == nil {
+		n.lease = fence.NewLease(rand.Uint64(), fence.Times)
+		n.entries = [2]string{fence.Holder.Name(p.cfg.Name), fence.Newcomer.Name(p.cfg.Name)}
 		if p.link != nil {
-			p.naming.lease.Link()
+			n.lease.Link()
 		}
 	}
+	for p.refusal == nil && n.lease != nil && !n.lease.Began() {
+		if ctx.Err() != nil {
+			return broker.ContextError(ctx)
+		}
+		p.awaitName(ctx)
+	}
+	return p.refusal
+}
+
+// awaitName waits until the name may be the producer's.
+func (p *Producer) awaitName(ctx context.Context) {
+	if p.naming.taken == nil {
+		p.naming.taken = make(chan struct{})
+	}
+	taken := p.naming.taken
 	p.wanted++
 	defer func() { p.wanted-- }()
 	p.unlocked(func() {
 		p.wakeRun()
 		select {
-		case <-p.naming.held:
+		case <-taken:
 		case <-p.refused:
 		case <-ctx.Done():
 		}
 	})
-	switch {
-	case p.refusal != nil:
-		return p.refusal
-	case !p.naming.isHeld:
-		return broker.ContextError(ctx)
-	}
-	return nil
 }
 
 // wakeRun has the goroutine of run look what is to be done.
@@ -171,9 +176,9 @@ func (p *Producer) heed(l *link, sequence uint64) error {
 		}
 		l.heeded = true
 	}
-	if !p.naming.isHeld {
-		p.naming.isHeld = true
-		close(p.naming.held)
+	if p.naming.taken != nil {
+		close(p.naming.taken)
+		p.naming.taken = nil
 	}
 	kept := p.naming.kept
 	p.naming.kept = nil

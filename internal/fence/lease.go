@@ -1,6 +1,9 @@
 package fence
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Timing is how long the waits of a Lease are. Leash has to be well below Wait,
 // because the clocks of two machines do not run alike.
@@ -21,7 +24,8 @@ type Action uint8
 
 // The actions.
 const (
-	// Rest: nothing, until an answer comes, the need changes, or Close is called.
+	// Rest: nothing, until an answer comes, the need changes, or Close is
+	// called.
 	Rest Action = iota
 	// Wait: nothing before Step.At; then Next again.
 	Wait
@@ -29,13 +33,14 @@ const (
 	// that is NoEntry, and then queries the holder, the newcomer, and the
 	// sequence, in this order and on the publisher's connection.
 	Ask
-	// Redeclare: what is unconfirmed has to be sent again over a publisher that
-	// is declared anew; confirms that were not counted are dropped.
+	// Redeclare: the number has gone, and every message has its outcome. The
+	// publisher is to be declared anew, and then Link to be called.
 	Redeclare
 	// Lost: another process has the name. The producer ends.
 	Lost
-	// Gone: the number has gone while messages had no outcome, and it is unknown
-	// what else was written since. The producer ends; another one may begin.
+	// Gone: the number has gone while messages had no outcome, and it is
+	// unknown what else was written since. The producer ends; another one may
+	// begin.
 	Gone
 	// UsedUp: no ids are left that could be given out. The producer ends.
 	UsedUp
@@ -79,8 +84,8 @@ const (
 	done
 )
 
-// Lease decides who publishes under a name. Its owner calls Link, asks Next what
-// to do, and reports how that went by Answer, Failed or Unlink. It sends
+// Lease decides who publishes under a name. Its owner calls Link, asks Next
+// what to do, and reports how that went by Answer, Failed or Unlink. It sends
 // messages and counts confirms only while Sure says so.
 //
 // A Lease is for ids that the producer counts. Who numbers the messages himself
@@ -139,6 +144,10 @@ func (l *Lease) Unlink() { l.linked, l.own = false, time.Time{} }
 func (l *Lease) Sure(now time.Time) bool {
 	return l.linked && l.phase == holding && !l.own.IsZero() && age(now, l.own) < l.timing.Leash
 }
+
+// Began reports whether the present attempt to take the name has succeeded, so that
+// ids may be given out. It stays true while the publisher is declared anew.
+func (l *Lease) Began() bool { return l.began }
 
 // Floor returns what ids that are given out must be above, besides those that
 // the broker has. It is above all those of the processes before, if one of them
@@ -267,8 +276,8 @@ func (l *Lease) read(sent, now time.Time, seen Seen, given Given) {
 	}
 }
 
-// begin begins an attempt to take the name. Its epoch is above all that could be
-// in use: the ids of a holder may have come into the epoch after that of the
+// begin begins an attempt to take the name. Its epoch is above all that could
+// be in use: the ids of a holder may have come into the epoch after that of the
 // broker's sequence.
 func (l *Lease) begin(seen Seen, given Given) {
 	epoch := max(epochOf(seen.Holder)+1, epochOf(seen.Newcomer)+1, seen.Sequence>>epochShift+2, given.Last>>epochShift+1)
@@ -279,6 +288,7 @@ func (l *Lease) begin(seen Seen, given Given) {
 	l.attempt++
 	l.number = number(epoch, l.process, l.attempt)
 	l.stored, l.began, l.taken = false, false, time.Time{}
+	l.jumps, l.floor = false, 0 // an earlier attempt's is no matter of this number's epoch
 	l.found, l.free = seen.Holder, isFree(seen.Holder, seen.Newcomer)
 	l.follow(seen.Holder)
 	l.phase = announcing
@@ -300,11 +310,11 @@ func (l *Lease) readBack(sent, now time.Time, seen Seen, given Given) {
 //
 // If the store came late, a process may have taken the name since the look in
 // front of it, and have waited, and begun, with an epoch that is as high: then
-// the attempt is made again. Who began less than Wait ago has not sent anything,
-// and will not.
+// the attempt is made again. Who began less than Wait ago has not sent
+// anything, and will not.
 func (l *Lease) await(now time.Time, seen Seen, given Given) {
 	if l.taken.IsZero() {
-		if age(now, l.looked) > l.timing.Leash {
+		if age(now, l.looked) > l.timing.Wait*3/4 {
 			l.begin(seen, given)
 			return
 		}
@@ -342,17 +352,13 @@ func (l *Lease) judge(now time.Time, holder uint64, given Given) bool {
 }
 
 // older reports whether a number is of this process, of one that it has
-// followed, or of nobody.
+// followed, or of nobody. One that has followed this one in turn has a higher
+// epoch.
 func (l *Lease) older(holder uint64) bool {
 	if holder == Nobody || sameProcess(holder, l.number) {
 		return true
 	}
-	for _, b := range l.before {
-		if sameProcess(holder, b) {
-			return true
-		}
-	}
-	return false
+	return epochOf(holder) < epochOf(l.number) && slices.ContainsFunc(l.before, func(b uint64) bool { return sameProcess(holder, b) })
 }
 
 // follow remembers that this attempt comes after a holder.
@@ -365,7 +371,8 @@ func (l *Lease) follow(holder uint64) {
 // Close ends the lease; Next says how. The name is given back, so that the next
 // one need not wait, if no message of this producer can still be on its way:
 // settled says that every message that was ever sent was confirmed or certainly
-// refused, and confirmed that one was confirmed.
+// refused, and confirmed that one was confirmed. Without a publisher the lease
+// rests; its owner gives up when his time is over, and the next one waits.
 func (l *Lease) Close(settled, confirmed bool) {
 	l.closing, l.clean = true, settled && (confirmed || !l.jumps)
 }

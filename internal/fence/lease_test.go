@@ -223,6 +223,23 @@ func TestLeaseNumberGoes(t *testing.T) {
 	p.does(Lost)
 }
 
+// An attempt that waited leaves no floor to one that need not wait: its ids would
+// be above the epoch of its number.
+func TestLeaseForgetsFloor(t *testing.T) {
+	older := number(6, 99, 1)
+	p := play1(t, 1<<63, older, older)
+	p.rounds(NoEntry, Newcomer, Holder)
+	p.does(Wait)
+	p.seen.Holder, p.seen.Newcomer = Nobody, Nobody // a leader was lost with all of it
+	p.lease.Unlink()
+	p.lease.Link()
+	p.rounds(NoEntry, Newcomer, Holder)
+	p.sure(true)
+	if p.lease.Floor() != 0 {
+		t.Errorf("the floor is %x", p.lease.Floor())
+	}
+}
+
 // The holder gives the name back over the number of one who waits: that one
 // begins anew, and does not take the name for free.
 func TestLeaseGivenBackLate(t *testing.T) {

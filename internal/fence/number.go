@@ -30,7 +30,8 @@ func (e Entry) Name(producer string) string {
 	return Prefix + "h:" + hex.EncodeToString(hash[:])
 }
 
-// A number is what the entries hold. Retention never takes it, as bit 63 is set.
+// A number is what the entries hold. Retention never takes it, as bit 63 is
+// set.
 //
 //	63       1
 //	32..62   the epoch: ids that are given out with a jump begin at epoch * 2^32
@@ -39,9 +40,9 @@ func (e Entry) Name(producer string) string {
 //	0        1: held; 0: given back by this holder
 //
 // Epochs grow from holder to holder, so that the ids of a later one are above
-// those of all earlier ones, also of those that the broker has none of yet. Each
-// attempt has a number of its own, so that a store which the broker handles late
-// is never taken for the present one.
+// those of all earlier ones, also of those that the broker has none of yet.
+// Each attempt has a number of its own, so that a store which the broker
+// handles late is never taken for the present one.
 const (
 	numberBit    = 1 << 63
 	heldBit      = 1

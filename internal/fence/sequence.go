@@ -45,10 +45,10 @@ type Outcome struct {
 // gives out, and those of its caller. Its owner reports the answer to each
 // QueryPublisherSequence, what was confirmed, and what was refused.
 //
-// It never takes a message for stored because of an answer alone, for the answer
-// counts what is not committed. So the owner sends everything without an outcome
-// again after each Answer, in the order of the ids, also what is not above the
-// answer: the broker then confirms it together with the original.
+// It never takes a message for stored because of an answer alone, for the
+// answer counts what is not committed. So the owner sends everything without an
+// outcome again after each Answer, in the order of the ids, also what is not
+// above the answer: the broker then confirms it together with the original.
 type Sequence struct {
 	answer  uint64 // the latest
 	last    uint64 // the highest id of a message
@@ -89,8 +89,8 @@ func (q *Sequence) Answer(s uint64) ([]Outcome, error) {
 }
 
 // Look takes an answer that no DeclarePublisher preceded, as each round of the
-// lease brings one. It fails with [ErrOutranked] if it is above all ids that were
-// given out.
+// lease brings one. It fails with [ErrOutranked] if it is above all ids that
+// were given out.
 func (q *Sequence) Look(s uint64) error {
 	if q.counted && s > q.last {
 		return fmt.Errorf("%w: %d, and the newest here is %d", ErrOutranked, s, q.last)
