@@ -291,6 +291,7 @@ func (c *childProducer) kill(n int) {
 // TIDEMARK_KILLS=50 times, and goes on where the stream ends. The stream equals the
 // file.
 func TestPublisherSIGKILL(t *testing.T) {
+	beside(t)
 	onBrokers(t, testPublisherSIGKILL)
 }
 
@@ -415,7 +416,10 @@ var overlaps = []overlap{byItself, bySIGTERM, bySIGKILL, bySIGKILLHeld, afterBei
 // ids the next is started before the last is ended, TIDEMARK_OVERLAPS=100 times.
 // Whatever was confirmed to any of them is in the stream once. The older one ends
 // with ErrNameInUse.
-func TestTwoProcesses(t *testing.T) { onBrokers(t, testTwoProcesses) }
+func TestTwoProcesses(t *testing.T) {
+	beside(t)
+	onBrokers(t, testTwoProcesses)
+}
 
 func testTwoProcesses(t *testing.T, b testBroker) {
 	total := soakNumber(t, "TIDEMARK_OVERLAPS", len(overlaps))
