@@ -197,8 +197,8 @@ func (e *Env) QueryOffset(ctx context.Context, consumer, stream string) (uint64,
 func (e *Env) StoreOffset(ctx context.Context, consumer, stream string, offset uint64) error {
 	const op = "store offset on stream"
 	err := checkName(consumer)
-	if err == nil && offset > math.MaxInt64 && offset != BeforeFirst {
-		err = fmt.Errorf("%w: offset %d is beyond the largest possible one, %d, and is not BeforeFirst", ErrInvalidConfig, offset, int64(math.MaxInt64))
+	if err == nil {
+		err = checkOffset(offset)
 	}
 	if err != nil {
 		return opErr(op, stream, consumer, err)

@@ -2,8 +2,6 @@ package stream
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"strings"
@@ -11,6 +9,7 @@ import (
 	"github.com/tidemark-go/tidemark/internal/broker"
 	"github.com/tidemark-go/tidemark/internal/fence"
 	"github.com/tidemark-go/tidemark/internal/mark"
+	"github.com/tidemark-go/tidemark/internal/startspec"
 	"github.com/tidemark-go/tidemark/internal/wire"
 )
 
@@ -120,7 +119,7 @@ func (r *run) storesPlace() bool {
 }
 
 // marksStart reports whether the broker keeps, besides the offset, that there
-// was one; see startedName.
+// was one; see startspec.StartedName.
 func (r *run) marksStart() bool {
 	return r.named() && r.consumer.cfg.OffsetStore == nil && r.start.usesStored() && r.start.kind != startFirst
 }
@@ -149,29 +148,10 @@ func storeOn(ctx context.Context, s *subscription, name string, offset uint64) e
 	return s.lease.VerifyOffset(ctx, name, s.stream, offset)
 }
 
-const (
-	// startedPrefix begins the names of the library's own under which it
-	// stores that a consumer has begun. See Stored.
-	startedPrefix = "tidemark-started:"
-	// startedMark is what is stored there. RabbitMQ drops stored offsets that
-	// retention has overtaken, and never a number above 2^63.
-	startedMark = 1<<63 + 1
-)
-
-// startedName returns the name under which the broker keeps that a consumer has
-// begun. A name that would become too long is replaced by its hash.
-func startedName(consumer string) string {
-	if len(startedPrefix)+len(consumer) <= maxName {
-		return startedPrefix + consumer
-	}
-	hash := sha256.Sum256([]byte(consumer))
-	return startedPrefix + hex.EncodeToString(hash[:])
-}
-
 // ownPrefixes begin the names of the library's own entries in the offset
 // tracking of streams: those of consumers that have begun, and those by which
 // producers keep others from their name. They are no consumers.
-var ownPrefixes = []string{startedPrefix, fence.Prefix}
+var ownPrefixes = []string{startspec.StartedPrefix, fence.Prefix}
 
 // checkOwnName rejects a consumer's name that is one of the library's own.
 func checkOwnName(name string) error {
@@ -185,10 +165,10 @@ func checkOwnName(name string) error {
 
 // markStarted stores that the consumer has begun, unless that is stored.
 func (r *run) markStarted(ctx context.Context, s *subscription) error {
-	name := startedName(r.consumer.cfg.Name)
+	name := startspec.StartedName(r.consumer.cfg.Name)
 	_, err := s.lease.QueryOffset(ctx, name, s.stream)
 	if errors.Is(err, ErrNoOffset) {
-		err = storeOn(ctx, s, name, startedMark)
+		err = storeOn(ctx, s, name, startspec.StartedMark)
 	}
 	if errors.Is(err, ErrNotStored) {
 		r.log("that the consumer has begun was not stored; if retention overtakes its offset, it begins as if it had never run", "error", err)
@@ -206,7 +186,7 @@ func (r *run) overtaken(ctx context.Context, s *subscription) (bool, error) {
 	if !r.marksStart() {
 		return false, nil
 	}
-	_, err := s.lease.QueryOffset(ctx, startedName(r.consumer.cfg.Name), s.stream)
+	_, err := s.lease.QueryOffset(ctx, startspec.StartedName(r.consumer.cfg.Name), s.stream)
 	if errors.Is(err, ErrNoOffset) {
 		return false, nil
 	}

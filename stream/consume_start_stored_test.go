@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/tidemark-go/tidemark/internal/script"
+	"github.com/tidemark-go/tidemark/internal/startspec"
 	"github.com/tidemark-go/tidemark/internal/wire"
 	"github.com/tidemark-go/tidemark/streamtest"
 )
@@ -127,7 +128,7 @@ func TestStoredElseStoresNoPlace(t *testing.T) {
 	} {
 		cfg.Name = "billing"
 		runUntilConnected(t, env, changes, name, cfg)
-		for _, entry := range []string{"billing", startedName("billing")} {
+		for _, entry := range []string{"billing", startspec.StartedName("billing")} {
 			if got, ok := b.Offset(entry, name); ok {
 				t.Errorf("%s: %d is stored as %q", what, got, entry)
 			}
@@ -198,13 +199,13 @@ func TestStartedMark(t *testing.T) {
 		publish(t, env, name, 0, 5)
 		must(t, env.StoreOffset(soon(t), consumer, name, 4))
 		runUntilConnected(t, env, changes, name, ConsumerConfig{Name: consumer, Start: Stored(Next())})
-		if got, ok := b.Offset(startedName(consumer), name); !ok || got <= 1<<63 {
-			t.Errorf("%d, %v is stored as %q", got, ok, startedName(consumer))
+		if got, ok := b.Offset(startspec.StartedName(consumer), name); !ok || got <= 1<<63 {
+			t.Errorf("%d, %v is stored as %q", got, ok, startspec.StartedName(consumer))
 		}
-		_, err := env.NewConsumer(name, ConsumerConfig{Name: startedName(consumer)})
+		_, err := env.NewConsumer(name, ConsumerConfig{Name: startspec.StartedName(consumer)})
 		wantErr(t, err, ErrInvalidConfig)
 	}
-	if startedName(strings.Repeat("x", 255)) == startedName(strings.Repeat("x", 254)+"y") {
+	if startspec.StartedName(strings.Repeat("x", 255)) == startspec.StartedName(strings.Repeat("x", 254)+"y") {
 		t.Error("two consumers have one entry")
 	}
 }

@@ -99,7 +99,7 @@ func newProducerOf(e *Env, stream string, cfg ProducerConfig) *Producer {
 		naming:    naming{done: make(chan struct{})},
 		refused:   make(chan struct{}), ended: make(chan struct{}), closed: make(chan struct{}),
 	}
-	p.calls = newOutcomeCalls(p.returned)
+	p.calls = newOutcomeCalls(p.returned, p.awaited)
 	p.life, p.cancel = context.WithCancel(context.Background())
 	return p
 }

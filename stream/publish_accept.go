@@ -243,9 +243,12 @@ func (p *Producer) told() {
 	p.reached()
 }
 
-// returned comes after each callback.
+// awaited reports whether somebody waits for a place.
+func (p *Producer) awaited() bool { return p.inLine.Load() > 0 }
+
+// returned comes after callbacks.
 func (p *Producer) returned() {
-	if p.inLine.Load() > 0 {
+	if p.awaited() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		p.collect()

@@ -211,10 +211,11 @@ func (p *Producer) answered(sequence uint64) error {
 
 // sequenceError makes an error of fence one of ours.
 func sequenceError(err error) error {
+	if err == nil {
+		return nil // before behind, which is on the heap
+	}
 	var behind *fence.BehindError
 	switch {
-	case err == nil:
-		return nil
 	case errors.Is(err, fence.ErrOutranked):
 		return fmt.Errorf("%w: %w", ErrNameInUse, err)
 	case errors.Is(err, fence.ErrIDsUsedUp):

@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/tidemark-go/tidemark/internal/broker"
 )
@@ -14,10 +15,13 @@ import (
 // goroutine of its own, which begins with the first of them. Adding one never
 // blocks. The places of the messages bound how many wait.
 type outcomeCalls struct {
-	returned func() // called when a callback has returned; see free
+	// returned is called when callbacks have returned: at the end of a list, and
+	// every returnPause while awaited says that somebody waits for that.
+	returned func()
+	awaited  func() bool
 
 	// count and bytes are of the messages whose callbacks have returned since
-	// free took them.
+	// they were last taken.
 	count, bytes atomic.Int64
 
 	mu      sync.Mutex
@@ -37,8 +41,12 @@ type outcome struct {
 	reached chan struct{}
 }
 
-func newOutcomeCalls(returned func()) *outcomeCalls {
-	return &outcomeCalls{returned: returned, wake: make(chan struct{}, 1), ended: make(chan struct{})}
+// returnPause is how long a place may be free before who waits for it learns so.
+// To be woken for each place would cost a publisher more than to publish.
+const returnPause = 100 * time.Microsecond
+
+func newOutcomeCalls(returned func(), awaited func() bool) *outcomeCalls {
+	return &outcomeCalls{returned: returned, awaited: awaited, wake: make(chan struct{}, 1), ended: make(chan struct{})}
 }
 
 // add queues calls.
@@ -112,8 +120,12 @@ func (c *outcomeCalls) run() {
 		list, c.queue = c.queue, list[:0]
 		closing := c.closing
 		c.mu.Unlock()
+		var told time.Time
 		for i := range list {
 			c.call(&list[i])
+			if last := i == len(list)-1; last || c.awaited() && c.due(&told) {
+				c.returned()
+			}
 		}
 		switch {
 		case len(list) > 0:
@@ -125,6 +137,16 @@ func (c *outcomeCalls) run() {
 	}
 }
 
+// due reports whether the last time is returnPause ago, and makes it now then.
+func (c *outcomeCalls) due(last *time.Time) bool {
+	now := time.Now()
+	if now.Sub(*last) < returnPause {
+		return false
+	}
+	*last = now
+	return true
+}
+
 func (c *outcomeCalls) call(o *outcome) {
 	if o.done == nil {
 		close(o.reached)
@@ -133,7 +155,6 @@ func (c *outcomeCalls) call(o *outcome) {
 	o.done(o.err)
 	c.count.Add(1)
 	c.bytes.Add(int64(o.size))
-	c.returned()
 }
 
 // mine reports whether the caller runs within a callback.
@@ -146,9 +167,9 @@ func (c *outcomeCalls) mine() bool {
 // nowhere but in a stack. It takes about a microsecond, so it is asked for only
 // where the caller would wait.
 func goroutineID() (id uint64) {
-	var stack [32]byte
+	stack := make([]byte, 32)
 	const head = len("goroutine ")
-	for _, c := range stack[head:max(head, runtime.Stack(stack[:], false))] {
+	for _, c := range stack[head:max(head, runtime.Stack(stack, false))] {
 		if c < '0' || c > '9' {
 			break
 		}

@@ -22,7 +22,7 @@ const module = "github.com/tidemark-go/tidemark/"
 // those of lower floors, and none of its own.
 var floors = [][]string{
 	{"internal/wire", "internal/fence"},
-	{"internal/broker", "internal/mark", "streamtest"},
+	{"internal/broker", "internal/mark", "internal/startspec", "streamtest"},
 	{"stream"},
 	{"admin", "relay", "stream/official"},
 	{"bench", "cmd/tidemark", "examples/..."},
@@ -112,6 +112,11 @@ func TestComplaint(t *testing.T) {
 		{"stream", "admin"}:                      true,
 		{"admin", "internal/broker"}:             false,
 		{"relay", "admin"}:                       true,
+		{"stream/official", "stream"}:            false,
+		{"stream/official", "internal/mark"}:     false,
+		{"stream", "stream/official"}:            true,
+		{"stream", "internal/startspec"}:         false,
+		{"internal/startspec", "internal/mark"}:  true,
 		{"bench", "stream"}:                      false,
 		{"examples/demo", "internal/rabbit"}:     false,
 		{"examples/demo", "examples/quickstart"}: true,
