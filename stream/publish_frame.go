@@ -54,7 +54,8 @@ type publishFrame struct {
 	// preparing is set while the records are compressed without the producer's
 	// lock.
 	preparing bool
-	sends     uint8 // how often it was sent: 0, 1, or 2 for more often
+	sends     uint8 // how often its entries were sent: 0, 1, or 2 for more often
+	finished  bool  // the frame has its size and count
 }
 
 // publishFrames are kept for reuse: a busy producer needs no new memory.
@@ -156,7 +157,7 @@ func (b *publishFrame) walk() wire.Publish {
 // finish makes the frame one of a publisher.
 func (b *publishFrame) finish(publisherID uint8) []byte {
 	b.frame = wire.FinishPublish(b.frame, 0, b.entries())
-	b.frame[publisherIDAt] = publisherID
+	b.frame[publisherIDAt], b.finished = publisherID, true
 	return b.frame
 }
 

@@ -274,7 +274,7 @@ func (o *outbox) repack(b *publishFrame, tell func(*slot, error)) {
 		o.batches = append(o.batches, c)
 		return
 	}
-	if b.sends == 0 {
+	if !b.finished {
 		b.finish(0) // for walk
 	}
 	entries := b.walk()
@@ -302,8 +302,9 @@ func (o *outbox) copyEntry(from *publishFrame, slots []slot, e *wire.PublishEntr
 	to := o.tail()
 	if to == nil || to.sub || from.sub || to.version != from.version || len(to.slots) >= batchMessages || len(to.frame)+n > min(batchBytes, o.limit) {
 		to = newPublishFrame(from.version)
-		to.sub, to.sends = from.sub, from.sends
+		to.sub = from.sub
 		o.batches = append(o.batches, to)
 	}
+	to.sends = max(to.sends, from.sends)
 	to.copyEntry(slots, e)
 }

@@ -18,7 +18,7 @@ import (
 func setDiskFreeLimit(ctx context.Context, t *testing.T, b *rabbit.Instance, limit string) {
 	t.Helper()
 	if out, err := b.Ctl(ctx, "n1", "set_disk_free_limit", limit); err != nil {
-		t.Errorf("set_disk_free_limit %s: %v %s", limit, err, out)
+		t.Fatalf("set_disk_free_limit %s: %v %s", limit, err, out)
 	}
 }
 
@@ -32,7 +32,7 @@ func diskAlarm(t *testing.T, b *rabbit.Instance) (end func()) {
 		setDiskFreeLimit(ctx, t, b, "1MB")
 	})
 	t.Cleanup(end)
-	setDiskFreeLimit(t.Context(), t, b, "1000TB")
+	setDiskFreeLimit(t.Context(), t, b, "1000000GB")
 	return end
 }
 
@@ -141,7 +141,7 @@ func TestRealPublishAlarmByVersion(t *testing.T) {
 		return confirmed[0].Load() > was[0]+500 && confirmed[1].Load() > was[1]+500
 	})
 	for _, name := range names {
-		if got := states.of(RoleProducer, name, StateBlocked); len(got) > 5 {
+		if got := states.of(RoleProducer, name, StateBlocked); len(got) > 2 { // and again once its connection was lost
 			t.Errorf("%q was reported blocked %d times", name, len(got))
 		}
 		if ended := states.of(RoleProducer, name, StateClosed); len(ended) > 0 {
