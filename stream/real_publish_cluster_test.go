@@ -235,7 +235,7 @@ func TestRealPublishOneWithoutQuorum(t *testing.T) {
 	leader := leaderOf(t, env, b, stream)
 	var stuck, live []*steady
 	for i := range 6 { // more than a connection may have unconfirmed
-		stuck = append(stuck, startSteady(t, env, stream, fmt.Sprint("stuck", i), 0, ProducerConfig{MaxInFlight: 10_000}))
+		stuck = append(stuck, startSteady(t, env, stream, fmt.Sprint("stuck", i), 50*time.Microsecond, ProducerConfig{MaxInFlight: 10_000}))
 	}
 	stuck = append(stuck, startSteady(t, env, stream, "unnamed", time.Millisecond, ProducerConfig{}))
 	var streams []string

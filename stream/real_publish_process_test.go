@@ -58,7 +58,6 @@ func TestChildProducer(t *testing.T) {
 		cfg.Resolve = func(host string, _ int) (string, int) { return host, port }
 	}
 	cfg.URIs, cfg.Logger = strings.Split(os.Getenv(childURI), ","), slog.New(slog.DiscardHandler)
-	err := error(nil)
 	env, err := Connect(t.Context(), cfg)
 	if err == nil {
 		ctx, stop := signal.NotifyContext(t.Context(), syscall.SIGTERM)
@@ -85,9 +84,12 @@ func publishLinesOf(ctx context.Context, env *Env, stream, file string) error {
 	}
 	batch, _ := strconv.Atoi(os.Getenv(childBatch))
 	pause, _ := time.ParseDuration(os.Getenv(childPause))
-	p, err := env.NewProducer(ctx, stream, ProducerConfig{Name: childName, SubEntries: batch, Compression: someCompression(batch)})
-	if err != nil {
-		return err
+	var p *Producer
+	for p == nil { // the stream may have no leader now
+		p, err = env.NewProducer(ctx, stream, ProducerConfig{Name: childName, SubEntries: batch, Compression: someCompression(batch)})
+		if err != nil && !SafeToRetry(err) {
+			return err
+		}
 	}
 	stored := int(p.LastPublishingID())
 	say("from %d", stored+1)
