@@ -72,7 +72,7 @@ func TestConsumerConfigBounds(t *testing.T) {
 // has no more by default.
 func TestConsumerFitsTheEnv(t *testing.T) {
 	for _, test := range []struct{ total, set, want int }{
-		{64 << 20, 0, 8 << 20}, {8 << 20, 0, 8 << 20}, {1000, 0, 1000}, {1000, 1000, 1000}, {1000, 1, 1}, {1 << 30, 1 << 30, 1 << 30},
+		{64 << 20, 0, 32 << 20}, {32 << 20, 0, 32 << 20}, {8 << 20, 0, 8 << 20}, {1000, 0, 1000}, {1000, 1000, 1000}, {1000, 1, 1}, {1 << 30, 1 << 30, 1 << 30},
 	} {
 		c, err := (&Env{cfg: Config{MaxBuffered: test.total}}).NewConsumer("s", ConsumerConfig{MaxBuffered: test.set})
 		if must(t, err); c.cfg.MaxBuffered != test.want {

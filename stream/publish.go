@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/tidemark-go/tidemark/internal/fence"
 )
@@ -24,21 +25,22 @@ type Producer struct {
 	calls  *outcomeCalls
 	room   atomic.Int64 // for the entries of a frame; the current connection's
 
-	mu        sync.Mutex
-	box       outbox
-	admission admission
-	link      *link          // nil while there is no connection
-	sequence  fence.Sequence // the ids
-	naming    naming
-	wanted    int           // how many wait for the name
-	refusal   error         // once set, nothing is accepted
-	refused   chan struct{} // closed then
-	telling   []outcome     // outcomes for callbacks, until told
-	freed     int           // places that are free, until told
-	freedOf   int           // their bytes
-	flushes   []flushing
-	slack     chan struct{} // closed when a callback that publishes may go on; or nil
-	inLine    atomic.Int32  // how many wait for a place
+	mu          sync.Mutex
+	box         outbox
+	admission   admission
+	link        *link          // nil while there is no connection
+	sequence    fence.Sequence // the ids
+	naming      naming
+	wanted      int           // how many wait for the name
+	wantedSince time.Time     // since when, if any
+	refusal     error         // once set, nothing is accepted
+	refused     chan struct{} // closed then
+	telling     []outcome     // outcomes for callbacks, until told
+	freed       int           // places that are free, until told
+	freedOf     int           // their bytes
+	flushes     []flushing
+	slack       chan struct{} // closed when a callback that publishes may go on; or nil
+	inLine      atomic.Int32  // how many wait for a place
 
 	// The goroutine of run uses these, and NewProducer before.
 	idleLeader string // address of a leader that has confirmed nothing
@@ -197,7 +199,9 @@ func (p *Producer) PublishBatch(ctx context.Context, msgs ...Message) error {
 // confirmed, else an error as for Publish. It waits for room under ctx while
 // MaxInFlight messages, or MaxInFlightBytes, are on their way. With a ctx that
 // has ended already nothing is accepted. Either done is called exactly once, or
-// an error is returned. done may be nil: see Flush.
+// an error is returned. done may be nil: see Flush. With a name, the first message
+// whose id the producer counts waits until the name is its own: see
+// ProducerConfig.Name.
 //
 // Callbacks run one after the other, in the order of the outcomes, on a
 // goroutine of the producer. A message keeps its place until its callback has

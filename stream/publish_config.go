@@ -13,9 +13,21 @@ import (
 type ProducerConfig struct {
 	// Name makes the broker drop what it has already: after a lost connection
 	// everything unconfirmed is sent again, and with a name the stream still
-	// holds each message exactly once. One producer at a time may use a name
-	// for a stream. 255 bytes at most. Default "": after a lost connection some
-	// messages may be in the stream twice.
+	// holds each message exactly once. It needs permission to read the stream as
+	// well as to write it. A stream remembers its 255 latest names. 255 bytes at
+	// most. Default "": after a lost connection some messages may be in the stream
+	// twice.
+	//
+	// A name is one process's at a time, because the broker takes the messages of
+	// one producer for repeats of the other's, and confirms them. A producer that
+	// counts ids, which it does for messages without a PublishingID of their own,
+	// therefore makes sure that it has the name to itself: the first message takes
+	// a few round trips, and 2 s more if the last process of that name was not
+	// closed. If another process then begins with the name, this producer ends with
+	// [ErrNameInUse] within 2 s. While it publishes it asks the broker three times a
+	// second; a broker that takes 1 s to answer holds it up. Producers whose
+	// callers number the messages are left alone: two of them with the same ids are
+	// a way to be redundant.
 	Name string
 	// MaxInFlight is how many messages may wait for their confirmation;
 	// PublishAsync and Publish wait while there are so many. Default 10,000,

@@ -68,7 +68,9 @@ func (p *Producer) awaitName(ctx context.Context) {
 		p.naming.taken = make(chan struct{})
 	}
 	taken := p.naming.taken
-	p.wanted++
+	if p.wanted++; p.wanted == 1 {
+		p.wantedSince = time.Now()
+	}
 	defer func() { p.wanted-- }()
 	p.unlocked(func() {
 		p.wakeRun()

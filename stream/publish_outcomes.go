@@ -85,18 +85,25 @@ func (c *outcomeCalls) caughtUp() <-chan struct{} {
 	return reached
 }
 
+// end ends the goroutine once all calls have returned, and does not wait for that.
+func (c *outcomeCalls) end() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closing = true
+	c.poke()
+}
+
 // drain waits under ctx until all calls have returned, and ends the goroutine. If
 // ctx ends first, drain returns an error, and the goroutine still makes the calls
 // that are left.
 func (c *outcomeCalls) drain(ctx context.Context) error {
+	c.end()
 	c.mu.Lock()
-	if !c.running {
-		c.mu.Unlock()
+	running := c.running
+	c.mu.Unlock()
+	if !running {
 		return nil
 	}
-	c.closing = true
-	c.poke()
-	c.mu.Unlock()
 	select { // first, because ctx may have ended as well
 	case <-c.ended:
 		return nil

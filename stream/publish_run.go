@@ -95,7 +95,8 @@ func (p *Producer) look(l *link, last *looked) error {
 	if p.box.waiting == 0 {
 		quiet = 0
 	}
-	blocked := quiet >= min(p.cfg.ConfirmTimeout, blockedAfter)
+	nameless := p.wanted > 0 && time.Since(p.wantedSince) >= blockedAfter
+	blocked := nameless || quiet >= min(p.cfg.ConfirmTimeout, blockedAfter)
 	changed := blocked != l.blocked
 	l.blocked = blocked
 	held, free := l.holding, p.box.waiting == 0
@@ -109,7 +110,9 @@ func (p *Producer) look(l *link, last *looked) error {
 		last.held = time.Time{}
 		p.release(l)
 	}
-	if changed && blocked {
+	if changed && nameless {
+		p.state(StateChange{State: StateBlocked, Err: fmt.Errorf("%w: the producer cannot make sure of its name: the broker at %s does not answer, or loses what is stored for that", ErrBlocked, l.pub.Address())})
+	} else if changed && blocked {
 		p.state(StateChange{State: StateBlocked, Err: p.blockedError(l, quiet)})
 	} else if changed {
 		p.state(StateChange{State: StateConnected, reconnected: true})
@@ -204,6 +207,7 @@ func (p *Producer) fail(err error) {
 	p.refuse(err)
 	p.env.disown(p)
 	p.abandon(fmt.Errorf("%w: %w", ErrUnconfirmed, err))
+	p.calls.end()
 }
 
 // connect makes a link to the stream's leader, and makes it the producer's.

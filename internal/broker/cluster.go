@@ -33,8 +33,8 @@ type Cluster struct {
 	stores  *pool // the connections of offset writers, one to a node
 	batches batches
 
-	publishers *pool          // the connections for publishing
-	goodbyes   sync.WaitGroup // for those of them that are being closed
+	publishers *pool     // the connections for publishing
+	goodbyes   *goodbyes // to those of them that nobody uses any more
 
 	versions sync.Map // of the nodes that were reached: Node to string
 }
@@ -42,12 +42,12 @@ type Cluster struct {
 // NewCluster returns a cluster without any connection.
 func NewCluster(o Options, endpoints []Endpoint) *Cluster {
 	o = o.withDefaults()
-	c := &Cluster{opts: o, endpoints: endpoints, dialing: make(chan struct{}, 1)}
+	c := &Cluster{opts: o, endpoints: endpoints, dialing: make(chan struct{}, 1), goodbyes: newGoodbyes()}
 	c.readers, c.stores = newPool(c.readersPerNode, c.ping), newPool(oneConn, c.ping)
 	if o.ReadersPerNode == 0 {
 		c.readers.perStream = subscriptionsOfStream
 	}
-	c.publishers = newPublisherPool(publishersPerNode, c.ping, &c.goodbyes)
+	c.publishers = newPublisherPool(publishersPerNode, c.ping, c.goodbyes)
 	return c
 }
 
@@ -84,13 +84,13 @@ func (c *Cluster) Connect(ctx context.Context) error {
 	return err
 }
 
-// Close closes the administrative connection. Leases and offset writers close
-// the others.
+// Close closes the administrative connection, and waits for the goodbyes of
+// publishers. Leases, offset writers and publishers close the other connections.
 func (c *Cluster) Close() { c.CloseWithin(context.Background()) }
 
 // CloseWithin is Close that waits for the peer under ctx.
 func (c *Cluster) CloseWithin(ctx context.Context) {
-	defer c.goodbyes.Wait()
+	defer c.goodbyes.wait(ctx)
 	if admin := c.admin.Swap(nil); admin != nil {
 		admin.CloseWithin(ctx)
 	}

@@ -65,6 +65,8 @@ type Conn struct {
 	heartbeat  time.Duration
 	hooks      hooks
 
+	renewed atomic.Pointer[string] // the newest secret of RenewSecret, or nil
+
 	socket net.Conn
 	frames *wire.FrameReader
 	reads  atomic.Uint64 // grows with each read from the socket
@@ -172,5 +174,12 @@ type Contact struct {
 	FrameMax   int    // bytes of the largest frame that the node takes
 }
 
-// Contact returns the way by which this connection was made.
-func (c *Conn) Contact() Contact { return Contact{c.endpoint, c.advertised, c.frameMax} }
+// Contact returns the way by which this connection was made, with the newest
+// secret.
+func (c *Conn) Contact() Contact {
+	e := c.endpoint
+	if secret := c.renewed.Load(); secret != nil {
+		e.Password = *secret
+	}
+	return Contact{e, c.advertised, c.frameMax}
+}

@@ -75,13 +75,14 @@ func (c *Conn) decode(r response, resp wire.Frame) error {
 
 // tell sends a request and does not wait for its response. answered is called
 // when that comes, by the reader, or not at all: it must not block. A request for
-// which the writer's queue has no room is not sent.
-func (c *Conn) tell(request func(id uint32) wire.Frame, answered func()) {
+// which the writer's queue has no room is not sent, which tell reports.
+func (c *Conn) tell(request func(id uint32) wire.Frame, answered func()) (sent bool) {
 	id := c.register(func(response) { answered() })
 	frame, err := encode(request(id))
-	if err != nil || !c.offer(frame) {
+	if sent = err == nil && c.offer(frame); !sent {
 		c.forget(id)
 	}
+	return sent
 }
 
 // register returns a new correlation id. answered is called with the answer, by

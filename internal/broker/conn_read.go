@@ -133,6 +133,8 @@ func (c *Conn) closedByPeer(fields []byte) error {
 	c.mu.Lock()
 	c.peersReason = reason // before the answer, which may fail
 	c.mu.Unlock()
-	_, _ = c.post(context.Background(), &wire.Response{Key: wire.KeyClose, Correlation: f.Correlation, Code: wire.CodeOK})
+	ctx, cancel := context.WithTimeout(context.Background(), lastWords) // the writer's queue may be full
+	defer cancel()
+	_, _ = c.post(ctx, &wire.Response{Key: wire.KeyClose, Correlation: f.Correlation, Code: wire.CodeOK})
 	return reason
 }

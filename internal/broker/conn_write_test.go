@@ -59,7 +59,7 @@ func TestTry(t *testing.T) {
 		{"the writer is at it", func(d *directWriter, r *fakeRaw) { r.takes(d, 5); d.mu.Lock() }, takenNone, 0, ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			var d directWriter
+			d := directWriter{mu: newSocketLock()}
 			var r fakeRaw
 			test.set(&d, &r)
 			if got := d.try(frame); got != test.want || r.attempts != test.attempts || string(d.rest) != test.rest {
@@ -77,7 +77,7 @@ func TestTry(t *testing.T) {
 
 // A rest is the writer's own: the caller may use the frame again.
 func TestTryKeepsACopy(t *testing.T) {
-	var d directWriter
+	d := directWriter{mu: newSocketLock()}
 	new(fakeRaw).takes(&d, 2)
 	frame := []byte("frame")
 	d.try(frame)

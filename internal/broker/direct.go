@@ -12,7 +12,7 @@ import (
 // wake-ups. It never waits. What the socket does not take goes through the
 // writer, where the sender waits under its context.
 type directWriter struct {
-	mu     sync.Mutex   // held by whoever writes to the socket
+	mu     socketLock   // held by whoever writes to the socket
 	rest   []byte       // the end of a frame that is written in part; the next to be written
 	queued atomic.Int64 // frames on their way through the writer, which try must not overtake
 
@@ -23,6 +23,29 @@ type directWriter struct {
 
 	corkMu sync.Mutex
 	corked bool // under corkMu: the kernel keeps what is written
+}
+
+// socketLock is a lock that is held while a socket takes what it is sent, which
+// may be for hours. Those who wait get it in turn. It is a channel so that tests in
+// virtual time can wait for it.
+type socketLock chan struct{}
+
+func newSocketLock() socketLock { return make(socketLock, 1) }
+
+// Lock waits for the lock.
+func (l socketLock) Lock() { l <- struct{}{} }
+
+// Unlock gives the lock back.
+func (l socketLock) Unlock() { <-l }
+
+// TryLock takes the lock if it is free.
+func (l socketLock) TryLock() bool {
+	select {
+	case l <- struct{}{}:
+		return true
+	default:
+		return false
+	}
 }
 
 // taken says how much of a frame the socket took at once.
@@ -36,6 +59,7 @@ const (
 
 // init prepares for writing to a socket.
 func (d *directWriter) init(socket net.Conn) {
+	d.mu = newSocketLock()
 	if tcp, ok := socket.(*net.TCPConn); ok {
 		d.socket, _ = tcp.SyscallConn() // an error leaves nil
 	}

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"slices"
@@ -30,6 +31,12 @@ type fake struct {
 	codes map[wire.Key]wire.Code
 	// conns are the client's ends of its pipes.
 	conns []*Conn
+	// peers are its own ends of the connections of a cluster.
+	peers []*script.Peer
+	// sequence is what it has under every reference.
+	sequence uint64
+	// confirms has it confirm what is published.
+	confirms bool
 }
 
 func newFake() *fake { return &fake{stored: map[string]uint64{}, codes: map[wire.Key]wire.Code{}} }
@@ -115,9 +122,26 @@ func (b *fake) answer(p *script.Peer, key wire.Key, fields []byte) {
 			code = wire.CodeNoOffset
 		}
 		p.Send(&wire.QueryOffsetResponse{Correlation: id, Code: code, Offset: offset})
+	case wire.KeyQueryPublisherSequence:
+		p.Send(&wire.QueryPublisherSequenceResponse{Correlation: id, Code: code, Sequence: b.sequence})
+	case wire.KeyPublish:
+		if b.confirms {
+			publisher, ids, _ := published(fields)
+			p.Write(wire.AppendPublishConfirm(nil, publisher, ids))
+		}
 	default:
 		p.Send(&wire.Response{Key: key, Correlation: id, Code: code})
 	}
+}
+
+// published returns the publisher and the publishing ids of a Publish frame.
+func published(fields []byte) (publisher uint8, ids []uint64, err error) {
+	f, err := wire.DecodePublish(wire.Version1, fields)
+	var e wire.PublishEntry
+	for err == nil && f.Next(&e) {
+		ids = append(ids, e.PublishingID)
+	}
+	return f.PublisherID, ids, errors.Join(err, f.Err())
 }
 
 // metadata is an answer to Metadata: a stream with a leader and one replica.
@@ -168,6 +192,24 @@ func frameText(p *script.Peer, key wire.Key, fields []byte) string {
 		var f wire.QueryOffset
 		p.Decode(fields, &f)
 		return fmt.Sprint("query ", f.Reference, " ", f.Stream)
+	case wire.KeyDeclarePublisher:
+		var f wire.DeclarePublisher
+		p.Decode(fields, &f)
+		return fmt.Sprintf("declare %d %q %s", f.PublisherID, f.Reference, f.Stream)
+	case wire.KeyDeletePublisher:
+		var f wire.DeletePublisher
+		p.Decode(fields, &f)
+		return fmt.Sprint("undeclare ", f.PublisherID)
+	case wire.KeyQueryPublisherSequence:
+		var f wire.QueryPublisherSequence
+		p.Decode(fields, &f)
+		return fmt.Sprint("sequence ", f.Reference, " ", f.Stream)
+	case wire.KeyPublish:
+		id, ids, err := published(fields)
+		if err != nil {
+			return err.Error()
+		}
+		return fmt.Sprint("publish ", id, " ", ids)
 	case wire.KeyClose:
 		var f wire.Close
 		p.Decode(fields, &f)

@@ -106,6 +106,57 @@ func FuzzConn(f *testing.F) {
 	})
 }
 
+// FuzzPublishers: whatever a peer sends to a connection for publishing, that ends
+// with an error that says whose fault it is.
+func FuzzPublishers(f *testing.F) {
+	for _, data := range [][]byte{
+		wire.AppendPublishConfirm(nil, 1, []uint64{1, 2}), wire.AppendPublishConfirm(nil, 3, nil),
+		wire.AppendPublishError(nil, 2, wire.CodePublisherDoesNotExist, []uint64{1, 1 << 63}),
+		frames(f, &wire.Response{Key: wire.KeyDeletePublisher, Correlation: 1, Code: wire.CodeOK}, &wire.Response{Key: wire.KeyDeletePublisher, Correlation: 1}),
+		frames(f, &wire.MetadataUpdate{Code: wire.CodeStreamNotAvailable, Stream: "s"}, &wire.Close{Code: wire.CodeInternalError}),
+		rawFrame(wire.KeyPublishConfirm), rawFrame(wire.KeyPublishConfirm, 1, 0xff, 0xff, 0xff, 0xff), rawFrame(wire.KeyPublishError, 1, 0, 0, 0, 1),
+		script.ChunkTo(1, 5, "for nobody"),
+	} {
+		f.Add(data)
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		ctx, cancel := context.WithTimeout(context.Background(), fuzzPatience)
+		defer cancel()
+		g := newGoodbyes()
+		p := newPublisherPool(conns(1), nil, g)
+		var theirs net.Conn
+		var all [3]*Publisher
+		for i := range all {
+			all[i] = &Publisher{source: &feed{id: uint8(i + 1)}, turn: &turn{}}
+			l := &Lease{node: testNode, stream: "s", subscriber: publisherSubscriber{source: all[i].source}, publisher: all[i]}
+			all[i].lease = l
+			check.Nil(t, p.join(ctx, l, func(h hooks) (c *Conn, err error) {
+				c, theirs = pipedHooks(t, time.Hour, h)
+				return c, nil
+			}))
+			all[i].sender = l.conn.sender
+			all[i].sender.enter(all[i], "s")
+		}
+		all[2].Release() // its id stays taken
+		all[0].source.(*feed).give(1, 2)
+		all[0].SendNow()
+		hangUp(theirs, data)
+		select {
+		case <-all[0].Ended():
+		case <-ctx.Done():
+			t.Fatal("the connection has not ended")
+		}
+		if err := all[0].Reason(); errors.Is(err, ErrUnreachable) == errors.Is(err, ErrProtocol) {
+			t.Errorf("the end is %v", err)
+		}
+		all[0].Release()
+		all[1].Release()
+		if g.wait(ctx); p.size() != 0 {
+			t.Error("a connection is left in the pool")
+		}
+	})
+}
+
 // FuzzHandshake: whatever a peer sends during the handshake, that ends, and an
 // error says what kind it is.
 func FuzzHandshake(f *testing.F) {

@@ -53,8 +53,7 @@ func (c *Conn) checkMechanism() error {
 func (c *Conn) login() error {
 	e := c.endpoint
 	var answer wire.SaslAuthenticateResponse
-	secret := []byte("\x00" + e.User + "\x00" + e.Password)
-	if err := c.exchange(&wire.SaslAuthenticate{Correlation: 3, Mechanism: "PLAIN", Data: secret}, &answer); err != nil {
+	if err := c.exchange(plainLogin(3, e.User, e.Password), &answer); err != nil {
 		return err
 	}
 	switch answer.Code {
@@ -64,6 +63,11 @@ func (c *Conn) login() error {
 		return fmt.Errorf("%w: user %q may log in from the broker's own machine only: create another user", ErrAuthentication, e.User)
 	}
 	return fmt.Errorf("%w: for user %q at %s: check user and password in the URI (%v)", ErrAuthentication, e.User, e.Address(), answer.Code)
+}
+
+// plainLogin is the login of SASL PLAIN (RFC 4616).
+func plainLogin(correlation uint32, user, password string) *wire.SaslAuthenticate {
+	return &wire.SaslAuthenticate{Correlation: correlation, Mechanism: "PLAIN", Data: []byte("\x00" + user + "\x00" + password)}
 }
 
 func (c *Conn) tune() error {

@@ -27,9 +27,8 @@ type pool struct {
 	ping func(context.Context, *Conn) error
 	// publishing makes the connections ones for publishing, with a sender.
 	publishing bool
-	// goodbyes waits for connections that are being closed in the background. It
-	// is the cluster's.
-	goodbyes *sync.WaitGroup
+	// goodbyes closes connections in the background. It is the cluster's.
+	goodbyes *goodbyes
 
 	mu   sync.Mutex
 	open map[Node][]*sharedConn
@@ -40,9 +39,9 @@ func newPool(perNode func(Node) int, ping func(context.Context, *Conn) error) *p
 }
 
 // newPublisherPool returns a pool for publishers.
-func newPublisherPool(perNode func(Node) int, ping func(context.Context, *Conn) error, goodbyes *sync.WaitGroup) *pool {
+func newPublisherPool(perNode func(Node) int, ping func(context.Context, *Conn) error, g *goodbyes) *pool {
 	p := newPool(perNode, ping)
-	p.publishing, p.goodbyes = true, goodbyes
+	p.publishing, p.goodbyes = true, g
 	return p
 }
 
@@ -315,9 +314,21 @@ func (c *sharedConn) leavePublisher(l *Lease) {
 	c.pool.mu.Unlock()
 	switch {
 	case last:
-		c.pool.goodbyes.Go(c.Close)
+		c.pool.goodbyes.say(c.Conn)
 	case there:
-		c.tell(func(id uint32) wire.Frame { return &wire.DeletePublisher{Correlation: id, PublisherID: l.id} }, func() { c.byID[l.id].Store(nil) })
+		c.sender.afterFrames(l.publisher, func() { c.deletePublisher(l.id) })
+	}
+}
+
+// deletePublisher has the broker forget a publisher, whose id is free once it has
+// answered. Where that cannot be sent, nobody should come to the connection: the
+// broker would refuse the publisher's reference there.
+func (c *sharedConn) deletePublisher(id uint8) {
+	told := c.tell(func(correlation uint32) wire.Frame {
+		return &wire.DeletePublisher{Correlation: correlation, PublisherID: id}
+	}, func() { c.byID[id].Store(nil) })
+	if !told {
+		c.silent.Store(true)
 	}
 }
 

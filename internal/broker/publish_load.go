@@ -27,6 +27,7 @@ type streamLoad struct {
 	outcomes    uint64 // how often there was one
 	seen        uint64 // outcomes at the last look
 	still       int    // looks in a row without an outcome, though entries waited
+	starved     bool   // a publisher has found no room; until the next look
 }
 
 func newLoad() *load { return &load{streams: map[string]*streamLoad{}} }
@@ -64,6 +65,12 @@ func (l *load) sent(s *streamLoad, n int) {
 	s.unconfirmed += n
 }
 
+// sentForNobody counts entries of a publisher that go out after it has left.
+func (l *load) sentForNobody(n int) {
+	l.unconfirmed += n
+	l.lost += n
+}
+
 // settled counts entries that have their outcome.
 func (l *load) settled(s *streamLoad, n int) {
 	l.unconfirmed -= n
@@ -75,25 +82,23 @@ func (l *load) settled(s *streamLoad, n int) {
 const stillLooks = 5
 
 // look is called once a second. It reports whether the other streams should
-// leave the connection: one stream confirms nothing while another one goes on, or
-// credit is lost.
+// leave the connection: one stream confirms nothing while another one goes on or
+// finds no room, or credit is lost.
 func (l *load) look() (crowded bool) {
-	still, moving := 0, 0
+	still, others := false, false
 	for _, s := range l.streams {
 		switch {
-		case s.unconfirmed == 0 || s.outcomes != s.seen:
-			s.still = 0
-			if s.outcomes != s.seen {
-				moving++
-			}
+		case s.outcomes != s.seen:
+			s.still, others = 0, true
+		case s.unconfirmed == 0:
+			s.still, others = 0, others || s.starved
 		default:
 			s.still++
 		}
-		if s.seen = s.outcomes; s.isStill() {
-			still++
-		}
+		s.seen, s.starved = s.outcomes, false
+		still = still || s.isStill()
 	}
-	return l.lost > 0 || still > 0 && moving > 0
+	return l.lost > 0 || still && others
 }
 
 // isStill reports whether the stream has confirmed nothing for a while.

@@ -27,6 +27,7 @@ type sender struct {
 	crowded bool  // publishers should leave
 	busy    bool  // somebody takes and writes
 	left    *turn // what SendNow could not write
+	over    bool  // the goroutine has ended
 
 	retire func() // asks the publishers to leave; set before run
 
@@ -57,18 +58,34 @@ func (s *sender) poke() {
 func (s *sender) run(c *Conn) {
 	look := time.NewTicker(lookPause)
 	defer look.Stop()
-	for {
-		for s.step(c) {
+	defer s.stop()
+	always := make(chan struct{})
+	close(always)
+	for c.Alive() {
+		next := s.wake
+		if s.step(c) {
+			next = always
 		}
 		select {
-		case <-s.wake:
+		case <-next:
 		case <-look.C:
 			if s.look() {
 				s.retire()
 			}
 		case <-c.ended:
-			return
 		}
+	}
+}
+
+// stop ends what SendNow has left to the goroutine.
+func (s *sender) stop() {
+	s.mu.Lock()
+	s.over = true
+	t := s.left
+	s.left = nil
+	s.mu.Unlock()
+	if t != nil {
+		s.end(t)
 	}
 }
 
@@ -112,6 +129,7 @@ func (s *sender) gather(t *turn) {
 		p := s.ready[0]
 		s.ready[0] = nil
 		s.ready = s.ready[1:]
+		p.turns, p.again = p.turns+1, false
 		room := s.load.room(p.load)
 		s.mu.Unlock()
 		s.take(p, t, room)
@@ -126,24 +144,24 @@ func (s *sender) take(p *Publisher, t *turn, room int) {
 	for _, f := range frames[before:] {
 		t.bytes += len(f)
 	}
-	if len(frames) > before {
-		t.of = append(t.of, p)
-	}
+	t.of = append(t.of, p)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.load.sent(p.load, entries)
-	if p.unconfirmed += entries; p.gone {
-		s.load.lost += entries // leave did not know of them
+	if p.gone {
+		s.load.sentForNobody(entries)
+		return
 	}
+	s.load.sent(p.load, entries)
+	p.unconfirmed += entries
 	switch {
-	case p.gone || rest == TookAll && !p.again:
+	case rest == TookAll && !p.again:
 		p.queued = false
-	case rest == NoRoom && s.load.room(p.load) <= room:
+	case rest == NoRoom && s.load.room(p.load) <= room-entries:
+		p.lacking = room - entries
 		s.parked = append(s.parked, p)
 	default:
 		s.ready = append(s.ready, p)
 	}
-	p.again = false
 }
 
 // write writes a turn and ends it.
@@ -161,19 +179,29 @@ func (s *sender) end(t *turn) {
 	for _, p := range t.of {
 		p.source.Sent()
 	}
+	s.mu.Lock()
+	var goodbyes []func()
+	for _, p := range t.of {
+		if p.turns--; p.turns == 0 && p.goodbye != nil {
+			goodbyes = append(goodbyes, p.goodbye)
+			p.goodbye = nil
+		}
+	}
 	clear(t.of)
 	clear(t.frames)
 	t.frames, t.of, t.bytes = t.frames[:0], t.of[:0], 0
-	s.mu.Lock()
 	s.busy = false
 	s.mu.Unlock()
+	for _, say := range goodbyes {
+		say()
+	}
 }
 
 // now writes what a publisher has on the caller's goroutine, as far as the socket
 // takes it at once and nobody else writes. The rest is left to the goroutine.
 func (s *sender) now(c *Conn, p *Publisher) {
 	s.mu.Lock()
-	alone := !s.busy && len(s.ready) == 1 && s.ready[0] == p
+	alone := !s.busy && !s.over && len(s.ready) == 1 && s.ready[0] == p
 	if !alone {
 		s.mu.Unlock()
 		s.poke()
@@ -181,6 +209,7 @@ func (s *sender) now(c *Conn, p *Publisher) {
 	}
 	s.busy = true
 	s.ready = s.ready[:0]
+	p.turns, p.again = p.turns+1, false
 	room := s.load.room(p.load)
 	t := p.turn
 	s.mu.Unlock()
@@ -196,11 +225,7 @@ func (s *sender) now(c *Conn, p *Publisher) {
 		clear(t.frames)
 		t.frames = t.frames[:0] // writeAll begins with what try has kept
 	}
-	if taken != takenAll {
-		s.mu.Lock()
-		s.left = t
-		s.mu.Unlock()
-		s.poke()
+	if taken != takenAll && s.leaveTo(t) {
 		return
 	}
 	s.end(t)
@@ -210,6 +235,18 @@ func (s *sender) now(c *Conn, p *Publisher) {
 	if more {
 		s.poke()
 	}
+}
+
+// leaveTo leaves a turn to the goroutine, unless that has ended.
+func (s *sender) leaveTo(t *turn) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.over {
+		return false
+	}
+	s.left = t
+	s.poke()
+	return true
 }
 
 // add queues a publisher that has something to send.
@@ -229,18 +266,29 @@ func (s *sender) add(p *Publisher) (first bool) {
 // go on that had no room.
 func (s *sender) settled(p *Publisher, n int) {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	if p.gone {
-		s.mu.Unlock()
 		return
 	}
 	s.load.settled(p.load, n)
 	p.unconfirmed -= n
-	woken := len(s.parked) > 0
-	s.ready = append(s.ready, s.parked...)
-	clear(s.parked)
-	s.parked = s.parked[:0]
-	s.mu.Unlock()
-	if woken {
+	s.unpark()
+}
+
+// unpark queues the publishers that have more room by now. The caller holds the
+// lock.
+func (s *sender) unpark() {
+	kept := s.parked[:0]
+	for _, p := range s.parked {
+		if s.load.room(p.load) > p.lacking {
+			s.ready = append(s.ready, p)
+		} else {
+			kept = append(kept, p)
+		}
+	}
+	if len(kept) < len(s.parked) {
+		clear(s.parked[len(kept):])
+		s.parked = kept
 		s.poke()
 	}
 }
@@ -264,6 +312,21 @@ func (s *sender) leave(p *Publisher, stream string) {
 	s.load.leave(stream, p.unconfirmed)
 	s.ready = without(s.ready, p)
 	s.parked = without(s.parked, p)
+	s.unpark()
+}
+
+// afterFrames calls goodbye once no frame of a publisher that has left can follow:
+// after the turn in progress if the publisher has a part in that. goodbye must not
+// block.
+func (s *sender) afterFrames(p *Publisher, goodbye func()) {
+	s.mu.Lock()
+	if p.turns > 0 {
+		p.goodbye = goodbye
+		s.mu.Unlock()
+		return
+	}
+	s.mu.Unlock()
+	goodbye()
 }
 
 func without(list []*Publisher, p *Publisher) []*Publisher {
@@ -279,6 +342,9 @@ func without(list []*Publisher, p *Publisher) []*Publisher {
 func (s *sender) look() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	for _, p := range s.parked {
+		p.load.starved = true
+	}
 	s.crowded = s.load.look()
 	return s.crowded
 }
@@ -291,12 +357,12 @@ func (s *sender) isStill(p *Publisher) bool {
 }
 
 // slow reports whether nobody should come to the connection: a write has not
-// come to its end for a second, or publishers should leave.
+// come to its end for a second, credit is lost, or publishers should leave.
 func (s *sender) slow(now time.Time) bool {
 	if began := s.writing.Load(); began != 0 && now.UnixNano()-began > int64(lookPause) {
 		return true
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.crowded
+	return s.crowded || s.load.lost > 0
 }

@@ -1,8 +1,8 @@
 package broker
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/tidemark-go/tidemark/internal/wire"
@@ -58,8 +58,11 @@ type Publisher struct {
 	// The sender's lock guards these.
 	load        *streamLoad
 	unconfirmed int
-	queued      bool // among the sender's, or being taken from
-	again       bool // Ready was called meanwhile
+	queued      bool   // among the sender's, or being taken from
+	again       bool   // Ready was called since the sender began to take
+	lacking     int    // the room that was not enough, while parked
+	turns       int    // how often it is in the turn in progress
+	goodbye     func() // for the end of that turn, or nil
 	gone        bool
 }
 
@@ -69,7 +72,7 @@ type Publisher struct {
 func (c *Cluster) Publish(ctx context.Context, by Contact, n Node, stream string, source Source, apart bool) (*Publisher, error) {
 	from := c.publishers
 	if apart {
-		from = newPublisherPool(oneConn, nil, &c.goodbyes)
+		from = newPublisherPool(oneConn, nil, c.goodbyes)
 	}
 	p := &Publisher{source: source, turn: &turn{}}
 	l := &Lease{node: n, stream: stream, subscriber: publisherSubscriber{source: source}, publisher: p}
@@ -199,12 +202,12 @@ func (p *Publisher) Round(ctx context.Context, store string, n uint64, entries [
 		if e == nil && resp.Code != wire.CodeNoOffset {
 			numbers[i], e = resp.Offset, codeError(resp.Code, stream, c.endpoint.User)
 		}
-		err = errors.Join(err, e)
+		err = cmp.Or(err, e)
 	}
 	var resp wire.QueryPublisherSequenceResponse
 	e := asked[2].await(ctx, &resp)
 	if e == nil {
 		e = codeError(resp.Code, stream, c.endpoint.User)
 	}
-	return numbers, resp.Sequence, errors.Join(err, e)
+	return numbers, resp.Sequence, cmp.Or(err, e)
 }
