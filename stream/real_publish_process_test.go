@@ -475,7 +475,7 @@ func (o *overlapping) next(how overlap) {
 	pause(time.Duration(rand.IntN(500)) * time.Millisecond)
 	younger := o.start()
 	younger.await("connected", younger.from)
-	after := time.Duration(rand.IntN(3000)) * time.Millisecond
+	after := time.Duration(rand.IntN(1200)) * time.Millisecond
 	pause(after)
 	switch how {
 	case bySIGTERM:
