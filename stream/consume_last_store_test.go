@@ -147,7 +147,6 @@ func TestClosingIsOneWait(t *testing.T) {
 // one by one are tested in virtual time.
 func TestEndWithASilentPeer(t *testing.T) {
 	beside(t)
-	officialLingers(t)
 	for name, cfg := range map[string]ConsumerConfig{
 		"default": {},
 		"every":   {Store: StorePolicy{Every: 1}},
