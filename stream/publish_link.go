@@ -92,6 +92,9 @@ func (l *link) Take(frames [][]byte, size, room int) (_ [][]byte, entries int, r
 		if p.box.waiting == 0 {
 			l.lastTime = time.Now()
 		}
+		if l.resting {
+			l.hear() // there is something to look for again
+		}
 		frame := p.box.hand(b, l.pub.ID())
 		frames = append(frames, frame)
 		size -= len(frame)
