@@ -73,7 +73,7 @@ func (b *batches) dispatch(chunk *wire.Chunk, d *decoder) error {
 	b.chunk = mark.IDOf(chunk)
 	for {
 		if b.pending == nil {
-			b.pending = d.block(b.size)
+			b.pending = d.batch(b.size)
 		} else {
 			b.pending = d.fill(b.pending, b.size)
 		}

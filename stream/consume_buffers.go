@@ -9,7 +9,8 @@ import "math/bits"
 // each garbage collection. The runtime then gave pages back to the operating
 // system only to take them again, which was half of the CPU time. What the user
 // may keep is copied out of the buffers, a block of messages at a time, so a
-// message that is kept holds its block in memory and not its chunk.
+// message that is kept holds its block in memory and not its chunk. Small chunks
+// lie elsewhere (see smallChunks).
 type buffers map[int]*freeBuffers
 
 // freeBuffers are the free buffers of one size.
@@ -78,8 +79,8 @@ func (b buffers) trim() {
 }
 
 // smallChunks hands out memory for chunks that are smaller than minBuffer. Many
-// such chunks that come together lie in one block. The garbage collector frees
-// a block when none of its chunks is needed any more. Only the connection's
+// such chunks that come together lie in one block. Messages alias it. The garbage
+// collector frees a block when none of its chunks and messages is needed any more. Only the connection's
 // reader uses it.
 type smallChunks struct {
 	block []byte // the rest of the newest block

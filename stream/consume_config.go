@@ -37,9 +37,9 @@ type ConsumerConfig struct {
 	//
 	// The workers run ahead of the first message that is not handled until
 	// MaxAhead messages from it on are in hand. They take no further chunk either
-	// once the chunks from its own to the newest have MaxBuffered bytes, and at
-	// least 2 * Workers messages are in hand, or these have 64 MiB more. What is
-	// decompressed of a chunk counts.
+	// once the chunks from its own to the newest have a quarter of MaxBuffered,
+	// and at least 2 * Workers messages are in hand, or these have 64 MiB more.
+	// What is decompressed of a chunk counts.
 	Workers int
 	// KeyOf makes the workers handle messages with the same key one at a time,
 	// in the order of the stream. The empty key is a key like any other. KeyOf
@@ -67,8 +67,11 @@ type ConsumerConfig struct {
 	// or are being handled. It counts bytes as they come, so compressed ones
 	// count compressed, and some 100 bytes for each chunk. The consumer uses
 	// less if it needs less, or if the Env's other consumers need it; see
-	// [Config]. Default 8 MiB, or Config.MaxBuffered if that is less. At most
-	// Config.MaxBuffered; above it, NewConsumer returns [ErrInvalidConfig].
+	// [Config]. More than 8 MiB it uses only while chunks that large, or the
+	// time that the network takes, make it wait for the broker; a slow handler
+	// has no use for them. Default 32 MiB, or Config.MaxBuffered if that is
+	// less. At most Config.MaxBuffered; above it, NewConsumer returns
+	// [ErrInvalidConfig].
 	//
 	// The broker sends whole chunks, and the consumer learns a chunk's size
 	// only when the chunk comes. It asks for as many chunks as MaxBuffered has
@@ -80,8 +83,8 @@ type ConsumerConfig struct {
 	// holds a chunk that is larger than MaxBuffered alone.
 	//
 	// In addition the consumer holds copies of the messages that are being
-	// handled: up to 256 of them, or a batch, and with Workers up to another
-	// MaxBuffered. If OnError has Attempts or a DeadLetter, it holds one more
+	// handled: up to 256 of them, or a batch, and with Workers up to a quarter
+	// of MaxBuffered. If OnError has Attempts or a DeadLetter, it holds one more
 	// copy of each message, or batch, that a handler has. The Env's MaxBuffered
 	// does not count these.
 	MaxBuffered int
@@ -112,7 +115,7 @@ const (
 
 	defaultMaxAhead = 10_000
 
-	defaultMaxBuffered = 8 << 20
+	defaultMaxBuffered = 32 << 20
 
 	defaultDrain = 5 * time.Second
 
@@ -161,6 +164,8 @@ func (c ConsumerConfig) withDefaults(stream string) (ConsumerConfig, error) {
 		return c, fmt.Errorf("%w: a Store policy needs a Name to store the offset under", ErrInvalidConfig)
 	case c.Name == "" && c.OffsetStore != nil:
 		return c, fmt.Errorf("%w: an OffsetStore needs a Name to store the offset under", ErrInvalidConfig)
+	case c.OffsetStore != nil && c.Store.Committed:
+		return c, fmt.Errorf("%w: Store.Committed is about the broker's replicas, and the OffsetStore keeps the offset: leave one of them out", ErrInvalidConfig)
 	case c.Workers < 0 || c.Workers > maxWorkers:
 		return c, fmt.Errorf("%w: Workers is %d; it must be from 0 to %d", ErrInvalidConfig, c.Workers, maxWorkers)
 	case c.KeyOf != nil && c.Workers < 2:

@@ -53,6 +53,10 @@ func TestConsumerConfigBounds(t *testing.T) {
 		"a policy with a name":     {ConsumerConfig{Name: "n", Store: StorePolicy{Every: 1}}, true},
 		"a bad policy":             {ConsumerConfig{Name: "n", Store: StorePolicy{Every: -1}}, false},
 		"a store without a name":   {ConsumerConfig{OffsetStore: &memoryStore{}}, false},
+		"a store, and committed":   {ConsumerConfig{Name: "n", OffsetStore: &memoryStore{}, Store: StorePolicy{Committed: true}}, false},
+		"committed":                {ConsumerConfig{Name: "n", Store: StorePolicy{Every: 1, Committed: true}}, true},
+		"committed by hand":        {ConsumerConfig{Name: "n", Store: StorePolicy{Manual: true, Committed: true}}, true},
+		"committed, no name":       {ConsumerConfig{Store: StorePolicy{Committed: true}}, false},
 		"a store with a name":      {ConsumerConfig{Name: "n", OffsetStore: &memoryStore{}}, true},
 		"a start beyond all":       {ConsumerConfig{Start: At(math.MaxUint64)}, false},
 		"an error policy":          {ConsumerConfig{OnError: ErrorPolicy{Attempts: -2}}, false},
@@ -72,7 +76,7 @@ func TestConsumerConfigBounds(t *testing.T) {
 // has no more by default.
 func TestConsumerFitsTheEnv(t *testing.T) {
 	for _, test := range []struct{ total, set, want int }{
-		{64 << 20, 0, 8 << 20}, {8 << 20, 0, 8 << 20}, {1000, 0, 1000}, {1000, 1000, 1000}, {1000, 1, 1}, {1 << 30, 1 << 30, 1 << 30},
+		{64 << 20, 0, 32 << 20}, {32 << 20, 0, 32 << 20}, {8 << 20, 0, 8 << 20}, {1000, 0, 1000}, {1000, 1000, 1000}, {1000, 1, 1}, {1 << 30, 1 << 30, 1 << 30},
 	} {
 		c, err := (&Env{cfg: Config{MaxBuffered: test.total}}).NewConsumer("s", ConsumerConfig{MaxBuffered: test.set})
 		if must(t, err); c.cfg.MaxBuffered != test.want {

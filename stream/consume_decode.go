@@ -24,20 +24,26 @@ const (
 	maxOpened = maxSubBatch
 )
 
-// decoder returns the messages of one chunk, whose checksum was verified, in
-// blocks. It copies and decodes a block when it is asked for. Nothing that it
-// returns aliases the chunk (see buffers). It works in blocks because a chunk may
+// decoder returns the messages of one chunk after the other, whose checksums were
+// verified, in blocks. It decodes a block when it is asked for, and copies the
+// bytes out of the chunk, unless the chunk is small and its memory is not used
+// again (see buffers and smallChunks). It works in blocks because a chunk may
 // have thousands of messages, and the garbage collector would look through all
-// of them.
+// of them. Small chunks that come together share the memory of a block.
 type decoder struct {
+	slab     []Delivery // memory for the next messages, all of it zero
+	spare    []sections // memory for the sections of the next messages
+	slabFor  int        // bytes of further chunks whose messages the slab may take
+	chunkLen int        // bytes of the chunk's data
+	follow   int        // chunks that wait behind this one
+
 	stream    string
 	timestamp time.Time
 	from      uint64 // messages with lower offsets are left out
 	end       uint64 // the offset behind the chunk
 	entries   wire.ChunkEntries
-	err       error      // what is wrong with the chunk
-	bad, good uint64     // if err is set: the messages from bad on, below good, cannot be read
-	spare     []sections // memory for the next messages' sections
+	err       error  // what is wrong with the chunk
+	bad, good uint64 // if err is set: the messages from bad on, below good, cannot be read
 
 	subBatch       []byte // the records of a sub-batch that are not decoded yet
 	subBatchCount  int    // how many records those are
@@ -59,7 +65,39 @@ func decode(stream string, chunk *wire.Chunk, from uint64) *decoder {
 // begin makes d the decoder for the messages of a chunk from an offset on,
 // whatever it was before.
 func (d *decoder) begin(stream string, chunk *wire.Chunk, from uint64) {
-	*d = decoder{stream: stream, timestamp: time.UnixMilli(chunk.Timestamp).UTC(), from: from, end: chunk.FirstOffset + uint64(chunk.Records), entries: chunk.WalkCopies(copySize)}
+	d.start(stream, chunk, from, copySize)
+}
+
+// beginKept is begin for a chunk whose memory is not used again, so that its
+// messages may alias it. follow is how many chunks wait behind it.
+func (d *decoder) beginKept(stream string, chunk *wire.Chunk, from uint64, follow int) {
+	d.start(stream, chunk, from, 0)
+	d.follow = follow
+}
+
+func (d *decoder) start(stream string, chunk *wire.Chunk, from uint64, copySize int) {
+	d.clear()
+	d.stream, d.timestamp = stream, time.UnixMilli(chunk.Timestamp).UTC()
+	d.from, d.end = from, chunk.FirstOffset+uint64(chunk.Records)
+	d.entries, d.chunkLen, d.follow = chunk.WalkCopies(copySize), len(chunk.Data), 0
+}
+
+// finish forgets the chunk. What is left of the shared memory stays if chunks
+// follow.
+func (d *decoder) finish() {
+	if d.follow == 0 {
+		d.slab, d.spare = nil, nil
+	}
+	d.clear()
+	d.entries = wire.ChunkEntries{}
+}
+
+// clear forgets what only some chunks leave behind: chunks may be small and many,
+// and to clear everything would cost as much as to decode such a chunk.
+func (d *decoder) clear() {
+	if d.err != nil || d.subBatch != nil || d.hasClosed {
+		*d = decoder{slab: d.slab, spare: d.spare, slabFor: d.slabFor}
+	}
 }
 
 // block returns the next messages, at most n, and fewer if they are large. It
@@ -67,7 +105,31 @@ func (d *decoder) begin(stream string, chunk *wire.Chunk, from uint64) {
 // further, block sets err and returns what comes before that.
 func (d *decoder) block(n int) []Delivery {
 	// The announced count may be a lie, so it sizes a small list only.
-	return d.fill(make([]Delivery, 0, d.announced(min(n, maxRoom))), n)
+	list := d.fill(d.room(d.announced(min(n, maxRoom))), n)
+	d.slabFor -= d.opened
+	return list
+}
+
+// batch returns the first messages of a batch of n, as block does. The list has
+// room for those of the chunks that wait.
+func (d *decoder) batch(n int) []Delivery {
+	room := d.announced(min(n, maxRoom)) * min(1+d.follow, maxRoom)
+	return d.fill(make([]Delivery, 0, min(room, n, maxRoom)), n)
+}
+
+// room returns an empty list with room for n messages. The messages of small
+// chunks that wait share memory: up to blockSize messages, of chunks of up to
+// copySize bytes together, or of one chunk, since a message that is kept keeps
+// all of them.
+func (d *decoder) room(n int) []Delivery {
+	if n > len(d.slab) || d.chunkLen > d.slabFor {
+		d.slab = make([]Delivery, max(n, min(n*min(1+d.follow, blockSize), blockSize)))
+		d.spare, d.slabFor = nil, copySize
+	}
+	d.slabFor -= d.chunkLen
+	list := d.slab[:0:n]
+	d.slab = d.slab[n:]
+	return list
 }
 
 // fill appends messages to a list until it has n, or until the chunk ends, or
@@ -227,7 +289,7 @@ func (d *decoder) add(list []Delivery, offset uint64, raw []byte) []Delivery {
 // messages at a time.
 func (d *decoder) sections(raw []byte) *sections {
 	if len(d.spare) == 0 {
-		d.spare = make([]sections, min(blockSize, 1+d.announced(blockSize)))
+		d.spare = make([]sections, min(blockSize, 1+d.announced(blockSize)+len(d.slab)))
 	}
 	s := &d.spare[0]
 	d.spare = d.spare[1:]

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -391,5 +392,148 @@ func TestBlockRoom(t *testing.T) {
 	hostile := decode("s", chunkOf(0, 65535, 1<<30, data), 0)
 	if list := hostile.block(1 << 30); cap(list) != maxRoom {
 		t.Errorf("the room on a chunk's word is %d", cap(list))
+	}
+}
+
+// smallChunk is a chunk of messages of one byte each, which is their offset. With
+// sections they are not AMQP.
+func smallChunk(first, n int, sections bool) *wire.Chunk {
+	var data []byte
+	for i := range n {
+		body := []byte{byte(first + i)}
+		if !sections {
+			body = appendData(nil, body)
+		}
+		data = wire.AppendEntry(data, body)
+	}
+	return chunkOf(uint64(first), n, n, data)
+}
+
+// TestSmallChunksShareRoom: the messages of small chunks that wait lie in one list,
+// and a list that is appended to leaves the others as they are.
+func TestSmallChunksShareRoom(t *testing.T) {
+	for _, sections := range []bool{false, true} {
+		var d decoder
+		var lists [][]Delivery
+		for i := range 4 {
+			d.beginKept("s", smallChunk(2*i, 2, sections), 0, 3-i)
+			list := d.block(blockSize)
+			if d.finish(); len(list) != 2 || cap(list) != 2 {
+				t.Fatalf("chunk %d: %d messages, room for %d", i, len(list), cap(list))
+			}
+			if len(d.slab) != 6-2*i {
+				t.Errorf("chunk %d: room for %d more, want %d", i, len(d.slab), 6-2*i)
+			}
+			if want := 6 - 2*i; sections && i < 3 && len(d.spare) != want {
+				t.Errorf("chunk %d: sections for %d more, want %d", i, len(d.spare), want)
+			}
+			lists = append(lists, list)
+		}
+		if d.slab != nil || d.spare != nil || !reflect.ValueOf(d.entries).IsZero() {
+			t.Errorf("behind the last chunk something is kept: %+v", d)
+		}
+		for i, list := range lists {
+			_ = append(list, Delivery{Offset: 99})
+			for k := range list {
+				_ = append(list[k].Body, 99)
+				if n := 2*i + k; list[k].Offset != uint64(n) || !bytes.Equal(list[k].Body, []byte{byte(n)}) {
+					t.Errorf("message %d is %+v", n, list[k])
+				}
+			}
+		}
+	}
+}
+
+// TestSharedRoomIsBounded: a message that is kept keeps no more than a block, of
+// chunks that are small together.
+func TestSharedRoomIsBounded(t *testing.T) {
+	var d decoder
+	left := func(what string, chunk *wire.Chunk, follow, want int) {
+		t.Helper()
+		if d.beginKept("s", chunk, 0, follow); len(d.block(blockSize)) == 0 {
+			t.Fatalf("%s: no message", what)
+		}
+		if d.finish(); len(d.slab) != want {
+			t.Errorf("%s: room for %d more, want %d", what, len(d.slab), want)
+		}
+	}
+	left("many follow", smallChunk(0, 1, false), 1<<30, blockSize-1)
+	d = decoder{}
+	left("none follows", smallChunk(0, 1, false), 0, 0)
+	left("three follow", smallChunk(0, 2, false), 3, 6)
+	left("one with more", smallChunk(0, 7, false), 1, 7)
+	d = decoder{spare: make([]sections, 3)}
+	if d.room(1); d.spare != nil {
+		t.Error("memory for sections outlives the list that it belongs to")
+	}
+	large := chunkOf(0, 1, 1, wire.AppendEntry(nil, make([]byte, copySize/2-4)))
+	d = decoder{}
+	left("half of the bytes", large, 9, 9)
+	left("all of the bytes", large, 9, 8)
+	left("more than these", smallChunk(0, 1, false), 9, 9)
+	larger := chunkOf(0, 1, 1, wire.AppendEntry(nil, make([]byte, 2*copySize)))
+	left("a chunk that is larger", larger, 5, 5)
+	left("the next one", smallChunk(0, 1, false), 4, 4)
+	batch := batchOf(t, wire.CompressionGzip, strings.Repeat("x", copySize))
+	left("a sub-batch that is large when it is open", chunkOf(0, 1, 1, wire.AppendBatch(nil, batch)), 5, 3)
+	left("the one behind it", smallChunk(0, 1, false), 4, 4)
+}
+
+// TestBeginForgetsTheLastChunk, whatever was wrong with it or left of it.
+func TestBeginForgetsTheLastChunk(t *testing.T) {
+	broken := chunkOf(0, 2, 2, wire.AppendEntry(nil, []byte("x")))
+	twoBatches := wire.AppendBatch(nil, batchOf(t, wire.CompressionNone, "a", "b"))
+	for name, chunk := range map[string]*wire.Chunk{
+		"broken": broken, "a batch": chunkOf(0, 1, 2, twoBatches), "messages": smallChunk(0, 9, false),
+	} {
+		for _, n := range []int{1, 9} {
+			d := decode("s", chunk, 0)
+			d.block(n)
+			d.begin("t", smallChunk(5, 2, false), 6)
+			if list := d.block(9); len(list) != 1 || list[0].Offset != 6 || list[0].Stream != "t" || d.err != nil || d.unread() {
+				t.Errorf("%s, %d read of it: then %+v, %v", name, n, list, d.err)
+			}
+		}
+	}
+	d := decode("s", smallChunk(0, 1, false), 0)
+	d.hasClosed, d.closed.Records = true, 7
+	if d.begin("t", smallChunk(5, 1, false), 0); d.hasClosed || d.announced(9) != 1 {
+		t.Error("a sub-batch of the chunk before is still to be opened")
+	}
+}
+
+// TestKeptChunkIsNotCopied, and another one is.
+func TestKeptChunkIsNotCopied(t *testing.T) {
+	for _, kept := range []bool{true, false} {
+		chunk := smallChunk(0, 1, false)
+		var d decoder
+		if d.begin("s", chunk, 0); kept {
+			d.beginKept("s", chunk, 0, 0)
+		}
+		list := d.block(1)
+		chunk.Data[len(chunk.Data)-1] = 77
+		if (list[0].Body[0] == 77) != kept {
+			t.Errorf("kept %v: the body is %v", kept, list[0].Body)
+		}
+	}
+	for size, want := range map[int]bool{0: true, minBuffer - 1: true, minBuffer: false, maxBuffer + 1: false} {
+		c := receivedChunk{buffer: make([]byte, 0, size)}
+		if c.kept() != want {
+			t.Errorf("a buffer of %d bytes is not used again: %v", size, c.kept())
+		}
+	}
+}
+
+// TestBatchRoom: a batch has room for the messages of the chunks that wait, within
+// bounds.
+func TestBatchRoom(t *testing.T) {
+	for _, test := range []struct{ size, follow, want int }{
+		{100, 0, 2}, {100, 4, 10}, {7, 4, 7}, {1 << 20, 1 << 30, maxRoom}, {1, 0, 1},
+	} {
+		var d decoder
+		d.beginKept("s", smallChunk(0, 2, false), 0, test.follow)
+		if list := d.batch(test.size); len(list) != min(2, test.size) || cap(list) != test.want {
+			t.Errorf("a batch of %d, with %d chunks behind this one: %d messages, room for %d, want %d", test.size, test.follow, len(list), cap(list), test.want)
+		}
 	}
 }

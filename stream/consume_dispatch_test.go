@@ -186,7 +186,7 @@ func TestWorkersHandleNothingTwice(t *testing.T) {
 }
 
 // TestWorkersInHandIsBounded: behind an unfinished message the others stop with
-// the chunk that fills MaxBuffered.
+// the chunk that fills a quarter of MaxBuffered.
 func TestWorkersInHandIsBounded(t *testing.T) {
 	beside(t)
 	_, env, name := inStream(t, 1)
@@ -197,7 +197,7 @@ func TestWorkersInHandIsBounded(t *testing.T) {
 	var done seen
 	var bytes atomic.Int64 // of the chunks of what was handled, and of the first
 	release := make(chan struct{})
-	stop, ended := running1(t, env, name, ConsumerConfig{Workers: 3, MaxBuffered: limit}, func(_ context.Context, d *Delivery) error {
+	stop, ended := running1(t, env, name, ConsumerConfig{Workers: 3, MaxBuffered: 4 * limit}, func(_ context.Context, d *Delivery) error {
 		bytes.Add(int64(len(d.Raw()) + 4))
 		if d.Offset == 0 {
 			<-release

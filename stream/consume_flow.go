@@ -12,24 +12,25 @@ import (
 // it comes, so flow estimates it by recent ones.
 //
 // Two things bound the chunks that are granted or held. Their memory stays
-// within what the subscription may have: limit, or less while the Env's budget
-// is short. Their number stays within window, which grows while credit has to
-// be given often or the consumer waits for chunks in bursts, and shrinks when
-// credit is rare. Whatever the bounds, one chunk may be on its way while none
-// waits, so nobody starves. flow is pure: no I/O, no clock, no lock.
+// within reach, or less while the Env's budget is short. Their number stays
+// within window. Both grow while the broker runs out of credit and the consumer
+// waits for it, as on a slow network, and shrink when credit is rare. Window
+// grows as well while credit has to be given often. Whatever the bounds, one
+// chunk may be on its way while none waits, so nobody starves. flow is pure: no
+// I/O, no clock, no lock.
 type flow struct {
 	limit   int64 // most bytes that the subscription may have
+	reach   int64 // the bytes of these that it uses
 	window  int   // most chunks that are granted or held
 	granted int   // chunks that are granted and have not come
 	held    int   // chunks that have come and were not given back
 	bytes   int64 // memory of the held chunks
 	typical int64 // estimated memory of the next chunk; 0: none has come yet
 
-	burst        int           // chunks that came since the consumer last waited
-	longestBurst int           // the longest burst that a wait has ended since credit was given
-	waitingSince time.Time     // zero: the consumer does not wait
-	waited       time.Duration // how long it has waited since credit was given
-	creditAt     time.Time     // when credit was given last
+	before   int           // chunks that were granted before credit was given last and have not come
+	dryFrom  time.Time     // since when the consumer waits while before is 0; zero: it does not
+	dry      time.Duration // how long it did so since credit was given
+	creditAt time.Time     // when credit was given last
 
 	recent   int // chunks that came since the last tick
 	expected int // granted chunks above this number claim no memory
@@ -41,6 +42,11 @@ const (
 	minWindow = 16
 	// maxWindow is the largest window: the most that one Credit frame can give.
 	maxWindow = 32_767
+	// usualReach is what a subscription reaches for while the network is fast.
+	// A slow handler has no use for more.
+	usualReach = 8 << 20
+	// maxGrowth is by how much window or reach grows at a time.
+	maxGrowth = 8
 	// chunkOverhead is what a chunk costs beside the buffer that it lies in.
 	chunkOverhead = 64
 
@@ -55,7 +61,7 @@ const (
 // newFlow returns the flow of a subscription that has asked for its first
 // chunks.
 func newFlow(limit int) flow {
-	return flow{limit: int64(limit), window: minWindow, granted: broker.FirstCredit, expected: maxWindow}
+	return flow{limit: int64(limit), reach: min(int64(limit), usualReach), window: minWindow, granted: broker.FirstCredit, expected: maxWindow}
 }
 
 // arrival says what becomes of a chunk that has come.
@@ -70,19 +76,19 @@ const (
 // arrived counts a chunk that has come and takes cost bytes of memory. The
 // estimate follows a larger chunk at once, and a smaller one by an eighth of
 // the difference. The chunk is too much if minWindow chunks are held, and
-// twice the limit with it: small chunks were followed by large ones, and there
+// twice the reach with it: small chunks were followed by large ones, and there
 // is no other way to take credit back than to end the subscription.
 func (f *flow) arrived(cost int64) arrival {
 	switch {
 	case f.granted == 0:
 		return arrivalUnasked
-	case f.held >= minWindow && f.bytes+cost > 2*f.limit:
+	case f.held >= minWindow && f.bytes+cost > 2*f.reach:
 		return arrivalTooMuch
 	}
 	f.granted--
 	f.held++
 	f.bytes += cost
-	f.burst++
+	f.before = max(f.before-1, 0)
 	if f.recent++; f.recent > f.expected {
 		f.expected = maxWindow
 	}
@@ -100,32 +106,29 @@ func (f *flow) returned(chunks int, cost int64) {
 	f.bytes -= cost
 }
 
-// waits ends a burst: the consumer has handled what came, and waits for more.
+// waits begins a wait: the consumer has handled what came.
 func (f *flow) waits(now time.Time) {
-	if f.waitingSince.IsZero() {
-		f.waitingSince = now
+	if f.before == 0 && f.dryFrom.IsZero() {
+		f.dryFrom = now
 	}
-	f.longestBurst = max(f.longestBurst, f.burst)
-	f.burst = 0
 }
 
 // resumes ends a wait: the consumer has more to handle.
 func (f *flow) resumes(now time.Time) {
-	if !f.waitingSince.IsZero() {
-		f.waited += now.Sub(f.waitingSince)
-		f.waitingSince = time.Time{}
+	if !f.dryFrom.IsZero() {
+		f.dry += now.Sub(f.dryFrom)
+		f.dryFrom = time.Time{}
 	}
 }
 
 // grant returns the credit to give now, and counts it. allowance is how many
 // bytes the Env's budget has for the subscription.
 func (f *flow) grant(allowance int64, now time.Time) (credit int) {
-	room := min(allowance, f.limit)
-	if f.typical == 0 || f.due(room) == 0 {
+	if f.typical == 0 || f.due(min(allowance, f.reach)) == 0 {
 		return 0
 	}
-	f.adaptWindow(room, now)
-	credit = f.due(room)
+	f.adapt(allowance, now)
+	credit = f.due(min(allowance, f.reach))
 	f.granted += credit
 	return credit
 }
@@ -146,37 +149,49 @@ func (f *flow) due(room int64) int {
 	return credit
 }
 
-// adaptWindow changes the window when credit is given. While memory is what
-// bounds the credit, a larger window would change nothing.
-func (f *flow) adaptWindow(room int64, now time.Time) {
-	pause, starved := now.Sub(f.creditAt), f.starved(now)
+// adapt changes the window when credit is given, or the reach where memory is
+// what bounds the credit.
+func (f *flow) adapt(allowance int64, now time.Time) {
+	pause, growth := now.Sub(f.creditAt), f.growth(now)
+	fits := min(allowance, f.reach) / f.typical
 	switch {
-	case (pause < oftenCredit || starved) && int64(f.window) <= room/f.typical:
+	case growth > 1 && int64(f.window) > fits:
+		f.reach = min(f.reach*int64(growth), max(allowance, f.reach), f.limit)
+	case growth > 1:
+		f.window = min(growth*f.window, maxWindow)
+	case pause < oftenCredit && int64(f.window) <= fits:
 		f.window = min(2*f.window, maxWindow)
-	case pause > rareCredit && !starved:
+	case pause > rareCredit:
 		f.window = max(f.window/2, minWindow)
+		f.reach = max(f.reach/2, min(f.limit, usualReach))
 	}
-	f.longestBurst, f.waited, f.creditAt = 0, 0, now
-	if !f.waitingSince.IsZero() {
-		f.waitingSince = now
+	f.before, f.dry, f.creditAt = f.granted, 0, now
+	if !f.dryFrom.IsZero() {
+		f.dryFrom = time.Time{}
+		f.waits(now)
 	}
 }
 
-// starved reports whether the broker seems to have waited for credit since the
-// last was given, as it does on a slow network: chunks came in bursts of a
-// quarter of the window or more, and the consumer waited between them.
-func (f *flow) starved(now time.Time) bool {
-	waited := f.waited
-	if !f.waitingSince.IsZero() {
-		waited += now.Sub(f.waitingSince)
+// growth returns by how much window or reach is to grow so that the broker does
+// not run out of credit again, and 1 if it did not. Credit that comes in time
+// reaches the broker while it still sends chunks that were granted before. If it
+// comes too late, as on a slow network, the consumer gets all of these and then
+// waits for the first new one, for a round trip less what they took.
+func (f *flow) growth(now time.Time) int {
+	pause, dry := now.Sub(f.creditAt), f.dry
+	if !f.dryFrom.IsZero() {
+		dry += now.Sub(f.dryFrom)
 	}
-	return f.longestBurst >= f.window/4 && waited >= now.Sub(f.creditAt)/4
+	if dry < pause/8 {
+		return 1
+	}
+	return int(min(max(pause/max(pause-dry, 1), 2), maxGrowth))
 }
 
 // returnAfter is how many chunks the consumer may handle before it calls
 // returned. Then grant gives credit in time.
 func (f *flow) returnAfter() (chunks int, cost int64) {
-	return max(f.window/8, 1), f.limit / 8
+	return max(f.window/8, 1), f.reach / 8
 }
 
 // tick comes every few seconds. From then on the granted chunks count as

@@ -74,12 +74,18 @@ func TestFlowArrived(t *testing.T) {
 		cost int64
 		want arrival
 	}{
-		"without credit":          {flowWith(func(f *flow) {}), 1, arrivalUnasked},
-		"with credit":             {flowWith(func(f *flow) { f.granted = 1 }), 1, arrivalHeld},
-		"large":                   {flowWith(func(f *flow) { f.granted = 1 }), 1 << 40, arrivalHeld},
-		"large, the sixteenth":    {flowWith(func(f *flow) { f.granted, f.held = 1, 15 }), 1 << 40, arrivalHeld},
-		"large, the next one":     {flowWith(func(f *flow) { f.granted, f.held, f.bytes = 1, 16, 1500 }), 501, arrivalTooMuch},
-		"twice the limit":         {flowWith(func(f *flow) { f.granted, f.held, f.bytes = 1, 16, 1500 }), 500, arrivalHeld},
+		"without credit":       {flowWith(func(f *flow) {}), 1, arrivalUnasked},
+		"with credit":          {flowWith(func(f *flow) { f.granted = 1 }), 1, arrivalHeld},
+		"large":                {flowWith(func(f *flow) { f.granted = 1 }), 1 << 40, arrivalHeld},
+		"large, the sixteenth": {flowWith(func(f *flow) { f.granted, f.held = 1, 15 }), 1 << 40, arrivalHeld},
+		"large, the next one":  {flowWith(func(f *flow) { f.granted, f.held, f.bytes = 1, 16, 1500 }), 501, arrivalTooMuch},
+		"twice the limit":      {flowWith(func(f *flow) { f.granted, f.held, f.bytes = 1, 16, 1500 }), 500, arrivalHeld},
+		"twice the reach": {flowWith(func(f *flow) {
+			f.granted, f.held, f.bytes, f.reach = 1, 16, 1500, 900
+		}), 300, arrivalHeld},
+		"more than that": {flowWith(func(f *flow) {
+			f.granted, f.held, f.bytes, f.reach = 1, 16, 1500, 900
+		}), 301, arrivalTooMuch},
 		"too much, and no credit": {flowWith(func(f *flow) { f.held, f.bytes = 16, 1500 }), 501, arrivalUnasked},
 	} {
 		f := test.flow
@@ -90,7 +96,7 @@ func TestFlowArrived(t *testing.T) {
 		want := test.flow
 		if got == arrivalHeld {
 			want.granted, want.held, want.bytes = want.granted-1, want.held+1, want.bytes+test.cost
-			want.burst, want.recent, want.typical = 1, 1, test.cost
+			want.recent, want.typical = 1, test.cost
 		}
 		if f != want {
 			t.Errorf("%s: %+v, want %+v", name, f, want)
@@ -165,64 +171,126 @@ func TestFlowAllowance(t *testing.T) {
 		t.Errorf("credit for %d chunks beside the one in hand, which is all there may be", got)
 	}
 	f = newFlow(1000)
+	f.reach, f.typical, f.granted = 100, 10, 6
+	before := f
+	if got := f.grant(1000, noon); got != 0 || f != before {
+		t.Errorf("credit of %d beyond the reach; %+v, was %+v", got, f, before)
+	}
+	f = newFlow(1000)
 	if got := f.grant(1000, noon); got != 0 || f.granted != 1 {
 		t.Errorf("credit of %d while the first chunk is on its way", got)
 	}
 }
 
-// TestFlowWindow: what changes the window when credit is given.
-func TestFlowWindow(t *testing.T) {
-	const limit = 1 << 30
+// TestFlowAdapts: what changes the window and the reach when credit is given.
+func TestFlowAdapts(t *testing.T) {
+	const reach, rare = 4 * usualReach, rareCredit + 8
 	for name, test := range map[string]struct {
-		window, burst int
-		typical       int64
-		pause         time.Duration
-		waited        time.Duration // which part of the pause; below 0: and waits still
-		want          int
+		window     int
+		reach      int64
+		typical    int64
+		allowance  int64
+		pause      time.Duration
+		dry        time.Duration
+		wantWindow int
+		wantReach  int64
 	}{
-		"often":                  {64, 1, 100, oftenCredit - 1, 0, 128},
-		"not so often":           {64, 1, 100, oftenCredit, 4, 64},
-		"a burst":                {64, 16, 100, time.Hour, 4, 128},
-		"a burst, a short wait":  {64, 16, 100, time.Second / 20, 5, 64},
-		"a burst, waits on":      {64, 16, 100, time.Hour, -4, 128},
-		"a burst, waits briefly": {64, 16, 100, time.Second / 20, -5, 64},
-		"a short burst":          {64, 15, 100, time.Second / 20, 1, 64},
-		"rare":                   {64, 15, 100, rareCredit + 1, 1, 32},
-		"not so rare":            {64, 15, 100, rareCredit, 1, 64},
-		"rare, and small":        {20, 1, 100, time.Hour, 1, minWindow},
-		"often, memory bounds":   {64, 1, limit/64 + 1, 1, 1, 64},
-		"often, memory is due":   {64, 1, limit / 64, 1, 1, 128},
-		"the largest":            {maxWindow - 1, 1, 1, 1, 1, maxWindow},
+		"often":                          {64, reach, 100, reach, oftenCredit - 1, 0, 128, reach},
+		"not so often":                   {64, reach, 100, reach, oftenCredit, 0, 64, reach},
+		"dry for an eighth":              {64, reach, 100, reach, rare, rare / 8, 128, reach},
+		"dry for less":                   {64, reach, 100, reach, oftenCredit, oftenCredit/8 - 1, 64, reach},
+		"dry for three quarters":         {64, reach, 100, reach, 4000, 3000, 256, reach},
+		"always dry":                     {64, reach, 100, reach, rare, rare, 512, reach},
+		"no pause":                       {64, reach, 100, reach, 0, 0, 128, reach},
+		"rare":                           {64, reach, 100, reach, rareCredit + 1, 0, 32, reach / 2},
+		"not so rare":                    {64, reach, 100, reach, rareCredit, 0, 64, reach},
+		"rare, and small":                {20, usualReach + 1, 100, reach, time.Hour, 0, minWindow, usualReach},
+		"often, memory bounds":           {64, reach, reach/64 + 1, reach, 1, 0, 64, reach},
+		"often, memory just does not":    {64, reach, reach / 64, reach, 1, 0, 128, reach},
+		"often, the allowance bounds":    {64, reach, reach / 64, reach - 1, 1, 0, 64, reach},
+		"dry, memory bounds":             {64, reach, reach/64 + 1, 64 * reach, 4000, 3000, 64, 4 * reach},
+		"dry, memory just does not":      {64, reach, reach / 64, 64 * reach, 4000, 3000, 256, reach},
+		"dry, the allowance bounds":      {64, reach, reach / 64, reach - 1, 4000, 3000, 64, reach},
+		"dry, the allowance soon bounds": {64, reach, reach, reach + 1, 4000, 3000, 64, reach + 1},
+		"dry, at the limit":              {64, 9 * reach, reach, 64 * reach, 4000, 3000, 64, 10 * reach},
+		"the largest window":             {maxWindow - 1, reach, 1, reach, 1, 0, maxWindow, reach},
+		"dry, the largest window":        {maxWindow - 1, reach, 1, reach, 4000, 3000, maxWindow, reach},
 	} {
-		f := newFlow(limit)
+		f := newFlow(10 * reach)
+		f.window, f.reach, f.typical, f.granted, f.dry, f.creditAt = test.window, test.reach, test.typical, 5, test.dry, noon
 		now := noon.Add(test.pause)
-		f.window, f.typical, f.longestBurst, f.creditAt = test.window, test.typical, test.burst, noon
-		if test.waited != 0 {
-			f.waits(now.Add(-test.pause / max(test.waited, -test.waited)))
+		f.adapt(test.allowance, now)
+		if f.window != test.wantWindow || f.reach != test.wantReach {
+			t.Errorf("%s: a window of %d and a reach of %d, want %d and %d", name, f.window, f.reach, test.wantWindow, test.wantReach)
 		}
-		if test.waited > 0 {
-			f.resumes(now)
-		}
-		f.adaptWindow(limit, now)
-		if f.window != test.want || f.longestBurst != 0 || f.waited != 0 || f.waitingSince.IsZero() == (test.waited < 0) {
-			t.Errorf("%s: a window of %d, want %d; %+v", name, f.window, test.want, f)
+		if f.before != 5 || f.dry != 0 || !f.dryFrom.IsZero() || f.creditAt != now {
+			t.Errorf("%s: %+v", name, f)
 		}
 	}
 }
 
-// TestFlowKeepsTheLongestBurst of those since credit was given.
-func TestFlowKeepsTheLongestBurst(t *testing.T) {
+// TestFlowReachOfASmallLimit never exceeds the limit.
+func TestFlowReachOfASmallLimit(t *testing.T) {
+	f := newFlow(1000)
+	f.typical, f.dry = 1000, time.Hour
+	f.adapt(1<<30, noon)
+	if f.reach != 1000 {
+		t.Errorf("grown to %d", f.reach)
+	}
+	f.creditAt = noon.Add(-time.Hour)
+	f.adapt(1<<30, noon)
+	if f.reach != 1000 {
+		t.Errorf("shrunk to %d", f.reach)
+	}
+}
+
+// TestFlowDry: a wait counts as dry from the moment when all has come that was
+// granted before the last credit.
+func TestFlowDry(t *testing.T) {
+	at := func(ms int) time.Time { return noon.Add(time.Duration(ms) * time.Millisecond) }
 	f := newFlow(1 << 20)
-	f.granted = 100
-	for _, n := range []int{3, 5, 0, 4} {
-		for range n {
-			f.arrived(1)
+	f.granted, f.typical, f.creditAt = 10, 1, at(0)
+	f.adapt(1<<20, at(0))
+	f.granted += 10
+	isDry := func(when string, want time.Duration) {
+		t.Helper()
+		if f.dry != want*time.Millisecond {
+			t.Errorf("%s: dry for %v", when, f.dry)
 		}
-		f.waits(noon)
 	}
-	if f.longestBurst != 5 || f.burst != 0 {
-		t.Errorf("%+v", f)
+	for range 9 {
+		f.arrived(1)
 	}
+	f.waits(at(1))
+	f.resumes(at(2))
+	isDry("before the tenth chunk", 0)
+	f.arrived(1)
+	f.waits(at(3))
+	f.waits(at(4)) // woken for nothing
+	f.resumes(at(7))
+	f.resumes(at(8))
+	isDry("behind the tenth chunk", 4)
+	f.arrived(1)
+	f.waits(at(10))
+	f.resumes(at(11))
+	isDry("a second time", 5)
+	f.waits(at(12))
+	if f.growth(at(13)) != 2 { // dry for 6 of 13
+		t.Errorf("growth by %d", f.growth(at(13)))
+	}
+	if f.growth(at(32)) != 4 { // dry for 25 of 32
+		t.Errorf("growth by %d", f.growth(at(32)))
+	}
+	f.adapt(1<<20, at(20)) // credit while it waits: 9 were granted before
+	f.resumes(at(30))
+	isDry("with credit in time", 0)
+	f.granted = 0
+	f.waits(at(31))
+	f.before = 0
+	f.waits(at(31))
+	f.adapt(1<<20, at(40)) // credit while it waits, and none was granted before
+	f.resumes(at(45))
+	isDry("with credit too late", 5)
 }
 
 // TestFlowAtTheEnd: credit that the broker does not use claims no memory. It
@@ -284,33 +352,92 @@ func TestFlowCreditIsRare(t *testing.T) {
 	}
 }
 
-// TestFlowFarAway: on a slow network, where chunks come in bursts, the window
-// grows until it is no longer what limits the rate.
-func TestFlowFarAway(t *testing.T) {
-	const roundTrip, perTrip = 200 * time.Millisecond, 5000 // what the broker could send
-	f, now := newFlow(8<<20), noon
-	broker := f.granted
-	for range 40 {
-		f.resumes(now)
-		n := min(broker, perTrip)
-		given := 0
-		for range n {
-			f.arrived(200)
-			f.returned(1, 200)
-			given += f.grant(32<<20, now)
-		}
-		f.waits(now)
-		given += f.grant(32<<20, now)
-		broker += given - n
-		now = now.Add(roundTrip)
+// farAway lets a flow read a stream of chunks of one size that a network brings,
+// perTrip of them in a round trip. It returns how many of the round trips it
+// took until as many chunks come in one, and whether they still do at the end.
+func farAway(f *flow, size int64, perTrip int) (trips int, inTheEnd bool) {
+	const roundTrip = 10 * time.Millisecond
+	type due struct {
+		at     time.Duration
+		credit int
 	}
-	if broker < perTrip {
-		t.Errorf("%d chunks come in a round trip, of %d; the window is %d", broker, perTrip, f.window)
+	step := roundTrip / time.Duration(perTrip)
+	var now time.Duration
+	var onItsWay []due // credit on its way to the broker, which a chunk follows at once
+	broker, inTrip := f.granted, 0
+	for n := range 40 * perTrip {
+		now += step
+		for len(onItsWay) > 0 && onItsWay[0].at <= now {
+			broker += onItsWay[0].credit
+			onItsWay = onItsWay[1:]
+		}
+		given := 0
+		if broker > 0 {
+			broker--
+			inTrip++
+			f.arrived(size)
+			f.resumes(noon.Add(now))
+			f.returned(1, size)
+			given = f.grant(32<<20, noon.Add(now))
+		}
+		f.waits(noon.Add(now)) // the handler is fast
+		if given += f.grant(32<<20, noon.Add(now)); given > 0 {
+			onItsWay = append(onItsWay, due{now + roundTrip, given})
+		}
+		if (n+1)%perTrip == 0 {
+			if inTheEnd = inTrip >= perTrip*95/100; !inTheEnd {
+				trips = (n + 1) / perTrip
+			}
+			inTrip = 0
+		}
+	}
+	return trips, inTheEnd
+}
+
+// TestFlowFarAway: on a slow network window and reach grow until they are no
+// longer what limits the rate, within a few round trips.
+func TestFlowFarAway(t *testing.T) {
+	for name, test := range map[string]struct {
+		size    int64
+		perTrip int
+		trips   int // after which the rate is that of the network
+	}{
+		"tiny chunks":  {200, 5000, 6},
+		"small chunks": {2000, 2000, 6},
+		"chunks":       {200_000, 40, 4},
+		"full chunks":  {900_000, 12, 4}, // 11 MB
+	} {
+		f := newFlow(defaultMaxBuffered)
+		trips, inTheEnd := farAway(&f, test.size, test.perTrip)
+		if trips > test.trips || !inTheEnd {
+			t.Errorf("%s: after %d round trips, %d allowed; in the end %v; %+v", name, trips, test.trips, inTheEnd, f)
+		}
+		t.Logf("%s: %d round trips, a window of %d, a reach of %d KiB", name, trips, f.window, f.reach>>10)
+	}
+}
+
+// TestFlowOfASlowHandler reaches for no more than usual: there is always a chunk
+// that waits.
+func TestFlowOfASlowHandler(t *testing.T) {
+	f, now := newFlow(1<<30), noon
+	f.arrived(200_000)
+	f.grant(1<<30, now)
+	for range 10_000 { // what was asked for comes at once
+		for f.granted > 0 {
+			f.arrived(200_000)
+		}
+		now = now.Add(time.Millisecond)
+		f.returned(1, 200_000)
+		f.grant(1<<30, now)
+	}
+	if f.reach != usualReach || f.bytes > usualReach {
+		t.Errorf("a reach of %d, %d bytes are held", f.reach, f.bytes)
 	}
 }
 
 func TestFlowReturnAfter(t *testing.T) {
-	f := newFlow(800)
+	f := newFlow(8000)
+	f.reach = 800
 	for window, want := range map[int]int{minWindow: 2, 7: 1, 8: 1, 8000: 1000} {
 		f.window = window
 		if chunks, cost := f.returnAfter(); chunks != want || cost != 100 {

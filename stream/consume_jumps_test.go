@@ -3,7 +3,11 @@ package stream
 import (
 	"context"
 	"testing"
+	"time"
 
+	"github.com/tidemark-go/tidemark/internal/mark"
+	"github.com/tidemark-go/tidemark/internal/script"
+	"github.com/tidemark-go/tidemark/internal/wire"
 	"github.com/tidemark-go/tidemark/streamtest"
 )
 
@@ -62,6 +66,44 @@ func TestTooSlowForRetention(t *testing.T) {
 	for c := recv(t, changes, "the end"); c.State != StateClosed; c = recv(t, changes, "the end") {
 		if c.State == StateMessagesLost {
 			t.Errorf("another loss is reported, from %d to %d", c.LostFrom, c.LostTo)
+		}
+	}
+}
+
+// TestJumpPause: a question that has found no loss makes the next one wait, longer
+// each time, and one that has found a loss makes it come at once.
+func TestJumpPause(t *testing.T) {
+	b := startScripted(t)
+	s := openOn(t, b, 1<<20)
+	s.flow.granted = 100
+	var first, next int64 // of the stream, and behind what came
+	b.onCommand = func(p *script.Peer, key wire.Key, fields []byte) bool {
+		if key != wire.KeyStreamStats {
+			return false
+		}
+		id, _ := wire.Correlation(fields)
+		p.Send(&wire.StreamStatsResponse{Correlation: id, Code: wire.CodeOK, Stats: []wire.Stat{
+			{Key: "first_chunk_id", Value: first}, {Key: "committed_chunk_id", Value: 1 << 20},
+		}})
+		return true
+	}
+	losses := 0
+	s.watchJumps(mark.ExpectJumps(0), func(mark.Gap) { losses++ })
+	for i, test := range []struct {
+		lost bool
+		want time.Duration
+	}{
+		{false, minJumpPause}, {false, 2 * minJumpPause}, {true, 0}, {true, 0}, {false, minJumpPause},
+	} {
+		first = 0
+		if losses = 0; test.lost {
+			first = next + 100
+		}
+		must(t, arriveTogether(t, s, uint64(next+100), "a"))
+		next += 101
+		s.jumpWatch.wg.Wait()
+		if pause := s.jumpWatch.pause; pause != test.want || (losses > 0) != test.lost {
+			t.Errorf("question %d: %d losses, then a pause of %v, want %v", i, losses, pause, test.want)
 		}
 	}
 }

@@ -203,6 +203,9 @@ func (t *takenChunks) pop() receivedChunk {
 	return receivedChunk{w.chunk(), w.buffer}
 }
 
+// waiting returns how many chunks receive returns without waiting.
+func (s *subscription) waiting() int { return len(s.taken.list) - s.taken.next }
+
 // settle tells flow what was given back, and returns the credit to give. The
 // caller holds s.mu.
 func (s *subscription) settle(now time.Time) (credit int) {

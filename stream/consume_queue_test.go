@@ -126,3 +126,29 @@ func TestChunksGrow(t *testing.T) {
 		t.Errorf("then came %v", err)
 	}
 }
+
+// TestFlushKeepsItsListInABurst, and gives a long one up behind it.
+func TestFlushKeepsItsListInABurst(t *testing.T) {
+	s := openOn(t, startScripted(t), 1<<20)
+	s.flow.granted = 1000
+	for _, test := range []struct {
+		chunks int
+		before int  // room of the list
+		kept   bool // it still has that room
+	}{
+		{chunks: 1, before: minWindow, kept: true},
+		{chunks: 1, before: minWindow + 1, kept: false},
+		{chunks: 8, before: minWindow + 1, kept: true}, // a burst, by smallChunks
+	} {
+		s.came = make([]waitingChunk, 0, test.before)
+		must(t, arriveTogether(t, s, 0, slices.Repeat([]string{"a"}, test.chunks)...))
+		if room := cap(s.came); len(s.came) != 0 || (room == test.before) != test.kept || (room == 0) == test.kept {
+			t.Errorf("%d chunks: room for %d, was %d", test.chunks, room, test.before)
+		}
+		for _, w := range s.came[:cap(s.came)] {
+			if w.buffer != nil {
+				t.Error("the list keeps a chunk")
+			}
+		}
+	}
+}

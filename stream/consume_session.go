@@ -71,9 +71,9 @@ func (r *run) deliver(s *subscription) (progressed bool, err error) {
 // it comes from the stream that the run has read. It reports whether something
 // new came.
 func (r *run) feed(d dispatcher, s *subscription) (progressed bool, err error) {
-	var chunk wire.Chunk // outside of the loop: it escapes to the heap
+	var received receivedChunk // outside of the loop: it escapes to the heap
 	for {
-		received, err := s.receive(d.context(), d.flushDue())
+		received, err = s.receive(d.context(), d.flushDue())
 		if err == errFlushDue {
 			err = d.flush()
 			if err == nil {
@@ -86,21 +86,21 @@ func (r *run) feed(d dispatcher, s *subscription) (progressed bool, err error) {
 			}
 			return progressed, err
 		}
-		chunk = received.Chunk
-		if !r.place.Receive(&chunk) {
+		chunk := &received.Chunk
+		if !r.place.Receive(chunk) {
 			return progressed, otherStream(chunk.FirstOffset)
 		}
-		if r.place.Recognises(&chunk) {
+		if r.place.Recognises(chunk) {
 			r.progress.resumeStores()
 		}
-		if next := r.place.Next(); next.Wants(&chunk) && next.HasNew(&chunk) {
+		if next := r.place.Next(); next.Wants(chunk) && next.HasNew(chunk) {
 			progressed = true
-			if err := r.dispatch(d, s, &chunk, next.From); err != nil {
+			if err := r.dispatch(d, s, &received, next.From); err != nil {
 				return progressed, err
 			}
 		}
 		s.giveBack(d.context(), received)
-		chunk = wire.Chunk{} // while receive waits, nothing holds its memory
+		received = receivedChunk{} // while receive waits, nothing holds its memory
 	}
 }
 
@@ -112,11 +112,15 @@ func otherStream(offset uint64) error {
 
 // dispatch passes a chunk's messages, from an offset on, to the dispatcher,
 // which does not keep the chunk.
-func (r *run) dispatch(d dispatcher, s *subscription, chunk *wire.Chunk, from uint64) error {
+func (r *run) dispatch(d dispatcher, s *subscription, chunk *receivedChunk, from uint64) error {
 	messages := &r.decoder // one for all chunks, since chunks may be small
-	messages.begin(r.consumer.stream, chunk, from)
-	defer func() { r.decoder = decoder{} }() // the chunk's memory is used again
-	if err := d.dispatch(chunk, messages); err != nil {
+	if chunk.kept() {
+		messages.beginKept(r.consumer.stream, &chunk.Chunk, from, s.waiting())
+	} else {
+		messages.begin(r.consumer.stream, &chunk.Chunk, from)
+	}
+	defer messages.finish()
+	if err := d.dispatch(&chunk.Chunk, messages); err != nil {
 		return err
 	}
 	if messages.err == nil {
@@ -125,7 +129,7 @@ func (r *run) dispatch(d dispatcher, s *subscription, chunk *wire.Chunk, from ui
 	if err := d.flush(); err != nil { // so that the advice leaves out nothing
 		return err
 	}
-	return r.undecodable(s, chunk, messages)
+	return r.undecodable(s, &chunk.Chunk, messages)
 }
 
 // undecodable is the error for a chunk that cannot be decoded any further, with

@@ -90,6 +90,52 @@ func TestFeed(t *testing.T) {
 	}
 }
 
+// slabDispatcher notes how much of the shared room each chunk leaves, and writes
+// into each message and behind it, as a handler may.
+type slabDispatcher struct {
+	fakeDispatcher
+	slabs []int
+}
+
+func (f *slabDispatcher) dispatch(_ *wire.Chunk, d *decoder) error {
+	list := d.block(blockSize)
+	f.slabs = append(f.slabs, len(d.slab))
+	for _, m := range list {
+		f.got = append(f.got, m.Offset)
+		clear(m.Body)
+		_ = append(m.Body, 1, 2, 3)
+	}
+	return nil
+}
+
+// TestFeedSharesRoom among small chunks that came together, and keeps none behind
+// them. The bytes of a large chunk are copied.
+func TestFeedSharesRoom(t *testing.T) {
+	s := openOn(t, startScripted(t), 1<<20)
+	s.flow.granted = 10
+	r := aloneRun(t, ConsumerConfig{})
+	r.place.Begin(mark.AtOffset(0), mark.AtOffset(0))
+	must(t, arriveTogether(t, s, 0, "a", "b", "c"))
+	large := strings.Repeat("x", minBuffer)
+	must(t, arriveTogether(t, s, 3, large))
+	must(t, arriveTogether(t, s, 4, "d"))
+	whole := s.queue[3].buffer
+	s.end(errTest)
+	d := &slabDispatcher{fakeDispatcher: fakeDispatcher{ctx: soon(t)}}
+	if _, err := r.feed(d, s); err != errTest {
+		t.Fatal(err)
+	}
+	if want := []int{4, 3, 2, 1, 0}; !slices.Equal(d.slabs, want) || !slices.Equal(d.got, []uint64{0, 1, 2, 3, 4}) {
+		t.Errorf("%v got room and left %v, want %v", d.got, d.slabs, want)
+	}
+	if r.decoder.slab != nil || r.decoder.entries.Records() != 0 {
+		t.Errorf("behind the chunks something is kept: %+v", r.decoder)
+	}
+	if !strings.Contains(string(whole), large) {
+		t.Error("the handler has written into memory that is used again")
+	}
+}
+
 // TestFeedFlushes when that is due, and ends if it fails.
 func TestFeedFlushes(t *testing.T) {
 	b := startScripted(t)

@@ -46,6 +46,9 @@ type receivedChunk struct {
 	buffer []byte
 }
 
+// kept reports whether nobody uses the chunk's memory again.
+func (c *receivedChunk) kept() bool { return cap(c.buffer) < minBuffer }
+
 // subscribe finds a node that has the stream, connects to it and asks for the
 // chunks from the run's place on. The caller releases the subscription.
 func (r *run) subscribe(ctx context.Context) (*subscription, error) {

@@ -144,14 +144,14 @@ func (w *workers) handlerError(j job, err error) error {
 }
 
 // waitForRoom waits until the workers may take more in hand: until the chunks in
-// hand, with what is decompressed of them, have less than MaxBuffered bytes, or
-// fewer than two messages a worker are in hand, with maxOpened bytes more. It
+// hand, with what is decompressed of them, have less than a quarter of
+// MaxBuffered, or fewer than two messages a worker are in hand, with maxOpened bytes more. It
 // returns false if nothing more is to be taken. In hand is
 // everything from the first message on that is not handled, so a slow message
 // bounds how far the others run ahead.
 func (w *workers) waitForRoom() bool {
 	return w.waitUntil(func(messages, bytes int) bool {
-		over := bytes - w.run.consumer.cfg.MaxBuffered
+		over := bytes - (w.run.consumer.cfg.MaxBuffered+3)/4
 		return over < 0 || messages < 2*w.run.workers && over < maxOpened
 	})
 }

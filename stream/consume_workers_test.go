@@ -22,7 +22,7 @@ func idleWorkers(t *testing.T, r *run) *workers {
 	return w
 }
 
-// TestWaitForRoom: there is room below MaxBuffered, which is 100 here, and below
+// TestWaitForRoom: there is room below 100 bytes, a quarter of MaxBuffered, and below
 // two messages for each of two workers.
 func TestWaitForRoom(t *testing.T) {
 	for name, test := range map[string]struct {
@@ -39,7 +39,7 @@ func TestWaitForRoom(t *testing.T) {
 		"large messages":             {99 + maxOpened, 3, true},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			w := idleWorkers(t, aloneRun(t, ConsumerConfig{Workers: 2, MaxBuffered: 100}))
+			w := idleWorkers(t, aloneRun(t, ConsumerConfig{Workers: 2, MaxBuffered: 398}))
 			offsets := make([]uint64, test.messages)
 			for i := range offsets {
 				offsets[i] = uint64(i)
@@ -137,7 +137,7 @@ func TestMaxAhead(t *testing.T) {
 // they are not too large.
 func TestWaitForRoomOfLargeMessages(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := idleWorkers(t, aloneRun(t, ConsumerConfig{Workers: 2, MaxBuffered: 100}))
+		w := idleWorkers(t, aloneRun(t, ConsumerConfig{Workers: 2, MaxBuffered: 398}))
 		p := w.run.progress
 		jobs := p.takeInHand(mark.ChunkID{}, 90, 10+maxOpened, []Delivery{{Offset: 1}}, nil)
 		got := make(chan bool, 1)

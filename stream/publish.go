@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/tidemark-go/tidemark/internal/fence"
 )
@@ -24,21 +25,22 @@ type Producer struct {
 	calls  *outcomeCalls
 	room   atomic.Int64 // for the entries of a frame; the current connection's
 
-	mu        sync.Mutex
-	box       outbox
-	admission admission
-	link      *link          // nil while there is no connection
-	sequence  fence.Sequence // the ids
-	naming    naming
-	wanted    int           // how many wait for the name
-	refusal   error         // once set, nothing is accepted
-	refused   chan struct{} // closed then
-	telling   []outcome     // outcomes for callbacks, until told
-	freed     int           // places that are free, until told
-	freedOf   int           // their bytes
-	flushes   []flushing
-	slack     chan struct{} // closed when a callback that publishes may go on; or nil
-	inLine    atomic.Int32  // how many wait for a place
+	mu          sync.Mutex
+	box         outbox
+	admission   admission
+	link        *link          // nil while there is no connection
+	sequence    fence.Sequence // the ids
+	naming      naming
+	wanted      int           // how many wait for the name
+	wantedSince time.Time     // since when, if any
+	refusal     error         // once set, nothing is accepted
+	refused     chan struct{} // closed then
+	telling     []outcome     // outcomes for callbacks, until told
+	freed       int           // places that are free, until told
+	freedOf     int           // their bytes
+	flushes     []flushing
+	slack       chan struct{} // closed when a callback that publishes may go on; or nil
+	inLine      atomic.Int32  // how many wait for a place
 
 	// The goroutine of run uses these, and NewProducer before.
 	idleLeader string // address of a leader that has confirmed nothing
@@ -178,7 +180,8 @@ func (p *Producer) failed(err error) error {
 // many messages there may be. It serves programs that publish again what an
 // earlier process may have published: with a Name, and the same messages in the
 // same batches with the same ids, each is in the stream exactly once. A sub-batch
-// has a single id for the broker, the highest one of its messages.
+// has a single id for the broker, the highest one of its messages. Either all of
+// them have a PublishingID, or none.
 //
 // What does not fit into one frame is [ErrMessageTooLarge], and nothing of it is
 // published.
@@ -197,13 +200,16 @@ func (p *Producer) PublishBatch(ctx context.Context, msgs ...Message) error {
 // confirmed, else an error as for Publish. It waits for room under ctx while
 // MaxInFlight messages, or MaxInFlightBytes, are on their way. With a ctx that
 // has ended already nothing is accepted. Either done is called exactly once, or
-// an error is returned. done may be nil: see Flush.
+// an error is returned. done may be nil: see Flush. With a name, the first message
+// whose id the producer counts waits until the name is its own: see
+// ProducerConfig.Name.
 //
 // Callbacks run one after the other, in the order of the outcomes, on a
 // goroutine of the producer. A message keeps its place until its callback has
 // returned, so slow callbacks hold up publishing. A callback may publish again:
-// it waits while MaxInFlight messages have no outcome, and not for callbacks. It
-// must not call Flush or Close, nor wait for another goroutine that publishes.
+// it waits while MaxInFlight messages, or MaxInFlightBytes, have no outcome, and
+// not for callbacks. It must not call Flush or Close, nor wait for another
+// goroutine that publishes. A panic of done ends the process.
 func (p *Producer) PublishAsync(ctx context.Context, m Message, done func(error)) error {
 	if err := p.accept(ctx, &m, slot{done: done}); err != nil {
 		return p.failed(err)

@@ -68,7 +68,9 @@ func (p *Producer) awaitName(ctx context.Context) {
 		p.naming.taken = make(chan struct{})
 	}
 	taken := p.naming.taken
-	p.wanted++
+	if p.wanted++; p.wanted == 1 {
+		p.wantedSince = time.Now()
+	}
 	defer func() { p.wanted-- }()
 	p.unlocked(func() {
 		p.wakeRun()
@@ -204,6 +206,9 @@ func (p *Producer) answered(sequence uint64) error {
 			outcome = ErrRefused
 		}
 		p.box.drop(d.ID, fmt.Errorf("%w: the broker did not know the producer when the message came, and has taken a higher publishing id since, %d", outcome, sequence), p.tell)
+	}
+	if len(dead) > 0 {
+		p.box.resend(p.box.limit, p.tell) // without them; nothing was sent yet
 	}
 	p.told()
 	return sequenceError(err)

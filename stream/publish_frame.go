@@ -18,8 +18,11 @@ const (
 	// messageOverhead is what a message adds to its body in a Publish frame:
 	// publishing id and length. frameOverhead is the frame's own: size, key,
 	// version, publisher id and count.
-	messageOverhead = 8 + 4
+	messageOverhead = publishingIDBytes + lengthBytes
 	frameOverhead   = 4 + 2 + 2 + 1 + 4
+	// publishingIDBytes and lengthBytes are the sizes of these fields.
+	publishingIDBytes = 8
+	lengthBytes       = 4
 	// publisherIDAt is where a frame has the publisher's id.
 	publisherIDAt = 4 + 2 + 2
 	// subBatchOverhead is what a sub-batch adds to its records in a frame, and
@@ -54,7 +57,7 @@ type publishFrame struct {
 	// preparing is set while the records are compressed without the producer's
 	// lock.
 	preparing bool
-	sends     uint8 // how often it was sent: 0, 1, or 2 for more often
+	sends     uint8 // how often its entries were sent: 0, 1, or 2 for more often
 }
 
 // publishFrames are kept for reuse: a busy producer needs no new memory.
@@ -89,6 +92,15 @@ func (b *publishFrame) entries() int {
 		return 1
 	}
 	return len(b.slots)
+}
+
+// entryBytes returns how many bytes an entry has in a frame, given those of what
+// follows the filter value, and of that.
+func entryBytes(version uint16, raw, filter int) int {
+	if version == wire.Version2 {
+		return publishingIDBytes + 2 + filter + raw
+	}
+	return publishingIDBytes + raw
 }
 
 // find returns the index of the slot with an id, or -1. Ids ascend, mostly by

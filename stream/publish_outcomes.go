@@ -71,32 +71,40 @@ func (c *outcomeCalls) poke() {
 // caughtUp returns a channel that is closed when every call so far has returned.
 func (c *outcomeCalls) caughtUp() <-chan struct{} {
 	c.mu.Lock()
-	running, closing := c.running, c.closing
-	c.mu.Unlock()
-	if running && closing {
+	defer c.mu.Unlock()
+	if c.running && c.closing {
 		return c.ended
 	}
 	reached := make(chan struct{})
-	if running {
-		c.add(outcome{reached: reached})
+	if c.running {
+		c.queue = append(c.queue, outcome{reached: reached})
+		c.poke()
 	} else {
 		close(reached)
 	}
 	return reached
 }
 
+// end ends the goroutine once all calls have returned, and does not wait for that.
+// None may be added after it.
+func (c *outcomeCalls) end() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closing = true
+	c.poke()
+}
+
 // drain waits under ctx until all calls have returned, and ends the goroutine. If
 // ctx ends first, drain returns an error, and the goroutine still makes the calls
 // that are left.
 func (c *outcomeCalls) drain(ctx context.Context) error {
+	c.end()
 	c.mu.Lock()
-	if !c.running {
-		c.mu.Unlock()
+	running := c.running
+	c.mu.Unlock()
+	if !running {
 		return nil
 	}
-	c.closing = true
-	c.poke()
-	c.mu.Unlock()
 	select { // first, because ctx may have ended as well
 	case <-c.ended:
 		return nil
@@ -153,8 +161,8 @@ func (c *outcomeCalls) call(o *outcome) {
 		return
 	}
 	o.done(o.err)
+	c.bytes.Add(int64(o.size)) // first: collect takes count before it
 	c.count.Add(1)
-	c.bytes.Add(int64(o.size))
 }
 
 // mine reports whether the caller runs within a callback.

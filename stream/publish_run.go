@@ -95,7 +95,8 @@ func (p *Producer) look(l *link, last *looked) error {
 	if p.box.waiting == 0 {
 		quiet = 0
 	}
-	blocked := quiet >= min(p.cfg.ConfirmTimeout, blockedAfter)
+	nameless := p.wanted > 0 && time.Since(p.wantedSince) >= blockedAfter
+	blocked := nameless || quiet >= min(p.cfg.ConfirmTimeout, blockedAfter)
 	changed := blocked != l.blocked
 	l.blocked = blocked
 	held, free := l.holding, p.box.waiting == 0
@@ -109,7 +110,9 @@ func (p *Producer) look(l *link, last *looked) error {
 		last.held = time.Time{}
 		p.release(l)
 	}
-	if changed && blocked {
+	if changed && nameless {
+		p.state(StateChange{State: StateBlocked, Err: fmt.Errorf("%w: the producer cannot make sure of its name: the broker at %s does not answer, or loses what is stored for that", ErrBlocked, l.pub.Address())})
+	} else if changed && blocked {
 		p.state(StateChange{State: StateBlocked, Err: p.blockedError(l, quiet)})
 	} else if changed {
 		p.state(StateChange{State: StateConnected, reconnected: true})
@@ -153,8 +156,15 @@ func (p *Producer) lookForLeader(l *link) error {
 // reconnect makes a new link after err, for as long as it takes. It returns nil
 // if the producer has ended.
 func (p *Producer) reconnect(attempt *int, err error) *link {
-	for ; ; *attempt++ {
-		p.reconnecting(*attempt, err)
+	for blocked := false; ; *attempt++ {
+		was := blocked
+		blocked = errors.Is(err, ErrBlocked)
+		switch {
+		case !blocked:
+			p.state(StateChange{State: StateReconnecting, Err: err, Attempt: *attempt + 1})
+		case !was: // once, not with each attempt
+			p.state(StateChange{State: StateBlocked, Err: err})
+		}
 		if sleep(p.life, p.env.cfg.Backoff.pause(*attempt, rand.Float64)) != nil {
 			return nil
 		}
@@ -172,15 +182,6 @@ func (p *Producer) reconnect(attempt *int, err error) *link {
 			return nil
 		}
 	}
-}
-
-// reconnecting reports why the producer connects anew.
-func (p *Producer) reconnecting(attempt int, err error) {
-	c := StateChange{State: StateReconnecting, Err: err, Attempt: attempt + 1}
-	if errors.Is(err, ErrBlocked) {
-		c.State, c.Attempt = StateBlocked, 0
-	}
-	p.state(c)
 }
 
 // state reports a change of the producer's.
@@ -206,6 +207,7 @@ func (p *Producer) fail(err error) {
 	p.refuse(err)
 	p.env.disown(p)
 	p.abandon(fmt.Errorf("%w: %w", ErrUnconfirmed, err))
+	p.calls.end()
 }
 
 // connect makes a link to the stream's leader, and makes it the producer's.

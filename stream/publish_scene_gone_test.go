@@ -31,8 +31,7 @@ func sceneRuns(t *testing.T, few int) int {
 // The broker takes the frames behind the refused one, which RabbitMQ does not do:
 // a message of that frame that is sent again has an id that the broker has passed,
 // is dropped as a repeat and confirmed. Its confirm does not prove that it is in
-// the stream, so it may fail. See publish_scene_gone_test.go's sibling below for
-// what RabbitMQ does.
+// the stream, so it may fail. In TestSceneMoves the broker does as RabbitMQ does.
 func TestSceneGone(t *testing.T) {
 	beside(t)
 	for range sceneRuns(t, 10) {
@@ -83,28 +82,49 @@ func (s *scene) goneRun(refuse bool) {
 }
 
 // TestSceneRefusedFrame: of several frames on their way the broker refuses the
-// first and takes the others.
+// first and takes the others, all before the producer hears of it. The ids are
+// counted, or the caller's own. A producer that hears of it earlier cannot know
+// what the broker will still take on that connection, where it begins again on
+// another one; RabbitMQ takes nothing more there.
 func TestSceneRefusedFrame(t *testing.T) {
 	beside(t)
-	for range sceneRuns(t, 3) {
-		play(t, Config{}, func(s *scene) {
-			o := s.logOf(s.producer("s", ProducerConfig{Name: "n"}))
-			o.publish(text("first")) // for which the producer makes sure of its name
-			must(s, o.p.Flush(s.ctx))
-			s.b.StopReading()
-			s.b.AnswerWith(streamtest.Publish, streamtest.PublisherDoesNotExist, 1)
-			for i := range 5000 {
-				o.publish(text("%d", i))
+	for _, own := range []bool{false, true} {
+		for range sceneRuns(t, 3) {
+			play(t, Config{}, func(s *scene) {
+				o := s.logOf(s.producer("s", ProducerConfig{Name: "n"}))
+				publish := func(i int) {
+					m := text("%d", i)
+					if own {
+						m.PublishingID = uint64(i + 1)
+					}
+					o.publish(m)
+				}
+				publish(0)
+				must(s, o.p.Flush(s.ctx))
+				s.b.StopReading()
+				s.b.AnswerWith(streamtest.Publish, streamtest.PublisherDoesNotExist, 1)
+				for i := range 5000 {
+					publish(1 + i)
+				}
+				time.Sleep(300 * time.Millisecond) // until all frames are on their way
+				hear := s.deafen()
+				s.b.ResumeReading()
+				time.Sleep(100 * time.Millisecond) // until the broker has taken them
+				hear()
+				must(s, o.p.Close(s.ctx))
+				o.checkConfirmed()
+				if s.Failed() {
+					s.Logf("with ids of its own: %v; the producer was %s", own, s.story())
+				}
+			})
+			if t.Failed() {
+				return
 			}
-			time.Sleep(time.Second) // until all frames are on their way
-			s.b.ResumeReading()
-			must(s, o.p.Close(s.ctx))
-			o.checkConfirmed()
-		})
+		}
 	}
 }
 
-// TestSceneRefusedBatch: RabbitMQ refuses a sub-batch that it does not like, and
+// TestSceneRefusedMessages: RabbitMQ refuses a sub-batch that it does not like, and
 // the rest of its frame. Here it refuses a whole frame. Such messages have failed:
 // they are not sent again.
 func TestSceneRefusedMessages(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -34,6 +35,7 @@ type scene struct {
 	mu     sync.Mutex
 	states []StateChange // of producers
 	times  []time.Time   // of states
+	deaf   chan struct{} // closed when the Envs hear again; nil: they always did
 }
 
 // play runs a scene in a bubble, on a broker with a stream s.
@@ -52,13 +54,48 @@ func play(t *testing.T, cfg Config, act func(*scene), opts ...streamtest.Option)
 // connect returns an Env on the broker, as another process would have it.
 func (s *scene) connect(cfg Config) *Env {
 	s.Helper()
-	cfg.URIs, cfg.Dial = []string{s.b.URI()}, s.b.Dial
+	cfg.URIs, cfg.Dial = []string{s.b.URI()}, s.dial
 	cfg.Logger = slog.New(slog.DiscardHandler)
 	cfg.OnState = s.note
 	env, err := Connect(s.ctx, cfg)
 	must(s, err)
 	s.Cleanup(func() { _ = env.Close() })
 	return env
+}
+
+// dial makes a connection that hears nothing while the Envs are deaf.
+func (s *scene) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	nc, err := s.b.Dial(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	return &deafConn{nc, s}, nil
+}
+
+// deafen keeps what the broker sends from the Envs until hear is called.
+func (s *scene) deafen() (hear func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	deaf := make(chan struct{})
+	s.deaf = deaf
+	return sync.OnceFunc(func() { close(deaf) })
+}
+
+// deafConn is a connection of a scene.
+type deafConn struct {
+	net.Conn
+	s *scene
+}
+
+func (c *deafConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	c.s.mu.Lock()
+	deaf := c.s.deaf
+	c.s.mu.Unlock()
+	if deaf != nil {
+		<-deaf
+	}
+	return n, err
 }
 
 // note keeps what the Env says of producers.
@@ -269,7 +306,8 @@ func (s *scene) story() string {
 	return strings.Join(list, ", ")
 }
 
-// ignoreClosed is for a Close whose error does not matter.
+// ignoreUnconfirmed fails the test for any error but that of a Close that did not
+// wait for the outcomes.
 func ignoreUnconfirmed(t testing.TB, err error) {
 	t.Helper()
 	if err != nil && !errors.Is(err, ErrUnconfirmed) {

@@ -1,6 +1,10 @@
 package streamtest
 
-import "github.com/tidemark-go/tidemark/internal/wire"
+import (
+	"strings"
+
+	"github.com/tidemark-go/tidemark/internal/wire"
+)
 
 // This file handles StoreOffset and QueryOffset.
 //
@@ -14,7 +18,7 @@ func (c *conn) storeOffset(req *wire.StoreOffset) {
 		return // StoreOffset has no answer, not even an error
 	}
 	c.touched[s] = struct{}{}
-	if c.b.faults.loseStore() {
+	if !strings.HasPrefix(req.Reference, producerEntries) && c.b.faults.loseStore() {
 		c.b.cfg.logger.Info("store lost", "stream", s.name, "reference", req.Reference, "offset", req.Offset)
 		return
 	}

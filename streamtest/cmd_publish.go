@@ -73,6 +73,10 @@ func (c *conn) deletePublisher(req *wire.DeletePublisher) {
 
 func (c *conn) querySequence(req *wire.QueryPublisherSequence) {
 	s, code := c.findReadable(req.Stream)
+	if code == wire.CodeStreamNotAvailable {
+		c.end(CutFIN) // RabbitMQ has no answer to that: the connection crashes
+		return
+	}
 	if code != wire.CodeOK {
 		c.fail(wire.KeyQueryPublisherSequence, req.Correlation, code)
 		return

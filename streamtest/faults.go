@@ -68,6 +68,10 @@ func (f *faults) corruptNext(s *stream) bool {
 
 func (f *faults) loseStore() bool { return spend(&f.stores) }
 
+// producerEntries begins the names under which producers of package stream store
+// whose their name is, in the offset tracking. LoseStores is about offsets.
+const producerEntries = "tidemark-producer:"
+
 // ClearFaults ends every fault that lasts. The broker accepts connections,
 // reads, answers and confirms again, and sends the confirms that
 // WithholdConfirms held back. Streams that SetAvailable made unavailable are
@@ -129,7 +133,8 @@ func (b *Broker) AnswerWith(command Command, code Code, times int) {
 
 // LoseStores makes the broker drop the next n StoreOffset commands. n may be
 // Forever; 0 ends the fault. A command that the broker would not store in any
-// case does not count. A client notices the loss only by QueryOffset.
+// case does not count, nor does one by which a producer of package stream keeps its
+// name. A client notices the loss only by QueryOffset.
 func (b *Broker) LoseStores(n int) { b.setFaults(func(f *faults) { f.stores = n }) }
 
 // WithholdConfirms makes the broker store messages without confirming them,

@@ -92,7 +92,8 @@ func (b *Broker) DeleteStream(name string) error {
 // down. Each client that uses the stream gets a MetadataUpdate and loses its
 // publishers and subscriptions. Until SetAvailable with true, the broker
 // answers commands for the stream with StreamNotAvailable and drops
-// StoreOffset. Create and Delete work as always. SetAvailable returns a
+// StoreOffset. QueryPublisherSequence ends the connection, as in RabbitMQ, which
+// has no answer to it. Create and Delete work as always. SetAvailable returns a
 // *StreamError if the stream does not exist.
 func (b *Broker) SetAvailable(name string, available bool) error {
 	return b.withStream("set availability of", name, func(s *stream) {

@@ -288,3 +288,12 @@ func TestWritersForgotten(t *testing.T) {
 		t.Errorf("the sequence of p0 is %d", n)
 	}
 }
+
+// TestSequenceWithoutLeader: RabbitMQ's connection crashes.
+func TestSequenceWithoutLeader(t *testing.T) {
+	b, c := published(t)
+	b.SetAvailable("s", false)
+	c.expect(wire.KeyMetadataUpdate)
+	c.send(&wire.QueryPublisherSequence{Correlation: c.next(), Reference: "ref", Stream: "s"})
+	c.expectEnd()
+}

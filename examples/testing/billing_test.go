@@ -164,7 +164,7 @@ func start(t *testing.T, env *stream.Env, charge func(context.Context, Order) er
 // it from repeating what it sends again after a lost connection.
 func publish(t *testing.T, env *stream.Env, ids ...string) {
 	t.Helper()
-	producer, err := env.NewProducer(t.Context(), "orders", stream.ProducerConfig{Name: "shop"})
+	producer, err := env.NewProducer(t.Context(), "orders", stream.ProducerConfig{})
 	if err != nil {
 		t.Fatal(err)
 	}
