@@ -12,7 +12,7 @@ PLATFORMS   ?= linux/386 linux/arm64 windows/amd64 darwin/arm64
 OWN_BROKER := env -u RABBITMQ_STREAM_URL -u RABBITMQ_AMQP_URL -u RABBITMQ_MANAGEMENT_URL -u RABBITMQ_STREAM_TLS_URL -u RABBITMQ_CA_FILE
 RABBITMQ   := $(OWN_BROKER) $(GO) run ./tools/rabbitmq
 
-.PHONY: help demo demo-cold demo-rabbitmq test test-sid test-386 soak scenes check
+.PHONY: help demo demo-cold demo-rabbitmq test test-sid test-386 soak soak-producers scenes check
 
 help:
 	@echo 'make demo            publish, consume, stop half-way, go on at the next message: in seconds'
@@ -23,6 +23,7 @@ help:
 	@echo 'make test-386        the tests that need no RabbitMQ, where int has 32 bits (Linux on x86-64)'
 	@echo 'make soak            200 faults in 10 M messages on a cluster of three: an hour'
 	@echo 'make scenes          the random scenes of producers, 500 times each, in virtual time: minutes'
+	@echo 'make soak-producers  its part of producers, and processes and leaders killed again and again: half an hour'
 	@echo 'make check           gofmt, vet, staticcheck, go mod tidy; builds and vets for $(PLATFORMS)'
 	@echo
 	@echo 'The first demo-rabbitmq or test on a machine downloads a RabbitMQ: a few minutes at most.'
@@ -66,11 +67,18 @@ test-386:
 	env -u TIDEMARK_REAL $(OWN_BROKER) $(GO) test -count=1 -timeout 10m $(TESTFLAGS) ./...
 	cd examples/sqlite && env -u TIDEMARK_REAL $(OWN_BROKER) $(GO) test -count=1 $(TESTFLAGS) ./...
 
-# The faults tests at full scale: an hour.
+# The faults tests at full scale: an hour. The broker goes in any case.
 soak:
 	TIDEMARK_SOAK_FAULTS=200 TIDEMARK_SOAK_MESSAGES=10000000 TIDEMARK_REAL=1 $(OWN_BROKER) $(GO) test -count=1 -timeout 3h -v -run "RealSoak($$|StoreEach|Workers|Batches)" $(TESTFLAGS) ./stream; \
-	TIDEMARK_SOAK_FAULTS=100 TIDEMARK_SOAK_MESSAGES=2000000 TIDEMARK_REAL=1 $(OWN_BROKER) $(GO) test -count=1 -timeout 1h -v -run RealSoakProducers $(TESTFLAGS) ./stream; \
-	$(RABBITMQ) --dir .rabbitmq/test-cluster down
+	$(MAKE) soak-producers
+
+# Each process that is killed, each overlap, each leader that is moved or killed.
+soak-producers: export TIDEMARK_REAL = 1
+soak-producers:
+	@down() { for d in .rabbitmq/test*/; do [ ! -d "$$d" ] || $(RABBITMQ) --dir "$$d" down >/dev/null; done; }; \
+	trap 'down' EXIT; trap 'exit 130' INT TERM; \
+	TIDEMARK_SOAK_FAULTS=100 TIDEMARK_SOAK_MESSAGES=2000000 $(OWN_BROKER) $(GO) test -count=1 -timeout 1h -v -run RealSoakProducers $(TESTFLAGS) ./stream && \
+	TIDEMARK_KILLS=50 TIDEMARK_OVERLAPS=100 TIDEMARK_MOVES=20 TIDEMARK_KILLS_TOGETHER=10 $(OWN_BROKER) $(GO) test -count=1 -timeout 1h -v -run 'PublisherSIGKILL|TwoProcesses|RealPublish' $(TESTFLAGS) ./stream
 
 # The producers' scenes that are random, 500 times each, in virtual time.
 scenes:

@@ -13,7 +13,6 @@ import (
 // of it, the error is both the context's and its cause.
 func TestContextsEndCalls(t *testing.T) {
 	beside(t)
-	officialLingers(t)
 	b, env, name := inStream(t, 1)
 	p, err := env.NewProducer(soon(t), name, ProducerConfig{MaxInFlight: 1})
 	must(t, err)

@@ -18,7 +18,7 @@ import (
 func realBrokers() bool { return os.Getenv("TIDEMARK_REAL") == "1" }
 
 // parallelTests are the names of the tests that noLeaks does not look after: those
-// that beside lets run in parallel, and those of officialLingers.
+// that beside lets run in parallel.
 var parallelTests sync.Map
 
 // beside lets a test that mostly waits run beside others. With a real RabbitMQ
@@ -29,14 +29,6 @@ func beside(t *testing.T) {
 		parallelTests.Store(t.Name(), true)
 		t.Parallel()
 	}
-}
-
-// officialLingers keeps noLeaks from looking after a test in which the official
-// client waits for an answer that never comes: its goroutines, and those of the
-// connections, take 10 s to end. TestMain looks at the end.
-func officialLingers(t *testing.T) {
-	t.Helper()
-	parallelTests.Store(t.Name(), true)
 }
 
 // besideSubtest is beside for the subtests of a test that runs beside others.
@@ -88,14 +80,10 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// awaitGoroutines waits until no goroutine is left behind. It leaves out those of
-// the official client that wait for an answer which does not come: they end after
-// 10 s. It also leaves out those that wait for the process of a real broker.
+// awaitGoroutines waits until no goroutine is left behind, but for those that wait
+// for the process of a real broker.
 func awaitGoroutines() error {
-	return goleak.Find(
-		goleak.IgnoreAnyFunction("github.com/rabbitmq/rabbitmq-stream-go-client/pkg/stream.waitCodeWithTimeOut"),
-		goleak.IgnoreAnyFunction("os/exec.(*Cmd).Wait"),
-	)
+	return goleak.Find(goleak.IgnoreAnyFunction("os/exec.(*Cmd).Wait"))
 }
 
 // waitInParallel lets more tests run at a time than there are cores, since they

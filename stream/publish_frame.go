@@ -57,7 +57,7 @@ type publishFrame struct {
 	// preparing is set while the records are compressed without the producer's
 	// lock.
 	preparing bool
-	sends     uint8 // how often it was sent: 0, 1, or 2 for more often
+	sends     uint8 // how often its entries were sent: 0, 1, or 2 for more often
 }
 
 // publishFrames are kept for reuse: a busy producer needs no new memory.

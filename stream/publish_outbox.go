@@ -326,8 +326,9 @@ func (o *outbox) copyEntry(from *publishFrame, slots []slot, e *wire.PublishEntr
 	to := o.tail()
 	if to == nil || to.sub || from.sub || to.version != from.version || !o.shares(to, n) {
 		to = newPublishFrame(from.version)
-		to.sub, to.sends = from.sub, from.sends
+		to.sub = from.sub
 		o.batches = append(o.batches, to)
 	}
+	to.sends = max(to.sends, from.sends)
 	to.copyEntry(slots, e)
 }

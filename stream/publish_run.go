@@ -156,8 +156,15 @@ func (p *Producer) lookForLeader(l *link) error {
 // reconnect makes a new link after err, for as long as it takes. It returns nil
 // if the producer has ended.
 func (p *Producer) reconnect(attempt *int, err error) *link {
-	for ; ; *attempt++ {
-		p.reconnecting(*attempt, err)
+	for blocked := false; ; *attempt++ {
+		was := blocked
+		blocked = errors.Is(err, ErrBlocked)
+		switch {
+		case !blocked:
+			p.state(StateChange{State: StateReconnecting, Err: err, Attempt: *attempt + 1})
+		case !was: // once, not with each attempt
+			p.state(StateChange{State: StateBlocked, Err: err})
+		}
 		if sleep(p.life, p.env.cfg.Backoff.pause(*attempt, rand.Float64)) != nil {
 			return nil
 		}
@@ -175,15 +182,6 @@ func (p *Producer) reconnect(attempt *int, err error) *link {
 			return nil
 		}
 	}
-}
-
-// reconnecting reports why the producer connects anew.
-func (p *Producer) reconnecting(attempt int, err error) {
-	c := StateChange{State: StateReconnecting, Err: err, Attempt: attempt + 1}
-	if errors.Is(err, ErrBlocked) {
-		c.State, c.Attempt = StateBlocked, 0
-	}
-	p.state(c)
 }
 
 // state reports a change of the producer's.

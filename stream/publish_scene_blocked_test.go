@@ -126,6 +126,9 @@ func TestSceneNewWhileBlocked(t *testing.T) {
 		published := make(chan error, 1)
 		go func() { published <- p.Publish(s.ctx, text("during")) }()
 		time.Sleep(time.Minute)
+		if n := len(s.reported(StateBlocked)); n != 1 {
+			s.Errorf("reported %d times", n)
+		}
 		s.b.SetDiskAlarm(false)
 		must(s, <-published)
 		must(s, p.Publish(s.ctx, text("after")))

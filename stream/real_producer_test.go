@@ -9,8 +9,6 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
-
-	"go.uber.org/goleak"
 )
 
 func newProducer(t testing.TB, env *Env, stream string, cfg ProducerConfig) *Producer {
@@ -166,8 +164,7 @@ func testCallbacksMayPublish(t *testing.T, b testBroker) {
 // context, Flush and Close wait under theirs, and every message is reported.
 func TestProducerUnderSilence(t *testing.T) {
 	beside(t)
-	// The official client waits 10 s for the answer to its last request.
-	onBrokers(t, testProducerUnderSilence, goleak.IgnoreAnyFunction("github.com/rabbitmq/rabbitmq-stream-go-client/pkg/stream.waitCodeWithTimeOut"))
+	onBrokers(t, testProducerUnderSilence)
 }
 
 func testProducerUnderSilence(t *testing.T, b testBroker) {

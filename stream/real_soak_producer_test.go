@@ -4,8 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
-	"runtime"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -21,8 +19,8 @@ const soakProducers = 4
 // numbers, and in the end the stream is read and compared.
 type producers struct {
 	*soak
-	names   [soakProducers]string // empty: unnamed
-	allowed atomic.Int64          // how many each may publish
+	cfgs    [soakProducers]ProducerConfig
+	allowed atomic.Int64 // how many each may publish
 	settled atomic.Int64
 	failed  atomic.Pointer[error]
 }
@@ -41,7 +39,7 @@ func (p *producers) publish(ctx context.Context, which int) error {
 	var producer *Producer
 	for producer == nil { // it may be made in the middle of a fault
 		var err error
-		producer, err = p.env.NewProducer(ctx, p.stream, ProducerConfig{Name: p.names[which], ConfirmTimeout: 2 * time.Second})
+		producer, err = p.env.NewProducer(ctx, p.stream, p.cfgs[which])
 		if err != nil && !SafeToRetry(err) {
 			return err
 		}
@@ -126,27 +124,6 @@ func (p *producers) run() {
 		t.Fatalf("a callback got: %v", *err)
 	}
 	p.compare()
-	awaitOfficial(t)
-}
-
-// awaitOfficial gives the goroutines that the official client has stranded in calls
-// to peers that are gone the time of its own time-outs, and lists those left.
-func awaitOfficial(t *testing.T) {
-	t.Helper()
-	left := func() (list []string) {
-		buf := make([]byte, 4<<20)
-		for _, s := range strings.Split(string(buf[:runtime.Stack(buf, true)]), "\n\n") {
-			if strings.Contains(s, "rabbitmq-stream-go-client") {
-				list = append(list, s)
-			}
-		}
-		return list
-	}
-	for end := time.Now().Add(15 * time.Second); len(left()) > 0 && time.Now().Before(end); {
-		pause(100 * time.Millisecond)
-	}
-	list := left()
-	t.Logf("%d goroutines of the official client are left\n%s", len(list), strings.Join(list, "\n\n"))
 }
 
 // compare reads the stream: each number of each producer once and in order, or
@@ -169,7 +146,7 @@ func (p *producers) compare() {
 		}
 		messages++
 		which, n := int(binary.BigEndian.Uint32(d.Body)), int(binary.BigEndian.Uint64(d.Body[4:]))
-		if p.names[which] != "" && n != next[which] {
+		if p.cfgs[which].Name != "" && n != next[which] {
 			t.Fatalf("producer %d: %d stands where %d should", which, n, next[which])
 		}
 		next[which]++
@@ -187,14 +164,19 @@ func (p *producers) compare() {
 }
 
 // TestRealSoakProducers: with names the stream holds each message exactly once,
-// in order; without, nothing is lost.
+// in order, with sub-batches as well; without, nothing is lost.
 func TestRealSoakProducers(t *testing.T) {
 	for _, variant := range []string{"named", "unnamed"} {
 		t.Run(variant, func(t *testing.T) {
 			p := &producers{soak: newSoak(t)}
-			if variant == "named" {
-				for i := range p.names {
-					p.names[i] = fmt.Sprintf("producer-%d", i)
+			for i := range p.cfgs {
+				cfg := &p.cfgs[i]
+				cfg.ConfirmTimeout = 2 * time.Second
+				if variant == "named" {
+					cfg.Name = fmt.Sprintf("producer-%d", i)
+				}
+				if i%2 == 1 {
+					cfg.SubEntries, cfg.Compression = 100, Compression(i)
 				}
 			}
 			p.run()

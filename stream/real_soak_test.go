@@ -11,7 +11,6 @@ import (
 	"net"
 	"os"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -79,9 +78,7 @@ func newSoak(t *testing.T) *soak {
 	for _, n := range b.Nodes() {
 		must(t, b.Start(t.Context(), n.Name))
 	}
-	if !strings.Contains(t.Name(), "Producers") { // see awaitOfficial
-		noLeaks(t, goleak.IgnoreAnyFunction("os/exec.(*Cmd).Wait"))
-	}
+	noLeaks(t, goleak.IgnoreAnyFunction("os/exec.(*Cmd).Wait"))
 	seed := uint64(soakNumber(t, "TIDEMARK_SOAK_SEED", int(rand.Uint32())+1))
 	s := &soak{
 		t: t, b: b, start: time.Now(), kinds: map[string]int{}, keys: map[int]int{},

@@ -1,0 +1,67 @@
+package stream
+
+import (
+	"encoding/binary"
+	"fmt"
+	"testing"
+
+	"github.com/tidemark-go/tidemark/internal/broker"
+	"github.com/tidemark-go/tidemark/internal/wire"
+)
+
+// TestResendTwice: what a lost connection had goes to the next one, also if that is
+// lost before it takes anything, and the one after it. Messages that were sent twice
+// count as such, together with which others they go.
+func TestResendTwice(t *testing.T) {
+	tell := func(*slot, error) { t.Error("a message has its outcome") }
+	for name, subEntries := range map[string]int{"messages": 0, "sub-batches": 10} {
+		t.Run(name, func(t *testing.T) {
+			o := outbox{subEntries: subEntries, limit: batchBytes}
+			add := func(first, last uint64) {
+				for id := first; id <= last; id++ {
+					o.add(slot{id: id}, "", &outgoing{body: fmt.Append(nil, id)})
+				}
+				o.seal()
+			}
+			hand := func() (entries int) {
+				for {
+					b, rest := o.next(1000)
+					if rest == broker.TookAll {
+						return entries
+					}
+					if len(b.records) > 0 {
+						frame, err := appendSubBatch(binary.BigEndian.AppendUint64(b.frame, b.last()), CompressionNone, len(b.slots), b.records)
+						must(t, err)
+						b.frame, b.records = frame, b.records[:0]
+					}
+					o.hand(b, 1)
+					entries += b.entries()
+					walk, n := b.walk(), 0
+					for ; walk.Next(new(wire.PublishEntry)); n++ {
+					}
+					if n != b.entries() {
+						t.Errorf("a frame of %d entries has %d", b.entries(), n)
+					}
+				}
+			}
+			add(1, 10)
+			first := hand()
+			o.sent()
+			add(11, 20)
+			for range 3 {
+				o.resend(batchBytes, tell)
+			}
+			if !o.settledUpTo(0) || o.settledUpTo(1) || o.settledUpTo(20) {
+				t.Error("messages without outcome are gone")
+			}
+			if n := hand(); n != 2*first {
+				t.Errorf("%d entries are sent again, want %d", n, 2*first)
+			}
+			for id, want := range map[uint64]bool{10: false, 20: true} {
+				if sent, once := o.sentOnce(id); !sent || once != want {
+					t.Errorf("%d was sent: %v, once: %v", id, sent, once)
+				}
+			}
+		})
+	}
+}
