@@ -36,18 +36,20 @@ func TestOutcomeCalls(t *testing.T) {
 		c.add(outcome{done: func(error) { <-release }, size: 1000})
 		c.add(note(&got, 1), note(&got, 2))
 		reached := c.caughtUp()
-		c.add(note(&got, 3))
+		later := make(chan struct{})
+		c.add(outcome{done: func(error) { <-later }, size: 10}, note(&got, 3))
 		synctest.Wait()
 		if n := c.count.Load(); n != 0 || isClosed(reached) {
 			t.Errorf("%d have returned", n)
 		}
 		close(release)
 		<-reached
-		if len(got) < 2 {
+		if len(got) != 2 {
 			t.Errorf("caught up with %v", got)
 		}
+		close(later)
 		synctest.Wait()
-		if n, bytes := c.count.Load(), c.bytes.Load(); n != 4 || bytes != 1006 || !slices.Equal(got, []int{1, 2, 3}) {
+		if n, bytes := c.count.Load(), c.bytes.Load(); n != 5 || bytes != 1016 || !slices.Equal(got, []int{1, 2, 3}) {
 			t.Errorf("%d have returned, of %d bytes: %v", n, bytes, got)
 		}
 		must(t, c.drain(t.Context()))
