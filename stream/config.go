@@ -46,10 +46,8 @@ type Config struct {
 	// ConnectionName is the name under which RabbitMQ's management shows the
 	// connections of the Env, followed by the role of each: "billing@host
 	// tidemark-consumer". The roles are tidemark-admin, tidemark-consumer,
-	// tidemark-store and tidemark-producer. A producer has a second connection,
-	// which the official client always calls go-stream-locator. At most 255
-	// bytes of UTF-8 without control characters. Default: the program's name,
-	// "@", and the host's.
+	// tidemark-store and tidemark-producer. At most 255 bytes of UTF-8 without
+	// control characters. Default: the program's name, "@", and the host's.
 	ConnectionName string
 
 	// TLS is used for URIs with rabbitmq-stream+tls. One rule holds for
@@ -72,10 +70,6 @@ type Config struct {
 	// what it returns. It must return when ctx ends, at the latest. Several
 	// goroutines may call it at a time. An error is [ErrUnreachable] and comes
 	// again in the errors of the Env; errors.Is and errors.As find it.
-	//
-	// The official client, with which producers publish, lets nobody dial for
-	// it. With Dial each producer therefore has a listener on 127.0.0.1, which
-	// passes the bytes of its connections on to those that Dial makes.
 	//
 	// Default nil: a [net.Dialer].
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
@@ -108,8 +102,7 @@ type Config struct {
 
 	// Heartbeat is the interval at which both sides show that they are alive. A
 	// peer counts as gone once it has been silent for 1.5 to 2 heartbeats.
-	// Producers run on the official client, which uses at least 3 s. Default
-	// 10 s, from 1 s to 24 h.
+	// Default 10 s, from 1 s to 24 h.
 	Heartbeat time.Duration
 
 	// Backoff paces the attempts to connect again. Default: from 50 ms to 5 s.
@@ -135,8 +128,9 @@ type Config struct {
 	MaxBuffered int
 
 	// MaxInFlightBytes bounds the bytes of the messages that all producers of the
-	// Env have without outcome, as ProducerConfig.MaxInFlightBytes does for one of
-	// them. A producer that has none may always have one message. Default 256 MiB.
+	// Env have on their way, as ProducerConfig.MaxInFlightBytes does for one of
+	// them. A producer that has none may always have one message, so that none
+	// waits for another one. Default 256 MiB.
 	MaxInFlightBytes int
 
 	// OnState gets each change of a consumer or producer; see [State]. The Env

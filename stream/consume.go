@@ -135,9 +135,11 @@ func (c *Consumer) All(ctx context.Context) iter.Seq2[*Delivery, error] {
 var errLoopLeft = errors.New("the loop was left")
 
 // Commit stores the mark and returns once it has read the mark back from the
-// broker, or once OffsetStore.Save has returned. The mark is the offset of the
-// last handled message; with Workers, of the last message before which
-// everything is handled. If this run has handled nothing, Commit returns nil.
+// broker, or once OffsetStore.Save has returned. With StorePolicy.Committed it
+// also waits until a majority of the stream's replicas has the mark. The mark is
+// the offset of the last handled message; with Workers, of the last message
+// before which everything is handled. If this run has handled nothing, Commit
+// returns nil.
 //
 // Any goroutine may call Commit. So may the handler, but the message that it
 // has in hand does not count as handled. While the consumer connects again,

@@ -164,6 +164,8 @@ func (c ConsumerConfig) withDefaults(stream string) (ConsumerConfig, error) {
 		return c, fmt.Errorf("%w: a Store policy needs a Name to store the offset under", ErrInvalidConfig)
 	case c.Name == "" && c.OffsetStore != nil:
 		return c, fmt.Errorf("%w: an OffsetStore needs a Name to store the offset under", ErrInvalidConfig)
+	case c.OffsetStore != nil && c.Store.Committed:
+		return c, fmt.Errorf("%w: Store.Committed is about the broker's replicas, and the OffsetStore keeps the offset: leave one of them out", ErrInvalidConfig)
 	case c.Workers < 0 || c.Workers > maxWorkers:
 		return c, fmt.Errorf("%w: Workers is %d; it must be from 0 to %d", ErrInvalidConfig, c.Workers, maxWorkers)
 	case c.KeyOf != nil && c.Workers < 2:

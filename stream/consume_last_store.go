@@ -94,7 +94,10 @@ func (r *run) storeWithoutSession(ctx context.Context, offset uint64) error {
 	if err := s.lease.StoreOffset(ctx, c.cfg.Name, c.stream, offset); err != nil {
 		return err
 	}
-	return s.lease.VerifyOffset(ctx, c.cfg.Name, c.stream, offset)
+	if err := s.lease.VerifyOffset(ctx, c.cfg.Name, c.stream, offset); err != nil || !c.cfg.Store.Committed {
+		return err
+	}
+	return s.lease.AwaitCommitted(ctx, c.cfg.Name, c.stream, offset)
 }
 
 // checkSameStream returns an error unless the subscription's node has the chunk

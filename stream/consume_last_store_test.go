@@ -163,6 +163,7 @@ func TestEndWithASilentPeer(t *testing.T) {
 				stream := newStream(t, env)
 				b.CreateStream("letters")
 				publish(t, env, stream, 0, 10)
+				cfg := cfg // the two tests of a case run beside each other
 				cfg.Name = "billing"
 				var done seen
 				stop, ended := start(t, env, stream, cfg, func(ctx context.Context, c *Consumer) error {

@@ -22,8 +22,9 @@ import (
 // tracker may lag behind fastNext, and whoever reads the tracker calls foldFast
 // first, under the lock.
 type progress struct {
-	policy mark.Policy
-	wake   chan struct{} // wakes the storer
+	policy        mark.Policy
+	eachCommitted bool          // each store of Policy.Every waits until it is committed
+	wake          chan struct{} // wakes the storer
 
 	mu       sync.Mutex
 	tracker  mark.Tracker
@@ -35,7 +36,7 @@ type progress struct {
 }
 
 func newProgress(policy StorePolicy) *progress {
-	p := &progress{policy: mark.Policy(policy), wake: make(chan struct{}, 1)}
+	p := &progress{policy: policy.forMark(), eachCommitted: policy.Committed && policy.Every > 0, wake: make(chan struct{}, 1)}
 	p.idle.Store(true)
 	return p
 }

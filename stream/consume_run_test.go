@@ -10,9 +10,9 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
-	"github.com/tidemark-go/tidemark/internal/broker"
 	"github.com/tidemark-go/tidemark/internal/script"
 	"github.com/tidemark-go/tidemark/internal/wire"
 	"github.com/tidemark-go/tidemark/streamtest"
@@ -483,33 +483,34 @@ func TestRunKeepsTheHandlersError(t *testing.T) {
 // administrative one, which is asked for the stream's place, is silent. Its
 // heartbeats would tell after a minute and a half.
 func TestRunReconnectsPastASilentAdmin(t *testing.T) {
-	beside(t)
-	noLeaks(t)
-	b := startScripted(t)
-	b.committed = 0
-	var silent, reader atomic.Pointer[script.Peer]
-	b.onCommand = func(p *script.Peer, key wire.Key, _ []byte) bool {
-		if key != wire.KeyMetadata {
-			return false
+	synctest.Test(t, func(t *testing.T) {
+		b := pipedScripted(t)
+		b.committed = 0
+		var silent, reader atomic.Pointer[script.Peer]
+		b.onCommand = func(p *script.Peer, key wire.Key, _ []byte) bool {
+			if key != wire.KeyMetadata {
+				return false
+			}
+			return !silent.CompareAndSwap(nil, p) && silent.Load() == p // answers once
 		}
-		return !silent.CompareAndSwap(nil, p) && silent.Load() == p // answers once
-	}
-	b.onSubscribe = func(p *script.Peer, nth int, _ wire.OffsetSpec) {
-		reader.Store(p)
-		p.Write(script.Chunk(uint64(nth), "a"))
-	}
-	env := b.env(t)
-	env.cfg.DialTimeout = 200 * time.Millisecond
-	reach(t, env, func(*broker.Options) {})
-	got := make(chan uint64, 10)
-	stop, _ := runConsumer(t, env, testStream, ConsumerConfig{}, func(d *Delivery) { got <- d.Offset })
-	recv(t, got, "the first message")
-	b.set(func() { b.committed = 1 })
-	_ = reader.Load().Conn.Close()
-	if offset := recv(t, got, "the second message"); offset != 1 {
-		t.Errorf("handled %d, want 1", offset)
-	}
-	_ = stop()
+		b.onSubscribe = func(p *script.Peer, nth int, _ wire.OffsetSpec) {
+			reader.Store(p)
+			p.Write(script.Chunk(uint64(nth), "a"))
+		}
+		begun := time.Now()
+		got := make(chan uint64, 10)
+		stop, _ := runConsumer(t, b.env(t), testStream, ConsumerConfig{}, func(d *Delivery) { got <- d.Offset })
+		recv(t, got, "the first message")
+		b.set(func() { b.committed = 1 })
+		_ = reader.Load().Conn.Close()
+		if offset := recv(t, got, "the second message"); offset != 1 {
+			t.Errorf("handled %d, want 1", offset)
+		}
+		if took := time.Since(begun); took > patience/2+time.Second {
+			t.Errorf("took %v, and a silent connection is waited for half of %v at most", took, patience)
+		}
+		must(t, stop())
+	})
 }
 
 // TestRunSurvivesAnEarlyDeliver: a broken peer delivers before anybody has

@@ -7,9 +7,9 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
-	"github.com/tidemark-go/tidemark/internal/broker"
 	"github.com/tidemark-go/tidemark/internal/script"
 	"github.com/tidemark-go/tidemark/internal/wire"
 	"github.com/tidemark-go/tidemark/streamtest"
@@ -267,59 +267,55 @@ func TestCorruptChunkOnASharedConnection(t *testing.T) {
 // Who comes to a connection whose peer is silent, which nobody has noticed yet,
 // makes another one.
 func TestJoinASilentConnection(t *testing.T) {
-	beside(t)
-	noLeaks(t)
-	b := startScripted(t)
-	b.committed = 0
-	var silent, reader atomic.Pointer[script.Peer]
-	b.onCommand = func(p *script.Peer, _ wire.Key, _ []byte) bool { return silent.Load() == p }
-	b.onSubscribe = func(p *script.Peer, _ int, _ wire.OffsetSpec) {
-		reader.Store(p)
-		p.Write(script.Chunk(0, "a"))
-	}
-	env := b.env(t)
-	env.cfg.DialTimeout = 200 * time.Millisecond
-	reach(t, env, func(*broker.Options) {})
-	reach(t, env, readersPerNode(1))
-	got := make(chan uint64, 10)
-	stop, _ := runConsumer(t, env, testStream, ConsumerConfig{}, func(d *Delivery) { got <- d.Offset })
-	recv(t, got, "the message")
-	silent.Store(reader.Load())
-	stop2, _ := runConsumer(t, env, testStream, ConsumerConfig{}, func(d *Delivery) { got <- d.Offset })
-	recv(t, got, "the message, again")
-	_, _ = stop(), stop2()
+	synctest.Test(t, func(t *testing.T) {
+		b := pipedScripted(t)
+		b.committed = 0
+		var silent, reader atomic.Pointer[script.Peer]
+		b.onCommand = func(p *script.Peer, _ wire.Key, _ []byte) bool { return silent.Load() == p }
+		b.onSubscribe = func(p *script.Peer, _ int, _ wire.OffsetSpec) {
+			reader.Store(p)
+			p.Write(script.Chunk(0, "a"))
+		}
+		env := b.env(t)
+		reach(t, env, readersPerNode(1))
+		got := make(chan uint64, 10)
+		stop, _ := runConsumer(t, env, testStream, ConsumerConfig{}, func(d *Delivery) { got <- d.Offset })
+		recv(t, got, "the message")
+		silent.Store(reader.Load())
+		stop2, _ := runConsumer(t, env, testStream, ConsumerConfig{}, func(d *Delivery) { got <- d.Offset })
+		recv(t, got, "the message, again")
+		_, _ = stop(), stop2()
+	})
 }
 
 // A slow call of somebody else's on the administrative connection survives a
 // lookup that does not wait for it.
 func TestFindBesideASlowCall(t *testing.T) {
-	beside(t)
-	noLeaks(t)
-	b := startScripted(t)
-	found := make(chan struct{})
-	letGo := sync.OnceFunc(func() { close(found) })
-	t.Cleanup(letGo) // or a failure would leave the broker waiting
-	creating := make(chan struct{})
-	b.onCommand = func(p *script.Peer, key wire.Key, fields []byte) bool {
-		if key != wire.KeyCreate {
-			return false
+	synctest.Test(t, func(t *testing.T) {
+		b := pipedScripted(t)
+		found := make(chan struct{})
+		letGo := sync.OnceFunc(func() { close(found) })
+		t.Cleanup(letGo) // or a failure would leave the broker waiting
+		creating := make(chan struct{})
+		b.onCommand = func(p *script.Peer, key wire.Key, fields []byte) bool {
+			if key != wire.KeyCreate {
+				return false
+			}
+			close(creating)
+			<-found // commands are handled one after the other
+			id, _ := wire.Correlation(fields)
+			p.Send(&wire.Response{Key: key, Correlation: id, Code: wire.CodeOK})
+			return true
 		}
-		close(creating)
-		<-found // commands are handled one after the other
-		id, _ := wire.Correlation(fields)
-		p.Send(&wire.Response{Key: key, Correlation: id, Code: wire.CodeOK})
-		return true
-	}
-	env := b.env(t)
-	env.cfg.DialTimeout = 2 * time.Second // which has to do for a connection
-	reach(t, env, func(*broker.Options) {})
-	declared := make(chan error, 1)
-	go func() { declared <- env.DeclareStream(t.Context(), "slow", StreamConfig{}) }()
-	recv(t, creating, "the slow call")
-	_, err := env.cluster.Find(soon(t), testStream)
-	must(t, err)
-	letGo()
-	must(t, recv(t, declared, "its end"))
+		env := b.env(t)
+		declared := make(chan error, 1)
+		go func() { declared <- env.DeclareStream(t.Context(), "slow", StreamConfig{}) }()
+		recv(t, creating, "the slow call")
+		_, err := env.cluster.Find(soon(t), testStream)
+		must(t, err)
+		letGo()
+		must(t, recv(t, declared, "its end"))
+	})
 }
 
 type panickingStore struct{ memoryStore }
@@ -339,28 +335,36 @@ func TestPanicsWhileConnecting(t *testing.T) {
 // Consumers of every kind come and go on two connections that drop again and
 // again: nothing is handled twice, no stored offset is ahead of what is
 // handled, and in the end nothing is left in the pools.
+//
+// Between two drops every consumer handles a message or ends. On a busy machine
+// one that ends would otherwise lose each connection before it has stored.
 func TestPoolUnderStress(t *testing.T) {
 	const total, consumers, rounds = 2000, 12, 5
 	b, env, stream := faulty(t, total)
 	reach(t, env, readersPerNode(2))
 	var all sync.WaitGroup
+	var steps [consumers]atomic.Int64 // how far each one is; negative at the end
 	for i := range consumers {
 		all.Go(func() {
+			defer steps[i].Store(-1)
 			for round := range rounds {
 				cfg := ConsumerConfig{Name: fmt.Sprintf("c%d-%d", i, round), Workers: i % 5}
 				if i%2 == 0 {
 					cfg.Store.Every = 1
 				}
-				handleSome(t, b, env, stream, cfg, 1+(i*977+round*331)%total)
+				handleSome(t, b, env, stream, cfg, 1+(i*977+round*331)%total, func() { steps[i].Add(1) })
 			}
 		})
 	}
 	done := make(chan struct{})
 	go func() { all.Wait(); close(done) }()
+	var before [consumers]int64 // what steps was at the last drop
 	for tick := time.NewTicker(100 * time.Millisecond); ; {
 		select {
 		case <-tick.C:
-			b.DropConnections(streamtest.CutRST)
+			if allMoved(steps[:], before[:]) {
+				b.DropConnections(streamtest.CutRST)
+			}
 			continue
 		case <-done:
 			tick.Stop()
@@ -372,9 +376,23 @@ func TestPoolUnderStress(t *testing.T) {
 	}
 }
 
+// allMoved reports whether every counter has moved since it last did so. A
+// negative one need not.
+func allMoved(steps []atomic.Int64, before []int64) bool {
+	now := make([]int64, len(steps))
+	for i := range steps {
+		if now[i] = steps[i].Load(); now[i] >= 0 && now[i] == before[i] {
+			return false
+		}
+	}
+	copy(before, now)
+	return true
+}
+
 // handleSome runs a consumer until it has handled so many messages, and checks
-// what is stored.
-func handleSome(t *testing.T, b *streamtest.Broker, env *Env, stream string, cfg ConsumerConfig, n int) {
+// what is stored. It calls step for each message, and once the consumer has ended.
+func handleSome(t *testing.T, b *streamtest.Broker, env *Env, stream string, cfg ConsumerConfig, n int, step func()) {
+	defer step()
 	c, err := env.NewConsumer(stream, cfg)
 	must(t, err)
 	ctx, enough := context.WithTimeout(t.Context(), time.Minute)
@@ -389,7 +407,9 @@ func handleSome(t *testing.T, b *streamtest.Broker, env *Env, stream string, cfg
 		}
 		if seen[d.Offset] = true; len(seen) >= n {
 			enough()
+			return nil
 		}
+		step()
 		return nil
 	})
 	if err != nil {

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/tidemark-go/tidemark/internal/broker"
-	"github.com/tidemark-go/tidemark/internal/mark"
 )
 
 // brokerOffsets stores a session's offsets on the broker, over the connection
@@ -15,6 +14,7 @@ import (
 type brokerOffsets struct {
 	writer  *broker.OffsetWriter
 	session *subscription
+	commits *commits      // nil: what was read back counts as stored
 	batched bool          // stores may leave together with those of other consumers
 	gap     time.Duration // between two batches
 }
@@ -32,7 +32,11 @@ func (e *Env) brokerOffsets(ctx context.Context, s *subscription, consumer strin
 	if err != nil {
 		return nil, err
 	}
-	return &brokerOffsets{writer: writer, session: s, batched: p.Every == 0, gap: mark.Policy(p).BatchGap()}, nil
+	o := &brokerOffsets{writer: writer, session: s, batched: p.Every == 0, gap: p.forMark().BatchGap()}
+	if p.Committed {
+		o.commits = &commits{env: e, consumer: consumer}
+	}
+	return o, nil
 }
 
 // store sends an offset. Once the stream is gone it stores nothing: the run
@@ -51,6 +55,20 @@ func (o *brokerOffsets) verify(ctx context.Context, offset uint64) error {
 		return errMoved
 	}
 	return o.endSessionIfLost(ctx, o.writer.Verify(ctx, offset, func() error { return o.store(ctx, offset, false) }))
+}
+
+// commit waits until a majority of the stream's replicas has an offset that was
+// read back, with StorePolicy.Committed. An error ends the session, unless it is
+// that of ctx: the next session finds the new leader, and stores again.
+func (o *brokerOffsets) commit(ctx context.Context, offset uint64) error {
+	if o.commits == nil {
+		return nil
+	}
+	err := o.commits.await(ctx, o.session, offset)
+	if err != nil && ctx.Err() == nil {
+		o.session.end(err)
+	}
+	return err
 }
 
 // joinBatch lets a storer store with others, unless the consumer's stores have a
@@ -92,7 +110,11 @@ func (o *brokerOffsets) usable() bool { return !o.session.streamGone() }
 func (o *brokerOffsets) settle(ctx context.Context) { o.writer.Settle(ctx) }
 
 // release gives up the connection that carries only stores, if there is one.
-// inOrder says that what was stored has arrived.
+// inOrder says that what was stored has arrived. So does the place on a connection
+// to the leader's node end.
 func (o *brokerOffsets) release(ctx context.Context, inOrder bool) {
+	if o.commits != nil {
+		o.commits.close(ctx)
+	}
 	o.writer.CloseWithin(ctx, inOrder)
 }

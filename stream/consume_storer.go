@@ -19,6 +19,9 @@ type offsets interface {
 	// verify reads an offset back that was stored last, and stores it once more
 	// if it was lost.
 	verify(ctx context.Context, offset uint64) error
+	// commit returns once an offset that was read back is as safe as
+	// StorePolicy.Committed asks for, if that is set.
+	commit(ctx context.Context, offset uint64) error
 
 	// joinBatch lets a storer store with others. It returns nil if the storer
 	// stores by itself.
@@ -227,8 +230,12 @@ func (s *storer) storeNow(ctx context.Context, moreFollow bool) error {
 	return s.storeMark(ctx, moreFollow)
 }
 
-// storeMark stores the mark, if there is one. The caller holds s.sending.
+// storeMark stores the mark, if there is one. With StorePolicy.Every and Committed
+// it waits until that counts. The caller holds s.sending.
 func (s *storer) storeMark(ctx context.Context, moreFollow bool) error {
+	if s.progress.eachCommitted {
+		return s.storeVerified(ctx)
+	}
 	snapshot, ok := s.progress.snapshot()
 	if !ok {
 		return nil
@@ -240,8 +247,8 @@ func (s *storer) storeMark(ctx context.Context, moreFollow bool) error {
 	return nil
 }
 
-// storeVerified stores the mark, if there is one, and reads it back. The caller
-// holds s.sending.
+// storeVerified stores the mark, if there is one, reads it back, and with
+// StorePolicy.Committed waits until it is committed. The caller holds s.sending.
 func (s *storer) storeVerified(ctx context.Context) error {
 	snapshot, ok := s.progress.snapshot()
 	if !ok {
@@ -254,6 +261,9 @@ func (s *storer) storeVerified(ctx context.Context) error {
 		return err
 	}
 	if err := s.offsets.verify(ctx, snapshot.Mark); err != nil {
+		return err
+	}
+	if err := s.offsets.commit(ctx, snapshot.Mark); err != nil {
 		return err
 	}
 	s.settled = true
@@ -304,9 +314,17 @@ func (q storeRequests) ask(ctx context.Context, verify bool, ended <-chan struct
 	case err := <-request.done:
 		return err
 	case <-ctx.Done():
+	}
+	select {
+	case err := <-request.done: // which says what the storer was waiting for
+		return err
+	case <-time.After(answerGrace):
 		return broker.ContextError(ctx)
 	}
 }
+
+// answerGrace is how long ask waits for a storer that has to give up.
+const answerGrace = 20 * time.Millisecond
 
 // turn is a lock that somebody can wait for under a context.
 type turn chan struct{}

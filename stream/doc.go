@@ -11,7 +11,8 @@
 //		return bill(ctx, d.Body)
 //	})
 //
-// A producer's Publish returns when the broker has confirmed:
+// A producer's Publish returns when the broker has confirmed. Its name is that of
+// one process at a time:
 //
 //	producer, err := env.NewProducer(ctx, "orders", stream.ProducerConfig{Name: "shop"})
 //	err = producer.Publish(ctx, stream.Message{Body: order})
@@ -25,8 +26,11 @@
 //   - After a reconnect a consumer goes on at the first message not handled.
 //     One run handles no message twice, unless ErrorPolicy calls the handler
 //     again.
-//   - A producer publishes again what a lost connection left unconfirmed. A
-//     producer's name lets the broker drop what it has already.
+//   - A producer publishes again what a lost connection left unconfirmed, in
+//     order. With a name the stream holds each message once. Of two processes
+//     that count ids under one name, the older ends with [ErrNameInUse].
+//   - Every message that a producer accepts has one outcome, and only the
+//     broker's confirm makes that nil.
 //   - Every wait ends with its context.
 //   - A failure that trying again cannot mend ends the call or run with an
 //     error that says what to do; see [ErrInvalidConfig] and the sentinels

@@ -27,7 +27,10 @@ const CloseTimeout = 5 * time.Second
 // RabbitMQ below 4.2.2 delays the consumers of a connection by 1 ms for each of
 // them, so there a consumer has a connection of its own as long as the node has
 // fewer than 256. Consumers with StorePolicy.Every share one more connection to
-// each node for their stores. A producer has a connection of its own.
+// each node for their stores. Its producers share connections that carry nothing
+// else, because a broker that takes no messages does not read the connection: up
+// to GOMAXPROCS to each node, and more once each of these has 256 producers or is
+// held up by a stream that confirms nothing. See ProducerConfig.OwnConnection.
 type Env struct {
 	cfg     Config
 	vhost   string

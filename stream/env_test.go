@@ -17,7 +17,7 @@ func unconnected() *Env {
 	life, end := context.WithCancelCause(context.Background())
 	return &Env{
 		cfg: cfg, cluster: broker.NewCluster(cfg.brokerOptions(), nil), states: startStates(cfg), memory: newMemory(cfg.MaxBuffered), life: life, end: end,
-		closed: make(chan struct{}), producers: map[*Producer]struct{}{},
+		closed: make(chan struct{}), producers: map[*Producer]struct{}{}, publishing: envBytes{most: int64(cfg.MaxInFlightBytes)},
 	}
 }
 

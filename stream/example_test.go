@@ -68,6 +68,7 @@ func ExampleProducer_PublishAsync() {
 	// env is what stream.Connect returned.
 	var env *stream.Env
 	ctx := context.Background()
+	// A name is one process's at a time.
 	producer, err := env.NewProducer(ctx, "orders", stream.ProducerConfig{Name: "shop"})
 	if err != nil {
 		log.Fatal(err)

@@ -83,9 +83,10 @@ type Message struct {
 	Footer map[string]any
 
 	// PublishingID numbers the message for the broker's deduplication, which
-	// needs a producer with a name. If the caller sets it, it must grow from
-	// message to message, and be at least 1. Default 0: the producer counts on
-	// from the last id that the broker knows.
+	// needs a producer with a name. If the caller sets it, it is from 1 to 2^63-1,
+	// as several tools of RabbitMQ read ids as signed, and grows from message to
+	// message; anything else is [ErrInvalidMessage]. Default 0: the producer counts
+	// on from the last id that the broker knows, with gaps.
 	PublishingID uint64
 
 	// Key is for super streams, which producers do not support yet. On a plain
@@ -93,10 +94,9 @@ type Message struct {
 	Key string
 	// FilterValue lets a consumer that filters skip chunks in which no message
 	// has its value (RabbitMQ 3.13 or newer). It has 255 bytes at most, and
-	// does not go with ProducerConfig.SubEntries. Between a message with a
-	// value and one without, the producer waits until the messages before are
-	// confirmed. Consumers of this package do not filter yet. Default "": no
-	// value.
+	// does not go with ProducerConfig.SubEntries of 2 or more. Messages with and
+	// without a value mix freely. Consumers of this package do not filter yet.
+	// Default "": no value.
 	FilterValue string
 
 	// origin is the first byte of Raw in a message that was read. As long as Raw

@@ -180,7 +180,8 @@ func (p *Producer) failed(err error) error {
 // many messages there may be. It serves programs that publish again what an
 // earlier process may have published: with a Name, and the same messages in the
 // same batches with the same ids, each is in the stream exactly once. A sub-batch
-// has a single id for the broker, the highest one of its messages.
+// has a single id for the broker, the highest one of its messages. Either all of
+// them have a PublishingID, or none.
 //
 // What does not fit into one frame is [ErrMessageTooLarge], and nothing of it is
 // published.
@@ -206,8 +207,9 @@ func (p *Producer) PublishBatch(ctx context.Context, msgs ...Message) error {
 // Callbacks run one after the other, in the order of the outcomes, on a
 // goroutine of the producer. A message keeps its place until its callback has
 // returned, so slow callbacks hold up publishing. A callback may publish again:
-// it waits while MaxInFlight messages have no outcome, and not for callbacks. It
-// must not call Flush or Close, nor wait for another goroutine that publishes.
+// it waits while MaxInFlight messages, or MaxInFlightBytes, have no outcome, and
+// not for callbacks. It must not call Flush or Close, nor wait for another
+// goroutine that publishes. A panic of done ends the process.
 func (p *Producer) PublishAsync(ctx context.Context, m Message, done func(error)) error {
 	if err := p.accept(ctx, &m, slot{done: done}); err != nil {
 		return p.failed(err)

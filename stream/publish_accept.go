@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/tidemark-go/tidemark/internal/broker"
+	"github.com/tidemark-go/tidemark/internal/fence"
 )
 
 // accept gives a message its slot; s has who is told of its outcome. It copies
@@ -37,7 +38,11 @@ func (p *Producer) accept(ctx context.Context, m *Message, s slot) error {
 	if err := p.place(ctx, 1, size); err != nil {
 		return err
 	}
-	if s.id, err = p.nextID(m.PublishingID); err != nil {
+	err = p.checkSize(size, len(m.FilterValue)) // the connection may be another one now
+	if err == nil {
+		s.id, err = p.nextID(m.PublishingID)
+	}
+	if err != nil {
 		p.admission.free(1, size)
 		return err
 	}
@@ -65,29 +70,13 @@ func (p *Producer) acceptBatch(ctx context.Context, msgs []Message, w *waiter) e
 	if ctx.Err() != nil {
 		return broker.ContextError(ctx)
 	}
-	list := make([]outgoing, len(msgs))
-	bytes, last, counted := 0, uint64(0), false
-	for i := range msgs {
-		m := &msgs[i]
-		if m.FilterValue != "" {
-			return p.checkFilter(m.FilterValue)
-		}
-		if m.PublishingID != 0 && m.PublishingID <= last {
-			return fmt.Errorf("%w: publishing id %d is not above the last one, %d", ErrInvalidMessage, m.PublishingID, last)
-		}
-		last, counted = max(last, m.PublishingID), counted || m.PublishingID == 0
-		var err error
-		if list[i], err = p.outgoingOf(m); err != nil {
-			return err
-		}
-		bytes += list[i].size() + recordOverhead
-	}
-	if err := p.checkSize(bytes, 0); err != nil {
+	list, bytes, err := p.outgoingBatch(msgs)
+	if err != nil {
 		return err
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if counted {
+	if msgs[0].PublishingID == 0 {
 		if err := p.takeName(ctx); err != nil {
 			return err
 		}
@@ -95,7 +84,51 @@ func (p *Producer) acceptBatch(ctx context.Context, msgs []Message, w *waiter) e
 	if err := p.place(ctx, len(msgs), bytes); err != nil {
 		return err
 	}
+	if err := p.checkSize(bytes, 0); err != nil { // the connection may be another one now
+		p.admission.free(len(msgs), bytes)
+		return err
+	}
 	return p.addBatch(msgs, list, w, bytes)
+}
+
+// outgoingBatch encodes the messages of a sub-batch. It returns how many bytes its
+// records have.
+func (p *Producer) outgoingBatch(msgs []Message) (list []outgoing, bytes int, err error) {
+	list = make([]outgoing, len(msgs))
+	for i := range msgs {
+		m := &msgs[i]
+		if m.FilterValue != "" {
+			return nil, 0, p.checkFilter(m.FilterValue)
+		}
+		if list[i], err = p.outgoingOf(m); err != nil {
+			return nil, 0, err
+		}
+		bytes += list[i].size() + recordOverhead
+		if err := p.checkSize(bytes, 0); err != nil {
+			return nil, 0, err
+		}
+	}
+	return list, bytes, checkBatchIDs(msgs)
+}
+
+// checkBatchIDs refuses ids of the caller's that would end a sub-batch in the
+// middle.
+func checkBatchIDs(msgs []Message) error {
+	counted, last := msgs[0].PublishingID == 0, uint64(0)
+	for i := range msgs {
+		switch id := msgs[i].PublishingID; {
+		case (id == 0) != counted:
+			return fmt.Errorf("%w: some messages of a sub-batch have a PublishingID and others have none: set it for all or for none", ErrInvalidMessage)
+		case counted:
+		case id > fence.MaxID:
+			return fmt.Errorf("%w: publishing id %d is not one from 1 to %d", ErrInvalidMessage, id, uint64(fence.MaxID))
+		case id <= last:
+			return fmt.Errorf("%w: publishing id %d is not above the last one, %d", ErrInvalidMessage, id, last)
+		default:
+			last = id
+		}
+	}
+	return nil
 }
 
 // addBatch adds the messages of a sub-batch. The caller holds the lock and has
@@ -126,11 +159,11 @@ func (p *Producer) place(ctx context.Context, n, bytes int) error {
 	if p.refusal != nil {
 		return p.refusal
 	}
+	if n > p.admission.most {
+		return fmt.Errorf("%w: %d messages at once, and ProducerConfig.MaxInFlight is %d: set it to at least as many", ErrInvalidConfig, n, p.admission.most)
+	}
 	if p.admission.take(n, bytes) {
 		return nil
-	}
-	if n > p.admission.most {
-		return fmt.Errorf("%w: %d messages at once, and ProducerConfig.MaxInFlight is %d", ErrInvalidConfig, n, p.admission.most)
 	}
 	if p.calls.mine() {
 		return p.placeForCallback(ctx, n, bytes)
@@ -146,25 +179,22 @@ func (p *Producer) place(ctx context.Context, n, bytes int) error {
 		case <-ctx.Done():
 		}
 	})
-	switch {
+	switch had := p.admission.leave(t); {
 	case p.refusal != nil:
+		if had {
+			p.admission.free(n, bytes)
+		}
 		return p.refusal
-	case ctx.Err() == nil:
+	case had:
 		return nil
 	}
-	select {
-	case <-t.granted: // in the nick of time
-		return nil
-	default:
-	}
-	p.admission.leave(t)
 	return broker.ContextError(ctx)
 }
 
 // placeForCallback is place within a callback. The messages whose callbacks wait
 // for this one to return have places, for which it must not wait.
 func (p *Producer) placeForCallback(ctx context.Context, n, bytes int) error {
-	for p.refusal == nil && p.box.open+n > p.admission.most {
+	for p.refusal == nil && !p.admission.fitsBeside(p.box.open, p.box.openBytes, n, bytes) {
 		slack := make(chan struct{})
 		p.slack = slack
 		p.unlocked(func() {
@@ -246,13 +276,12 @@ func (p *Producer) told() {
 // awaited reports whether somebody waits for a place.
 func (p *Producer) awaited() bool { return p.inLine.Load() > 0 }
 
-// returned comes after callbacks.
+// returned comes after callbacks. It gives back their places even if nobody waits
+// here: the bytes count for the other producers of the Env.
 func (p *Producer) returned() {
-	if p.awaited() {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		p.collect()
-	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.collect()
 }
 
 // collect frees the places of messages whose callbacks have returned. The caller

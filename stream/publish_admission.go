@@ -14,6 +14,7 @@ type admission struct {
 	used, usedBytes int
 	env             *envBytes
 	line            []*ticket // who waits, the first one first
+	ended           bool      // nothing counts any more
 }
 
 // envBytes bounds the bytes of all producers of an Env together. A producer that
@@ -26,8 +27,9 @@ type envBytes struct {
 // ticket is a turn in the line, for n messages.
 type ticket struct {
 	n, bytes int
-	granted  chan struct{} // closed when the place is the holder's, or the producer has ended
-	done     bool          // granted is closed
+	granted  chan struct{} // closed when the places are the holder's, or nobody's any more
+	done     bool          // granted is closed, or the holder has left
+	had      bool          // the holder has the places
 }
 
 // take takes places for n messages, if there is room and nobody waits. What is
@@ -42,11 +44,20 @@ func (p *admission) take(n, bytes int) bool {
 
 func (p *admission) fits(n, bytes int) bool {
 	return p.used == 0 ||
-		n <= p.most-p.used && bytes <= p.mostBytes-p.usedBytes && int64(bytes) <= p.env.most-p.env.used.Load()
+		p.fitsBeside(p.used, p.usedBytes, n, bytes) && int64(bytes) <= p.env.most-p.env.used.Load()
+}
+
+// fitsBeside reports whether n messages are within the producer's bounds together
+// with others.
+func (p *admission) fitsBeside(others, theirBytes, n, bytes int) bool {
+	return others == 0 || n <= p.most-others && bytes <= p.mostBytes-theirBytes
 }
 
 // force takes places whether there is room or not.
 func (p *admission) force(n, bytes int) {
+	if p.ended {
+		return
+	}
 	p.used += n
 	p.usedBytes += bytes
 	p.env.used.Add(int64(bytes))
@@ -59,11 +70,11 @@ func (p *admission) wait(n, bytes int) *ticket {
 	return t
 }
 
-// leave gives up a turn. It reports whether the turn had come already: the caller
-// then has the places.
+// leave ends a turn. It reports whether the turn had come: the caller then has the
+// places.
 func (p *admission) leave(t *ticket) (had bool) {
 	if t.done {
-		return true
+		return t.had
 	}
 	if i := slices.Index(p.line, t); i >= 0 {
 		p.line = slices.Delete(p.line, i, i+1)
@@ -75,6 +86,9 @@ func (p *admission) leave(t *ticket) (had bool) {
 
 // free gives back places, and hands them to who waits.
 func (p *admission) free(n, bytes int) {
+	if p.ended {
+		return
+	}
 	p.used -= n
 	p.usedBytes -= bytes
 	p.env.used.Add(int64(-bytes))
@@ -88,7 +102,7 @@ func (p *admission) grant() {
 			break
 		}
 		p.force(t.n, t.bytes)
-		t.done = true
+		t.done, t.had = true, true
 		close(t.granted)
 		n++
 	}
@@ -100,7 +114,7 @@ func (p *admission) grant() {
 // that count for the Env.
 func (p *admission) end() {
 	p.env.used.Add(int64(-p.usedBytes))
-	p.used, p.usedBytes = 0, 0
+	p.used, p.usedBytes, p.ended = 0, 0, true
 	p.refuse()
 }
 

@@ -29,29 +29,37 @@ type ProducerConfig struct {
 	// callers number the messages are left alone: two of them with the same ids are
 	// a way to be redundant.
 	Name string
-	// MaxInFlight is how many messages may wait for their confirmation;
-	// PublishAsync and Publish wait while there are so many. Default 10,000,
-	// at most 900,000.
+	// MaxInFlight is how many messages may have no outcome, or a callback that
+	// has not returned; PublishAsync and Publish wait while there are so many.
+	// Default 10,000. It is at most 30,000 times SubEntries, and 900,000: RabbitMQ
+	// reads no more from a connection with 50,000 unconfirmed entries, so a stream
+	// may have 30,000 on a connection. A sub-batch is one entry.
 	MaxInFlight int
 	// MaxInFlightBytes is how many bytes these may have, encoded; a larger message
-	// goes alone. Default 64 MiB.
+	// goes alone. Config.MaxInFlightBytes bounds all producers of the Env
+	// together. Default 64 MiB.
 	MaxInFlightBytes int
 	// SubEntries publishes up to that many messages as one sub-batch, which is one
 	// entry of the stream's log and is compressed as a whole: as many as are
 	// waiting, and as fit into a frame before they are compressed. The broker
-	// confirms or refuses a sub-batch as a whole. It does not go with Name: the broker
-	// knows a sub-batch by a single publishing id, and the official client numbers
-	// them anew on each connection, so that what is sent again is not recognised.
-	// Default 0: no sub-batches; at most 10,000. On 32-bit systems nothing is
-	// published with sub-batches: the official client, v1.8.3, panics there.
+	// confirms or refuses a sub-batch as a whole, and knows it by the highest id of
+	// its messages. What was sent once is sent again as the same sub-batch, so with
+	// a Name each message is in the stream once, whatever happens to connections.
+	// A process that publishes again what an earlier one may have published needs
+	// the same sub-batches: see [Producer.PublishBatch]. Default 0: no sub-batches;
+	// at most 10,000.
 	SubEntries int
 	// Compression is that of the sub-batches. Default: none. Needs SubEntries.
 	Compression Compression
 	// CreationTime sets Properties.CreationTime to the time of the call for messages
 	// that have none. Default false.
 	CreationTime bool
-	// ConfirmTimeout is how long the broker may confirm nothing of what was
-	// sent before the connection counts as stuck and is replaced. Default 30 s, at most 24 h.
+	// ConfirmTimeout is how long a broker that is alive may confirm nothing of what
+	// was sent before the producer asks the other nodes who leads the stream. If it
+	// is another node, the producer goes there. Otherwise it waits, because the
+	// messages are in the leader's log. It reports [StateBlocked] after 5 s, or
+	// after ConfirmTimeout if that is less. A broker that is silent is left after
+	// two heartbeats; see Config.Heartbeat. Default 30 s, at most 24 h.
 	ConfirmTimeout time.Duration
 	// OwnConnection gives the producer a connection of its own. Default false: the
 	// producers of an Env share connections, GOMAXPROCS of them to each node, and

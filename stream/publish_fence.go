@@ -207,6 +207,9 @@ func (p *Producer) answered(sequence uint64) error {
 		}
 		p.box.drop(d.ID, fmt.Errorf("%w: the broker did not know the producer when the message came, and has taken a higher publishing id since, %d", outcome, sequence), p.tell)
 	}
+	if len(dead) > 0 {
+		p.box.resend(p.box.limit, p.tell) // without them; nothing was sent yet
+	}
 	p.told()
 	return sequenceError(err)
 }

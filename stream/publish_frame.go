@@ -18,8 +18,11 @@ const (
 	// messageOverhead is what a message adds to its body in a Publish frame:
 	// publishing id and length. frameOverhead is the frame's own: size, key,
 	// version, publisher id and count.
-	messageOverhead = 8 + 4
+	messageOverhead = publishingIDBytes + lengthBytes
 	frameOverhead   = 4 + 2 + 2 + 1 + 4
+	// publishingIDBytes and lengthBytes are the sizes of these fields.
+	publishingIDBytes = 8
+	lengthBytes       = 4
 	// publisherIDAt is where a frame has the publisher's id.
 	publisherIDAt = 4 + 2 + 2
 	// subBatchOverhead is what a sub-batch adds to its records in a frame, and
@@ -55,7 +58,6 @@ type publishFrame struct {
 	// lock.
 	preparing bool
 	sends     uint8 // how often its entries were sent: 0, 1, or 2 for more often
-	finished  bool  // the frame has its size and count
 }
 
 // publishFrames are kept for reuse: a busy producer needs no new memory.
@@ -90,6 +92,15 @@ func (b *publishFrame) entries() int {
 		return 1
 	}
 	return len(b.slots)
+}
+
+// entryBytes returns how many bytes an entry has in a frame, given those of what
+// follows the filter value, and of that.
+func entryBytes(version uint16, raw, filter int) int {
+	if version == wire.Version2 {
+		return publishingIDBytes + 2 + filter + raw
+	}
+	return publishingIDBytes + raw
 }
 
 // find returns the index of the slot with an id, or -1. Ids ascend, mostly by
@@ -157,7 +168,7 @@ func (b *publishFrame) walk() wire.Publish {
 // finish makes the frame one of a publisher.
 func (b *publishFrame) finish(publisherID uint8) []byte {
 	b.frame = wire.FinishPublish(b.frame, 0, b.entries())
-	b.frame[publisherIDAt], b.finished = publisherID, true
+	b.frame[publisherIDAt] = publisherID
 	return b.frame
 }
 

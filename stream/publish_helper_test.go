@@ -2,6 +2,9 @@ package stream
 
 import (
 	"context"
+	"encoding/binary"
+	"math"
+	"testing"
 	"time"
 )
 
@@ -31,4 +34,64 @@ func refusalOf(p *Producer) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.refusal
+}
+
+// confirm gives messages of a producer without a connection an outcome, as its
+// connection would, which has been sent everything.
+func confirm(p *Producer, err error, ids ...uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	settleLocked(p, err, ids...)
+}
+
+// settleLocked is confirm for who holds the lock.
+func settleLocked(p *Producer, err error, ids ...uint64) {
+	for f, _ := p.box.next(math.MaxInt); f != nil; f, _ = p.box.next(math.MaxInt) {
+		if len(f.records) > 0 {
+			frame, err := appendSubBatch(binary.BigEndian.AppendUint64(f.frame, f.last()), p.cfg.Compression, len(f.slots), f.records)
+			p.box.prepared(f, frame, err, p.tell)
+			continue
+		}
+		p.box.hand(f, 0)
+	}
+	p.box.sent()
+	for _, id := range ids {
+		p.box.settle(id, err, p.tell)
+	}
+	p.told()
+	p.box.advance()
+}
+
+// confirmAll is confirm for every message there is.
+func confirmAll(p *Producer) {
+	p.mu.Lock()
+	last := p.box.lastID
+	p.mu.Unlock()
+	confirm(p, nil, numbers(1, last)...)
+}
+
+// numbers returns the numbers from first to last.
+func numbers(first, last uint64) (list []uint64) {
+	for n := first; n <= last; n++ {
+		list = append(list, n)
+	}
+	return list
+}
+
+// endOffline ends a producer without a connection.
+func endOffline(t testing.TB, p *Producer) {
+	t.Helper()
+	select {
+	case <-p.ended:
+	default:
+		close(p.ended)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	_ = p.Close(ctx)
+	select {
+	case <-p.closed:
+	default:
+		t.Error("the producer is not closed")
+	}
 }

@@ -92,6 +92,9 @@ func (l *link) Take(frames [][]byte, size, room int) (_ [][]byte, entries int, r
 		if p.box.waiting == 0 {
 			l.lastTime = time.Now()
 		}
+		if l.resting {
+			l.hear() // there is something to look for again
+		}
 		frame := p.box.hand(b, l.pub.ID())
 		frames = append(frames, frame)
 		size -= len(frame)
@@ -114,11 +117,8 @@ func (l *link) compress(b *publishFrame) bool {
 	if !l.current() {
 		return false // resend has copied the records
 	}
-	b.frame, b.records, b.preparing = frame, b.records[:0], false
-	if err != nil {
-		p.box.end(b, b.slots, err, p.tell)
-		p.told()
-	}
+	p.box.prepared(b, frame, err, p.tell)
+	p.told()
 	return true
 }
 

@@ -15,20 +15,22 @@ import (
 type outbox struct {
 	subEntries int
 
-	lastID  uint64          // newest accepted
-	batches []*publishFrame // those with open slots, and perhaps others
-	unsent  int             // index of the first one that was not handed out
-	written int             // index of the first one that may still be read by a connection
-	hint    int             // index of the one that the last outcome was for
-	open    int             // messages without outcome
-	waiting int             // entries that were handed out and have no outcome
-	limit   int             // of a frame
+	lastID    uint64          // newest accepted
+	batches   []*publishFrame // those with open slots, and perhaps others
+	unsent    int             // index of the first one that was not handed out
+	written   int             // index of the first one that may still be read by a connection
+	hint      int             // index of the one that the last outcome was for
+	open      int             // messages without outcome
+	openBytes int             // their bytes
+	waiting   int             // entries that were handed out and have no outcome
+	limit     int             // of a frame
 }
 
 // add accepts a message. Its id is above lastID.
 func (o *outbox) add(s slot, filter string, m *outgoing) {
 	o.lastID = s.id
 	o.open++
+	o.openBytes += int(s.size)
 	if o.subEntries > 1 {
 		o.subBatch(m.size()).addRecord(s, m)
 		return
@@ -37,7 +39,7 @@ func (o *outbox) add(s slot, filter string, m *outgoing) {
 	if filter != "" {
 		version = wire.Version2
 	}
-	o.plainBatch(version, m.size()+messageOverhead+len(filter)).add(s, filter, m)
+	o.plainBatch(version, m.size(), len(filter)).add(s, filter, m)
 }
 
 // tail returns the batch that is still open for messages, or nil.
@@ -51,15 +53,20 @@ func (o *outbox) tail() *publishFrame {
 	return nil
 }
 
-// plainBatch returns the batch for a message of n bytes.
-func (o *outbox) plainBatch(version uint16, n int) *publishFrame {
+// plainBatch returns the batch for a message and a filter value of so many bytes.
+func (o *outbox) plainBatch(version uint16, size, filter int) *publishFrame {
 	b := o.tail()
-	if b != nil && !b.sub && b.version >= version && len(b.slots) < batchMessages && len(b.frame)+n <= min(batchBytes, o.limit) {
+	if b != nil && !b.sub && b.version >= version && o.shares(b, entryBytes(b.version, lengthBytes+size, filter)) {
 		return b
 	}
 	b = newPublishFrame(version)
 	o.batches = append(o.batches, b)
 	return b
+}
+
+// shares reports whether a batch of plain messages takes an entry of n bytes more.
+func (o *outbox) shares(b *publishFrame, n int) bool {
+	return len(b.slots) < batchMessages && len(b.frame)+n <= min(batchBytes, o.limit)
 }
 
 // subBatch returns the sub-batch for a record of n bytes.
@@ -118,6 +125,23 @@ func (o *outbox) hand(b *publishFrame, id uint8) []byte {
 	return b.finish(id)
 }
 
+// prepared takes the frame of a sub-batch whose records are compressed, or the
+// error that came of it.
+func (o *outbox) prepared(b *publishFrame, frame []byte, err error, tell func(*slot, error)) {
+	b.frame, b.records, b.preparing = frame, b.records[:0], false
+	if err == nil && len(frame) > o.limit {
+		err = o.tooLarge()
+	}
+	if err != nil {
+		o.end(b, b.slots, err, tell)
+	}
+}
+
+// tooLarge is the outcome of what fitted into the frames of a connection before.
+func (o *outbox) tooLarge() error {
+	return fmt.Errorf("%w: the connection made anew takes frames of %d bytes only (stream.frame_max)", ErrMessageTooLarge, o.limit)
+}
+
 // sent says that everything handed out is written: its memory may be used again
 // once it is settled.
 func (o *outbox) sent() {
@@ -170,8 +194,8 @@ func (o *outbox) sentOnce(id uint64) (sent, once bool) {
 	return true, b.sends == 1
 }
 
-// drop gives the message, or the sub-batch, with an id its outcome, whether the
-// connection has it or not.
+// drop gives the message, or the sub-batch, with an id its outcome. The
+// connection must not have it, and resend must follow, which leaves it out.
 func (o *outbox) drop(id uint64, err error, tell func(*slot, error)) {
 	for _, b := range o.batches {
 		switch {
@@ -193,6 +217,7 @@ func (o *outbox) end(b *publishFrame, slots []slot, err error, tell func(*slot, 
 			s.settled = true
 			b.open--
 			o.open--
+			o.openBytes -= int(s.size)
 			tell(s, err)
 			s.waits, s.done = nil, nil
 		}
@@ -242,7 +267,7 @@ func (o *outbox) settledUpTo(id uint64) bool {
 // that takes frames of limit bytes. What was sent goes out again as the same
 // entries with the same ids.
 func (o *outbox) resend(limit int, tell func(*slot, error)) {
-	old, written := o.batches, o.written
+	old, unsent, written := o.batches, o.unsent, o.written
 	o.limit = limit
 	o.batches, o.unsent, o.written, o.waiting, o.hint = nil, 0, 0, 0, 0
 	for i, b := range old {
@@ -254,7 +279,7 @@ func (o *outbox) resend(limit int, tell func(*slot, error)) {
 		case b.sends == 0 && !b.preparing && len(b.frame) <= limit:
 			o.batches = append(o.batches, b)
 		default:
-			o.repack(b, tell)
+			o.repack(b, i < unsent, tell)
 			if i < written {
 				b.recycle()
 			}
@@ -263,9 +288,9 @@ func (o *outbox) resend(limit int, tell func(*slot, error)) {
 	o.seal()
 }
 
-// repack copies what is open in a batch, whose memory the connection before may
-// still be writing.
-func (o *outbox) repack(b *publishFrame, tell func(*slot, error)) {
+// repack copies what is open in a batch. If it was handed out, the connection
+// before may still be writing its memory.
+func (o *outbox) repack(b *publishFrame, handed bool, tell func(*slot, error)) {
 	if len(b.records) > 0 { // it was never sent
 		c := newPublishFrame(b.version)
 		c.sub, c.sealed, c.open = true, true, b.open
@@ -274,7 +299,7 @@ func (o *outbox) repack(b *publishFrame, tell func(*slot, error)) {
 		o.batches = append(o.batches, c)
 		return
 	}
-	if !b.finished {
+	if !handed {
 		b.finish(0) // for walk
 	}
 	entries := b.walk()
@@ -293,14 +318,13 @@ func (o *outbox) repack(b *publishFrame, tell func(*slot, error)) {
 
 // copyEntry adds an entry of another batch.
 func (o *outbox) copyEntry(from *publishFrame, slots []slot, e *wire.PublishEntry, tell func(*slot, error)) {
-	n := messageOverhead + len(e.Filter) + len(e.Raw)
+	n := entryBytes(from.version, len(e.Raw), len(e.Filter))
 	if n+frameOverhead > o.limit {
-		err := fmt.Errorf("%w: the connection made anew takes frames of %d bytes only (stream.frame_max)", ErrMessageTooLarge, o.limit)
-		o.end(from, slots, err, tell)
+		o.end(from, slots, o.tooLarge(), tell)
 		return
 	}
 	to := o.tail()
-	if to == nil || to.sub || from.sub || to.version != from.version || len(to.slots) >= batchMessages || len(to.frame)+n > min(batchBytes, o.limit) {
+	if to == nil || to.sub || from.sub || to.version != from.version || !o.shares(to, n) {
 		to = newPublishFrame(from.version)
 		to.sub = from.sub
 		o.batches = append(o.batches, to)

@@ -71,14 +71,14 @@ func (c *outcomeCalls) poke() {
 // caughtUp returns a channel that is closed when every call so far has returned.
 func (c *outcomeCalls) caughtUp() <-chan struct{} {
 	c.mu.Lock()
-	running, closing := c.running, c.closing
-	c.mu.Unlock()
-	if running && closing {
+	defer c.mu.Unlock()
+	if c.running && c.closing {
 		return c.ended
 	}
 	reached := make(chan struct{})
-	if running {
-		c.add(outcome{reached: reached})
+	if c.running {
+		c.queue = append(c.queue, outcome{reached: reached})
+		c.poke()
 	} else {
 		close(reached)
 	}
@@ -86,6 +86,7 @@ func (c *outcomeCalls) caughtUp() <-chan struct{} {
 }
 
 // end ends the goroutine once all calls have returned, and does not wait for that.
+// None may be added after it.
 func (c *outcomeCalls) end() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -160,8 +161,8 @@ func (c *outcomeCalls) call(o *outcome) {
 		return
 	}
 	o.done(o.err)
+	c.bytes.Add(int64(o.size)) // first: collect takes count before it
 	c.count.Add(1)
-	c.bytes.Add(int64(o.size))
 }
 
 // mine reports whether the caller runs within a callback.

@@ -127,6 +127,14 @@ func mortalBroker(t testing.TB) *rabbit.Instance {
 	return b
 }
 
+// restart kills a node and starts it again, at the end of a test too.
+func restart(b *rabbit.Instance, node string) error {
+	if err := b.Kill(context.Background(), node); err != nil {
+		return err
+	}
+	return b.Start(context.Background(), node)
+}
+
 // connect returns an Env that is closed with the test.
 func connect(t testing.TB, uris string) *Env {
 	t.Helper()

@@ -1,7 +1,9 @@
 package stream
 
 import (
+	"context"
 	"fmt"
+	"net"
 	"net/url"
 	"sync"
 	"testing"
@@ -28,6 +30,7 @@ type scripted struct {
 
 	subscriptions int
 	port          int
+	piped         bool       // clients connect by a pipe, as in virtual time
 	recreated     chan error // what StateStreamRecreated said, of any env
 }
 
@@ -38,10 +41,22 @@ func (b *scripted) uri() string {
 	return fmt.Sprintf("rabbitmq-stream://%s:%s@127.0.0.1:%d/", script.User, url.PathEscape(script.Password), b.port)
 }
 
+// pipedScripted returns a broker that clients reach by dial, in virtual time.
+func pipedScripted(t testing.TB) *scripted {
+	return &scripted{t: t, port: 5552, piped: true, committed: -1, stored: map[string]uint64{}, credit: map[*script.Peer]chan struct{}{}, recreated: make(chan error, 10)}
+}
+
 func startScripted(t testing.TB) *scripted {
-	b := &scripted{t: t, committed: -1, stored: map[string]uint64{}, credit: map[*script.Peer]chan struct{}{}, recreated: make(chan error, 10)}
-	b.port = script.Listen(t, b.serve)
+	b := pipedScripted(t)
+	b.piped, b.port = false, script.Listen(t, b.serve)
 	return b
+}
+
+// dial connects to the broker by a pipe.
+func (b *scripted) dial(context.Context, string, string) (net.Conn, error) {
+	ours, theirs := net.Pipe()
+	go b.serve(script.NewPeer(b.t, theirs))
+	return ours, nil
 }
 
 // env returns an environment on the broker that is closed with the test.
@@ -49,6 +64,9 @@ func (b *scripted) env(t testing.TB) *Env {
 	t.Helper()
 	cfg := testConfig()
 	cfg.URIs = []string{b.uri()}
+	if b.piped {
+		cfg.Dial = b.dial
+	}
 	cfg.OnState = func(c StateChange) {
 		if c.State == StateStreamRecreated {
 			b.recreated <- c.Err

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 )
@@ -37,6 +38,9 @@ type Cluster struct {
 	goodbyes   *goodbyes // to those of them that nobody uses any more
 
 	versions sync.Map // of the nodes that were reached: Node to string
+
+	// known is the last location with replicas that a node has named.
+	known atomic.Pointer[Location]
 }
 
 // NewCluster returns a cluster without any connection.
@@ -140,6 +144,7 @@ func (c *Cluster) Ask(ctx context.Context, exchange func(context.Context, *Conn)
 // connection of its own: whoever asks has often lost a connection already, and
 // should not wait until heartbeats show that another one is lost too.
 func (c *Cluster) Find(ctx context.Context, stream string) (l Location, err error) {
+	defer func() { c.remember(l, err) }()
 	err = c.Ask(ctx, func(ctx context.Context, admin *Conn) (err error) {
 		soon, cancel := c.patience(ctx)
 		defer cancel()
@@ -154,37 +159,77 @@ func (c *Cluster) Find(ctx context.Context, stream string) (l Location, err erro
 		return l, err
 	}
 	defer conn.CloseWithin(ctx)
-	return conn.Locate(ctx, stream)
+	soon, cancel := c.patience(ctx)
+	defer cancel()
+	return conn.Locate(soon, stream)
+}
+
+// remember keeps the nodes of a location for otherView.
+func (c *Cluster) remember(l Location, err error) {
+	if err == nil && len(l.Replicas) > 0 {
+		c.known.Store(&l)
+	}
 }
 
 // FindLeader returns the nodes that have a stream, for who needs its leader. idle
-// is the address of a leader that did nothing, or empty. If it is named again,
-// FindLeader asks the replicas too: a node that is cut off from its cluster goes
-// on taking itself for the leader, and theirs is another one.
+// is the advertised address of a leader that did nothing, or empty. If it is named
+// again, or nobody answers, FindLeader asks other nodes too: a node that is cut
+// off from its cluster goes on taking itself for the leader, and theirs is another
+// one.
 func (c *Cluster) FindLeader(ctx context.Context, stream, idle string) (Location, error) {
 	l, err := c.Find(ctx, stream)
-	if err == nil && l.Leader.Address() == idle {
-		l = c.replicasView(ctx, l, stream)
+	if idle != "" && ctx.Err() == nil && (errors.Is(err, ErrUnreachable) || err == nil && l.Leader.Address() == idle) {
+		if view, found := c.otherView(ctx, l, stream); found {
+			l, err = view, nil
+		}
 	}
+	c.remember(l, err)
 	return l, err
 }
 
-// replicasView returns what the first replica says that names another leader than
-// l does, or l if none does.
-func (c *Cluster) replicasView(ctx context.Context, l Location, stream string) Location {
-	for _, n := range l.Replicas {
-		if view, err := c.locateFrom(ctx, l.Contact, n, stream); err == nil && view.Leader != l.Leader {
-			return view
+// otherView returns what the first node says that names another leader than l
+// does. RabbitMQ names no replica that it is cut off from, so otherView also asks
+// the nodes that were named before, and those of the URIs.
+func (c *Cluster) otherView(ctx context.Context, l Location, stream string) (view Location, found bool) {
+	for _, dial := range c.waysPast(l) {
+		view, err := c.locateOver(ctx, dial, stream)
+		if err == nil && view.Leader != l.Leader {
+			return view, true
 		}
 	}
-	return l
+	return l, false
 }
 
-// locateFrom asks a node where a stream lives, on a connection of its own.
-func (c *Cluster) locateFrom(ctx context.Context, by Contact, n Node, stream string) (Location, error) {
+// waysPast returns how to connect to the nodes other than the leader of l.
+func (c *Cluster) waysPast(l Location) (ways []func(context.Context) (*Conn, error)) {
+	others, by := slices.Clone(l.Replicas), l.Contact
+	if known := c.known.Load(); known != nil {
+		others, by = append(append(others, known.Replicas...), known.Leader), known.Contact
+	}
+	asked := map[Node]bool{l.Leader: true}
+	for _, n := range others {
+		if !asked[n] {
+			asked[n] = true
+			ways = append(ways, func(ctx context.Context) (*Conn, error) {
+				return c.dialNode(ctx, by, n, adminLabel, hooks{})
+			})
+		}
+	}
+	for _, e := range c.endpoints {
+		if !asked[Node{e.Host, e.Port}] {
+			ways = append(ways, func(ctx context.Context) (*Conn, error) {
+				return dial(ctx, c.opts, e, adminLabel, hooks{})
+			})
+		}
+	}
+	return ways
+}
+
+// locateOver asks where a stream lives, on a connection of its own.
+func (c *Cluster) locateOver(ctx context.Context, dial func(context.Context) (*Conn, error), stream string) (Location, error) {
 	ctx, cancel := c.patience(ctx)
 	defer cancel()
-	conn, err := c.dialNode(ctx, by, n, adminLabel, hooks{})
+	conn, err := dial(ctx)
 	if err != nil {
 		return Location{}, err
 	}

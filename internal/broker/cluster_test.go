@@ -319,50 +319,114 @@ func TestFindLeader(t *testing.T) {
 	check.Err(t, err, ErrStreamNotFound)
 }
 
-// TestFindLeaderPastAnIdleOne: a node that is cut off from its cluster names
-// itself as the leader, and a replica knows better.
-func TestFindLeaderPastAnIdleOne(t *testing.T) {
-	check.NoLeaks(t)
-	var nodes [3]Node // the old leader, the new one, and a replica that is down
-	leaders := [2]uint16{0, 1}
-	for i := range leaders {
+// view is what a node says of every stream.
+type view struct {
+	leader   uint16
+	replicas []uint16
+}
+
+// startViews starts two nodes that have views of their own, and names a third one
+// that is down.
+func startViews(t *testing.T, views *[2]atomic.Pointer[view]) (nodes [3]Node) {
+	t.Helper()
+	for i := range views {
 		port := script.Listen(t, func(p *script.Peer) {
-			if !p.Welcome() {
-				return
-			}
-			for {
-				key, fields, ok := p.Next()
-				if !ok {
-					return
+			b := newFake()
+			b.on(func(p *script.Peer, key wire.Key, fields []byte) bool {
+				if key != wire.KeyMetadata {
+					return false
 				}
 				id, _ := wire.Correlation(fields)
-				switch key {
-				case wire.KeyMetadata:
-					answer := &wire.MetadataResponse{Correlation: id, Streams: []wire.StreamMetadata{{Stream: "s", Code: wire.CodeOK, Leader: leaders[i], Replicas: []uint16{2, 1, 0}}}}
-					for ref, n := range nodes {
-						answer.Brokers = append(answer.Brokers, wire.BrokerAddress{Reference: uint16(ref), Host: n.Host, Port: uint32(n.Port)})
-					}
-					p.Send(answer)
-				case wire.KeyClose:
-					p.Send(&wire.Response{Key: key, Correlation: id, Code: wire.CodeOK})
+				v := views[i].Load()
+				if v == nil {
+					return true // it does not answer
 				}
+				answer := &wire.MetadataResponse{Correlation: id, Streams: []wire.StreamMetadata{{Stream: "s", Code: wire.CodeOK, Leader: v.leader, Replicas: v.replicas}}}
+				for ref, n := range nodes {
+					answer.Brokers = append(answer.Brokers, wire.BrokerAddress{Reference: uint16(ref), Host: n.Host, Port: uint32(n.Port)})
+				}
+				p.Send(answer)
+				return true
+			})
+			if p.Welcome() {
+				b.serve(p)
 			}
 		})
 		nodes[i] = Node{"127.0.0.1", port}
 	}
 	nodes[2] = Node{"127.0.0.1", 1}
-	c := NewCluster(testOptions(), []Endpoint{{Host: nodes[0].Host, Port: nodes[0].Port, User: script.User, Password: script.Password, VHost: "/"}})
-	defer c.Close()
-	for idle, want := range map[string]Node{"": nodes[0], nodes[0].Address(): nodes[1], nodes[1].Address(): nodes[0]} {
-		l, err := c.FindLeader(check.Soon(t), "s", idle)
-		if check.Nil(t, err); l.Leader != want {
-			t.Errorf("past %q: the leader is %s, want %s", idle, l.Leader.Address(), want.Address())
-		}
+	return nodes
+}
+
+// TestFindLeaderPastAnIdleOne: a node that is cut off from its cluster names
+// itself as the leader, and no replica. Those that it named before, and the nodes
+// of the other URIs, know better.
+func TestFindLeaderPastAnIdleOne(t *testing.T) {
+	for name, test := range map[string]struct {
+		before view // what the node says before it is cut off
+		after  view
+		uris   int
+		found  bool
+	}{
+		"it names the replicas":     {view{0, nil}, view{0, []uint16{2, 1, 0}}, 1, true},
+		"it named the replicas":     {view{0, []uint16{2, 1}}, view{0, nil}, 1, true},
+		"it named another leader":   {view{1, []uint16{0, 2}}, view{0, nil}, 1, true},
+		"another URI":               {view{0, nil}, view{0, nil}, 2, true},
+		"it never named a replica":  {view{0, nil}, view{0, nil}, 1, false},
+		"it named one that is down": {view{0, []uint16{2}}, view{0, nil}, 1, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			check.NoLeaks(t)
+			var views [2]atomic.Pointer[view]
+			views[0].Store(&test.before)
+			views[1].Store(&view{1, nil})
+			nodes := startViews(t, &views)
+			var endpoints []Endpoint
+			for _, n := range nodes[:test.uris] {
+				endpoints = append(endpoints, Endpoint{Host: n.Host, Port: n.Port, User: script.User, Password: script.Password, VHost: "/"})
+			}
+			c := NewCluster(testOptions(), endpoints[:1]) // the first question goes there
+			defer c.Close()
+			_, err := c.FindLeader(check.Soon(t), "s", "")
+			check.Nil(t, err)
+			c.endpoints = endpoints
+			views[0].Store(&test.after)
+			want := map[bool]Node{true: nodes[1], false: nodes[0]}[test.found]
+			wantLeader(t, c, nodes[0].Address(), want)
+			wantLeader(t, c, "", nodes[0]) // which is not idle
+			views[1].Store(&view{0, nil})  // and the other one agrees
+			wantLeader(t, c, nodes[0].Address(), nodes[0])
+		})
 	}
-	leaders[1] = 0 // the replica agrees
-	l, err := c.FindLeader(check.Soon(t), "s", nodes[0].Address())
-	if check.Nil(t, err); l.Leader != nodes[0] {
-		t.Errorf("the leader is %s", l.Leader.Address())
+}
+
+// TestFindLeaderPastASilentOne: newer brokers that are cut off from their cluster
+// do not answer at all.
+func TestFindLeaderPastASilentOne(t *testing.T) {
+	check.NoLeaks(t)
+	var views [2]atomic.Pointer[view]
+	views[0].Store(&view{0, []uint16{1}})
+	views[1].Store(&view{1, nil})
+	nodes := startViews(t, &views)
+	o := testOptions()
+	o.DialTimeout = time.Second
+	c := NewCluster(o, []Endpoint{{Host: nodes[0].Host, Port: nodes[0].Port, User: script.User, Password: script.Password, VHost: "/"}})
+	defer c.Close()
+	_, err := c.FindLeader(check.Soon(t), "s", "")
+	check.Nil(t, err)
+	views[0].Store(nil)
+	wantLeader(t, c, nodes[0].Address(), nodes[1])
+	views[1].Store(nil)
+	_, err = c.FindLeader(check.Soon(t), "s", nodes[0].Address())
+	check.Err(t, err, ErrUnreachable)
+}
+
+// wantLeader wants a leader past an idle one.
+func wantLeader(t *testing.T, c *Cluster, idle string, want Node) {
+	t.Helper()
+	l, err := c.FindLeader(check.Soon(t), "s", idle)
+	if check.Nil(t, err); l.Leader != want {
+		t.Errorf("past %q: the leader is %s, want %s", idle, l.Leader.Address(), want.Address())
 	}
 }
 

@@ -118,6 +118,17 @@ func (i *Instance) CAFile() string {
 	return filepath.Join(i.dir, certDir, caFile)
 }
 
+// ClientCertificate is the PEM files of a client's certificate and key, which the
+// nodes accept once they verify their clients. They do not unless a file in a
+// node's directory conf.d sets ssl_options.verify = verify_peer and
+// ssl_options.fail_if_no_peer_cert = true. Empty for an external broker.
+func (i *Instance) ClientCertificate() (cert, key string) {
+	if i.external != nil {
+		return "", ""
+	}
+	return filepath.Join(i.dir, certDir, clientFile), filepath.Join(i.dir, certDir, clientKeyFile)
+}
+
 // AMQPURL is the URI of n1's AMQP 0-9-1 listener.
 func (i *Instance) AMQPURL() string {
 	if i.external != nil {

@@ -30,7 +30,7 @@ type Config struct {
 	Start stream.Start
 	// Store says when the consumer stores the offset. Default: after each
 	// message while traffic is slow, and every 100 ms in a burst. Each consumer
-	// stores by itself. A store needs a Name.
+	// stores by itself. A store needs a Name. Committed is not offered here.
 	Store stream.StorePolicy
 	// Logger gets a line for messages that retention has removed unread, for a
 	// stored offset beyond the end of the stream, and for each store that
@@ -76,7 +76,7 @@ type Consumer struct {
 // closes it after the run has ended. Errors wrap [stream.ErrInvalidConfig] or
 // [stream.ErrClosed].
 func NewConsumer(env *client.Environment, streamName string, cfg Config) (*Consumer, error) {
-	err := errors.Join(checkEnv(env), startspec.CheckConsumer(streamName, cfg.Name, cfg.Start, cfg.Store), checkName(cfg.Name))
+	err := errors.Join(checkEnv(env), startspec.CheckConsumer(streamName, cfg.Name, cfg.Start, cfg.Store), checkName(cfg.Name), checkStore(cfg.Store))
 	if err != nil {
 		return nil, opErr("new consumer on stream", streamName, cfg.Name, err)
 	}
@@ -192,4 +192,12 @@ func (c *Consumer) Commit(ctx context.Context) error {
 		return opErr(op, c.stream, c.cfg.Name, stream.ErrNotRunning)
 	}
 	return opErr(op, c.stream, c.cfg.Name, st.store(ctx, true))
+}
+
+// checkStore rejects what only the engine of package stream can do.
+func checkStore(p stream.StorePolicy) error {
+	if p.Committed {
+		return fmt.Errorf("%w: StorePolicy.Committed is not offered over the official client, which does not show what the stream's leader has committed: leave it out, or use package stream", stream.ErrInvalidConfig)
+	}
+	return nil
 }

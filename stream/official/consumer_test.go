@@ -294,6 +294,7 @@ func TestConfig(t *testing.T) {
 		{Store: stream.StorePolicy{Every: 1}},
 		{Name: "c", Store: stream.StorePolicy{Every: -1}},
 		{Name: "c", Store: stream.StorePolicy{Manual: true, Every: 1}},
+		{Name: "c", Store: stream.StorePolicy{Committed: true}},
 		{Name: "tidemark-started:c"},
 		{Name: "  "},
 		{Start: stream.At(1 << 63)},

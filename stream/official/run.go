@@ -40,7 +40,7 @@ func newRun(c *Consumer, g *gate, h Handler) *run {
 		consumer: c, gate: g, stream: c.stream, name: c.cfg.Name, handler: h,
 		log:    c.cfg.Logger.With("stream", c.stream, "consumer", c.cfg.Name).Warn,
 		start:  startspec.Of(c.cfg.Start, time.Now()),
-		policy: mark.Policy(c.cfg.Store),
+		policy: mark.Policy{Every: c.cfg.Store.Every, Interval: c.cfg.Store.Interval, Manual: c.cfg.Store.Manual},
 	}
 }
 
