@@ -39,7 +39,7 @@ func TestRealPublishPermissions(t *testing.T) {
 		{"only-writes", "n", "read"},
 		{"only-reads", "", "write"},
 		{"only-reads", "n", "write"},
-		{"does-nothing", "", "write"},
+		{"does-nothing", "", ""}, // RabbitMQ 4.3 does not even say where the stream is
 	} {
 		t.Run(test.user+"/"+test.name, func(t *testing.T) {
 			err := within5s(t, ErrAccessRefused, func(ctx context.Context) error {
@@ -49,7 +49,7 @@ func TestRealPublishPermissions(t *testing.T) {
 				}
 				return err
 			})
-			if text := err.Error(); !strings.Contains(text, test.user) || !strings.Contains(text, "permission to "+test.lacks) || !strings.Contains(text, stream) {
+			if text := err.Error(); !strings.Contains(text, test.user) || !strings.Contains(text, "permission") || test.lacks != "" && !strings.Contains(text, "permission to "+test.lacks) || !strings.Contains(text, stream) {
 				t.Errorf("%v does not say that %s may not %s %s", err, test.user, test.lacks, stream)
 			}
 		})
