@@ -28,6 +28,9 @@ type link struct {
 	resting  bool      // the lease has nothing to do, until there are messages
 	heeded   bool      // the sequence was heeded that was asked for on this link
 	nSettled int       // entries that settle has settled, until settled
+	// nReturned counts entries that were answered with 18: they have no outcome, and
+	// the broker charges no credit for them.
+	nReturned int
 
 	ctx    context.Context // ends with the link
 	cancel context.CancelFunc
@@ -168,8 +171,11 @@ func (l *link) settle(id uint64, code wire.Code) {
 		}
 		return
 	}
-	if sent, once := p.box.sentOnce(id); sent && p.cfg.Name != "" {
-		p.sequence.Refuse(id, once)
+	if sent, once := p.box.sentOnce(id); sent {
+		l.nReturned++
+		if p.cfg.Name != "" {
+			p.sequence.Refuse(id, once)
+		}
 	}
 	l.over = true
 	l.lose(fmt.Errorf("%w: %s does not know the producer any more", ErrUnreachable, l.pub.Address()))
@@ -180,10 +186,10 @@ func (l *link) settled() {
 	l.p.told()
 	l.p.box.advance()
 	l.outcomes += uint64(l.nSettled)
-	if l.nSettled > 0 {
-		l.pub.Settled(l.nSettled)
+	if n := l.nSettled + l.nReturned; n > 0 {
+		l.pub.Settled(n)
 	}
-	l.nSettled = 0
+	l.nSettled, l.nReturned = 0, 0
 }
 
 // outcomeError is the outcome of a message that the broker has answered with a

@@ -270,6 +270,7 @@ func (s *sender) settled(p *Publisher, n int) {
 	if p.gone {
 		return
 	}
+	n = min(n, p.unconfirmed) // a broker may answer more often than it was asked
 	s.load.settled(p.load, n)
 	p.unconfirmed -= n
 	s.unpark()
