@@ -153,7 +153,7 @@ func (p *Producer) Publish(ctx context.Context, msgs ...Message) error {
 	}
 	w := newWaiter(len(msgs))
 	for i := range msgs {
-		if err := p.accept(ctx, &msgs[i], slot{waits: w, nth: int32(i)}); err != nil {
+		if _, err := p.accept(ctx, &msgs[i], slot{waits: w, nth: int32(i)}, false); err != nil {
 			if i == 0 {
 				return p.failed(err)
 			}
@@ -211,10 +211,13 @@ func (p *Producer) PublishBatch(ctx context.Context, msgs ...Message) error {
 // not for callbacks. It must not call Flush or Close, nor wait for another
 // goroutine that publishes. A panic of done ends the process.
 func (p *Producer) PublishAsync(ctx context.Context, m Message, done func(error)) error {
-	if err := p.accept(ctx, &m, slot{done: done}); err != nil {
+	l, err := p.accept(ctx, &m, slot{done: done}, true)
+	if err != nil {
 		return p.failed(err)
 	}
-	p.offer(false)
+	if l != nil {
+		l.pub.Ready()
+	}
 	return nil
 }
 

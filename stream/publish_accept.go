@@ -9,34 +9,34 @@ import (
 )
 
 // accept gives a message its slot; s has who is told of its outcome. It copies
-// the message.
-func (p *Producer) accept(ctx context.Context, m *Message, s slot) error {
+// the message. With offer it returns the link that is to be told, as toOffer does.
+func (p *Producer) accept(ctx context.Context, m *Message, s slot, offer bool) (*link, error) {
 	if ctx.Err() != nil {
-		return broker.ContextError(ctx)
+		return nil, broker.ContextError(ctx)
 	}
 	if m.FilterValue != "" {
 		if err := p.checkFilter(m.FilterValue); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	out, err := p.outgoingOf(m)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	size := out.size()
 	if err := p.checkSize(size, len(m.FilterValue)); err != nil {
-		return err
+		return nil, err
 	}
 	s.size = int32(size)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if m.PublishingID == 0 {
 		if err := p.takeName(ctx); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	if err := p.place(ctx, 1, size); err != nil {
-		return err
+		return nil, err
 	}
 	err = p.checkSize(size, len(m.FilterValue)) // the connection may be another one now
 	if err == nil {
@@ -44,10 +44,13 @@ func (p *Producer) accept(ctx context.Context, m *Message, s slot) error {
 	}
 	if err != nil {
 		p.admission.free(1, size)
-		return err
+		return nil, err
 	}
 	p.box.add(s, m.FilterValue, &out)
-	return nil
+	if offer {
+		return p.toOffer(), nil
+	}
+	return nil, nil
 }
 
 // nextID returns the id for a message: own, its caller's, or a counted one for 0.
@@ -226,18 +229,26 @@ func (p *Producer) unlocked(f func()) {
 // the caller's goroutine if possible: for who waits for the outcome.
 func (p *Producer) offer(now bool) {
 	p.mu.Lock()
-	l := p.link
-	if l == nil || l.offered {
-		p.mu.Unlock()
-		return
-	}
-	l.offered = true
+	l := p.toOffer()
 	p.mu.Unlock()
-	if now {
+	switch {
+	case l == nil:
+	case now:
 		l.pub.SendNow()
-	} else {
+	default:
 		l.pub.Ready()
 	}
+}
+
+// toOffer returns the link that is to be told that there is something to send, or
+// nil if there is none, or if it knows. The caller holds the lock.
+func (p *Producer) toOffer() *link {
+	l := p.link
+	if l == nil || l.offered {
+		return nil
+	}
+	l.offered = true
+	return l
 }
 
 // tell notes the outcome of a message; told passes it on. The caller holds the
