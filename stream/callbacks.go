@@ -9,21 +9,13 @@ import (
 )
 
 // callbacks calls the user's callbacks one after the other, on a goroutine of
-// its own. Adding one never blocks, so a slow callback delays no confirm.
+// its own. Adding one never blocks, so a slow callback delays nobody else.
 type callbacks struct {
 	mu      sync.Mutex
-	queue   []callback
+	queue   []func()
 	closing bool          // drain was called: the goroutine ends once the queue is empty
 	wake    chan struct{} // wakes the goroutine
 	ended   chan struct{} // closed when the goroutine has ended
-}
-
-// callback is a call f(), or a call done(err) if f is nil. The second form
-// spares a closure for each message.
-type callback struct {
-	f    func()
-	done func(error)
-	err  error
 }
 
 func startCallbacks() *callbacks {
@@ -33,14 +25,9 @@ func startCallbacks() *callbacks {
 }
 
 // add queues a call of f.
-func (c *callbacks) add(f func()) { c.push(callback{f: f}) }
-
-// outcome queues a call of done with the outcome of a message.
-func (c *callbacks) outcome(done func(error), err error) { c.push(callback{done: done, err: err}) }
-
-func (c *callbacks) push(call callback) {
+func (c *callbacks) add(f func()) {
 	c.mu.Lock()
-	c.queue = append(c.queue, call)
+	c.queue = append(c.queue, f)
 	first := len(c.queue) == 1
 	c.mu.Unlock()
 	if first {
@@ -79,19 +66,15 @@ func (c *callbacks) drain(ctx context.Context) error {
 
 func (c *callbacks) run() {
 	defer close(c.ended)
-	var batch []callback
+	var batch []func()
 	for {
 		c.mu.Lock()
 		clear(batch)
 		spare, closing := batch[:0], c.closing
 		batch, c.queue = c.queue, spare
 		c.mu.Unlock()
-		for _, b := range batch {
-			if b.f != nil {
-				b.f()
-			} else {
-				b.done(b.err)
-			}
+		for _, f := range batch {
+			f()
 		}
 		if len(batch) > 0 {
 			continue

@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tidemark-go/tidemark/internal/officialtest"
 	"github.com/tidemark-go/tidemark/streamtest"
 )
 
@@ -39,7 +38,6 @@ func published(t *testing.T, env *Env, stream string, n int) []*Delivery {
 // numbers.
 func subEntryProducer(t *testing.T, env *Env, stream string, entries int, c Compression) *Producer {
 	t.Helper()
-	officialtest.NeedNumbering(t)
 	p, err := env.NewProducer(inTime(t), stream, ProducerConfig{SubEntries: entries, Compression: c})
 	if err != nil {
 		t.Fatal(err)
