@@ -18,7 +18,6 @@ import (
 // TestSceneFilterValues: messages with and without a filter value follow each
 // other freely: all of them go out though nothing is confirmed, in their order.
 func TestSceneFilterValues(t *testing.T) {
-	beside(t)
 	for _, name := range []string{"", "n"} {
 		play(t, Config{}, func(s *scene) {
 			const total = 1000
@@ -42,7 +41,6 @@ func TestSceneFilterValues(t *testing.T) {
 
 // TestSceneFilter: each message has its own filter value, or none.
 func TestSceneFilter(t *testing.T) {
-	beside(t)
 	play(t, Config{}, func(s *scene) {
 		p := s.producer("s", ProducerConfig{})
 		for i, value := range []string{"", "a", "", "b", "a", "", ""} { // each is a chunk
@@ -69,7 +67,6 @@ func TestSceneFilter(t *testing.T) {
 // TestSceneLargestID: no message is confirmed and gone at the end of the ids. What
 // lies beyond is refused, named, and nothing begins again at 0.
 func TestSceneLargestID(t *testing.T) {
-	beside(t)
 	for _, own := range []uint64{math.MaxInt64, math.MaxInt64 - 1, math.MaxInt64 - 2, math.MaxInt64 + 1, math.MaxUint64} {
 		for _, name := range []string{"", "n"} {
 			play(t, Config{}, func(s *scene) {
@@ -102,7 +99,6 @@ func TestSceneLargestID(t *testing.T) {
 
 // TestSceneLargestIDOfBefore: nor where the broker has the largest id already.
 func TestSceneLargestIDOfBefore(t *testing.T) {
-	beside(t)
 	play(t, Config{}, func(s *scene) {
 		p := s.producer("s", ProducerConfig{Name: "n"})
 		m := text("own")
@@ -126,7 +122,6 @@ func TestSceneLargestIDOfBefore(t *testing.T) {
 // TestSceneOwnIDs: ids of the caller's go up. One that does not is refused, and
 // what the broker has under the name is confirmed without being stored again.
 func TestSceneOwnIDs(t *testing.T) {
-	beside(t)
 	play(t, Config{}, func(s *scene) {
 		own := func(id uint64) Message {
 			m := text("%d", id)
@@ -151,7 +146,6 @@ func TestSceneOwnIDs(t *testing.T) {
 
 // TestScenePublishError: Publish of several says what became of each.
 func TestScenePublishError(t *testing.T) {
-	beside(t)
 	play(t, Config{}, func(s *scene) {
 		p := s.producer("s", ProducerConfig{})
 		must(s, p.Publish(s.ctx, text("a"), text("b")))
@@ -203,7 +197,6 @@ func (s *scene) outcomes(err error, n int) []error {
 // TestSceneSubBatches: sub-batches with a name are there once, in order, across
 // drops, moves and silence, for each compression.
 func TestSceneSubBatches(t *testing.T) {
-	beside(t)
 	for _, c := range []Compression{CompressionNone, CompressionGzip} { // those that the broker takes apart
 		for range sceneRuns(t, 3) {
 			play(t, Config{Heartbeat: time.Second}, func(s *scene) {
@@ -274,7 +267,6 @@ func (s *scene) disturbOnce() {
 // TestSceneDisturbed: single messages, with and without a name, with and without
 // filter values.
 func TestSceneDisturbed(t *testing.T) {
-	beside(t)
 	for _, name := range []string{"", "n"} {
 		for range sceneRuns(t, 3) {
 			play(t, Config{Heartbeat: time.Second}, func(s *scene) {
@@ -301,7 +293,6 @@ func TestSceneDisturbed(t *testing.T) {
 // wait. A process that publishes the same batches again, with the same ids, stores
 // none of them twice, and those that are new once.
 func TestScenePublishBatch(t *testing.T) {
-	beside(t)
 	play(t, Config{}, func(s *scene) {
 		const batches, size = 20, 5
 		batch := func(n int) []Message {
@@ -383,7 +374,6 @@ func (s *scene) entries(stream string, properties ...string) (n int) {
 // TestSceneBatchErrors: what cannot be a batch is refused, and nothing of it is
 // published.
 func TestSceneBatchErrors(t *testing.T) {
-	beside(t)
 	play(t, Config{}, func(s *scene) {
 		wantErr(s, s.producer("s", ProducerConfig{}).PublishBatch(s.ctx, text("a")), ErrInvalidConfig)
 		p := s.producer("s", ProducerConfig{SubEntries: 3})
@@ -405,7 +395,6 @@ func TestSceneBatchErrors(t *testing.T) {
 // writes that are not committed, and then the leader is lost with them. Whatever
 // the next one is told is confirmed is there.
 func TestSceneSequenceFalls(t *testing.T) {
-	beside(t)
 	play(t, Config{}, func(s *scene) {
 		env := s.connect(Config{})
 		old := s.logOf(s.producerOf(env, "s", ProducerConfig{Name: "n"}))
@@ -441,7 +430,6 @@ func TestSceneSequenceFalls(t *testing.T) {
 // believes to be there, because LastPublishingID said so, is not: Publish must
 // say so, and name the place.
 func TestSceneSequenceFallsBelowOwnIDs(t *testing.T) {
-	beside(t)
 	play(t, Config{}, func(s *scene) {
 		own := func(id int) Message {
 			m := text("%d", id)

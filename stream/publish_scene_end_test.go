@@ -12,7 +12,6 @@ import (
 // TestSceneNameIsFree: a producer that has ended by itself gives its name back,
 // without Close.
 func TestSceneNameIsFree(t *testing.T) {
-	beside(t)
 	play(t, Config{}, func(s *scene) {
 		old := s.producer("s", ProducerConfig{Name: "n"})
 		if _, err := s.env.NewProducer(s.ctx, "s", ProducerConfig{Name: "n"}); err == nil {
@@ -32,7 +31,6 @@ func TestSceneNameIsFree(t *testing.T) {
 
 // TestSceneFailedNameIsFree: so does one that could not be made.
 func TestSceneFailedNameIsFree(t *testing.T) {
-	beside(t)
 	play(t, Config{}, func(s *scene) {
 		s.b.AnswerWith(streamtest.DeclarePublisher, streamtest.AccessRefused, 1)
 		_, err := s.env.NewProducer(s.ctx, "s", ProducerConfig{Name: "n"})
@@ -44,7 +42,6 @@ func TestSceneFailedNameIsFree(t *testing.T) {
 // TestSceneCause: what is said of a producer that lost its connection, or ended,
 // names the cause.
 func TestSceneCause(t *testing.T) {
-	beside(t)
 	for _, test := range []struct {
 		name   string
 		happen func(*scene)
@@ -98,7 +95,6 @@ func oneOf(text, wanted string) bool {
 // TestSceneEndedUnconfirmed: the messages on their way of a producer that ends
 // get an error that names the cause.
 func TestSceneEndedUnconfirmed(t *testing.T) {
-	beside(t)
 	play(t, Config{}, func(s *scene) {
 		o := s.logOf(s.producer("s", ProducerConfig{}))
 		s.b.WithholdConfirms()
@@ -113,7 +109,6 @@ func TestSceneEndedUnconfirmed(t *testing.T) {
 // TestSceneSilence: a line that goes silent is noticed within two heartbeats,
 // whatever the heartbeat is, with messages on their way or without.
 func TestSceneSilence(t *testing.T) {
-	beside(t)
 	for _, heartbeat := range []time.Duration{time.Second, 2 * time.Second, 10 * time.Second} {
 		for _, busy := range []bool{false, true} {
 			play(t, Config{Heartbeat: heartbeat}, func(s *scene) {
@@ -148,7 +143,6 @@ func TestSceneSilence(t *testing.T) {
 
 // TestSceneCutAnswer: a reconnect whose answer is cut off tries again at once.
 func TestSceneCutAnswer(t *testing.T) {
-	beside(t)
 	for _, command := range []streamtest.Command{
 		streamtest.PeerProperties, streamtest.SaslAuthenticate, streamtest.Open, streamtest.Metadata,
 		streamtest.DeclarePublisher, streamtest.QueryPublisherSequence,
@@ -170,7 +164,6 @@ func TestSceneCutAnswer(t *testing.T) {
 
 // TestSceneBackAtOnce: the first attempt after a drop comes at once.
 func TestSceneBackAtOnce(t *testing.T) {
-	beside(t)
 	play(t, Config{}, func(s *scene) {
 		p := s.producer("s", ProducerConfig{})
 		for i := range 100 {
@@ -193,7 +186,6 @@ func TestSceneBackAtOnce(t *testing.T) {
 // TestSceneNoGoodbye: a producer whose broker does not answer a Close is gone
 // when the context of Close ends, and reconnects without a goodbye.
 func TestSceneNoGoodbye(t *testing.T) {
-	beside(t)
 	play(t, Config{}, func(s *scene) {
 		p := s.producer("s", ProducerConfig{})
 		must(s, p.Publish(s.ctx, text("x")))

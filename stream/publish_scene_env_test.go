@@ -36,7 +36,6 @@ func TestSceneEndedLeavesNothing(t *testing.T) {
 // TestScenePermissions: a producer without a name needs permission to write only.
 // With a name it needs to read as well. Who lacks one is told which.
 func TestScenePermissions(t *testing.T) {
-	beside(t)
 	only := func(name string, p streamtest.Permission) streamtest.Option {
 		return streamtest.WithUser(streamtest.User{Name: name, Password: name, Permissions: map[string]streamtest.Permission{"/": p}})
 	}
@@ -67,7 +66,6 @@ func TestScenePermissions(t *testing.T) {
 // TestSceneManyProducers: 1,000 producers of one stream, and of 1,000 streams,
 // share a few connections, all come back after a drop, and publish.
 func TestSceneManyProducers(t *testing.T) {
-	beside(t)
 	for _, streams := range []int{1, 1000} {
 		play(t, Config{}, func(s *scene) {
 			const producers = 1000
@@ -127,7 +125,6 @@ func TestSceneManyProducers(t *testing.T) {
 // TestSceneOwnConnection: a producer that asks for a connection of its own shares
 // none, and does not wait for the others.
 func TestSceneOwnConnection(t *testing.T) {
-	beside(t)
 	play(t, Config{}, func(s *scene) {
 		s.create("other")
 		shared := []*Producer{s.producer("s", ProducerConfig{}), s.producer("other", ProducerConfig{})}
@@ -149,7 +146,6 @@ func TestSceneOwnConnection(t *testing.T) {
 
 // TestSceneUnavailable: a stream without a leader for a minute.
 func TestSceneUnavailable(t *testing.T) {
-	beside(t)
 	for _, name := range []string{"", "n"} {
 		play(t, Config{}, func(s *scene) {
 			o := s.logOf(s.producer("s", ProducerConfig{Name: name}))
@@ -173,7 +169,6 @@ func TestSceneUnavailable(t *testing.T) {
 // TestSceneEnvCloses: Env.Close confirms what is on its way, and ends producers
 // that callers wait in.
 func TestSceneEnvCloses(t *testing.T) {
-	beside(t)
 	play(t, Config{}, func(s *scene) {
 		o := s.logOf(s.producer("s", ProducerConfig{Name: "n", MaxInFlight: 100}))
 		s.b.DelayConfirms(10 * time.Millisecond)
@@ -198,7 +193,6 @@ func TestSceneEnvCloses(t *testing.T) {
 
 // TestScenePublishContexts: a caller that gives up leaves nothing wrong behind.
 func TestScenePublishContexts(t *testing.T) {
-	beside(t)
 	play(t, Config{}, func(s *scene) {
 		p := s.producer("s", ProducerConfig{MaxInFlight: 2})
 		ended, cancel := context.WithCancel(s.ctx)
@@ -228,7 +222,6 @@ func TestScenePublishContexts(t *testing.T) {
 // TestSceneEnvBytes: the producers of an Env share its bound of bytes, and each of
 // them may have one message whatever the others have.
 func TestSceneEnvBytes(t *testing.T) {
-	beside(t)
 	play(t, Config{MaxInFlightBytes: 20_000}, func(s *scene) {
 		const producers, each = 5, 100
 		s.b.WithholdConfirms()

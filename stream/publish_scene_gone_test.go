@@ -33,7 +33,6 @@ func sceneRuns(t *testing.T, few int) int {
 // is dropped as a repeat and confirmed. Its confirm does not prove that it is in
 // the stream, so it may fail. In TestSceneMoves the broker does as RabbitMQ does.
 func TestSceneGone(t *testing.T) {
-	beside(t)
 	for range sceneRuns(t, 10) {
 		play(t, Config{}, func(s *scene) { s.goneRun(true) })
 	}
@@ -42,7 +41,6 @@ func TestSceneGone(t *testing.T) {
 // TestSceneMoves is TestSceneGone without the refusal that RabbitMQ would not
 // make: nothing fails.
 func TestSceneMoves(t *testing.T) {
-	beside(t)
 	for range sceneRuns(t, 10) {
 		play(t, Config{}, func(s *scene) { s.goneRun(false) })
 	}
@@ -87,7 +85,6 @@ func (s *scene) goneRun(refuse bool) {
 // what the broker will still take on that connection, where it begins again on
 // another one; RabbitMQ takes nothing more there.
 func TestSceneRefusedFrame(t *testing.T) {
-	beside(t)
 	for _, own := range []bool{false, true} {
 		for range sceneRuns(t, 3) {
 			play(t, Config{}, func(s *scene) {
@@ -128,7 +125,6 @@ func TestSceneRefusedFrame(t *testing.T) {
 // the rest of its frame. Here it refuses a whole frame. Such messages have failed:
 // they are not sent again.
 func TestSceneRefusedMessages(t *testing.T) {
-	beside(t)
 	play(t, Config{}, func(s *scene) {
 		for _, name := range []string{"", "n"} {
 			o := s.logOf(s.producer("s", ProducerConfig{Name: name}))

@@ -15,7 +15,6 @@ import (
 // there are 200. They get one in the order in which they came, but for those who
 // gave up. Those who get theirs at the same time may publish in any order.
 func TestSceneCallersInTurn(t *testing.T) {
-	beside(t)
 	play(t, Config{}, func(s *scene) {
 		const callers, room = 10_000, 200
 		p := s.producer("s", ProducerConfig{MaxInFlight: room})
@@ -63,7 +62,6 @@ func TestSceneCallersInTurn(t *testing.T) {
 // TestSceneLargeCallerInTurn: a caller with a large message is not overtaken for
 // ever by those with small ones, for which there is room.
 func TestSceneLargeCallerInTurn(t *testing.T) {
-	beside(t)
 	play(t, Config{}, func(s *scene) {
 		const room = 10_000
 		p := s.producer("s", ProducerConfig{MaxInFlightBytes: room})
@@ -92,7 +90,6 @@ func TestSceneLargeCallerInTurn(t *testing.T) {
 // TestSceneSlowCallbacks: a place is free when its callback has returned, not
 // before, so that callbacks cannot pile up.
 func TestSceneSlowCallbacks(t *testing.T) {
-	beside(t)
 	play(t, Config{}, func(s *scene) {
 		const room = 10
 		p := s.producer("s", ProducerConfig{MaxInFlight: room})
@@ -128,7 +125,6 @@ func TestSceneSlowCallbacks(t *testing.T) {
 // TestSceneCallbackPublishes: a callback may publish again, however little room
 // there is, while others publish too.
 func TestSceneCallbackPublishes(t *testing.T) {
-	beside(t)
 	for _, cfg := range []ProducerConfig{{MaxInFlight: 1}, {MaxInFlight: 3, Name: "n"}, {MaxInFlightBytes: 40}} {
 		play(t, Config{}, func(s *scene) {
 			const total = 200
@@ -157,7 +153,6 @@ func TestSceneCallbackPublishes(t *testing.T) {
 // TestSceneFlush: Flush returns when the callbacks have returned, not when they
 // are called, and does not wait for what comes later.
 func TestSceneFlush(t *testing.T) {
-	beside(t)
 	play(t, Config{}, func(s *scene) {
 		p := s.producer("s", ProducerConfig{})
 		returned := 0
@@ -197,7 +192,6 @@ func TestSceneFlush(t *testing.T) {
 // TestSceneCloseLimits: each Close obeys its own context while another one waits,
 // and so does Env.Close.
 func TestSceneCloseLimits(t *testing.T) {
-	beside(t)
 	play(t, Config{}, func(s *scene) {
 		p := s.producer("s", ProducerConfig{ConfirmTimeout: sceneTime})
 		s.b.WithholdConfirms()
@@ -229,7 +223,6 @@ func TestSceneCloseLimits(t *testing.T) {
 // TestSceneCloseAway: a Close while the broker is away or takes nothing does not
 // wait longer than its context, and says why the messages have no outcome.
 func TestSceneCloseAway(t *testing.T) {
-	beside(t)
 	for name, leave := range map[string]func(*streamtest.Broker){
 		"stopped":    (*streamtest.Broker).Stop,
 		"silent":     func(b *streamtest.Broker) { b.DropConnections(streamtest.CutSilent) },
