@@ -12,13 +12,18 @@ PLATFORMS   ?= linux/386 linux/arm64 windows/amd64 darwin/arm64
 OWN_BROKER := env -u RABBITMQ_STREAM_URL -u RABBITMQ_AMQP_URL -u RABBITMQ_MANAGEMENT_URL -u RABBITMQ_STREAM_TLS_URL -u RABBITMQ_CA_FILE
 RABBITMQ   := $(OWN_BROKER) $(GO) run ./tools/rabbitmq
 
-.PHONY: help demo demo-cold demo-rabbitmq test test-sid test-386 soak soak-producers scenes check
+# Tests that start and break three nodes, for minutes together. They have a target
+# of their own, so that make test, and CI with it, stays below half an hour.
+CLUSTER    := TestRealReplicaHeldBack|TestRealLeaderInDoubt|TestRealStoreGoesBack|TestRealCommitted|TestRealPublishOneWithoutQuorum|TestRealPublishKilledWithLeader|TestRealPublishSequenceFallsBack
+
+.PHONY: help demo demo-cold demo-rabbitmq test test-cluster cluster-tests test-sid test-386 soak soak-producers scenes check
 
 help:
 	@echo 'make demo            publish, consume, stop half-way, go on at the next message: in seconds'
 	@echo 'make demo-cold       how long that takes with an empty build cache'
 	@echo 'make demo-rabbitmq   the same on a real RabbitMQ, with a consumer process that is killed'
 	@echo 'make test            all tests, with the race detector, on a real RabbitMQ'
+	@echo 'make test-cluster    those that need three nodes and take minutes, which make test leaves out'
 	@echo 'make test-sid        what depends on the version of RabbitMQ, on the newer one of Debian sid'
 	@echo 'make test-386        the tests that need no RabbitMQ, where int has 32 bits (Linux on x86-64)'
 	@echo 'make soak            200 faults in 10 M messages on a cluster of three: an hour'
@@ -48,8 +53,15 @@ test:
 	@down() { for d in .rabbitmq/test*/; do [ ! -d "$$d" ] || $(RABBITMQ) --dir "$$d" down >/dev/null; done; }; \
 	trap 'down' EXIT; trap 'exit 130' INT TERM; \
 	$(RABBITMQ) --dir .rabbitmq/test up && \
-	TIDEMARK_REAL=1 $(OWN_BROKER) $(GO) test -race -count=1 -timeout 20m $(TESTFLAGS) ./... && \
+	TIDEMARK_REAL=1 $(OWN_BROKER) $(GO) test -race -count=1 -timeout 25m -skip '^($(CLUSTER))$$' $(TESTFLAGS) ./... && \
 	(cd examples/sqlite && $(OWN_BROKER) $(GO) test -count=1 $(TESTFLAGS) ./...) # its own shell: the trap runs here
+
+test-cluster:
+	TIDEMARK_REAL=1 $(OWN_BROKER) $(GO) test -race -count=1 -timeout 30m -v -run '^($(CLUSTER))$$' $(TESTFLAGS) ./stream
+
+# For .ci/run.
+cluster-tests:
+	@echo '$(CLUSTER)'
 
 # The tests say which version they met: sid moves on.
 test-sid: export TIDEMARK_RABBITMQ_SUITE = sid

@@ -123,18 +123,25 @@ func TestNoQuorumEnds(t *testing.T) {
 	b.ClearFaults()
 	c.confirmed()
 	b.SetQuorum("s", false)
-	before := b.stored
+	before := storedBy(b)
 	c.publish(1, 2)
 	c.quiet()
-	if b.stored <= before {
+	if storedBy(b) <= before {
 		t.Error("what is not committed takes no memory")
 	}
 	b.DeleteStream("s")
 	c.expect(wire.KeyMetadataUpdate)
 	c.create("s")
-	if n := len(b.Messages("s")); n != 0 || b.stored != streamCost {
-		t.Errorf("the new stream has %d messages, the broker %d bytes", n, b.stored)
+	if n, stored := len(b.Messages("s")), storedBy(b); n != 0 || stored != streamCost {
+		t.Errorf("the new stream has %d messages, the broker %d bytes", n, stored)
 	}
+}
+
+// storedBy returns how many bytes a broker keeps.
+func storedBy(b *Broker) int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return int64(b.stored)
 }
 
 // TestPublishCredit: 50,000 entries may be unconfirmed on a connection, of all
