@@ -22,7 +22,7 @@ help:
 	@echo 'make demo            publish, consume, stop half-way, go on at the next message: in seconds'
 	@echo 'make demo-cold       how long that takes with an empty build cache'
 	@echo 'make demo-rabbitmq   the same on a real RabbitMQ, with a consumer process that is killed'
-	@echo 'make test            all tests, with the race detector, on a real RabbitMQ'
+	@echo 'make test            the tests, with the race detector, on a real RabbitMQ'
 	@echo 'make test-cluster    those that need three nodes and take minutes, which make test leaves out'
 	@echo 'make test-sid        what depends on the version of RabbitMQ, on the newer one of Debian sid'
 	@echo 'make test-386        the tests that need no RabbitMQ, where int has 32 bits (Linux on x86-64)'
