@@ -51,13 +51,18 @@ func (c *callbacks) drain(ctx context.Context) error {
 	c.closing = true
 	c.mu.Unlock()
 	c.poke()
+	return awaitCalls(ctx, c.ended)
+}
+
+// awaitCalls waits under ctx until the goroutine of callbacks has ended.
+func awaitCalls(ctx context.Context, ended <-chan struct{}) error {
 	select { // first, because ctx may have ended as well
-	case <-c.ended:
+	case <-ended:
 		return nil
 	default:
 	}
 	select {
-	case <-c.ended:
+	case <-ended:
 		return nil
 	case <-ctx.Done():
 		return fmt.Errorf("a callback has not returned: %w", broker.ContextError(ctx))

@@ -2,13 +2,10 @@ package stream
 
 import (
 	"context"
-	"fmt"
 	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/tidemark-go/tidemark/internal/broker"
 )
 
 // outcomeCalls calls the callbacks of PublishAsync, one after the other and on a
@@ -105,17 +102,7 @@ func (c *outcomeCalls) drain(ctx context.Context) error {
 	if !running {
 		return nil
 	}
-	select { // first, because ctx may have ended as well
-	case <-c.ended:
-		return nil
-	default:
-	}
-	select {
-	case <-c.ended:
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("a callback has not returned: %w", broker.ContextError(ctx))
-	}
+	return awaitCalls(ctx, c.ended)
 }
 
 func (c *outcomeCalls) run() {

@@ -30,7 +30,7 @@ type BehindError struct {
 }
 
 func (e *BehindError) Error() string {
-	return fmt.Sprintf("the broker has lost the messages with the ids %d to %d, which it had not committed: publish again what follows id %d", e.Stored+1, e.Told, e.Stored)
+	return fmt.Sprintf("the ids %d to %d were never committed: publish again what follows id %d", e.Stored+1, e.Told, e.Stored)
 }
 
 // Outcome is what a message ends with that is not sent again.
