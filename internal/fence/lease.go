@@ -363,7 +363,7 @@ func (l *Lease) older(holder uint64) bool {
 
 // follow remembers that this attempt comes after a holder.
 func (l *Lease) follow(holder uint64) {
-	if holder != Nobody && !l.older(holder) {
+	if !l.older(holder) {
 		l.before = append(l.before, holder)
 	}
 }

@@ -345,4 +345,8 @@ func TestLeaseUsedUp(t *testing.T) {
 	p = play1(t, 1<<63, number(maxEpoch, 1, 1), Nobody)
 	p.rounds(NoEntry)
 	p.does(UsedUp)
+	p.lease.Link() // a new publisher does not change that
+	p.does(UsedUp)
+	p = play1(t, 1<<63, number(maxEpoch-1, 1, 1), Nobody)
+	p.rounds(NoEntry, Newcomer) // the last epoch is one
 }

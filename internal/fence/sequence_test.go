@@ -175,3 +175,19 @@ func TestSequenceRefusals(t *testing.T) {
 		t.Errorf("outcomes %v", dead)
 	}
 }
+
+// TestSequenceFirstOfTheCaller: what counts is the caller's lowest id. Who has
+// begun at 551 himself misses nothing when the broker falls back to 550.
+func TestSequenceFirstOfTheCaller(t *testing.T) {
+	q := &Sequence{}
+	answers(t, q, 600)
+	if last := q.Last(); last != 600 {
+		t.Fatalf("Last is %d", last)
+	}
+	for _, id := range []uint64{551, 700} {
+		if err := q.Accept(id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	answers(t, q, 550)
+}
