@@ -184,7 +184,7 @@ func testFanOut(t *testing.T, b testBroker) {
 	}
 	publish(t, env, stream, 0, 500)
 	for i := range counts {
-		eventually(t, "each consumer gets everything", 20*time.Second, func() bool { return counts[i].Load() == 500 })
+		eventually(t, "each consumer gets everything", patience, func() bool { return counts[i].Load() == 500 })
 	}
 }
 
@@ -308,23 +308,23 @@ func testStorePolicies(t *testing.T, b testBroker) {
 	}
 	t.Run("default stores while the next handler runs", func(t *testing.T) {
 		handled(t, ConsumerConfig{Name: "auto"}, 5, func(*Consumer) {
-			eventually(t, "offset 4 is stored", 5*time.Second, stored("auto", 4))
+			eventually(t, "offset 4 is stored", patience, stored("auto", 4))
 		})
 	})
 	t.Run("every 1", func(t *testing.T) {
 		handled(t, ConsumerConfig{Name: "each", Store: StorePolicy{Every: 1}}, 5, func(*Consumer) {
-			eventually(t, "offset 4 is stored", 5*time.Second, stored("each", 4))
+			eventually(t, "offset 4 is stored", patience, stored("each", 4))
 		})
 	})
 	t.Run("every 3", func(t *testing.T) {
 		handled(t, ConsumerConfig{Name: "third", Store: StorePolicy{Every: 3}}, 5, func(*Consumer) {
-			eventually(t, "offset 2 is stored", 5*time.Second, stored("third", 2))
+			eventually(t, "offset 2 is stored", patience, stored("third", 2))
 		})
 		wantStored(t, env, "third", stream, 4) // the rest, at the end
 	})
 	t.Run("interval", func(t *testing.T) {
 		handled(t, ConsumerConfig{Name: "time", Store: StorePolicy{Interval: 20 * time.Millisecond}}, 5, func(*Consumer) {
-			eventually(t, "offset 4 is stored", 5*time.Second, stored("time", 4))
+			eventually(t, "offset 4 is stored", patience, stored("time", 4))
 		})
 	})
 	t.Run("manual", func(t *testing.T) {
@@ -406,7 +406,7 @@ func testOffsetsAreShared(t *testing.T, b testBroker) {
 	if err := other.StoreOffset("theirs", stream, 3); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "our query finds the official client's offset", 5*time.Second, func() bool {
+	eventually(t, "our query finds the official client's offset", patience, func() bool {
 		got, err := env.QueryOffset(t.Context(), "theirs", stream)
 		return err == nil && got == 3
 	})

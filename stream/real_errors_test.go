@@ -240,7 +240,7 @@ func testStreamDeletedInUse(t *testing.T, b testBroker) {
 	if !strings.Contains(err.Error(), "DeclareStream") {
 		t.Errorf("%v does not say what to do", err)
 	}
-	eventually(t, "the producer refuses", 5*time.Second, func() bool {
+	eventually(t, "the producer refuses", patience, func() bool {
 		return errors.Is(p.Publish(inTime(t), Message{}), ErrStreamDeleted)
 	})
 	if err := p.Close(inTime(t)); err != nil {
@@ -362,7 +362,7 @@ func testStreamRecreated(t *testing.T, b testBroker) {
 				publish(t, direct, stream, 500, 500+test.refill)
 				// Neither is there an answer to a store that was sent
 				// before the broker has told of the deletion.
-				eventually(t, "the broker tells", 5*time.Second, func() bool { return proxy.Seen(wire.KeyMetadataUpdate) > 0 })
+				eventually(t, "the broker tells", patience, func() bool { return proxy.Seen(wire.KeyMetadataUpdate) > 0 })
 				_, err := direct.Stats(ctx, stream)
 				close(replaced)
 				return err

@@ -176,7 +176,7 @@ func testTwentyKills(t *testing.T, b testBroker) {
 			j := startJourney(t, env, producer, total)
 			for i := range kills {
 				j.reach((i + 1) * total / (kills + 1))
-				eventually(t, "there is a connection to kill", 10*time.Second, func() bool { return proxy.Drop() > 0 })
+				eventually(t, "there is a connection to kill", patience, func() bool { return proxy.Drop() > 0 })
 			}
 			j.finish(env, producer != "")
 		})
@@ -237,7 +237,7 @@ func testNextSurvivesADrop(t *testing.T, b testBroker) {
 			}
 			got, before := make(chan string, 100), proxy.Seen(subscribed)
 			stop, _ := runConsumer(t, env, stream, ConsumerConfig{Start: Next()}, func(d *Delivery) { got <- string(d.Body) })
-			eventually(t, "the consumer is subscribed", 10*time.Second, func() bool { return proxy.Seen(subscribed) > before })
+			eventually(t, "the consumer is subscribed", patience, func() bool { return proxy.Seen(subscribed) > before })
 			proxy.Refuse(true)
 			proxy.Drop()
 			publish(t, direct, stream, old, old+20)
@@ -267,7 +267,7 @@ func testSilentPeer(t *testing.T, b testBroker) {
 	must(t, env.cluster.Ask(t.Context(), func(_ context.Context, c *broker.Conn) error { admin = c; return nil }))
 	proxy.Silence(true)
 	begin := time.Now()
-	eventually(t, "the silent connections are given up", 20*time.Second, func() bool { return !admin.Alive() })
+	eventually(t, "the silent connections are given up", patience, func() bool { return !admin.Alive() })
 	t.Logf("noticed after %v with a heartbeat of 3 s", time.Since(begin))
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()

@@ -9,7 +9,6 @@ import (
 	"os/exec"
 	"strconv"
 	"testing"
-	"time"
 )
 
 // TestChildConsumer is not a test but the process that TestRealSIGKILL kills:
@@ -70,7 +69,7 @@ func testSIGKILL(t *testing.T, b testBroker) {
 			publish(t, env, stream, 0, 200)
 			begun := killAfter(t, b.StreamURL(), stream, k)
 			// What the dead process has written takes the broker a moment.
-			eventually(t, "the last store has arrived", 5*time.Second, func() bool {
+			eventually(t, "the last store has arrived", patience, func() bool {
 				stored, err := env.QueryOffset(t.Context(), "child", stream)
 				return k == 0 && errors.Is(err, ErrNoOffset) || k > 0 && err == nil && stored == uint64(k-1)
 			})
@@ -106,7 +105,7 @@ func testSIGKILLAgainAndAgain(t *testing.T, b testBroker) {
 			seen[n]++
 		}
 		next += k
-		eventually(t, "the last store has arrived", 5*time.Second, arrived)
+		eventually(t, "the last store has arrived", patience, arrived)
 	}
 	bodies, _ := readN(t, env, stream, ConsumerConfig{Name: "child"}, 200-next)
 	wantNumbers(t, bodies, next, 200)

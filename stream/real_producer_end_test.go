@@ -98,7 +98,7 @@ func testCloseInEverySituation(t *testing.T, b testBroker) {
 			must(t, err)
 			o := &outcomes{calls: map[int]int{}, last: map[int]error{}}
 			accepted := load(p, o)
-			eventually(t, "some are accepted", 10*time.Second, func() bool { return p.LastPublishingID() > 20_000 })
+			eventually(t, "some are accepted", patience, func() bool { return p.LastPublishingID() > 20_000 })
 			test.before(func() { proxy.Drop() }, func() { proxy.Refuse(true) })
 			ctx := t.Context()
 			switch {

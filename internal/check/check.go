@@ -14,7 +14,7 @@ import (
 
 // Patience is how long a test waits for what must come. It only decides how long
 // a failure takes.
-const Patience = 10 * time.Second
+const Patience = 30 * time.Second
 
 // ErrTest is an error of the test's own.
 var ErrTest = errors.New("the test's own error")
