@@ -251,18 +251,25 @@ func (p *Producer) toOffer() *link {
 	return l
 }
 
-// tell notes the outcome of a message; told passes it on. The caller holds the
+// tell notes the outcome of messages; told passes it on. The caller holds the
 // lock.
-func (p *Producer) tell(s *slot, err error) {
-	if s.done != nil {
-		p.telling = append(p.telling, outcome{done: s.done, err: p.failed(err), size: int(s.size)})
-		return
+func (p *Producer) tell(b *publishFrame, slots []slot, err error) {
+	for len(slots) > 0 {
+		run := sameListener(slots)
+		slots = slots[len(run):]
+		if run[0].done != nil {
+			b.calls++
+			p.telling = append(p.telling, outcome{frame: b, slots: run, err: p.failed(err)})
+			continue
+		}
+		if w := run[0].waits; w != nil {
+			w.settle(run, err)
+		}
+		p.freed += len(run)
+		for i := range run {
+			p.freedOf += int(run[i].size)
+		}
 	}
-	if s.waits != nil {
-		s.waits.settle(s.nth, err)
-	}
-	p.freed++
-	p.freedOf += int(s.size)
 }
 
 // told passes on the outcomes that tell has noted: to callbacks, and as free
@@ -287,19 +294,24 @@ func (p *Producer) told() {
 // awaited reports whether somebody waits for a place.
 func (p *Producer) awaited() bool { return p.inLine.Load() > 0 }
 
-// returned comes after callbacks. It gives back their places even if nobody waits
+// returned comes after callbacks, among them all of the outcomes through. It gives back their places even if nobody waits
 // here: the bytes count for the other producers of the Env.
-func (p *Producer) returned() {
+func (p *Producer) returned(through []outcome) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	for i := range through {
+		if f := through[i].frame; f != nil {
+			f.returned()
+		}
+	}
 	p.collect()
 }
 
 // collect frees the places of messages whose callbacks have returned. The caller
 // holds the lock.
 func (p *Producer) collect() {
-	if n := p.calls.count.Swap(0); n > 0 {
-		p.admission.free(int(n), int(p.calls.bytes.Swap(0)))
+	if n, bytes := p.calls.collect(); n > 0 {
+		p.admission.free(n, bytes)
 	}
 }
 

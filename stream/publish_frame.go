@@ -43,6 +43,16 @@ type slot struct {
 	settled bool
 }
 
+// sameListener returns the first of slots with those behind it that are the same
+// Publish's, or have callbacks as it has, or none as it has none.
+func sameListener(slots []slot) []slot {
+	n := 1
+	for n < len(slots) && slots[n].waits == slots[0].waits && (slots[n].done == nil) == (slots[0].done == nil) {
+		n++
+	}
+	return slots[:n]
+}
+
 // publishFrame is the messages of one Publish frame, encoded. With sub-batches the frame
 // has one entry, and the messages are its records.
 type publishFrame struct {
@@ -58,6 +68,9 @@ type publishFrame struct {
 	// lock.
 	preparing bool
 	sends     uint8 // how often its entries were sent: 0, 1, or 2 for more often
+
+	calls int  // runs of slots whose callbacks have not returned; they read the slots
+	spent bool // recycle was called meanwhile
 }
 
 // publishFrames are kept for reuse: a busy producer needs no new memory.
@@ -73,12 +86,23 @@ func newPublishFrame(version uint16) *publishFrame {
 	return b
 }
 
-// recycle gives the batch's memory back. Nobody else may have it.
+// recycle gives the batch's memory back, once the callbacks of its messages have
+// returned. Nobody else may have it.
 func (b *publishFrame) recycle() {
+	if b.spent = b.calls > 0; b.spent {
+		return
+	}
 	clear(b.slots)
 	*b = publishFrame{frame: b.frame[:0], slots: b.slots[:0], records: b.records[:0]}
 	if cap(b.frame) <= maxKept && cap(b.records) <= maxKept {
 		publishFrames.Put(b)
+	}
+}
+
+// returned says that the callbacks of a run have returned.
+func (b *publishFrame) returned() {
+	if b.calls--; b.spent {
+		b.recycle()
 	}
 }
 
