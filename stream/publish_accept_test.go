@@ -396,3 +396,68 @@ func TestPublishAsyncAllocates(t *testing.T) {
 	}
 	endOffline(t, p)
 }
+
+// TestPublishOfManyKeepsToTheBounds: a Publish of many messages has no more on their
+// way than the bounds allow, whichever of them is the narrow one.
+func TestPublishOfManyKeepsToTheBounds(t *testing.T) {
+	const size = 100 // of a message, encoded
+	for name, bound := range map[string]func(*Env, *ProducerConfig){
+		"messages":      func(_ *Env, c *ProducerConfig) { c.MaxInFlight = 3 },
+		"bytes":         func(_ *Env, c *ProducerConfig) { c.MaxInFlightBytes = 3 * size },
+		"the Env's":     func(e *Env, _ *ProducerConfig) { e.publishing.most = 3 * size },
+		"one at a time": func(_ *Env, c *ProducerConfig) { c.MaxInFlightBytes = 1 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := unconnected()
+				var cfg ProducerConfig
+				bound(e, &cfg)
+				p := offlineOf(e, cfg)
+				list := make([]Message, 3*acceptAtOnce+1)
+				for i := range list {
+					list[i].Raw = make([]byte, size)
+				}
+				var publishing sync.WaitGroup
+				publishing.Go(func() { must(t, p.Publish(t.Context(), list...)) })
+				for range list {
+					synctest.Wait()
+					if n := p.admission.used; n > 3 {
+						t.Errorf("%d messages are on their way", n)
+					}
+					confirmAll(p)
+				}
+				publishing.Wait()
+				if p.admission.used != 0 || p.box.lastID != uint64(len(list)) {
+					t.Errorf("%d places are taken at the end; the last id is %d", p.admission.used, p.box.lastID)
+				}
+				endOffline(t, p)
+			})
+		})
+	}
+}
+
+// TestPublishOfManyIsCutOff: the places of the messages behind one that is refused
+// are given back, and those before it go on.
+func TestPublishOfManyIsCutOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := offlineOf(unconnected(), ProducerConfig{})
+		var list []Message
+		for _, id := range []uint64{1, 2, 2, 3, 4} {
+			list = append(list, Message{Body: make([]byte, 10), PublishingID: id})
+		}
+		var err error
+		var publishing sync.WaitGroup
+		publishing.Go(func() { err = p.Publish(t.Context(), list...) })
+		synctest.Wait()
+		if n, bytes := p.admission.used, p.admission.usedBytes; n != 2 || bytes != 30 {
+			t.Errorf("%d places of %d bytes are taken, want 2 of 30", n, bytes)
+		}
+		confirmAll(p)
+		publishing.Wait()
+		var failed *PublishError
+		if !errors.As(err, &failed) || failed.Outcomes[1] != nil || !errors.Is(failed.Outcomes[2], ErrInvalidMessage) || failed.Outcomes[4] == nil {
+			t.Errorf("%v", err)
+		}
+		endOffline(t, p)
+	})
+}

@@ -142,11 +142,11 @@ func (b *publishFrame) find(id uint64) int {
 
 // add appends a message as an entry of its own. encode appends its bytes.
 func (b *publishFrame) add(s slot, filter string, m *outgoing) {
-	b.frame = binary.BigEndian.AppendUint64(b.frame, s.id)
+	frame := binary.BigEndian.AppendUint64(b.frame, s.id)
 	if b.version == wire.Version2 {
-		b.frame = appendFilter(b.frame, filter)
+		frame = appendFilter(frame, filter)
 	}
-	b.frame = m.appendWithLength(b.frame)
+	b.frame = m.appendWithLength(frame)
 	b.slots = append(b.slots, s)
 	b.open++
 }
