@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -395,6 +396,32 @@ func TestPublishAsyncAllocates(t *testing.T) {
 		t.Errorf("%.2f allocations for a message, want 0.1 at most", per)
 	}
 	endOffline(t, p)
+}
+
+// TestFrameGrowsInFewSteps: the memory of a new frame, which is a small one's first,
+// has its size after three allocations, and is no larger than it has to be.
+func TestFrameGrowsInFewSteps(t *testing.T) {
+	var frame []byte
+	var sizes []int
+	for range 600 {
+		before := cap(frame)
+		frame = append(withRoom(frame, 100), make([]byte, 100)...)
+		if cap(frame) != before {
+			sizes = append(sizes, cap(frame))
+		}
+	}
+	if want := []int{1 << 10, 4 << 10, 16 << 10, 64 << 10}; !slices.Equal(sizes, want) {
+		t.Errorf("the frame had %v bytes, want %v", sizes, want)
+	}
+	if n := cap(withRoom(nil, 10_000)); n != 16<<10 {
+		t.Errorf("a frame for 10,000 bytes has %d", n)
+	}
+	if n := cap(withRoom(nil, batchBytes+1)); n != batchBytes+1 {
+		t.Errorf("a frame for a large message has %d bytes more", n-batchBytes-1)
+	}
+	if n := cap(withRoom(frame[:batchBytes], 1)); n != 2*batchBytes {
+		t.Errorf("a large frame grows to %d bytes", n)
+	}
 }
 
 // TestPublishOfManyKeepsToTheBounds: a Publish of many messages has no more on their

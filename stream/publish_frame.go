@@ -2,6 +2,7 @@ package stream
 
 import (
 	"encoding/binary"
+	"slices"
 	"sort"
 	"sync"
 	"time"
@@ -82,7 +83,7 @@ const maxKept = 2 * batchBytes
 func newPublishFrame(version uint16) *publishFrame {
 	b := publishFrames.Get().(*publishFrame)
 	b.version = version
-	b.frame = wire.BeginPublish(b.frame[:0], version, 0)
+	b.frame = wire.BeginPublish(withRoom(b.frame[:0], firstRoom), version, 0)
 	return b
 }
 
@@ -142,13 +143,40 @@ func (b *publishFrame) find(id uint64) int {
 
 // add appends a message as an entry of its own. encode appends its bytes.
 func (b *publishFrame) add(s slot, filter string, m *outgoing) {
-	frame := binary.BigEndian.AppendUint64(b.frame, s.id)
+	frame := withRoom(b.frame, entryBytes(b.version, lengthBytes+m.size(), len(filter)))
+	frame = binary.BigEndian.AppendUint64(frame, s.id)
 	if b.version == wire.Version2 {
 		frame = appendFilter(frame, filter)
 	}
 	b.frame = m.appendWithLength(frame)
+	b.addSlot(s)
+}
+
+func (b *publishFrame) addSlot(s slot) {
+	if len(b.slots) == cap(b.slots) {
+		b.slots = slices.Grow(b.slots, max(8, 3*len(b.slots)))
+	}
 	b.slots = append(b.slots, s)
 	b.open++
+}
+
+// firstRoom is the size of a new frame's memory.
+const firstRoom = 1 << 10
+
+// withRoom returns frame with room for n bytes more. It grows fourfold, to 64 KiB: a new frame has its size after few allocations, and a small one remains small.
+func withRoom(frame []byte, n int) []byte {
+	need := len(frame) + n
+	if need <= cap(frame) {
+		return frame
+	}
+	room := firstRoom
+	for room < need && room < batchBytes {
+		room *= 4
+	}
+	if need > room {
+		room = max(need, 2*cap(frame))
+	}
+	return append(make([]byte, 0, room), frame...)
 }
 
 // appendFilter appends a filter value; none is null.
@@ -161,9 +189,8 @@ func appendFilter(b []byte, filter string) []byte {
 
 // addRecord appends a message as a record of the sub-batch.
 func (b *publishFrame) addRecord(s slot, m *outgoing) {
-	b.records = m.appendWithLength(b.records)
-	b.slots = append(b.slots, s)
-	b.open++
+	b.records = m.appendWithLength(withRoom(b.records, lengthBytes+m.size()))
+	b.addSlot(s)
 }
 
 // copyEntry appends an entry of another frame, with its slots.
