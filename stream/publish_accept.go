@@ -11,8 +11,8 @@ import (
 // acceptOne accepts a message for PublishAsync. It returns the link that is to be
 // told, as toOffer does.
 func (p *Producer) acceptOne(ctx context.Context, m *Message, done func(error)) (*link, error) {
-	out, err := p.prepare(ctx, m)
-	if err != nil {
+	var out outgoing
+	if err := p.prepare(ctx, m, &out); err != nil {
 		return nil, err
 	}
 	p.mu.Lock()
@@ -37,7 +37,7 @@ func (p *Producer) acceptAll(ctx context.Context, msgs []Message, w *waiter) (ac
 		list := msgs[accepted:min(accepted+acceptAtOnce, len(msgs))]
 		n := 0
 		for n < len(list) && err == nil {
-			if prepared[n], err = p.prepare(ctx, &list[n]); err == nil {
+			if err = p.prepare(ctx, &list[n], &prepared[n]); err == nil {
 				n++
 			}
 		}
@@ -77,21 +77,20 @@ func (p *Producer) acceptList(ctx context.Context, list []Message, prepared []ou
 	return len(list), nil
 }
 
-// prepare encodes a message, unless it is a plain one, and refuses one that cannot
-// be published.
-func (p *Producer) prepare(ctx context.Context, m *Message) (out outgoing, err error) {
+// prepare makes out of a message, and refuses one that cannot be published.
+func (p *Producer) prepare(ctx context.Context, m *Message, out *outgoing) error {
 	if ctx.Err() != nil {
-		return out, broker.ContextError(ctx)
+		return broker.ContextError(ctx)
 	}
 	if m.FilterValue != "" {
 		if err := p.checkFilter(m.FilterValue); err != nil {
-			return out, err
+			return err
 		}
 	}
-	if out, err = p.outgoingOf(m); err == nil {
-		err = p.checkSize(out.size(), len(m.FilterValue))
+	if err := p.encode(m, out); err != nil {
+		return err
 	}
-	return out, err
+	return p.checkSize(out.size(), len(m.FilterValue))
 }
 
 // placeOf returns when there is a place for a message, and the name is the
@@ -176,7 +175,7 @@ func (p *Producer) outgoingBatch(msgs []Message) (list []outgoing, bytes int, er
 		if m.FilterValue != "" {
 			return nil, 0, p.checkFilter(m.FilterValue)
 		}
-		if list[i], err = p.outgoingOf(m); err != nil {
+		if err := p.encode(m, &list[i]); err != nil {
 			return nil, 0, err
 		}
 		bytes += list[i].size() + recordOverhead

@@ -293,7 +293,8 @@ func TestCreationTime(t *testing.T) {
 		p := offlineOf(unconnected(), ProducerConfig{})
 		encoded := func(m Message) (*Properties, string) {
 			t.Helper()
-			out, err := p.outgoingOf(&m)
+			var out outgoing
+			err := p.encode(&m, &out)
 			must(t, err)
 			record := out.appendWithLength(nil)
 			raw, _, ok := wire.NextRecord(record)
@@ -328,10 +329,11 @@ func TestCreationTime(t *testing.T) {
 		if !own.CreationTime.IsZero() {
 			t.Error("the caller's properties were changed")
 		}
-		if out, err := p.outgoingOf(&Message{Raw: []byte("as it is")}); string(out.whole) != "as it is" || err != nil {
+		var out outgoing
+		if err := p.encode(&Message{Raw: []byte("as it is")}, &out); string(out.whole) != "as it is" || err != nil {
 			t.Errorf("a message that is encoded already became %q, %v", out.whole, err)
 		}
-		if out, err := p.outgoingOf(&Message{Raw: []byte{}}); out.whole == nil || out.size() != 0 || err != nil {
+		if err := p.encode(&Message{Raw: []byte{}}, &out); out.whole == nil || out.size() != 0 || err != nil {
 			t.Errorf("an empty message that is encoded already became %v, %v", out, err)
 		}
 	})

@@ -249,15 +249,17 @@ func (m *outgoing) appendWithLength(b []byte) []byte {
 	return appendData(b, m.body)
 }
 
-// outgoingOf encodes a message, unless it is a plain one.
-func (p *Producer) outgoingOf(m *Message) (outgoing, error) {
+// encode makes out of a message. A plain one is encoded later, into its frame.
+func (p *Producer) encode(m *Message, out *outgoing) (err error) {
+	if m.Raw == nil && !p.cfg.CreationTime && m.plain() && len(m.Body) <= maxEncoded-dataHead {
+		*out = outgoing{body: m.Body}
+		return nil
+	}
 	var creation time.Time
 	if p.cfg.CreationTime {
 		creation = time.Now()
 	}
-	if m.Raw == nil && creation.IsZero() && m.plain() && len(m.Body) <= maxEncoded-dataHead {
-		return outgoing{body: m.Body}, nil
-	}
-	whole, err := appendMessage([]byte{}, m, creation)
-	return outgoing{whole: whole}, err
+	*out = outgoing{}
+	out.whole, err = appendMessage([]byte{}, m, creation)
+	return err
 }
