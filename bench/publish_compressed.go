@@ -121,7 +121,10 @@ func compressedRunners(how codec) map[string]runner {
 
 func publishCompressedTidemark(how codec) runner {
 	return func(ctx context.Context, j job, m *meter) error {
-		cfg := stream.ProducerConfig{Name: j.Producer, SubEntries: batchRecords, Compression: how.tidemark}
+		cfg := stream.ProducerConfig{
+			Name: j.Producer, SubEntries: batchRecords, Compression: how.tidemark,
+			MaxInFlight: subBatches[0].inFlight, // the socket's
+		}
 		return producerTidemark(ctx, j, cfg, func(p *stream.Producer) error {
 			return publishAsync(ctx, j, m, p)
 		})

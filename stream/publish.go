@@ -152,14 +152,10 @@ func (p *Producer) Publish(ctx context.Context, msgs ...Message) error {
 		return nil
 	}
 	w := newWaiter(len(msgs))
-	for i := range msgs {
-		if _, err := p.accept(ctx, &msgs[i], slot{waits: w, nth: int32(i)}, false); err != nil {
-			if i == 0 {
-				return p.failed(err)
-			}
-			w.refuse(i, err)
-			break
-		}
+	if n, err := p.acceptAll(ctx, msgs, w); n == 0 {
+		return p.failed(err)
+	} else if err != nil {
+		w.refuse(n, err)
 	}
 	return p.await(ctx, w)
 }
@@ -211,7 +207,7 @@ func (p *Producer) PublishBatch(ctx context.Context, msgs ...Message) error {
 // not for callbacks. It must not call Flush or Close, nor wait for another
 // goroutine that publishes. A panic of done ends the process.
 func (p *Producer) PublishAsync(ctx context.Context, m Message, done func(error)) error {
-	l, err := p.accept(ctx, &m, slot{done: done}, true)
+	l, err := p.acceptOne(ctx, &m, done)
 	if err != nil {
 		return p.failed(err)
 	}

@@ -8,49 +8,118 @@ import (
 	"github.com/tidemark-go/tidemark/internal/fence"
 )
 
-// accept gives a message its slot; s has who is told of its outcome. It copies
-// the message. With offer it returns the link that is to be told, as toOffer does.
-func (p *Producer) accept(ctx context.Context, m *Message, s slot, offer bool) (*link, error) {
+// acceptOne accepts a message for PublishAsync. It returns the link that is to be
+// told, as toOffer does.
+func (p *Producer) acceptOne(ctx context.Context, m *Message, done func(error)) (*link, error) {
+	var out outgoing
+	if err := p.prepare(ctx, m, &out); err != nil {
+		return nil, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := p.placeOf(ctx, m, out.size()); err != nil {
+		return nil, err
+	}
+	if err := p.add(m, slot{done: done}, &out); err != nil {
+		return nil, err
+	}
+	return p.toOffer(), nil
+}
+
+// acceptAtOnce is how many messages are accepted under one lock.
+const acceptAtOnce = 16
+
+// acceptAll accepts messages for w, from the first on. It returns how many those
+// are, and why they are not all.
+func (p *Producer) acceptAll(ctx context.Context, msgs []Message, w *waiter) (accepted int, err error) {
+	var prepared [acceptAtOnce]outgoing
+	for err == nil && accepted < len(msgs) {
+		list := msgs[accepted:min(accepted+acceptAtOnce, len(msgs))]
+		n := 0
+		for n < len(list) && err == nil {
+			if err = p.prepare(ctx, &list[n], &prepared[n]); err == nil {
+				n++
+			}
+		}
+		taken, refusal := p.acceptList(ctx, list[:n], prepared[:n], w, accepted)
+		if accepted += taken; refusal != nil {
+			err = refusal
+		}
+	}
+	return accepted, err
+}
+
+// acceptList accepts messages that are prepared; the first one is the nth of w.
+func (p *Producer) acceptList(ctx context.Context, list []Message, prepared []outgoing, w *waiter, nth int) (accepted int, err error) {
+	bytes := 0
+	for i := range prepared {
+		bytes += prepared[i].size()
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	placed := p.placeAtOnce(len(list), bytes)
+	for i := range list {
+		m, out := &list[i], &prepared[i]
+		if !placed {
+			err = p.placeOf(ctx, m, out.size())
+		}
+		if err == nil {
+			err = p.add(m, slot{waits: w, nth: int32(nth + i)}, out)
+			bytes -= out.size()
+		}
+		if err != nil {
+			if placed {
+				p.admission.free(len(list)-i-1, bytes)
+			}
+			return i, err
+		}
+	}
+	return len(list), nil
+}
+
+// prepare makes out of a message, and refuses one that cannot be published.
+func (p *Producer) prepare(ctx context.Context, m *Message, out *outgoing) error {
 	if ctx.Err() != nil {
-		return nil, broker.ContextError(ctx)
+		return broker.ContextError(ctx)
 	}
 	if m.FilterValue != "" {
 		if err := p.checkFilter(m.FilterValue); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	out, err := p.outgoingOf(m)
-	if err != nil {
-		return nil, err
+	if err := p.encode(m, out); err != nil {
+		return err
 	}
-	size := out.size()
-	if err := p.checkSize(size, len(m.FilterValue)); err != nil {
-		return nil, err
-	}
-	s.size = int32(size)
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	return p.checkSize(out.size(), len(m.FilterValue))
+}
+
+// placeOf returns when there is a place for a message, and the name is the
+// producer's if its id is to be counted. The caller holds the lock, which placeOf
+// gives up while it waits.
+func (p *Producer) placeOf(ctx context.Context, m *Message, size int) error {
 	if m.PublishingID == 0 {
 		if err := p.takeName(ctx); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	if err := p.place(ctx, 1, size); err != nil {
-		return nil, err
-	}
-	err = p.checkSize(size, len(m.FilterValue)) // the connection may be another one now
+	return p.place(ctx, 1, size)
+}
+
+// add gives a message that has a place its slot, or the place back; s has who is
+// told of its outcome. It copies the message. The caller holds the lock.
+func (p *Producer) add(m *Message, s slot, out *outgoing) error {
+	size := out.size()
+	s.size = int32(size)
+	err := p.checkSize(size, len(m.FilterValue)) // the connection may be another one now
 	if err == nil {
 		s.id, err = p.nextID(m.PublishingID)
 	}
 	if err != nil {
 		p.admission.free(1, size)
-		return nil, err
+		return err
 	}
-	p.box.add(s, m.FilterValue, &out)
-	if offer {
-		return p.toOffer(), nil
-	}
-	return nil, nil
+	p.box.add(s, m.FilterValue, out)
+	return nil
 }
 
 // nextID returns the id for a message: own, its caller's, or a counted one for 0.
@@ -58,7 +127,10 @@ func (p *Producer) nextID(own uint64) (uint64, error) {
 	switch {
 	case own == 0:
 		id, err := p.sequence.Next(p.naming.floor())
-		return id, sequenceError(err)
+		if err != nil {
+			err = sequenceError(err)
+		}
+		return id, err
 	case own <= p.box.lastID:
 		return 0, fmt.Errorf("%w: publishing id %d is not above the last one, %d", ErrInvalidMessage, own, p.box.lastID)
 	}
@@ -103,7 +175,7 @@ func (p *Producer) outgoingBatch(msgs []Message) (list []outgoing, bytes int, er
 		if m.FilterValue != "" {
 			return nil, 0, p.checkFilter(m.FilterValue)
 		}
-		if list[i], err = p.outgoingOf(m); err != nil {
+		if err := p.encode(m, &list[i]); err != nil {
 			return nil, 0, err
 		}
 		bytes += list[i].size() + recordOverhead
@@ -194,6 +266,12 @@ func (p *Producer) place(ctx context.Context, n, bytes int) error {
 	return broker.ContextError(ctx)
 }
 
+// placeAtOnce takes places for n messages if that needs no wait. The caller holds the
+// lock.
+func (p *Producer) placeAtOnce(n, bytes int) bool {
+	return p.cfg.Name == "" && p.refusal == nil && p.admission.takeTogether(n, bytes)
+}
+
 // placeForCallback is place within a callback. The messages whose callbacks wait
 // for this one to return have places, for which it must not wait.
 func (p *Producer) placeForCallback(ctx context.Context, n, bytes int) error {
@@ -251,18 +329,25 @@ func (p *Producer) toOffer() *link {
 	return l
 }
 
-// tell notes the outcome of a message; told passes it on. The caller holds the
+// tell notes the outcome of messages; told passes it on. The caller holds the
 // lock.
-func (p *Producer) tell(s *slot, err error) {
-	if s.done != nil {
-		p.telling = append(p.telling, outcome{done: s.done, err: p.failed(err), size: int(s.size)})
-		return
+func (p *Producer) tell(b *publishFrame, slots []slot, err error) {
+	for len(slots) > 0 {
+		run := sameListener(slots)
+		slots = slots[len(run):]
+		if run[0].done != nil {
+			b.calls++
+			p.telling = append(p.telling, outcome{frame: b, slots: run, err: p.failed(err)})
+			continue
+		}
+		if w := run[0].waits; w != nil {
+			w.settle(run, err)
+		}
+		p.freed += len(run)
+		for i := range run {
+			p.freedOf += int(run[i].size)
+		}
 	}
-	if s.waits != nil {
-		s.waits.settle(s.nth, err)
-	}
-	p.freed++
-	p.freedOf += int(s.size)
 }
 
 // told passes on the outcomes that tell has noted: to callbacks, and as free
@@ -287,19 +372,24 @@ func (p *Producer) told() {
 // awaited reports whether somebody waits for a place.
 func (p *Producer) awaited() bool { return p.inLine.Load() > 0 }
 
-// returned comes after callbacks. It gives back their places even if nobody waits
+// returned comes after callbacks, among them all of the outcomes through. It gives back their places even if nobody waits
 // here: the bytes count for the other producers of the Env.
-func (p *Producer) returned() {
+func (p *Producer) returned(through []outcome) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	for i := range through {
+		if f := through[i].frame; f != nil {
+			f.returned()
+		}
+	}
 	p.collect()
 }
 
 // collect frees the places of messages whose callbacks have returned. The caller
 // holds the lock.
 func (p *Producer) collect() {
-	if n := p.calls.count.Swap(0); n > 0 {
-		p.admission.free(int(n), int(p.calls.bytes.Swap(0)))
+	if n, bytes := p.calls.collect(); n > 0 {
+		p.admission.free(n, bytes)
 	}
 }
 

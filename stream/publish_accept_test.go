@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -292,7 +293,8 @@ func TestCreationTime(t *testing.T) {
 		p := offlineOf(unconnected(), ProducerConfig{})
 		encoded := func(m Message) (*Properties, string) {
 			t.Helper()
-			out, err := p.outgoingOf(&m)
+			var out outgoing
+			err := p.encode(&m, &out)
 			must(t, err)
 			record := out.appendWithLength(nil)
 			raw, _, ok := wire.NextRecord(record)
@@ -327,10 +329,11 @@ func TestCreationTime(t *testing.T) {
 		if !own.CreationTime.IsZero() {
 			t.Error("the caller's properties were changed")
 		}
-		if out, err := p.outgoingOf(&Message{Raw: []byte("as it is")}); string(out.whole) != "as it is" || err != nil {
+		var out outgoing
+		if err := p.encode(&Message{Raw: []byte("as it is")}, &out); string(out.whole) != "as it is" || err != nil {
 			t.Errorf("a message that is encoded already became %q, %v", out.whole, err)
 		}
-		if out, err := p.outgoingOf(&Message{Raw: []byte{}}); out.whole == nil || out.size() != 0 || err != nil {
+		if err := p.encode(&Message{Raw: []byte{}}, &out); out.whole == nil || out.size() != 0 || err != nil {
 			t.Errorf("an empty message that is encoded already became %v, %v", out, err)
 		}
 	})
@@ -395,4 +398,95 @@ func TestPublishAsyncAllocates(t *testing.T) {
 		t.Errorf("%.2f allocations for a message, want 0.1 at most", per)
 	}
 	endOffline(t, p)
+}
+
+// TestFrameGrowsInFewSteps: the memory of a new frame, which is a small one's first,
+// has its size after three allocations, and is no larger than it has to be.
+func TestFrameGrowsInFewSteps(t *testing.T) {
+	var frame []byte
+	var sizes []int
+	for range 600 {
+		before := cap(frame)
+		frame = append(withRoom(frame, 100), make([]byte, 100)...)
+		if cap(frame) != before {
+			sizes = append(sizes, cap(frame))
+		}
+	}
+	if want := []int{1 << 10, 4 << 10, 16 << 10, 64 << 10}; !slices.Equal(sizes, want) {
+		t.Errorf("the frame had %v bytes, want %v", sizes, want)
+	}
+	if n := cap(withRoom(nil, 10_000)); n != 16<<10 {
+		t.Errorf("a frame for 10,000 bytes has %d", n)
+	}
+	if n := cap(withRoom(nil, batchBytes+1)); n != batchBytes+1 {
+		t.Errorf("a frame for a large message has %d bytes more", n-batchBytes-1)
+	}
+	if n := cap(withRoom(frame[:batchBytes], 1)); n != 2*batchBytes {
+		t.Errorf("a large frame grows to %d bytes", n)
+	}
+}
+
+// TestPublishOfManyKeepsToTheBounds: a Publish of many messages has no more on their
+// way than the bounds allow, whichever of them is the narrow one.
+func TestPublishOfManyKeepsToTheBounds(t *testing.T) {
+	const size = 100 // of a message, encoded
+	for name, bound := range map[string]func(*Env, *ProducerConfig){
+		"messages":      func(_ *Env, c *ProducerConfig) { c.MaxInFlight = 3 },
+		"bytes":         func(_ *Env, c *ProducerConfig) { c.MaxInFlightBytes = 3 * size },
+		"the Env's":     func(e *Env, _ *ProducerConfig) { e.publishing.most = 3 * size },
+		"one at a time": func(_ *Env, c *ProducerConfig) { c.MaxInFlightBytes = 1 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				e := unconnected()
+				var cfg ProducerConfig
+				bound(e, &cfg)
+				p := offlineOf(e, cfg)
+				list := make([]Message, 3*acceptAtOnce+1)
+				for i := range list {
+					list[i].Raw = make([]byte, size)
+				}
+				var publishing sync.WaitGroup
+				publishing.Go(func() { must(t, p.Publish(t.Context(), list...)) })
+				for range list {
+					synctest.Wait()
+					if n := p.admission.used; n > 3 {
+						t.Errorf("%d messages are on their way", n)
+					}
+					confirmAll(p)
+				}
+				publishing.Wait()
+				if p.admission.used != 0 || p.box.lastID != uint64(len(list)) {
+					t.Errorf("%d places are taken at the end; the last id is %d", p.admission.used, p.box.lastID)
+				}
+				endOffline(t, p)
+			})
+		})
+	}
+}
+
+// TestPublishOfManyIsCutOff: the places of the messages behind one that is refused
+// are given back, and those before it go on.
+func TestPublishOfManyIsCutOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := offlineOf(unconnected(), ProducerConfig{})
+		var list []Message
+		for _, id := range []uint64{1, 2, 2, 3, 4} {
+			list = append(list, Message{Body: make([]byte, 10), PublishingID: id})
+		}
+		var err error
+		var publishing sync.WaitGroup
+		publishing.Go(func() { err = p.Publish(t.Context(), list...) })
+		synctest.Wait()
+		if n, bytes := p.admission.used, p.admission.usedBytes; n != 2 || bytes != 30 {
+			t.Errorf("%d places of %d bytes are taken, want 2 of 30", n, bytes)
+		}
+		confirmAll(p)
+		publishing.Wait()
+		var failed *PublishError
+		if !errors.As(err, &failed) || failed.Outcomes[1] != nil || !errors.Is(failed.Outcomes[2], ErrInvalidMessage) || failed.Outcomes[4] == nil {
+			t.Errorf("%v", err)
+		}
+		endOffline(t, p)
+	})
 }

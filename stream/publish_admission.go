@@ -42,6 +42,16 @@ func (p *admission) take(n, bytes int) bool {
 	return true
 }
 
+// takeTogether takes places for n messages if there is room for all of them, and
+// nobody waits. Without room they go one by one.
+func (p *admission) takeTogether(n, bytes int) bool {
+	if len(p.line) > 0 || n > p.most-p.used || bytes > p.mostBytes-p.usedBytes || int64(bytes) > p.env.most-p.env.used.Load() {
+		return false
+	}
+	p.force(n, bytes)
+	return true
+}
+
 func (p *admission) fits(n, bytes int) bool {
 	return p.used == 0 ||
 		p.fitsBeside(p.used, p.usedBytes, n, bytes) && int64(bytes) <= p.env.most-p.env.used.Load()

@@ -2,6 +2,7 @@ package stream
 
 import (
 	"encoding/binary"
+	"slices"
 	"sort"
 	"sync"
 	"time"
@@ -43,6 +44,16 @@ type slot struct {
 	settled bool
 }
 
+// sameListener returns the first of slots with those behind it that are the same
+// Publish's, or have callbacks as it has, or none as it has none.
+func sameListener(slots []slot) []slot {
+	n := 1
+	for n < len(slots) && slots[n].waits == slots[0].waits && (slots[n].done == nil) == (slots[0].done == nil) {
+		n++
+	}
+	return slots[:n]
+}
+
 // publishFrame is the messages of one Publish frame, encoded. With sub-batches the frame
 // has one entry, and the messages are its records.
 type publishFrame struct {
@@ -58,6 +69,9 @@ type publishFrame struct {
 	// lock.
 	preparing bool
 	sends     uint8 // how often its entries were sent: 0, 1, or 2 for more often
+
+	calls int  // runs of slots whose callbacks have not returned; they read the slots
+	spent bool // recycle was called meanwhile
 }
 
 // publishFrames are kept for reuse: a busy producer needs no new memory.
@@ -69,16 +83,27 @@ const maxKept = 2 * batchBytes
 func newPublishFrame(version uint16) *publishFrame {
 	b := publishFrames.Get().(*publishFrame)
 	b.version = version
-	b.frame = wire.BeginPublish(b.frame[:0], version, 0)
+	b.frame = wire.BeginPublish(withRoom(b.frame[:0], firstRoom), version, 0)
 	return b
 }
 
-// recycle gives the batch's memory back. Nobody else may have it.
+// recycle gives the batch's memory back, once the callbacks of its messages have
+// returned. Nobody else may have it.
 func (b *publishFrame) recycle() {
+	if b.spent = b.calls > 0; b.spent {
+		return
+	}
 	clear(b.slots)
 	*b = publishFrame{frame: b.frame[:0], slots: b.slots[:0], records: b.records[:0]}
 	if cap(b.frame) <= maxKept && cap(b.records) <= maxKept {
 		publishFrames.Put(b)
+	}
+}
+
+// returned says that the callbacks of a run have returned.
+func (b *publishFrame) returned() {
+	if b.calls--; b.spent {
+		b.recycle()
 	}
 }
 
@@ -118,13 +143,40 @@ func (b *publishFrame) find(id uint64) int {
 
 // add appends a message as an entry of its own. encode appends its bytes.
 func (b *publishFrame) add(s slot, filter string, m *outgoing) {
-	b.frame = binary.BigEndian.AppendUint64(b.frame, s.id)
+	frame := withRoom(b.frame, entryBytes(b.version, lengthBytes+m.size(), len(filter)))
+	frame = binary.BigEndian.AppendUint64(frame, s.id)
 	if b.version == wire.Version2 {
-		b.frame = appendFilter(b.frame, filter)
+		frame = appendFilter(frame, filter)
 	}
-	b.frame = m.appendWithLength(b.frame)
+	b.frame = m.appendWithLength(frame)
+	b.addSlot(s)
+}
+
+func (b *publishFrame) addSlot(s slot) {
+	if len(b.slots) == cap(b.slots) {
+		b.slots = slices.Grow(b.slots, max(8, 3*len(b.slots)))
+	}
 	b.slots = append(b.slots, s)
 	b.open++
+}
+
+// firstRoom is the size of a new frame's memory.
+const firstRoom = 1 << 10
+
+// withRoom returns frame with room for n bytes more. It grows fourfold, to 64 KiB: a new frame has its size after few allocations, and a small one remains small.
+func withRoom(frame []byte, n int) []byte {
+	need := len(frame) + n
+	if need <= cap(frame) {
+		return frame
+	}
+	room := firstRoom
+	for room < need && room < batchBytes {
+		room *= 4
+	}
+	if need > room {
+		room = max(need, 2*cap(frame))
+	}
+	return append(make([]byte, 0, room), frame...)
 }
 
 // appendFilter appends a filter value; none is null.
@@ -137,9 +189,8 @@ func appendFilter(b []byte, filter string) []byte {
 
 // addRecord appends a message as a record of the sub-batch.
 func (b *publishFrame) addRecord(s slot, m *outgoing) {
-	b.records = m.appendWithLength(b.records)
-	b.slots = append(b.slots, s)
-	b.open++
+	b.records = m.appendWithLength(withRoom(b.records, lengthBytes+m.size()))
+	b.addSlot(s)
 }
 
 // copyEntry appends an entry of another frame, with its slots.
@@ -198,15 +249,17 @@ func (m *outgoing) appendWithLength(b []byte) []byte {
 	return appendData(b, m.body)
 }
 
-// outgoingOf encodes a message, unless it is a plain one.
-func (p *Producer) outgoingOf(m *Message) (outgoing, error) {
+// encode makes out of a message. A plain one is encoded later, into its frame.
+func (p *Producer) encode(m *Message, out *outgoing) (err error) {
+	if m.Raw == nil && !p.cfg.CreationTime && m.plain() && len(m.Body) <= maxEncoded-dataHead {
+		*out = outgoing{body: m.Body}
+		return nil
+	}
 	var creation time.Time
 	if p.cfg.CreationTime {
 		creation = time.Now()
 	}
-	if m.Raw == nil && creation.IsZero() && m.plain() && len(m.Body) <= maxEncoded-dataHead {
-		return outgoing{body: m.Body}, nil
-	}
-	whole, err := appendMessage([]byte{}, m, creation)
-	return outgoing{whole: whole}, err
+	*out = outgoing{}
+	out.whole, err = appendMessage([]byte{}, m, creation)
+	return err
 }

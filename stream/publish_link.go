@@ -151,8 +151,15 @@ func (l *link) Outcomes(o wire.Outcomes) {
 		l.hear()
 		return
 	}
-	for i := range o.Len() {
+	for i := 0; i < o.Len(); {
+		n := p.box.confirmed(&o, i, p.tell)
+		if i += n; n > 0 {
+			l.nSettled += n
+			p.sequence.Confirm()
+			continue
+		}
 		l.settle(o.At(i))
+		i++
 	}
 	l.settled()
 	if l.blocked || l.holding && p.box.waiting == 0 {

@@ -26,6 +26,9 @@ type outbox struct {
 	limit     int             // of a frame
 }
 
+// tellOutcome passes on the outcome of slots that follow one another in a frame.
+type tellOutcome func(b *publishFrame, slots []slot, err error)
+
 // add accepts a message. Its id is above lastID.
 func (o *outbox) add(s slot, filter string, m *outgoing) {
 	o.lastID = s.id
@@ -127,7 +130,7 @@ func (o *outbox) hand(b *publishFrame, id uint8) []byte {
 
 // prepared takes the frame of a sub-batch whose records are compressed, or the
 // error that came of it.
-func (o *outbox) prepared(b *publishFrame, frame []byte, err error, tell func(*slot, error)) {
+func (o *outbox) prepared(b *publishFrame, frame []byte, err error, tell tellOutcome) {
 	b.frame, b.records, b.preparing = frame, b.records[:0], false
 	if err == nil && len(frame) > o.limit {
 		err = o.tooLarge()
@@ -164,7 +167,7 @@ func (o *outbox) batchOf(id uint64) *publishFrame {
 // settle gives the message, or the sub-batch, with an id its outcome. It returns
 // how many entries that settles: 0 or 1. An id that the connection was not sent,
 // or that has its outcome already, is ignored.
-func (o *outbox) settle(id uint64, err error, tell func(*slot, error)) int {
+func (o *outbox) settle(id uint64, err error, tell tellOutcome) int {
 	b := o.batchOf(id)
 	if b == nil {
 		return 0
@@ -185,6 +188,31 @@ func (o *outbox) settle(id uint64, err error, tell func(*slot, error)) int {
 	return 1
 }
 
+// confirmed settles the messages that a list of confirms names from its i-th on, as
+// far as they follow one another in a frame. It returns how many those are. The
+// rest, which is 0 of sub-batches and refusals, is for settle.
+func (o *outbox) confirmed(list *wire.Outcomes, i int, tell tellOutcome) (n int) {
+	id, _ := list.At(i)
+	b := o.batchOf(id)
+	if b == nil || b.sub {
+		return 0
+	}
+	first := b.find(id)
+	if first < 0 {
+		return 0
+	}
+	slots := b.slots[first:]
+	for most := min(len(slots), list.Len()-i); n < most; n++ {
+		id, code := list.At(i + n)
+		if s := &slots[n]; s.id != id || s.settled || code != wire.CodeOK {
+			break
+		}
+	}
+	o.end(b, slots[:n], nil, tell)
+	o.waiting -= n
+	return n
+}
+
 // sentOnce reports whether the entry with an id was sent, and once in all.
 func (o *outbox) sentOnce(id uint64) (sent, once bool) {
 	b := o.batchOf(id)
@@ -196,7 +224,7 @@ func (o *outbox) sentOnce(id uint64) (sent, once bool) {
 
 // drop gives the message, or the sub-batch, with an id its outcome. The
 // connection must not have it, and resend must follow, which leaves it out.
-func (o *outbox) drop(id uint64, err error, tell func(*slot, error)) {
+func (o *outbox) drop(id uint64, err error, tell tellOutcome) {
 	for _, b := range o.batches {
 		switch {
 		case !b.spans(id):
@@ -210,22 +238,25 @@ func (o *outbox) drop(id uint64, err error, tell func(*slot, error)) {
 	}
 }
 
-// end gives open slots their outcome.
-func (o *outbox) end(b *publishFrame, slots []slot, err error, tell func(*slot, error)) {
-	for i := range slots {
-		if s := &slots[i]; !s.settled {
-			s.settled = true
-			b.open--
-			o.open--
-			o.openBytes -= int(s.size)
-			tell(s, err)
-			s.waits, s.done = nil, nil
+// end gives the open ones among slots their outcome.
+func (o *outbox) end(b *publishFrame, slots []slot, err error, tell tellOutcome) {
+	for len(slots) > 0 {
+		n := 0
+		for ; n < len(slots) && !slots[n].settled; n++ {
+			slots[n].settled = true
+			o.openBytes -= int(slots[n].size)
 		}
+		if n > 0 {
+			b.open -= n
+			o.open -= n
+			tell(b, slots[:n], err)
+		}
+		slots = slots[min(n+1, len(slots)):]
 	}
 }
 
 // settleAll gives everything its outcome, and returns how many messages that were.
-func (o *outbox) settleAll(err error, tell func(*slot, error)) (n int) {
+func (o *outbox) settleAll(err error, tell tellOutcome) (n int) {
 	n = o.open
 	for _, b := range o.batches {
 		o.end(b, b.slots, err, tell)
@@ -266,7 +297,7 @@ func (o *outbox) settledUpTo(id uint64) bool {
 // resend makes everything without outcome count as not sent, for a connection
 // that takes frames of limit bytes. What was sent goes out again as the same
 // entries with the same ids.
-func (o *outbox) resend(limit int, tell func(*slot, error)) {
+func (o *outbox) resend(limit int, tell tellOutcome) {
 	old, unsent, written := o.batches, o.unsent, o.written
 	o.limit = limit
 	o.batches, o.unsent, o.written, o.waiting, o.hint = nil, 0, 0, 0, 0
@@ -290,7 +321,7 @@ func (o *outbox) resend(limit int, tell func(*slot, error)) {
 
 // repack copies what is open in a batch. If it was handed out, the connection
 // before may still be writing its memory.
-func (o *outbox) repack(b *publishFrame, handed bool, tell func(*slot, error)) {
+func (o *outbox) repack(b *publishFrame, handed bool, tell tellOutcome) {
 	if len(b.records) > 0 { // it was never sent
 		c := newPublishFrame(b.version)
 		c.sub, c.sealed, c.open = true, true, b.open
@@ -317,7 +348,7 @@ func (o *outbox) repack(b *publishFrame, handed bool, tell func(*slot, error)) {
 }
 
 // copyEntry adds an entry of another batch.
-func (o *outbox) copyEntry(from *publishFrame, slots []slot, e *wire.PublishEntry, tell func(*slot, error)) {
+func (o *outbox) copyEntry(from *publishFrame, slots []slot, e *wire.PublishEntry, tell tellOutcome) {
 	n := entryBytes(from.version, len(e.Raw), len(e.Filter))
 	if n+frameOverhead > o.limit {
 		o.end(from, slots, o.tooLarge(), tell)

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -50,12 +51,14 @@ func (b *boxed) connect() {
 	b.handed, b.onWire, b.entries = map[uint64]bool{}, 0, map[uint64]int{}
 }
 
-func (b *boxed) tell(s *slot, err error) {
-	b.got[s.id] = append(b.got[s.id], err)
-	if len(b.got[s.id]) > 1 {
-		b.Fatalf("message %d has the outcomes %v", s.id, b.got[s.id])
+func (b *boxed) tell(_ *publishFrame, slots []slot, err error) {
+	for _, s := range slots {
+		b.got[s.id] = append(b.got[s.id], err)
+		if len(b.got[s.id]) > 1 {
+			b.Fatalf("message %d has the outcomes %v", s.id, b.got[s.id])
+		}
+		b.open = slices.DeleteFunc(b.open, func(id uint64) bool { return id == s.id })
 	}
-	b.open = slices.DeleteFunc(b.open, func(id uint64) bool { return id == s.id })
 }
 
 // add accepts a message of n bytes, whose id is skip+1 above the last one.
@@ -184,6 +187,39 @@ func (b *boxed) settle(id uint64, err error) {
 	b.o.advance()
 }
 
+// confirm is the broker's list of confirms for n entries, from the nth one that is
+// unconfirmed on, with an id between them that it was not sent.
+func (b *boxed) confirm(nth, n int) {
+	b.Helper()
+	ids := slices.Sorted(maps.Keys(b.entries))
+	ids = ids[min(nth, len(ids)):]
+	ids = ids[:min(n, len(ids))]
+	open, want := len(b.open), 0
+	for _, id := range ids {
+		want += b.entries[id]
+	}
+	named := slices.Insert(slices.Clone(ids), len(ids)/2, b.lastID+1)
+	frame := wire.AppendPublishConfirm(nil, 7, named)
+	list, err := wire.DecodePublishConfirm(frame[wire.SizeLen+wire.HeadLen:])
+	must(b, err)
+	counted := 0
+	for i := 0; i < list.Len(); {
+		n := b.o.confirmed(&list, i, b.tell)
+		if counted += n; n == 0 {
+			counted += b.o.settle(named[i], nil, b.tell)
+			n = 1
+		}
+		i += n
+	}
+	if counted != len(ids) || open-len(b.open) != want {
+		b.Fatalf("confirming %v counted %d entries and %d messages, want %d and %d", named, counted, open-len(b.open), len(ids), want)
+	}
+	for _, id := range ids {
+		delete(b.entries, id)
+	}
+	b.o.advance()
+}
+
 // reconnect begins anew on a connection that takes frames of limit bytes. The one
 // before may still be writing.
 func (b *boxed) reconnect(limit int) {
@@ -293,6 +329,10 @@ func (b *boxed) step(op byte) {
 	case 3:
 		b.sent()
 	case 4, 5:
+		if op%8 == 5 && arg >= 16 {
+			b.confirm(arg%4, arg-15)
+			break
+		}
 		id := b.lastID + 1 - min(b.lastID, uint64(arg))
 		if op%8 == 5 && len(b.open) > 0 {
 			id = b.open[arg%len(b.open)]
@@ -488,6 +528,33 @@ func TestOutboxTooLargeSubBatch(t *testing.T) {
 		b.handAll()
 		b.settle(4, nil)
 		b.end()
+	}
+}
+
+// TestOutboxConfirmedRun: a list of confirms settles at a time what follows one
+// another in a frame, up to a refusal, and up to what is settled already.
+func TestOutboxConfirmedRun(t *testing.T) {
+	b := newBoxed(t, 0, batchBytes)
+	for range 6 {
+		b.add(5, "", 0)
+	}
+	b.handAll()
+	b.settle(5, ErrRefused)
+	confirms, err := wire.DecodePublishConfirm(wire.AppendPublishConfirm(nil, 7, numbers(1, 6))[wire.SizeLen+wire.HeadLen:])
+	must(t, err)
+	refusals, err := wire.DecodePublishError(wire.AppendPublishError(nil, 7, wire.CodeInternalError, numbers(1, 6))[wire.SizeLen+wire.HeadLen:])
+	must(t, err)
+	for _, test := range []struct {
+		list *wire.Outcomes
+		i    int
+		want int
+	}{{&refusals, 0, 0}, {&confirms, 1, 3}, {&confirms, 0, 1}, {&confirms, 0, 0}, {&confirms, 4, 0}, {&confirms, 5, 1}} {
+		if n := b.o.confirmed(test.list, test.i, b.tell); n != test.want {
+			t.Errorf("from %d on: %d at a time, want %d", test.i, n, test.want)
+		}
+	}
+	if len(b.open) > 0 || b.o.waiting != 0 {
+		t.Errorf("%v have no outcome, and %d are waited for", b.open, b.o.waiting)
 	}
 }
 

@@ -13,13 +13,14 @@ import (
 // blocks. The places of the messages bound how many wait.
 type outcomeCalls struct {
 	// returned is called when callbacks have returned: at the end of a list, and
-	// every returnPause while awaited says that somebody waits for that.
-	returned func()
+	// every returnPause while awaited says that somebody waits for that. It gets the
+	// outcomes whose callbacks have all returned since it was called before.
+	returned func(through []outcome)
 	awaited  func() bool
 
-	// count and bytes are of the messages whose callbacks have returned since
-	// they were last taken.
-	count, bytes atomic.Int64
+	// places are those of the messages whose callbacks have returned, until
+	// collect: their bytes, and in the low placeBits bits their number.
+	places atomic.Uint64
 
 	mu      sync.Mutex
 	queue   []outcome
@@ -30,19 +31,27 @@ type outcomeCalls struct {
 	id      atomic.Uint64 // of the goroutine
 }
 
-// outcome is one call. With done nil it is a mark that closes reached.
+// outcome is that of messages with callbacks that follow one another in a frame.
+// Without slots it is a mark that closes reached.
 type outcome struct {
-	done    func(error)
+	frame   *publishFrame
+	slots   []slot
 	err     error
-	size    int
 	reached chan struct{}
 }
+
+// placeBits is how many bits hold a number of places, up to mostPlaces. Half of
+// these are as many as are counted before returned is called.
+const (
+	placeBits  = 20
+	mostPlaces = 1<<placeBits - 1
+)
 
 // returnPause is how long a place may be free before who waits for it learns so.
 // To be woken for each place would cost a publisher more than to publish.
 const returnPause = 100 * time.Microsecond
 
-func newOutcomeCalls(returned func(), awaited func() bool) *outcomeCalls {
+func newOutcomeCalls(returned func([]outcome), awaited func() bool) *outcomeCalls {
 	return &outcomeCalls{returned: returned, awaited: awaited, wake: make(chan struct{}, 1), ended: make(chan struct{})}
 }
 
@@ -109,18 +118,16 @@ func (c *outcomeCalls) run() {
 	defer close(c.ended)
 	c.id.Store(goroutineID())
 	var list []outcome
+	pause := pauses{stride: 1}
 	for {
 		c.mu.Lock()
 		clear(list)
 		list, c.queue = c.queue, list[:0]
 		closing := c.closing
 		c.mu.Unlock()
-		begin, told := time.Now(), time.Duration(0)
-		for i := range list {
-			c.call(&list[i])
-			if last := i == len(list)-1; last || c.awaited() && isDue(begin, &told) {
-				c.returned()
-			}
+		if len(list) > 0 {
+			pause.begin()
+			c.callAll(list, &pause)
 		}
 		switch {
 		case len(list) > 0:
@@ -132,25 +139,61 @@ func (c *outcomeCalls) run() {
 	}
 }
 
-// isDue reports whether last is returnPause ago, and makes it now then. Both are
-// counted from begin, which takes half the time of time.Now.
-func isDue(begin time.Time, last *time.Duration) bool {
-	now := time.Since(begin)
-	if now-*last < returnPause {
-		return false
+func (c *outcomeCalls) callAll(list []outcome, pause *pauses) {
+	through := 0 // outcomes that returned was told of
+	for i := range list {
+		o := &list[i]
+		if o.slots == nil {
+			close(o.reached)
+		}
+		for k := range o.slots {
+			s := &o.slots[k]
+			s.done(o.err)
+			places := c.places.Add(uint64(s.size)<<placeBits | 1)
+			if c.awaited() && pause.isOver() || places&mostPlaces == mostPlaces/2 {
+				c.returned(list[through:i])
+				through = i
+			}
+		}
 	}
-	*last = now
-	return true
+	c.returned(list[through:])
 }
 
-func (c *outcomeCalls) call(o *outcome) {
-	if o.done == nil {
-		close(o.reached)
-		return
+// collect takes the places of the messages whose callbacks have returned.
+func (c *outcomeCalls) collect() (n, bytes int) {
+	places := c.places.Swap(0)
+	return int(places & mostPlaces), int(places >> placeBits)
+}
+
+// pauses tells when returnPause is over, again and again. To look at the clock
+// takes longer than a quick callback, so it looks less often where they are quick.
+type pauses struct {
+	start        time.Time
+	looked, over time.Duration // when it last looked, and was over; since start
+	stride, left int           // it looks at every stride-th call; and so many are left
+}
+
+// maxStride is how many calls are made without a look at the clock, at most.
+const maxStride = 64
+
+// begin starts a pause.
+func (p *pauses) begin() { p.start, p.looked, p.over = time.Now(), 0, 0 }
+
+// isOver is called after each call.
+func (p *pauses) isOver() bool {
+	if p.left--; p.left > 0 {
+		return false
 	}
-	o.done(o.err)
-	c.bytes.Add(int64(o.size)) // first: collect takes count before it
-	c.count.Add(1)
+	now := time.Since(p.start)
+	if p.stride = min(2*p.stride, maxStride); now-p.looked > returnPause/4 {
+		p.stride = 1
+	}
+	p.looked, p.left = now, p.stride
+	if now-p.over < returnPause {
+		return false
+	}
+	p.over = now
+	return true
 }
 
 // mine reports whether the caller runs within a callback.

@@ -6,18 +6,28 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 )
 
 func quietCalls() *outcomeCalls {
-	return newOutcomeCalls(func() {}, func() bool { return false })
+	return newOutcomeCalls(func([]outcome) {}, func() bool { return false })
 }
 
-// note returns an outcome that appends a number to a list.
-func note(list *[]int, n int) outcome {
-	return outcome{done: func(error) { *list = append(*list, n) }, size: n}
+// calling returns the outcome nil of messages of size bytes, one for each callback.
+func calling(size int, done ...func(error)) outcome {
+	o := outcome{frame: &publishFrame{calls: 1}}
+	for _, f := range done {
+		o.slots = append(o.slots, slot{done: f, size: int32(size)})
+	}
+	return o
+}
+
+// note returns a callback that appends a number to a list.
+func note(list *[]int, n int) func(error) {
+	return func(error) { *list = append(*list, n) }
 }
 
 // TestOutcomeCalls: the calls come in order, one after the other, and their places
@@ -33,13 +43,13 @@ func TestOutcomeCalls(t *testing.T) {
 		c = quietCalls()
 		var got []int
 		release := make(chan struct{})
-		c.add(outcome{done: func(error) { <-release }, size: 1000})
-		c.add(note(&got, 1), note(&got, 2))
+		c.add(calling(1000, func(error) { <-release }))
+		c.add(calling(1, note(&got, 1)), calling(2, note(&got, 2)))
 		reached := c.caughtUp()
 		later := make(chan struct{})
-		c.add(outcome{done: func(error) { <-later }, size: 10}, note(&got, 3))
+		c.add(calling(10, func(error) { <-later }, note(&got, 3)))
 		synctest.Wait()
-		if n := c.count.Load(); n != 0 || isClosed(reached) {
+		if n, _ := c.collect(); n != 0 || isClosed(reached) {
 			t.Errorf("%d have returned", n)
 		}
 		close(release)
@@ -49,7 +59,7 @@ func TestOutcomeCalls(t *testing.T) {
 		}
 		close(later)
 		synctest.Wait()
-		if n, bytes := c.count.Load(), c.bytes.Load(); n != 5 || bytes != 1016 || !slices.Equal(got, []int{1, 2, 3}) {
+		if n, bytes := c.collect(); n != 5 || bytes != 1023 || !slices.Equal(got, []int{1, 2, 3}) {
 			t.Errorf("%d have returned, of %d bytes: %v", n, bytes, got)
 		}
 		must(t, c.drain(t.Context()))
@@ -65,7 +75,9 @@ func TestOutcomeCallsPassOnErrors(t *testing.T) {
 		c := quietCalls()
 		var got []error
 		for _, err := range []error{nil, errTest} {
-			c.add(outcome{done: func(err error) { got = append(got, err) }, err: err})
+			o := calling(1, func(err error) { got = append(got, err) })
+			o.err = err
+			c.add(o)
 		}
 		must(t, c.drain(t.Context()))
 		if len(got) != 2 || got[0] != nil || got[1] != errTest {
@@ -79,7 +91,7 @@ func TestCaughtUpBesideDrain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for range 300 {
 			c := quietCalls()
-			c.add(outcome{done: func(error) {}})
+			c.add(calling(1, func(error) {}))
 			var all sync.WaitGroup
 			for range 3 {
 				all.Go(func() { <-c.caughtUp() })
@@ -98,7 +110,7 @@ func TestDrainWithACallThatIsStuck(t *testing.T) {
 		c := quietCalls()
 		var got []int
 		release := make(chan struct{})
-		c.add(outcome{done: func(error) { <-release }}, note(&got, 1))
+		c.add(calling(1, func(error) { <-release }, note(&got, 1)))
 		ctx, cancel := context.WithCancelCause(t.Context())
 		cancel(errTest)
 		wantErr(t, c.drain(ctx), errTest)
@@ -121,12 +133,12 @@ func TestMine(t *testing.T) {
 			t.Error("mine before any call")
 		}
 		var inside, beside bool
-		c.add(outcome{done: func(error) {
+		c.add(calling(1, func(error) {
 			inside = c.mine()
 			var other sync.WaitGroup
 			other.Go(func() { beside = c.mine() })
 			other.Wait()
-		}})
+		}))
 		must(t, c.drain(t.Context()))
 		if !inside || beside || c.mine() {
 			t.Errorf("within %v, on a goroutine of the callback %v, after it %v", inside, beside, c.mine())
@@ -147,14 +159,14 @@ func TestGoroutineID(t *testing.T) {
 // are on their way, and not for each of them.
 func TestReturnedWhileAwaited(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		returned := 0
-		c := newOutcomeCalls(func() { returned++ }, func() bool { return true })
-		pause := outcome{done: func(error) { time.Sleep(returnPause) }}
-		quick := outcome{done: func(error) {}}
-		c.add(pause, quick, quick, pause, quick, quick)
+		var through []int
+		c := newOutcomeCalls(func(list []outcome) { through = append(through, len(list)) }, func() bool { return true })
+		pause := func(error) { time.Sleep(returnPause) }
+		quick := func(error) {}
+		c.add(calling(1, pause, quick), calling(1, quick, pause), calling(1, quick), calling(1, quick))
 		must(t, c.drain(t.Context()))
-		if returned != 3 { // the first one, the second pause, the end
-			t.Errorf("told %d times, want 3", returned)
+		if !slices.Equal(through, []int{0, 1, 3}) { // the first one, the second pause, the end
+			t.Errorf("told of %v outcomes, want 0, 1 and 3", through)
 		}
 	})
 }
@@ -178,6 +190,72 @@ func TestReturnedAtTheEnd(t *testing.T) {
 		}
 		endOffline(t, p)
 	})
+}
+
+// TestOutcomesOfAFrame: messages of one frame have different listeners, and each gets
+// its outcome once. The frame is left alone until the last callback has returned.
+func TestOutcomesOfAFrame(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := offlineOf(unconnected(), ProducerConfig{})
+		var called []int
+		var published sync.WaitGroup
+		release := make(chan struct{})
+		var ended atomic.Int32
+		for i := range 30 {
+			switch i / 2 % 5 {
+			case 0:
+				must(t, p.PublishAsync(t.Context(), text("x"), nil))
+			case 1, 2:
+				must(t, p.PublishAsync(t.Context(), text("x"), func(error) {
+					<-release
+					called = append(called, i)
+				}))
+			default:
+				published.Go(func() {
+					must(t, p.Publish(t.Context(), text("x"), text("y")))
+					ended.Add(1)
+				})
+			}
+			synctest.Wait()
+		}
+		f := p.box.batches[0]
+		confirm(p, nil, numbers(1, 20)...)
+		synctest.Wait()
+		confirmAll(p)
+		published.Wait()
+		if len(called) != 0 || ended.Load() != 12 || f.slots == nil || !f.spent {
+			t.Errorf("%d callbacks have returned, %d of Publish; the frame is free: %v", len(called), ended.Load(), !f.spent)
+		}
+		if p.admission.used != 12 {
+			t.Errorf("%d places are taken, want those of 12 callbacks", p.admission.used)
+		}
+		close(release)
+		synctest.Wait()
+		if want := []int{2, 3, 4, 5, 12, 13, 14, 15, 22, 23, 24, 25}; !slices.Equal(called, want) || f.calls != 0 || f.spent || p.admission.used != 0 {
+			t.Errorf("%v were called, want %v; the frame waits for %d, %d places are taken", called, want, f.calls, p.admission.used)
+		}
+		endOffline(t, p)
+	})
+}
+
+// TestManyPlaces: the places of any number of callbacks are counted, though nobody
+// waits for them.
+func TestManyPlaces(t *testing.T) {
+	n, bytes := 0, 0
+	var c *outcomeCalls
+	c = newOutcomeCalls(func([]outcome) {
+		more, theirs := c.collect()
+		n, bytes = n+more, bytes+theirs
+	}, func() bool { return false })
+	list := make([]func(error), 3<<placeBits/2)
+	for i := range list {
+		list[i] = func(error) {}
+	}
+	c.add(calling(3, list...))
+	must(t, c.drain(t.Context()))
+	if n != len(list) || bytes != 3*n {
+		t.Errorf("%d places of %d bytes, want %d of %d", n, bytes, len(list), 3*len(list))
+	}
 }
 
 // TestCallbacksThatPublish: each outcome publishes the next message, from within

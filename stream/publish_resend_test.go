@@ -13,7 +13,7 @@ import (
 // lost before it takes anything, and the one after it. Messages that were sent twice
 // count as such, together with which others they go.
 func TestResendTwice(t *testing.T) {
-	tell := func(*slot, error) { t.Error("a message has its outcome") }
+	tell := func(*publishFrame, []slot, error) { t.Error("a message has its outcome") }
 	for name, subEntries := range map[string]int{"messages": 0, "sub-batches": 10} {
 		t.Run(name, func(t *testing.T) {
 			o := outbox{subEntries: subEntries, limit: batchBytes}

@@ -27,12 +27,14 @@ func newWaiter(n int) *waiter {
 	return w
 }
 
-// settle is the outcome of a message.
-func (w *waiter) settle(nth int32, err error) {
+// settle is the outcome of messages.
+func (w *waiter) settle(slots []slot, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.note(int(nth), err)
-	w.add(-1)
+	for i := range slots {
+		w.note(int(slots[i].nth), err)
+	}
+	w.add(-len(slots))
 }
 
 func (w *waiter) note(nth int, err error) {

@@ -11,7 +11,7 @@ import (
 func TestWaiter(t *testing.T) {
 	w := newWaiter(3)
 	for nth, err := range []error{nil, ErrRefused, nil} {
-		w.settle(int32(nth), err)
+		w.settle([]slot{{nth: int32(nth)}}, err)
 		if isClosed(w.done) {
 			t.Fatal("done before release")
 		}
@@ -29,7 +29,7 @@ func TestWaiterOfOne(t *testing.T) {
 	for _, want := range []error{nil, ErrRefused} {
 		w := newWaiter(1)
 		w.release()
-		w.settle(0, want)
+		w.settle([]slot{{nth: 0}}, want)
 		if err := w.wait(t.Context()); err != want {
 			t.Errorf("%v, want %v", err, want)
 		}
@@ -42,12 +42,12 @@ func TestWaiterWhoseContextEnds(t *testing.T) {
 	ended, cancel := context.WithCancelCause(t.Context())
 	cancel(errTest)
 	w := newWaiter(4)
-	w.settle(0, nil)
-	w.settle(2, ErrRefused)
+	w.settle([]slot{{nth: 0}}, nil)
+	w.settle([]slot{{nth: 2}}, ErrRefused)
 	w.release()
 	err := w.wait(ended)
-	w.settle(1, ErrMessageTooLarge)
-	w.settle(3, nil)
+	w.settle([]slot{{nth: 1}}, ErrMessageTooLarge)
+	w.settle([]slot{{nth: 3}}, nil)
 	e := asPublishError(err)
 	if e == nil || e.Outcomes[0] != nil || e.Outcomes[2] != ErrRefused {
 		t.Fatalf("%v", err)
@@ -72,13 +72,13 @@ func TestWaiterWhoseContextEnds(t *testing.T) {
 // TestWaiterRefuses: what was not accepted has the error that ended the call.
 func TestWaiterRefuses(t *testing.T) {
 	w := newWaiter(4)
-	w.settle(0, nil)
+	w.settle([]slot{{nth: 0}}, nil)
 	w.refuse(2, ErrInvalidMessage)
 	w.release()
 	if isClosed(w.done) {
 		t.Fatal("done with a message on its way")
 	}
-	w.settle(1, nil)
+	w.settle([]slot{{nth: 1}}, nil)
 	e := asPublishError(w.wait(t.Context()))
 	if e == nil || e.Outcomes[0] != nil || e.Outcomes[1] != nil || e.Outcomes[2] != ErrInvalidMessage || e.Outcomes[3] != ErrInvalidMessage {
 		t.Errorf("%v", e)

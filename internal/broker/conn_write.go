@@ -182,7 +182,9 @@ func (c *Conn) writeAll(frames net.Buffers) error {
 		_, err := c.socket.Write(frames[0])
 		return err
 	}
-	_, err := frames.WriteTo(c.socket)
+	c.direct.frames = frames // WriteTo's receiver would be allocated otherwise
+	_, err := c.direct.frames.WriteTo(c.socket)
+	c.direct.frames = nil
 	return err
 }
 

@@ -14,6 +14,7 @@ import (
 type directWriter struct {
 	mu     socketLock   // held by whoever writes to the socket
 	rest   []byte       // the end of a frame that is written in part; the next to be written
+	frames net.Buffers  // that writeAll writes
 	queued atomic.Int64 // frames on their way through the writer, which try must not overtake
 
 	socket  syscall.RawConn // nil where there is none, as with TLS

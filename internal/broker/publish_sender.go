@@ -2,6 +2,7 @@ package broker
 
 import (
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -127,8 +128,7 @@ func (s *sender) gather(t *turn) {
 			return
 		}
 		p := s.ready[0]
-		s.ready[0] = nil
-		s.ready = s.ready[1:]
+		s.ready = slices.Delete(s.ready, 0, 1) // in place: the memory is used again
 		p.turns, p.again = p.turns+1, false
 		room := s.load.room(p.load)
 		s.mu.Unlock()

@@ -2,6 +2,7 @@ package broker
 
 import (
 	"fmt"
+	"net"
 	"slices"
 	"testing"
 	"time"
@@ -342,3 +343,50 @@ func TestSenderLook(t *testing.T) {
 		t.Error("a write that takes long is not seen, or one that does not is")
 	}
 }
+
+// constant is a source that always has the same frame.
+type constant struct {
+	Source
+	frame []byte
+}
+
+func (c *constant) Take(frames [][]byte, _, _ int) (_ [][]byte, entries int, rest Rest) {
+	return append(frames, c.frame), 1, TookAll
+}
+
+func (c *constant) Sent() {}
+
+// TestSenderAllocatesNothing: turns, and the writing of several frames, use the memory
+// of those before.
+func TestSenderAllocatesNothing(t *testing.T) {
+	s := newSenderBench(t, "a", "b", "c")
+	for _, p := range s.publishers {
+		p.source = &constant{frame: make([]byte, 20)}
+	}
+	c := &Conn{socket: discard{}}
+	c.direct.init(c.socket)
+	n := testing.AllocsPerRun(100, func() {
+		for _, p := range s.publishers {
+			s.add(p)
+		}
+		turn := s.begin()
+		if len(turn.frames) != 3 {
+			t.Fatalf("%d frames in a turn, want 3", len(turn.frames))
+		}
+		if err := c.writeAll(turn.frames); err != nil {
+			t.Fatal(err)
+		}
+		s.end(turn)
+		for _, p := range s.publishers {
+			s.settled(p, 1)
+		}
+	})
+	if n > 0 {
+		t.Errorf("%v allocations a turn", n)
+	}
+}
+
+// discard is a socket that takes everything.
+type discard struct{ net.Conn }
+
+func (discard) Write(b []byte) (int, error) { return len(b), nil }
