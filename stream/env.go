@@ -51,6 +51,8 @@ type Env struct {
 	closed    chan struct{} // closed when the first Close returns
 	producers map[*Producer]struct{}
 	consuming map[nameOnStream]struct{} // by consumers with a name that run
+	readers   map[string]int            // consumers that run, by stream
+	tees      tees
 
 	corruptChunks atomic.Uint64
 	publishing    envBytes
@@ -211,6 +213,18 @@ func (e *Env) giveBackName(stream, name string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	delete(e.consuming, nameOnStream{stream, name})
+}
+
+// countReader counts the consumers that run on a stream.
+func (e *Env) countReader(stream string, by int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.readers == nil {
+		e.readers = map[string]int{}
+	}
+	if e.readers[stream] += by; e.readers[stream] == 0 {
+		delete(e.readers, stream)
+	}
 }
 
 // errEnvClosed ends what is in progress at Close.

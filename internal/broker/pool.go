@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/bits"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -149,6 +150,12 @@ func (p *pool) choose(l *Lease) (best *sharedConn) {
 		}
 	}
 	crowded := p.perStream > 0 && fewest >= p.perStream && usable < spreadConns
+	if l.stream == "" {
+		if usable < min(p.perNode(l.node), runtime.GOMAXPROCS(0)) {
+			return nil
+		}
+		return best
+	}
 	if usable < p.perNode(l.node) || crowded {
 		return nil
 	}
