@@ -74,7 +74,7 @@ func (r *run) subscribe(ctx context.Context) (*subscription, error) {
 		switch {
 		case r.frames.alone(r.place.Next()):
 			open = c.env.openSubscriptionAlone
-		case !c.cfg.OwnSubscription && c.env.shares(c.stream):
+		case c.mayShare() && c.env.shares(c.stream):
 			open = c.env.openShared
 		}
 		s, err = open(ctx, location, n, c.stream, c.cfg.MaxBuffered)
@@ -146,6 +146,10 @@ func (e *Env) openShared(ctx context.Context, l broker.Location, n broker.Node, 
 	}
 	return s, err
 }
+
+// mayShare reports whether the consumer wants what others want that read the
+// stream: the broker sends it nothing else, and at no other time.
+func (c *Consumer) mayShare() bool { return !c.cfg.OwnSubscription }
 
 // shares reports whether consumers of a stream read together: several of them
 // run.

@@ -2,6 +2,7 @@ package stream
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"time"
@@ -101,24 +102,37 @@ func (e *Env) joinTee(ctx context.Context, s *subscription, spec wire.OffsetSpec
 	}
 	for {
 		m, first := e.enterTee(key, s, spec, leaves)
-		if first {
-			m.tee.openFor(ctx, e, s.lease.Contact(), name)
-		}
-		select {
-		case <-m.tee.opened:
-		case <-ctx.Done():
-			m.leave(ctx, false)
-			return broker.ContextError(ctx)
-		}
-		if m.tee.openError == nil {
+		err := m.await(ctx, e, first, name)
+		if err == nil {
 			s.member.Store(m)
 			return nil
 		}
-		m.leave(ctx, false)
-		if first || !m.tee.interrupted {
-			return m.tee.openError
+		if first || ctx.Err() != nil || !m.tee.interrupted {
+			return err
 		}
 	}
+}
+
+// await waits until the member's tee is open, and opens it if the member is the
+// first. If that fails, the member leaves.
+func (m *teeMember) await(ctx context.Context, e *Env, first bool, name string) (err error) {
+	open := false
+	defer func() { // deferred, because Config.Resolve may panic
+		if !open {
+			m.leave(ctx, false)
+		}
+	}()
+	if first {
+		m.tee.openFor(ctx, e, m.consumer.lease.Contact(), name)
+	}
+	select {
+	case <-m.tee.opened:
+		err = m.tee.openError
+	case <-ctx.Done():
+		err = broker.ContextError(ctx)
+	}
+	open = err == nil
+	return err
 }
 
 // enterTee gives a subscription a place. It reports whether the tee is new and
@@ -192,6 +206,7 @@ func (t *tee) seek(spec wire.OffsetSpec) (number uint64, ok bool) {
 // openFor subscribes for all members, under the context of one.
 func (t *tee) openFor(ctx context.Context, e *Env, by broker.Contact, name string) {
 	defer close(t.opened)
+	t.openError, t.interrupted = errNotOpened, true // remains after a panic
 	lease, err := e.cluster.Lease(ctx, by, t.key.node, t.key.stream, t.source)
 	if err == nil {
 		t.source.mu.Lock()
@@ -201,6 +216,9 @@ func (t *tee) openFor(ctx context.Context, e *Env, by broker.Contact, name strin
 	}
 	t.openError, t.interrupted = err, err != nil && ctx.Err() != nil
 }
+
+// errNotOpened is the outcome of an attempt to open a tee that has panicked.
+var errNotOpened = errors.New("subscribing did not come to its end")
 
 // add puts a chunk that came into the ring. The caller holds the lock.
 func (t *tee) add(w waitingChunk, now time.Time) {
@@ -327,7 +345,7 @@ func (t *tee) credit(ctx context.Context, n int) {
 	if n == 0 {
 		return
 	}
-	if t.source.lease.Credit(ctx, n) != nil {
+	if t.source.lease.Credit(ctx, n) != nil && t.source.lease.Reason() == nil {
 		t.source.mu.Lock()
 		defer t.source.mu.Unlock()
 		t.owed += n
@@ -419,14 +437,16 @@ func (t *tee) remove(m *teeMember) {
 func (m *teeMember) leave(ctx context.Context, polite bool) {
 	last, credit := m.drop()
 	t := m.tee
-	<-t.opened
 	if !last {
-		t.credit(ctx, credit)
+		if credit > 0 { // it is open
+			t.credit(ctx, credit)
+		}
 		return
 	}
+	<-t.opened // the one who opens it is a member until then
 	t.source.dropping.Store(true)
 	t.source.memory.leave(t.source.share)
-	if t.openError == nil || t.source.lease != nil {
+	if t.source.lease != nil {
 		t.source.lease.ReleaseWithin(ctx, polite)
 	}
 }

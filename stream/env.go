@@ -23,14 +23,16 @@ const CloseTimeout = 5 * time.Second
 //
 // An Env keeps one connection for administration and replaces it when it is
 // lost. Its consumers share connections: up to GOMAXPROCS to each node, and
-// more once each of these has 16 consumers of the same stream, or 256 in all.
-// RabbitMQ below 4.2.2 delays the consumers of a connection by 1 ms for each of
-// them, so there a consumer has a connection of its own as long as the node has
-// fewer than 256. Consumers with StorePolicy.Every share one more connection to
-// each node for their stores. Its producers share connections that carry nothing
-// else, because a broker that takes no messages does not read the connection: up
-// to GOMAXPROCS to each node, and more once each of these has 256 producers or is
-// held up by a stream that confirms nothing. See ProducerConfig.OwnConnection.
+// more once each of these has 16 subscriptions to the same stream, or 256 in all.
+// RabbitMQ below 4.2.2 delays the subscriptions of a connection by 1 ms for each of
+// them, so there a subscription has a connection of its own as long as the node
+// has fewer than 256. Consumers that read a stream at the same place share a
+// subscription; see ConsumerConfig.OwnSubscription. Consumers with
+// StorePolicy.Every share one more connection to each node for their stores. Its
+// producers share connections that carry nothing else, because a broker that takes
+// no messages does not read the connection: up to GOMAXPROCS to each node, and more
+// once each of these has 256 producers or is held up by a stream that confirms
+// nothing. See ProducerConfig.OwnConnection.
 type Env struct {
 	cfg     Config
 	vhost   string
