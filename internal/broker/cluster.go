@@ -333,10 +333,10 @@ func (c *Cluster) Lease(ctx context.Context, by Contact, n Node, stream string, 
 	return c.lease(ctx, c.readers, by, n, stream, s)
 }
 
-// LeaseQuestions is Lease for who does not subscribe for long: many of them share
-// few connections.
+// LeaseQuestions is Lease for who asks and stores, and subscribes to have a look
+// at most: up to 256 of them share a connection, whatever the broker's version.
 func (c *Cluster) LeaseQuestions(ctx context.Context, by Contact, n Node, _ string, s Subscriber) (*Lease, error) {
-	return c.lease(ctx, c.readers, by, n, "", s)
+	return c.join(ctx, c.readers, by, &Lease{node: n, questions: true, subscriber: s, batches: &c.batches})
 }
 
 // LeaseAlone is Lease on a connection that nobody else uses.
@@ -345,11 +345,15 @@ func (c *Cluster) LeaseAlone(ctx context.Context, by Contact, n Node, stream str
 }
 
 func (c *Cluster) lease(ctx context.Context, from *pool, by Contact, n Node, stream string, s Subscriber) (*Lease, error) {
-	l := &Lease{node: n, stream: stream, subscriber: s, batches: &c.batches}
+	return c.join(ctx, from, by, &Lease{node: n, stream: stream, subscriber: s, batches: &c.batches})
+}
+
+// join gives a lease its place on a connection.
+func (c *Cluster) join(ctx context.Context, from *pool, by Contact, l *Lease) (*Lease, error) {
 	err := from.join(ctx, l, func(h hooks) (*Conn, error) {
-		conn, err := c.dialNode(ctx, by, n, readLabel, h)
+		conn, err := c.dialNode(ctx, by, l.node, readLabel, h)
 		if err == nil {
-			c.versions.Store(n, conn.version)
+			c.versions.Store(l.node, conn.version)
 		}
 		return conn, err
 	})

@@ -150,13 +150,11 @@ func (p *pool) choose(l *Lease) (best *sharedConn) {
 		}
 	}
 	crowded := p.perStream > 0 && fewest >= p.perStream && usable < spreadConns
-	if l.stream == "" {
-		if usable < min(p.perNode(l.node), runtime.GOMAXPROCS(0)) {
-			return nil
-		}
-		return best
+	wanted := p.perNode(l.node)
+	if l.questions {
+		crowded, wanted = false, min(wanted, runtime.GOMAXPROCS(0))
 	}
-	if usable < p.perNode(l.node) || crowded {
+	if usable < wanted || crowded {
 		return nil
 	}
 	return best
