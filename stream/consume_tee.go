@@ -18,8 +18,8 @@ import (
 // have given it back.
 //
 // A consumer that is so slow that another one waits for it is detached: it reads
-// on at its place with another tee, which may be a new one. source.mu guards what
-// has no other comment.
+// on at its place with another tee, which may be a new one. source.mu guards the
+// fields from ring on.
 type tee struct {
 	source *subscription // what the broker knows
 	key    teeKey
@@ -340,7 +340,8 @@ func (m *teeMember) settle(now time.Time) (credit int) {
 	return credit
 }
 
-// credit asks the broker for chunks. If ctx ends before that, another member asks.
+// credit asks the broker for chunks. If ctx ends before that, another member
+// asks.
 func (t *tee) credit(ctx context.Context, n int) {
 	if n == 0 {
 		return
@@ -401,8 +402,8 @@ func (w *teeWait) woken() {
 	}
 }
 
-// detachSlow detaches those that the member waits for, and returns what to ask the
-// broker for.
+// detachSlow detaches those that the member waits for, and returns what to ask
+// the broker for.
 func (m *teeMember) detachSlow() (credit int) {
 	t := m.tee
 	t.source.mu.Lock()

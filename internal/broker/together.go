@@ -27,7 +27,8 @@ type askedOnce[T any] struct {
 // be older than the question of who gets it.
 const togetherFor = 20 * time.Millisecond
 
-// ask returns the answer to a question that somebody else has just asked, or asks.
+// ask returns the answer to a question that somebody else has just asked, or
+// asks it.
 func (t *together[K, T]) ask(ctx context.Context, key K, question func(context.Context) (T, error)) (T, error) {
 	for {
 		q, first := t.join(key)

@@ -38,7 +38,7 @@ func TestTogether(t *testing.T) {
 		}
 		time.Sleep(togetherFor - 1)
 		wg.Go(got(t.Context(), "a", 1))
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		wg.Go(got(t.Context(), "a", 2))
 		synctest.Wait()
 		wg.Go(got(t.Context(), "b", 3))
