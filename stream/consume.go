@@ -199,6 +199,7 @@ func (c *Consumer) beginRun(setup func(*run)) (*run, error) {
 	if err := c.env.useName(c.stream, c.cfg.Name); err != nil {
 		return nil, err
 	}
+	c.env.countReader(c.stream, 1)
 	c.run = newRun(c)
 	setup(c.run)
 	return c.run, nil
@@ -208,6 +209,7 @@ func (c *Consumer) endRun(r *run) {
 	c.mu.Lock()
 	c.run = nil
 	c.mu.Unlock()
+	c.env.countReader(c.stream, -1)
 	c.env.giveBackName(c.stream, c.cfg.Name)
 	close(r.ended)
 }

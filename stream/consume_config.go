@@ -63,6 +63,15 @@ type ConsumerConfig struct {
 	// and from the leader if no replica can be used.
 	FromLeader bool
 
+	// OwnSubscription gives the consumer a subscription of its own at the broker.
+	// Default false: consumers of one Env that read a stream at the same place
+	// share one, so that each chunk comes once, is checked once and lies in memory
+	// once; the broker's management then shows one of their names. The first
+	// consumer of a stream has its own in any case. One for which others wait, for
+	// 100 ms within a second, gets another. A corrupt chunk makes all that share a
+	// subscription connect again.
+	OwnSubscription bool
+
 	// MaxBuffered bounds the memory of the chunks that are on their way, wait,
 	// or are being handled. It counts bytes as they come, so compressed ones
 	// count compressed, and some 100 bytes for each chunk. The consumer uses

@@ -25,6 +25,7 @@ type flow struct {
 	granted int   // chunks that are granted and have not come
 	held    int   // chunks that have come and were not given back
 	bytes   int64 // memory of the held chunks
+	kept    int64 // memory of chunks that nobody holds and that are kept nevertheless
 	typical int64 // estimated memory of the next chunk; 0: none has come yet
 
 	before   int           // chunks that were granted before credit was given last and have not come
@@ -205,5 +206,5 @@ func (f *flow) tick() {
 
 // claim is the memory to be reserved for the subscription.
 func (f *flow) claim() int64 {
-	return f.bytes + int64(min(f.granted, f.expected))*f.typical
+	return f.bytes + f.kept + int64(min(f.granted, f.expected))*f.typical
 }

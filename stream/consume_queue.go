@@ -123,15 +123,27 @@ func (s *subscription) enqueue() (outcome arrival) {
 		if outcome = s.flow.arrived(w.cost()); outcome != arrivalHeld {
 			break
 		}
+		if s.tee != nil {
+			s.tee.add(w, time.Now())
+			continue
+		}
 		s.noteJump(w)
 		s.queue = append(s.queue, w)
 	}
 	s.memory.update(s.share, &s.flow)
+	if s.tee != nil {
+		s.tee.wake()
+	}
+	s.wakeUp()
+	return outcome
+}
+
+// wakeUp wakes the consumer if it waits.
+func (s *subscription) wakeUp() {
 	select {
 	case s.wake <- struct{}{}:
 	default:
 	}
-	return outcome
 }
 
 // receive waits for the next chunk and gives credit for further ones. It
@@ -144,15 +156,26 @@ func (s *subscription) receive(ctx context.Context, flushDue <-chan time.Time) (
 			if ctx.Err() != nil {
 				return receivedChunk{}, broker.ContextError(ctx)
 			}
-			return s.taken.pop(), nil
+			chunk := s.taken.pop()
+			chunk.shared = s.member.Load() != nil
+			return chunk, nil
 		}
 		var over error
+		shared := s.waitShared()
 		select {
 		case <-s.wake:
+			shared.woken()
+			continue
+		case <-shared.late:
+			shared.tee.credit(ctx, shared.detachSlow())
 			continue
 		case <-s.ended:
 			over = s.whyEnded()
 		case <-s.lease.Ended():
+			over = s.whyEnded()
+		case <-shared.ended:
+			over = s.whyEnded()
+		case <-shared.lost:
 			over = s.whyEnded()
 		case <-flushDue:
 			return receivedChunk{}, errFlushDue
@@ -171,6 +194,9 @@ func (s *subscription) take(ctx context.Context) bool {
 	t := &s.taken
 	if t.next < len(t.list) {
 		return true
+	}
+	if s.member.Load() != nil {
+		return s.takeShared(ctx)
 	}
 	s.mu.Lock()
 	t.list, s.queue, t.next = s.queue, t.reuse(), 0
@@ -200,7 +226,7 @@ func (t *takenChunks) pop() receivedChunk {
 	w := t.list[t.next]
 	t.list[t.next] = waitingChunk{}
 	t.next++
-	return receivedChunk{w.chunk(), w.buffer}
+	return receivedChunk{Chunk: w.chunk(), buffer: w.buffer}
 }
 
 // waiting returns how many chunks receive returns without waiting.
@@ -220,6 +246,10 @@ func (s *subscription) settle(now time.Time) (credit int) {
 // giveBack takes the memory of a chunk back from the caller of receive, and
 // gives credit for further chunks.
 func (s *subscription) giveBack(ctx context.Context, chunk receivedChunk) {
+	if m := s.member.Load(); m != nil {
+		m.tee.credit(ctx, m.giveBack(int64(cap(chunk.buffer))+chunkOverhead))
+		return
+	}
 	t := &s.taken
 	t.returned++
 	t.returnedCost += int64(cap(chunk.buffer)) + chunkOverhead
@@ -231,4 +261,36 @@ func (s *subscription) giveBack(ctx context.Context, chunk receivedChunk) {
 	credit := s.settle(time.Now())
 	s.mu.Unlock()
 	s.giveCredit(ctx, credit)
+}
+
+// takeShared is take for a member of a tee. If the member was detached, it joins
+// another tee at its place; if that fails, the subscription ends.
+func (s *subscription) takeShared(ctx context.Context) bool {
+	t := &s.taken
+	for {
+		m := s.member.Load()
+		list, detached, credit := m.take(t.reuse())
+		if !detached {
+			t.list, t.next = list, 0
+			s.noteJumps(list)
+			m.tee.credit(ctx, credit)
+			return len(list) > 0
+		}
+		if err := s.env.joinTee(ctx, s, m.from, s.name); err != nil {
+			s.end(err)
+			return false
+		}
+	}
+}
+
+// noteJumps is noteJump for several chunks.
+func (s *subscription) noteJumps(list []waitingChunk) {
+	if len(list) == 0 {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, w := range list {
+		s.noteJump(w)
+	}
 }

@@ -173,11 +173,11 @@ func TestChunksForNobody(t *testing.T) {
 	env := b.env(t)
 	reach(t, env, readersPerNode(1))
 	stays, leaves := newCollector(t, 10), make(chan uint64, 10)
-	stop, _ := runConsumer(t, env, testStream, ConsumerConfig{}, stays.handle)
+	stop, _ := runConsumer(t, env, testStream, ConsumerConfig{OwnSubscription: true}, stays.handle)
 	if got := recv(t, stays.bodies, "the first"); got != "a" {
 		t.Fatal(got)
 	}
-	stop2, _ := runConsumer(t, env, testStream, ConsumerConfig{}, func(d *Delivery) { leaves <- d.Offset })
+	stop2, _ := runConsumer(t, env, testStream, ConsumerConfig{OwnSubscription: true}, func(d *Delivery) { leaves <- d.Offset })
 	recv(t, leaves, "the second's first")
 	_ = stop2()
 	for _, want := range []string{"b", "c"} {
@@ -279,10 +279,10 @@ func TestJoinASilentConnection(t *testing.T) {
 		env := b.env(t)
 		reach(t, env, readersPerNode(1))
 		got := make(chan uint64, 10)
-		stop, _ := runConsumer(t, env, testStream, ConsumerConfig{}, func(d *Delivery) { got <- d.Offset })
+		stop, _ := runConsumer(t, env, testStream, ConsumerConfig{OwnSubscription: true}, func(d *Delivery) { got <- d.Offset })
 		recv(t, got, "the message")
 		silent.Store(reader.Load())
-		stop2, _ := runConsumer(t, env, testStream, ConsumerConfig{}, func(d *Delivery) { got <- d.Offset })
+		stop2, _ := runConsumer(t, env, testStream, ConsumerConfig{OwnSubscription: true}, func(d *Delivery) { got <- d.Offset })
 		recv(t, got, "the message, again")
 		_, _ = stop(), stop2()
 	})

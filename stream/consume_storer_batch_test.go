@@ -216,7 +216,7 @@ func TestStoresLeaveTogether(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	var runs sync.WaitGroup
 	for i := range consumers {
-		c, err := env.NewConsumer(stream, ConsumerConfig{Name: fmt.Sprint("c", i)})
+		c, err := env.NewConsumer(stream, ConsumerConfig{Name: fmt.Sprint("c", i), OwnSubscription: true})
 		must(t, err)
 		runs.Go(func() {
 			if err := c.Run(ctx, func(context.Context, *Delivery) error { return nil }); errors.Is(err, ErrNotStored) {

@@ -38,16 +38,23 @@ type subscription struct {
 
 	taken     takenChunks // used by the consumer
 	jumpWatch jumpWatch
+
+	tee    *tee                      // whose source it is; nil: a consumer's own
+	member atomic.Pointer[teeMember] // its place in a tee, from where it reads; nil: it reads by itself
+	env    *Env                      // where it finds tees; nil: it does not share
+	tees   *tees                     // of env
+	name   string                    // of its consumer
 }
 
 // receivedChunk is a chunk and the buffer that holds it.
 type receivedChunk struct {
 	wire.Chunk
 	buffer []byte
+	shared bool // other consumers get it too
 }
 
-// kept reports whether nobody uses the chunk's memory again.
-func (c *receivedChunk) kept() bool { return cap(c.buffer) < minBuffer }
+// kept reports whether nobody else uses the chunk's memory, now or later.
+func (c *receivedChunk) kept() bool { return cap(c.buffer) < minBuffer && !c.shared }
 
 // subscribe finds a node that has the stream, connects to it and asks for the
 // chunks from the run's place on. The caller releases the subscription.
@@ -64,8 +71,11 @@ func (r *run) subscribe(ctx context.Context) (*subscription, error) {
 	}
 	err = firstOf(ctx, nodes, func(n broker.Node) (err error) {
 		open := c.env.openSubscription
-		if r.frames.alone(r.place.Next()) {
+		switch {
+		case r.frames.alone(r.place.Next()):
 			open = c.env.openSubscriptionAlone
+		case c.mayShare() && c.env.shares(c.stream):
+			open = c.env.openShared
 		}
 		s, err = open(ctx, location, n, c.stream, c.cfg.MaxBuffered)
 		if err != nil {
@@ -89,7 +99,12 @@ func (r *run) beginSubscription(ctx context.Context, s *subscription) error {
 		}
 	}()
 	from, err := r.findPosition(ctx, s)
-	if err == nil {
+	switch {
+	case err != nil:
+	case s.env != nil:
+		s.name = r.consumer.cfg.Name
+		err = s.env.joinTee(ctx, s, from.Spec, s.name)
+	default:
 		err = s.lease.Subscribe(ctx, s.stream, from.Spec, r.consumer.cfg.Name)
 	}
 	begun = err == nil
@@ -120,6 +135,28 @@ func (e *Env) openSubscription(ctx context.Context, l broker.Location, n broker.
 // uses.
 func (e *Env) openSubscriptionAlone(ctx context.Context, l broker.Location, n broker.Node, stream string, maxBuffered int) (*subscription, error) {
 	return e.openOver(ctx, e.cluster.LeaseAlone, l, n, stream, maxBuffered)
+}
+
+// openShared is openSubscription for a consumer that reads with others: it has a
+// place on a connection for its questions and stores.
+func (e *Env) openShared(ctx context.Context, l broker.Location, n broker.Node, stream string, maxBuffered int) (*subscription, error) {
+	s, err := e.openOver(ctx, e.cluster.LeaseQuestions, l, n, stream, maxBuffered)
+	if err == nil {
+		s.env, s.tees = e, &e.tees
+	}
+	return s, err
+}
+
+// mayShare reports whether the consumer wants what others want that read the
+// stream: the broker sends it nothing else, and at no other time.
+func (c *Consumer) mayShare() bool { return !c.cfg.OwnSubscription }
+
+// shares reports whether consumers of a stream read together: several of them
+// run.
+func (e *Env) shares(stream string) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.readers[stream] > 1
 }
 
 // leaseFunc is Cluster.Lease or Cluster.LeaseAlone.
@@ -186,6 +223,9 @@ func (s *subscription) discard() (header *wire.Chunk) {
 func (s *subscription) Tick() {
 	s.mu.Lock()
 	s.flow.tick()
+	if s.tee != nil {
+		s.tee.trim(0)
+	}
 	s.memory.update(s.share, &s.flow)
 	s.mu.Unlock()
 	s.memory.tick(time.Now())
@@ -231,12 +271,22 @@ func (s *subscription) endLocked(reason error) {
 // whyEnded returns why the subscription or its connection ended, and nil while
 // neither has.
 func (s *subscription) whyEnded() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.reason != nil {
-		return s.reason
+	if reason := s.endReason(); reason != nil {
+		return reason
+	}
+	if m := s.member.Load(); m != nil {
+		if reason := m.tee.source.whyEnded(); reason != nil {
+			return reason
+		}
 	}
 	return s.lease.Reason()
+}
+
+// endReason returns why end was called, and nil if it was not.
+func (s *subscription) endReason() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.reason
 }
 
 func (s *subscription) alive() bool { return s.whyEnded() == nil }
@@ -245,9 +295,11 @@ func (s *subscription) alive() bool { return s.whyEnded() == nil }
 // be why the broker has dropped the subscription. A new stream may have the name
 // by now, and an offset of the old one means another message there.
 func (s *subscription) streamGone() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return errors.Is(s.reason, errMoved) || errors.Is(s.reason, errDropped)
+	reason := s.endReason()
+	if m := s.member.Load(); reason == nil && m != nil {
+		reason = m.tee.source.endReason()
+	}
+	return errors.Is(reason, errMoved) || errors.Is(reason, errDropped)
 }
 
 // leave ends the delivery of chunks, and drops those that still come. The
@@ -260,6 +312,10 @@ func (s *subscription) leave(ctx context.Context) {
 	s.dropping.Store(true)
 	ctx, cancel := context.WithTimeout(ctx, leaveTime)
 	defer cancel()
+	if m := s.member.Load(); m != nil {
+		m.leave(ctx, true)
+		return
+	}
 	_ = s.lease.Unsubscribe(ctx) // release tries again
 }
 
@@ -276,6 +332,9 @@ func (s *subscription) release(polite bool) { s.releaseWithin(context.Background
 func (s *subscription) releaseWithin(ctx context.Context, polite bool) {
 	s.dropping.Store(true)
 	s.endJumps()
+	if m := s.member.Load(); m != nil {
+		m.leave(ctx, polite)
+	}
 	s.memory.leave(s.share)
 	s.lease.ReleaseWithin(ctx, polite)
 }

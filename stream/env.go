@@ -23,14 +23,16 @@ const CloseTimeout = 5 * time.Second
 //
 // An Env keeps one connection for administration and replaces it when it is
 // lost. Its consumers share connections: up to GOMAXPROCS to each node, and
-// more once each of these has 16 consumers of the same stream, or 256 in all.
-// RabbitMQ below 4.2.2 delays the consumers of a connection by 1 ms for each of
-// them, so there a consumer has a connection of its own as long as the node has
-// fewer than 256. Consumers with StorePolicy.Every share one more connection to
-// each node for their stores. Its producers share connections that carry nothing
-// else, because a broker that takes no messages does not read the connection: up
-// to GOMAXPROCS to each node, and more once each of these has 256 producers or is
-// held up by a stream that confirms nothing. See ProducerConfig.OwnConnection.
+// more once each of these has 16 subscriptions to the same stream, or 256 in all.
+// RabbitMQ below 4.2.2 delays the subscriptions of a connection by 1 ms for each of
+// them, so there a subscription has a connection of its own as long as the node
+// has fewer than 256. Consumers that read a stream at the same place share a
+// subscription; see ConsumerConfig.OwnSubscription. Consumers with
+// StorePolicy.Every share one more connection to each node for their stores. Its
+// producers share connections that carry nothing else, because a broker that takes
+// no messages does not read the connection: up to GOMAXPROCS to each node, and more
+// once each of these has 256 producers or is held up by a stream that confirms
+// nothing. See ProducerConfig.OwnConnection.
 type Env struct {
 	cfg     Config
 	vhost   string
@@ -51,6 +53,8 @@ type Env struct {
 	closed    chan struct{} // closed when the first Close returns
 	producers map[*Producer]struct{}
 	consuming map[nameOnStream]struct{} // by consumers with a name that run
+	readers   map[string]int            // consumers that run, by stream
+	tees      tees
 
 	corruptChunks atomic.Uint64
 	publishing    envBytes
@@ -211,6 +215,18 @@ func (e *Env) giveBackName(stream, name string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	delete(e.consuming, nameOnStream{stream, name})
+}
+
+// countReader counts the consumers that run on a stream.
+func (e *Env) countReader(stream string, by int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.readers == nil {
+		e.readers = map[string]int{}
+	}
+	if e.readers[stream] += by; e.readers[stream] == 0 {
+		delete(e.readers, stream)
+	}
 }
 
 // errEnvClosed ends what is in progress at Close.

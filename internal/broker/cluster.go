@@ -37,6 +37,9 @@ type Cluster struct {
 	publishers *pool     // the connections for publishing
 	goodbyes   *goodbyes // to those of them that nobody uses any more
 
+	finding together[string, Location] // streams
+	pinging together[*Conn, struct{}]
+
 	versions sync.Map // of the nodes that were reached: Node to string
 
 	// known is the last location with replicas that a node has named.
@@ -143,7 +146,13 @@ func (c *Cluster) Ask(ctx context.Context, exchange func(context.Context, *Conn)
 // connection. If that does not answer in time (see patience), Find makes a
 // connection of its own: whoever asks has often lost a connection already, and
 // should not wait until heartbeats show that another one is lost too.
-func (c *Cluster) Find(ctx context.Context, stream string) (l Location, err error) {
+//
+// Those who look for a stream at the same moment share the answer.
+func (c *Cluster) Find(ctx context.Context, stream string) (Location, error) {
+	return c.finding.ask(ctx, stream, func(ctx context.Context) (Location, error) { return c.find(ctx, stream) })
+}
+
+func (c *Cluster) find(ctx context.Context, stream string) (l Location, err error) {
 	defer func() { c.remember(l, err) }()
 	err = c.Ask(ctx, func(ctx context.Context, admin *Conn) (err error) {
 		soon, cancel := c.patience(ctx)
@@ -246,11 +255,15 @@ func (c *Cluster) patience(ctx context.Context) (context.Context, context.Cancel
 // errSilent ends a call that was not answered within patience.
 var errSilent = fmt.Errorf("%w: no answer in the time in which a connection could be made", ErrUnreachable)
 
-// ping returns an error if the peer does not answer within patience.
+// ping returns an error if the peer does not answer within patience. Those who
+// ask at the same moment share the answer.
 func (c *Cluster) ping(ctx context.Context, conn *Conn) error {
-	ctx, cancel := c.patience(ctx)
-	defer cancel()
-	return conn.Ping(ctx)
+	_, err := c.pinging.ask(ctx, conn, func(ctx context.Context) (struct{}, error) {
+		ctx, cancel := c.patience(ctx)
+		defer cancel()
+		return struct{}{}, conn.Ping(ctx)
+	})
+	return err
 }
 
 // resolveTries is how often dialNode asks a load balancer for a certain node.
@@ -320,17 +333,27 @@ func (c *Cluster) Lease(ctx context.Context, by Contact, n Node, stream string, 
 	return c.lease(ctx, c.readers, by, n, stream, s)
 }
 
+// LeaseQuestions is Lease for who asks and stores, and subscribes to have a look
+// at most: up to 256 of them share a connection, whatever the broker's version.
+func (c *Cluster) LeaseQuestions(ctx context.Context, by Contact, n Node, _ string, s Subscriber) (*Lease, error) {
+	return c.join(ctx, c.readers, by, &Lease{node: n, questions: true, subscriber: s, batches: &c.batches})
+}
+
 // LeaseAlone is Lease on a connection that nobody else uses.
 func (c *Cluster) LeaseAlone(ctx context.Context, by Contact, n Node, stream string, s Subscriber) (*Lease, error) {
 	return c.lease(ctx, newPool(oneConn, nil), by, n, stream, s)
 }
 
 func (c *Cluster) lease(ctx context.Context, from *pool, by Contact, n Node, stream string, s Subscriber) (*Lease, error) {
-	l := &Lease{node: n, stream: stream, subscriber: s, batches: &c.batches}
+	return c.join(ctx, from, by, &Lease{node: n, stream: stream, subscriber: s, batches: &c.batches})
+}
+
+// join gives a lease its place on a connection.
+func (c *Cluster) join(ctx context.Context, from *pool, by Contact, l *Lease) (*Lease, error) {
 	err := from.join(ctx, l, func(h hooks) (*Conn, error) {
-		conn, err := c.dialNode(ctx, by, n, readLabel, h)
+		conn, err := c.dialNode(ctx, by, l.node, readLabel, h)
 		if err == nil {
-			c.versions.Store(n, conn.version)
+			c.versions.Store(l.node, conn.version)
 		}
 		return conn, err
 	})

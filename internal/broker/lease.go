@@ -44,7 +44,8 @@ type Subscriber interface {
 type Lease struct {
 	node         Node
 	subscriber   Subscriber
-	stream       string   // that it reads; empty: its connection carries no chunks
+	stream       string   // that it reads; empty: none, or not for long
+	questions    bool     // it is for questions and stores: see Cluster.LeaseQuestions
 	batches      *batches // of the cluster
 	conn         *sharedConn
 	id           uint8       // of the subscription on conn

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/bits"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -149,7 +150,11 @@ func (p *pool) choose(l *Lease) (best *sharedConn) {
 		}
 	}
 	crowded := p.perStream > 0 && fewest >= p.perStream && usable < spreadConns
-	if usable < p.perNode(l.node) || crowded {
+	wanted := p.perNode(l.node)
+	if l.questions {
+		crowded, wanted = false, min(wanted, runtime.GOMAXPROCS(0))
+	}
+	if usable < wanted || crowded {
 		return nil
 	}
 	return best

@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"errors"
+	"runtime"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -50,6 +51,32 @@ func TestJoinsTheEmptiest(t *testing.T) {
 			t.Errorf("%d connections in the pool", p.size())
 		}
 		counts(3, 3, 1)
+	})
+}
+
+// TestQuestionsShareConnections: leases for questions do not spread over as many
+// connections as subscriptions do, and do not count as such.
+func TestQuestionsShareConnections(t *testing.T) {
+	virtual(t, func(t *testing.T, b *fake) {
+		p := newPool(conns(spreadConns), nil)
+		p.perStream = 2
+		join := func(l *Lease) {
+			t.Helper()
+			l.node, l.subscriber = testNode, &recorder{}
+			check.Nil(t, p.join(t.Context(), l, func(h hooks) (*Conn, error) { return b.dial(t, h), nil }))
+			t.Cleanup(func() { l.Release(false) })
+		}
+		for range 100 {
+			join(&Lease{questions: true})
+		}
+		few := min(runtime.GOMAXPROCS(0), spreadConns)
+		if p.size() != few {
+			t.Errorf("%d connections, want %d", p.size(), few)
+		}
+		join(&Lease{stream: "s"})
+		if p.size() != few+1 {
+			t.Errorf("%d connections with a subscription", p.size())
+		}
 	})
 }
 

@@ -1,0 +1,287 @@
+package stream
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"sync/atomic"
+	"testing"
+
+	"github.com/tidemark-go/tidemark/internal/broker"
+	"github.com/tidemark-go/tidemark/internal/wire"
+	"github.com/tidemark-go/tidemark/streamtest"
+)
+
+// subscriptions counts the subscriptions that clients have at a broker.
+func subscriptions(b *streamtest.Broker) (n int) {
+	for _, c := range b.Connections() {
+		n += c.Subscriptions
+	}
+	return n
+}
+
+// crowdOf runs so many named consumers of a stream, each of which has its own
+// list of what it got.
+func crowdOf(t *testing.T, env *Env, stream string, consumers, room int) (seen []*collector, stops []func() error) {
+	t.Helper()
+	for i := range consumers {
+		c := newCollector(t, room)
+		stop, _ := runConsumer(t, env, stream, ConsumerConfig{Name: fmt.Sprint("c", i)}, c.handle)
+		seen, stops = append(seen, c), append(stops, stop)
+	}
+	return seen, stops
+}
+
+// Twenty consumers of a stream share a subscription, but for the first one. Each
+// gets everything in order and stores its own offset, whether connections drop or
+// chunks are corrupt. What the last one leaves ends at the broker.
+func TestConsumersShareASubscription(t *testing.T) {
+	const consumers, third = 20, 100
+	b, env, stream := faulty(t, third)
+	writer := connect(t, b.URI())
+	seen, stops := crowdOf(t, env, stream, consumers, 3*third)
+	all := func(first, end, most int) {
+		t.Helper()
+		for _, c := range seen {
+			c.want(first, end)
+		}
+		if n := subscriptions(b); n > most {
+			t.Errorf("%d subscriptions, want %d", n, most)
+		}
+	}
+	all(0, third, 2)
+	must(t, b.CorruptChunks(stream, 1))
+	publish(t, writer, stream, third, 2*third)
+	all(third, 2*third, consumers)
+	b.DropConnections(streamtest.CutRST)
+	publish(t, writer, stream, 2*third, 3*third)
+	all(2*third, 3*third, consumers)
+	for i, stop := range stops {
+		_ = stop()
+		if got, ok := b.Offset(fmt.Sprint("c", i), stream); !ok || got != 3*third-1 {
+			t.Errorf("consumer %d stored %d, %v; want %d", i, got, ok, 3*third-1)
+		}
+	}
+	must(t, b.Await(soon(t), func() bool { return subscriptions(b) == 0 && readConnections(b) == 0 }))
+	if n := len(env.tees.open); n > 0 {
+		t.Errorf("%d tees are left", n)
+	}
+}
+
+// A consumer whose handler stands still holds up those that it shares a
+// subscription with for a moment only, and gets the rest itself, once and in order.
+func TestSlowConsumerIsDetached(t *testing.T) {
+	const consumers, n = 5, 20_000
+	b, env, stream := faulty(t, n)
+	env.memory.budget.total = 1 << 20
+	held := make(chan struct{})
+	seen, stops := make([]atomic.Uint64, consumers), make([]func() error, consumers)
+	for i := range consumers {
+		cfg := ConsumerConfig{Name: fmt.Sprint("c", i), MaxBuffered: 64 << 10}
+		stops[i], _ = runConsumer(t, env, stream, cfg, func(d *Delivery) {
+			if got := seen[i].Load(); got != d.Offset {
+				t.Errorf("consumer %d got %d, want %d", i, d.Offset, got)
+			}
+			if i == 3 && d.Offset == 10 {
+				<-held
+			}
+			seen[i].Store(d.Offset + 1)
+		})
+	}
+	for i := range seen {
+		if i != 3 {
+			eventually(t, "the others have all", patience, func() bool { return seen[i].Load() == n })
+		}
+	}
+	if got := seen[3].Load(); got != 10 {
+		t.Fatalf("the slow one has %d", got)
+	}
+	before := subscriptions(b)
+	close(held)
+	eventually(t, "the slow one has all", patience, func() bool { return seen[3].Load() == n })
+	if got := subscriptions(b); got != before+1 {
+		t.Errorf("%d subscriptions, and %d before the slow one went on", got, before)
+	}
+	for _, stop := range stops {
+		_ = stop()
+	}
+}
+
+// Handlers may change what they get: nobody else sees that.
+func TestSharedBodiesAreApart(t *testing.T) {
+	const consumers, n = 4, 200
+	_, env, stream := faulty(t, n)
+	var got [consumers]atomic.Int64
+	for i := range consumers {
+		stop, _ := runConsumer(t, env, stream, ConsumerConfig{}, func(d *Delivery) {
+			if string(d.Body) != strconv.Itoa(int(d.Offset)) {
+				t.Errorf("consumer %d: message %d is %q", i, d.Offset, d.Body)
+			}
+			clear(d.Body)
+			got[i].Add(1)
+		})
+		defer func() { _ = stop() }()
+	}
+	for i := range got {
+		eventually(t, "all messages", patience, func() bool { return got[i].Load() == n })
+	}
+}
+
+// Consumers that share a subscription begin again in a stream that was created
+// again, each at its first message.
+func TestSharedStreamRecreated(t *testing.T) {
+	const consumers, n = 6, 50
+	b, env, stream := faulty(t, n)
+	var got [consumers]chan uint64
+	var stops []func() error
+	for i := range consumers {
+		got[i] = make(chan uint64, 2*n)
+		stop, _ := runConsumer(t, env, stream, ConsumerConfig{Name: fmt.Sprint("c", i)}, func(d *Delivery) { got[i] <- d.Offset })
+		stops = append(stops, stop)
+	}
+	all := func(when string) {
+		t.Helper()
+		for i := range got {
+			for want := range uint64(n) {
+				if offset := recv(t, got[i], when); offset != want {
+					t.Fatalf("%s: consumer %d got %d, want %d", when, i, offset, want)
+				}
+			}
+		}
+	}
+	all("the old stream")
+	must(t, b.DeleteStream(stream))
+	must(t, b.CreateStream(stream))
+	publish(t, env, stream, 0, n)
+	all("the new stream")
+	for i, stop := range stops {
+		_ = stop()
+		if got, ok := b.Offset(fmt.Sprint("c", i), stream); !ok || got != n-1 {
+			t.Errorf("consumer %d stored %d, %v; want %d", i, got, ok, n-1)
+		}
+	}
+}
+
+// teeReader is a member that checks what it reads.
+type teeReader struct {
+	t    *testing.T
+	m    *teeMember
+	next uint64 // the offset that comes next
+	list []waitingChunk
+}
+
+// read gives back what the reader has, of which no byte may have changed, and
+// takes more.
+func (r *teeReader) read() {
+	for _, w := range r.list {
+		c := w.chunk()
+		if first := binary.BigEndian.Uint64(c.Data); first != c.FirstOffset || first > r.next || first+uint64(c.Records) <= r.next {
+			r.t.Fatalf("the chunk at %d says %d, want one with %d", c.FirstOffset, first, r.next)
+		}
+		r.next = c.FirstOffset + uint64(c.Records)
+		r.m.giveBack(w.cost())
+	}
+	r.list, _, _ = r.m.take(nil)
+}
+
+// teeModel is a tee without a broker, and its members.
+type teeModel struct {
+	*tee
+	t       *testing.T
+	env     *Env
+	offset  uint64 // of the next chunk
+	readers []*teeReader
+}
+
+func newTeeModel(t *testing.T) *teeModel {
+	const limit = 256 << 10
+	env := &Env{memory: newMemory(1 << 30)}
+	source := newSubscription("s", broker.Node{}, limit, env.memory, &env.corruptChunks)
+	source.flow.granted = maxWindow
+	m := &teeModel{t: t, env: env, tee: &tee{key: teeKey{maxBuffered: limit}, source: source, spec: wire.OffsetSpec{Type: wire.OffsetFirst},
+		opened: make(chan struct{}), members: map[*teeMember]struct{}{}}}
+	source.tee = m.tee
+	env.tees.open = map[teeKey][]*tee{m.key: {m.tee}}
+	return m
+}
+
+func (m *teeModel) join() {
+	from, spec := uint64(0), m.spec
+	if rand.IntN(2) == 0 && m.offset > 0 {
+		from = rand.Uint64N(m.offset)
+		spec = wire.OffsetSpec{Type: wire.OffsetAt, Value: from}
+	}
+	s := newSubscription("s", broker.Node{}, m.key.maxBuffered, m.env.memory, &m.env.corruptChunks)
+	s.tees = &m.env.tees
+	if member := m.enter(s, spec); member != nil {
+		m.readers = append(m.readers, &teeReader{t: m.t, m: member, next: from})
+	}
+}
+
+func (m *teeModel) arrive() {
+	h := wire.ChunkHeader{FirstOffset: m.offset, Records: uint32(1 + rand.IntN(3)), DataLength: uint32(minBuffer + rand.IntN(4*minBuffer))}
+	buffer := m.env.memory.get(wire.ChunkHeaderLen + int(h.DataLength))
+	h.Put(buffer)
+	binary.BigEndian.PutUint64(buffer[wire.ChunkHeaderLen:], h.FirstOffset)
+	m.source.came = append(m.source.came, waitingChunk{buffer, 0})
+	must(m.t, m.source.Flush())
+	m.offset += uint64(h.Records)
+}
+
+// leave makes a reader leave.
+func (m *teeModel) leave(i int) {
+	m.readers[i].m.drop()
+	m.readers = slices.Delete(m.readers, i, i+1)
+}
+
+// TestTeeAnyOrder: members come, read, fall behind, are detached and leave in any
+// order. Each reads the chunks in order, without a gap, and nobody's memory is
+// used again while it has it. In the end nothing is held.
+func TestTeeAnyOrder(t *testing.T) {
+	detached := 0
+	for range 300 {
+		m := newTeeModel(t)
+		m.join()
+		for range 300 {
+			i := rand.IntN(len(m.readers))
+			switch rand.IntN(8) {
+			case 0:
+				m.join()
+			case 1, 2:
+				m.arrive()
+			case 3:
+				if len(m.readers) > 1 {
+					m.leave(i)
+				}
+			case 4:
+				m.source.flow.granted = 0
+				m.readers[i].m.detachSlow()
+				m.source.flow.granted = maxWindow
+			default:
+				if m.readers[i].read(); m.readers[i].m.detached {
+					detached++
+					m.leave(i)
+				}
+			}
+			if len(m.readers) == 0 {
+				break
+			}
+		}
+		for len(m.readers) > 0 {
+			m.readers[0].read()
+			m.leave(0)
+		}
+		m.source.settle(noon)
+		if f := m.source.flow; f.held != 0 || f.bytes != 0 || f.kept != m.kept || m.kept > int64(m.key.maxBuffered/8) {
+			t.Fatalf("in the end %d chunks are held, %d bytes, and %d, %d kept", f.held, f.bytes, f.kept, m.kept)
+		}
+		if len(m.env.tees.open) > 0 {
+			t.Fatal("the tee is left")
+		}
+	}
+	if detached == 0 {
+		t.Error("nobody was detached")
+	}
+}
