@@ -3,7 +3,6 @@ package stream
 import (
 	"context"
 	"fmt"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -19,15 +18,14 @@ import (
 // again cannot help: [ErrStreamDeleted], [ErrAuthentication], [ErrVirtualHost],
 // [ErrAccessRefused], [ErrTLS], [ErrNameInUse].
 type Producer struct {
+	*joint // its lock guards the fields below
 	env    *Env
 	stream string
 	cfg    ProducerConfig
-	calls  *outcomeCalls
 	room   atomic.Int64 // for the entries of a frame; the current connection's
 
-	mu          sync.Mutex
 	box         outbox
-	admission   admission
+	quota       *quota
 	link        *link          // nil while there is no connection
 	sequence    fence.Sequence // the ids
 	naming      naming
@@ -39,8 +37,6 @@ type Producer struct {
 	freed       int           // places that are free, until told
 	freedOf     int           // their bytes
 	flushes     []flushing
-	slack       chan struct{} // closed when a callback that publishes may go on; or nil
-	inLine      atomic.Int32  // how many wait for a place
 
 	// The goroutine of run uses these, and NewProducer before.
 	idleLeader string // address of a leader that has confirmed nothing
@@ -94,14 +90,20 @@ func (e *Env) startProducer(ctx context.Context, stream string, cfg ProducerConf
 }
 
 func newProducerOf(e *Env, stream string, cfg ProducerConfig) *Producer {
+	return newProducerIn(newJoint(e, cfg), e, stream, cfg)
+}
+
+// newProducerIn returns a producer that shares its lock, callbacks and bounds.
+func newProducerIn(j *joint, e *Env, stream string, cfg ProducerConfig) *Producer {
 	p := &Producer{
-		env: e, stream: stream, cfg: cfg,
-		box:       outbox{subEntries: cfg.SubEntries, limit: batchBytes},
-		admission: admission{most: cfg.MaxInFlight, mostBytes: cfg.MaxInFlightBytes, env: &e.publishing},
-		naming:    naming{done: make(chan struct{})},
-		refused:   make(chan struct{}), ended: make(chan struct{}), closed: make(chan struct{}),
+		joint: j, env: e, stream: stream, cfg: cfg,
+		box:     outbox{subEntries: cfg.SubEntries, limit: batchBytes},
+		naming:  naming{done: make(chan struct{})},
+		refused: make(chan struct{}), ended: make(chan struct{}), closed: make(chan struct{}),
 	}
-	p.calls = newOutcomeCalls(p.returned, p.awaited)
+	j.mu.Lock()
+	p.quota = j.admission.join(&p.box)
+	j.mu.Unlock()
 	p.life, p.cancel = context.WithCancel(context.Background())
 	return p
 }

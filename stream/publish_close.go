@@ -135,7 +135,7 @@ func (p *Producer) close(ctx context.Context) error {
 	err = errors.Join(err, p.calls.drain(calling))
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.admission.end()
+	p.quota.end()
 	return err
 }
 
@@ -148,7 +148,7 @@ func (p *Producer) refuse(err error) {
 		p.refusal = err
 		close(p.refused)
 	}
-	p.admission.refuse()
+	p.quota.refuse()
 	p.told() // whoever waits for room is to see it
 }
 
