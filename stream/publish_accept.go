@@ -168,17 +168,21 @@ func (p *Producer) place(ctx context.Context, n, bytes int) error {
 	if p.quota.take(n, bytes) {
 		return nil
 	}
+	if p.stalled.on {
+		return p.stallError()
+	}
 	if p.calls.mine() {
 		return p.placeForCallback(ctx, n, bytes)
 	}
 	p.inLine.Add(1) // before collect: from now on, who returns a place looks
 	defer p.inLine.Add(-1)
-	t := p.quota.wait(n, bytes)
+	t, stalled := p.quota.wait(n, bytes), p.stalled.begun
 	p.collect()
 	p.unlocked(func() {
 		p.offer(false)
 		select {
 		case <-t.granted:
+		case <-stalled:
 		case <-ctx.Done():
 		}
 	})
@@ -190,8 +194,10 @@ func (p *Producer) place(ctx context.Context, n, bytes int) error {
 		return p.refusal
 	case had:
 		return nil
+	case ctx.Err() != nil:
+		return broker.ContextError(ctx)
 	}
-	return broker.ContextError(ctx)
+	return p.stallError()
 }
 
 // placeForCallback is place within a callback. The messages whose callbacks wait
@@ -207,8 +213,11 @@ func (p *Producer) placeForCallback(ctx context.Context, n, bytes int) error {
 			case <-ctx.Done():
 			}
 		})
-		if ctx.Err() != nil {
+		switch {
+		case ctx.Err() != nil:
 			return broker.ContextError(ctx)
+		case p.stalled.on:
+			return p.stallError()
 		}
 	}
 	if p.refusal != nil {
