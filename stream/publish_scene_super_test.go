@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -186,12 +187,13 @@ func TestSceneSuperWithoutQuorum(t *testing.T) {
 		p := s.superProducer(ProducerConfig{MaxInFlight: 60})
 		must(s, s.b.SetQuorum("o-1", false))
 		var waiting sync.WaitGroup
-		begin, accepted := time.Now(), 0
+		begin := time.Now()
+		var accepted atomic.Int32
 		for range 100 {
 			waiting.Go(func() {
 				err := p.PublishAsync(s.ctx, keyed(keyFor("dead", 1, 3), 0), nil)
 				if err == nil {
-					accepted++
+					accepted.Add(1)
 				} else if wantErr(s, err, ErrBlocked); time.Since(begin) > 20*time.Second {
 					s.Errorf("refused after %v", time.Since(begin))
 				}
@@ -210,8 +212,8 @@ func TestSceneSuperWithoutQuorum(t *testing.T) {
 			s.Errorf("the others took %v", took)
 		}
 		waiting.Wait()
-		if accepted != 40 {
-			s.Errorf("%d were accepted", accepted)
+		if n := accepted.Load(); n != 40 {
+			s.Errorf("%d were accepted", n)
 		}
 		if list := s.reported(StateBlocked); len(list) == 0 || list[0].Stream != "o-1" {
 			s.Errorf("reported: %v", s.story())
@@ -228,18 +230,18 @@ func TestSceneSuperBounds(t *testing.T) {
 		s.b.WithholdConfirms()
 		ctx, cancel := context.WithTimeout(s.ctx, time.Second)
 		defer cancel()
-		accepted := 0
+		var accepted atomic.Int32
 		var all sync.WaitGroup
 		for i := range 100 {
 			all.Go(func() {
 				if p.PublishAsync(ctx, keyed(fmt.Sprint(i), 0), nil) == nil {
-					accepted++
+					accepted.Add(1)
 				}
 			})
 		}
 		all.Wait()
-		if accepted < 15 || accepted > 20 {
-			s.Errorf("%d were accepted", accepted)
+		if n := accepted.Load(); n < 15 || n > 20 {
+			s.Errorf("%d were accepted", n)
 		}
 		s.b.ReleaseConfirms()
 		must(s, p.Flush(s.ctx))
@@ -325,7 +327,7 @@ func TestSceneRouteByKey(t *testing.T) {
 		}
 		must(s, s.b.BindPartition("o", "o-new", "a")) // known already
 		must(s, p.Publish(s.ctx, keyed("a", 100)))
-		time.Sleep(refreshEvery)
+		time.Sleep(refreshEvery + time.Millisecond)
 		must(s, p.Publish(s.ctx, keyed("a", 101)))
 		if got := s.bodies("o-new"); len(got) != 2 {
 			s.Errorf("o-new has %v", got)
@@ -447,7 +449,9 @@ func TestSceneSuperDeleted(t *testing.T) {
 		must(s, s.env.DeleteSuperStream(s.ctx, "o"))
 		s.until("the end", func() bool { return errors.Is(p.Publish(s.ctx, keyed("a", 1)), ErrStreamDeleted) })
 		wantErr(s, p.PublishAsync(s.ctx, keyed("b", 1), nil), ErrStreamDeleted)
-		must(s, p.Close(s.ctx))
+		if err := p.Close(s.ctx); err != nil {
+			wantErr(s, err, ErrUnconfirmed) // what was accepted before the end was known
+		}
 		_, err := s.env.NewProducer(s.ctx, "o", ProducerConfig{SuperStream: true})
 		wantErr(s, err, ErrStreamNotFound)
 		must(s, s.env.DeclareSuperStream(s.ctx, "o", SuperStreamConfig{Partitions: 2}))
