@@ -128,7 +128,8 @@ func (s *superProducer) chosen(ctx context.Context, t *partitionTable, m *Messag
 	if s.cfg.Routing.by == keyRouting {
 		return s.routes.find(ctx, m.Key)
 	}
-	names, err := s.cfg.Routing.by.choose(m, t.names)
+	own := *m // m stays where it is: by hash a message costs no allocation
+	names, err := s.cfg.Routing.by.choose(&own, t.names)
 	if err != nil {
 		return nil, fmt.Errorf("%w: ProducerConfig.Routing: %w", ErrNoRoute, err)
 	}
