@@ -8,9 +8,9 @@ import (
 	"github.com/tidemark-go/tidemark/internal/fence"
 )
 
-// acceptOne accepts a message for PublishAsync. It returns the link that is to be
-// told, as toOffer does.
-func (p *Producer) acceptOne(ctx context.Context, m *Message, done func(error)) (*link, error) {
+// accept gives a message its slot; s has who is told of its outcome. With offer it
+// returns the link that is to be told, as toOffer does.
+func (p *Producer) accept(ctx context.Context, m *Message, s slot, offer bool) (*link, error) {
 	var out outgoing
 	if err := p.prepare(ctx, m, &out); err != nil {
 		return nil, err
@@ -20,7 +20,7 @@ func (p *Producer) acceptOne(ctx context.Context, m *Message, done func(error)) 
 	if err := p.placeOf(ctx, m, out.size()); err != nil {
 		return nil, err
 	}
-	if err := p.add(m, slot{done: done}, &out); err != nil {
+	if err := p.add(m, s, &out); err != nil || !offer {
 		return nil, err
 	}
 	return p.toOffer(), nil
@@ -69,7 +69,7 @@ func (p *Producer) acceptList(ctx context.Context, list []Message, prepared []ou
 		}
 		if err != nil {
 			if placed {
-				p.admission.free(len(list)-i-1, bytes)
+				p.quota.free(len(list)-i-1, bytes)
 			}
 			return i, err
 		}
@@ -115,7 +115,7 @@ func (p *Producer) add(m *Message, s slot, out *outgoing) error {
 		s.id, err = p.nextID(m.PublishingID)
 	}
 	if err != nil {
-		p.admission.free(1, size)
+		p.quota.free(1, size)
 		return err
 	}
 	p.box.add(s, m.FilterValue, out)
@@ -160,7 +160,7 @@ func (p *Producer) acceptBatch(ctx context.Context, msgs []Message, w *waiter) e
 		return err
 	}
 	if err := p.checkSize(bytes, 0); err != nil { // the connection may be another one now
-		p.admission.free(len(msgs), bytes)
+		p.quota.free(len(msgs), bytes)
 		return err
 	}
 	return p.addBatch(msgs, list, w, bytes)
@@ -213,7 +213,7 @@ func (p *Producer) addBatch(msgs []Message, list []outgoing, w *waiter, bytes in
 	for i := range list {
 		id, err := p.nextID(msgs[i].PublishingID)
 		if err != nil {
-			p.admission.free(len(msgs)-i, bytes)
+			p.quota.free(len(msgs)-i, bytes)
 			if i == 0 {
 				return err
 			}
@@ -234,48 +234,54 @@ func (p *Producer) place(ctx context.Context, n, bytes int) error {
 	if p.refusal != nil {
 		return p.refusal
 	}
-	if n > p.admission.most {
-		return fmt.Errorf("%w: %d messages at once, and ProducerConfig.MaxInFlight is %d: set it to at least as many", ErrInvalidConfig, n, p.admission.most)
+	if n > p.cfg.MaxInFlight {
+		return fmt.Errorf("%w: %d messages at once, and ProducerConfig.MaxInFlight is %d: set it to at least as many", ErrInvalidConfig, n, p.cfg.MaxInFlight)
 	}
-	if p.admission.take(n, bytes) {
+	if p.quota.take(n, bytes) {
 		return nil
+	}
+	if p.stalled.on {
+		return p.stallError()
 	}
 	if p.calls.mine() {
 		return p.placeForCallback(ctx, n, bytes)
 	}
 	p.inLine.Add(1) // before collect: from now on, who returns a place looks
 	defer p.inLine.Add(-1)
-	t := p.admission.wait(n, bytes)
+	t, stalled := p.quota.wait(n, bytes), p.stalled.begun
 	p.collect()
 	p.unlocked(func() {
 		p.offer(false)
 		select {
 		case <-t.granted:
+		case <-stalled:
 		case <-ctx.Done():
 		}
 	})
-	switch had := p.admission.leave(t); {
+	switch had := p.quota.leave(t); {
 	case p.refusal != nil:
 		if had {
-			p.admission.free(n, bytes)
+			p.quota.free(n, bytes)
 		}
 		return p.refusal
 	case had:
 		return nil
+	case ctx.Err() != nil:
+		return broker.ContextError(ctx)
 	}
-	return broker.ContextError(ctx)
+	return p.stallError()
 }
 
 // placeAtOnce takes places for n messages if that needs no wait. The caller holds the
 // lock.
 func (p *Producer) placeAtOnce(n, bytes int) bool {
-	return p.cfg.Name == "" && p.refusal == nil && p.admission.takeTogether(n, bytes)
+	return p.cfg.Name == "" && p.refusal == nil && !p.stalled.on && p.quota.takeTogether(n, bytes)
 }
 
 // placeForCallback is place within a callback. The messages whose callbacks wait
 // for this one to return have places, for which it must not wait.
 func (p *Producer) placeForCallback(ctx context.Context, n, bytes int) error {
-	for p.refusal == nil && !p.admission.fitsBeside(p.box.open, p.box.openBytes, n, bytes) {
+	for p.refusal == nil && !p.quota.fitsWithoutCallbacks(n, bytes) {
 		slack := make(chan struct{})
 		p.slack = slack
 		p.unlocked(func() {
@@ -285,22 +291,18 @@ func (p *Producer) placeForCallback(ctx context.Context, n, bytes int) error {
 			case <-ctx.Done():
 			}
 		})
-		if ctx.Err() != nil {
+		switch {
+		case ctx.Err() != nil:
 			return broker.ContextError(ctx)
+		case p.stalled.on:
+			return p.stallError()
 		}
 	}
 	if p.refusal != nil {
 		return p.refusal
 	}
-	p.admission.force(n, bytes)
+	p.quota.force(amountOf(n, bytes))
 	return nil
-}
-
-// unlocked calls f without the lock.
-func (p *Producer) unlocked(f func()) {
-	p.mu.Unlock()
-	defer p.mu.Lock()
-	f()
 }
 
 // offer tells the connection that there is something to send. now writes it on
@@ -337,7 +339,7 @@ func (p *Producer) tell(b *publishFrame, slots []slot, err error) {
 		slots = slots[len(run):]
 		if run[0].done != nil {
 			b.calls++
-			p.telling = append(p.telling, outcome{frame: b, slots: run, err: p.failed(err)})
+			p.telling = append(p.telling, outcome{frame: b, slots: run, err: p.failed(err), to: &p.quota.back})
 			continue
 		}
 		if w := run[0].waits; w != nil {
@@ -359,38 +361,11 @@ func (p *Producer) told() {
 		p.telling = p.telling[:0]
 	}
 	if p.freed > 0 {
-		p.admission.free(p.freed, p.freedOf)
+		p.quota.free(p.freed, p.freedOf)
 		p.freed, p.freedOf = 0, 0
 	}
-	if p.slack != nil {
-		close(p.slack)
-		p.slack = nil
-	}
+	p.wakeCallback()
 	p.reached()
-}
-
-// awaited reports whether somebody waits for a place.
-func (p *Producer) awaited() bool { return p.inLine.Load() > 0 }
-
-// returned comes after callbacks, among them all of the outcomes through. It gives back their places even if nobody waits
-// here: the bytes count for the other producers of the Env.
-func (p *Producer) returned(through []outcome) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for i := range through {
-		if f := through[i].frame; f != nil {
-			f.returned()
-		}
-	}
-	p.collect()
-}
-
-// collect frees the places of messages whose callbacks have returned. The caller
-// holds the lock.
-func (p *Producer) collect() {
-	if n, bytes := p.calls.collect(); n > 0 {
-		p.admission.free(n, bytes)
-	}
 }
 
 func (p *Producer) checkFilter(value string) error {

@@ -56,8 +56,8 @@ func TestAcceptBounds(t *testing.T) {
 				t.Errorf("%s: Publish returned %v", test.name, err)
 			}
 		}
-		if !errors.Is(err, test.want) || p.box.open != accepted || p.admission.used != accepted || called {
-			t.Errorf("%s: %v, %d accepted, %d places, called %v", test.name, err, p.box.open, p.admission.used, called)
+		if !errors.Is(err, test.want) || p.box.open != accepted || p.admission.used.n != accepted || called {
+			t.Errorf("%s: %v, %d accepted, %d places, called %v", test.name, err, p.box.open, p.admission.used.n, called)
 		}
 	}
 }
@@ -93,8 +93,8 @@ func TestAcceptWhileTheFramesShrink(t *testing.T) {
 		for range 2 {
 			wantErr(t, <-errs, ErrMessageTooLarge)
 		}
-		if p.box.open != 0 || p.admission.used != 0 {
-			t.Errorf("%d accepted, %d places", p.box.open, p.admission.used)
+		if p.box.open != 0 || p.admission.used.n != 0 {
+			t.Errorf("%d accepted, %d places", p.box.open, p.admission.used.n)
 		}
 		endOffline(t, p)
 	})
@@ -146,8 +146,8 @@ func TestPublishBatchIsWhole(t *testing.T) {
 		if test.want != nil {
 			accepted = 0
 		}
-		if !errors.Is(err, test.want) || p.box.open != accepted || p.admission.used != accepted {
-			t.Errorf("%s: %v, %d accepted, %d places", test.name, err, p.box.open, p.admission.used)
+		if !errors.Is(err, test.want) || p.box.open != accepted || p.admission.used.n != accepted {
+			t.Errorf("%s: %v, %d accepted, %d places", test.name, err, p.box.open, p.admission.used.n)
 		}
 		if n := len(p.box.batches); test.want == nil && n != 1 {
 			t.Errorf("%s: it is in %d frames", test.name, n)
@@ -226,12 +226,12 @@ func TestPublishContext(t *testing.T) {
 		if err := p.Publish(ctx, text("x")); !errors.Is(err, errTest) || errors.Is(err, ErrUnconfirmed) {
 			t.Errorf("nothing was accepted, and Publish returned %v", err)
 		}
-		if p.box.open != 2 || len(p.admission.line) != 0 {
-			t.Errorf("%d are on their way, %d in the line", p.box.open, len(p.admission.line))
+		if p.box.open != 2 || len(p.quota.line) != 0 {
+			t.Errorf("%d are on their way, %d in the line", p.box.open, len(p.quota.line))
 		}
 		confirm(p, nil, 1, 2)
-		if p.admission.used != 0 {
-			t.Errorf("%d places are taken", p.admission.used)
+		if p.admission.used.n != 0 {
+			t.Errorf("%d places are taken", p.admission.used.n)
 		}
 		endOffline(t, p)
 	})
@@ -363,14 +363,14 @@ func TestPublishersAtOnce(t *testing.T) {
 		go func() { all.Wait(); asked.Wait(); close(over) }()
 		for !isClosed(over) {
 			synctest.Wait()
-			if p.admission.used > 7 || p.admission.usedBytes > 200 {
-				t.Errorf("%d messages, %d bytes", p.admission.used, p.admission.usedBytes)
+			if p.admission.used.n > 7 || p.admission.used.bytes > 200 {
+				t.Errorf("%d messages, %d bytes", p.admission.used.n, p.admission.used.bytes)
 			}
 			confirmAll(p)
 		}
 		synctest.Wait()
-		if p.admission.used != 0 || e.publishing.used.Load() != 0 || len(p.admission.line) != 0 {
-			t.Errorf("%d places are taken, %d bytes, %d wait", p.admission.used, e.publishing.used.Load(), len(p.admission.line))
+		if p.admission.used.n != 0 || e.publishing.used.Load() != 0 || len(p.quota.line) != 0 {
+			t.Errorf("%d places are taken, %d bytes, %d wait", p.admission.used.n, e.publishing.used.Load(), len(p.quota.line))
 		}
 		endOffline(t, p)
 	})
@@ -450,14 +450,14 @@ func TestPublishOfManyKeepsToTheBounds(t *testing.T) {
 				publishing.Go(func() { must(t, p.Publish(t.Context(), list...)) })
 				for range list {
 					synctest.Wait()
-					if n := p.admission.used; n > 3 {
+					if n := p.admission.used.n; n > 3 {
 						t.Errorf("%d messages are on their way", n)
 					}
 					confirmAll(p)
 				}
 				publishing.Wait()
-				if p.admission.used != 0 || p.box.lastID != uint64(len(list)) {
-					t.Errorf("%d places are taken at the end; the last id is %d", p.admission.used, p.box.lastID)
+				if p.admission.used.n != 0 || p.box.lastID != uint64(len(list)) {
+					t.Errorf("%d places are taken at the end; the last id is %d", p.admission.used.n, p.box.lastID)
 				}
 				endOffline(t, p)
 			})
@@ -478,7 +478,7 @@ func TestPublishOfManyIsCutOff(t *testing.T) {
 		var publishing sync.WaitGroup
 		publishing.Go(func() { err = p.Publish(t.Context(), list...) })
 		synctest.Wait()
-		if n, bytes := p.admission.used, p.admission.usedBytes; n != 2 || bytes != 30 {
+		if n, bytes := p.admission.used.n, p.admission.used.bytes; n != 2 || bytes != 30 {
 			t.Errorf("%d places of %d bytes are taken, want 2 of 30", n, bytes)
 		}
 		confirmAll(p)

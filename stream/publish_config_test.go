@@ -11,12 +11,16 @@ import (
 func TestProducerConfig(t *testing.T) {
 	for _, cfg := range []ProducerConfig{
 		{}, {MaxInFlight: 1}, {MaxInFlight: 30_000}, {MaxInFlight: 30_000, SubEntries: 1}, {MaxInFlight: 60_000, SubEntries: 2}, {MaxInFlight: 900_000, SubEntries: 30},
+		{MaxInFlight: 900_000, SuperStream: true}, {SuperStream: true, Routing: RouteByKey()},
 		{MaxInFlight: 900_000, SubEntries: 10_000}, {MaxInFlightBytes: 1}, {SubEntries: 1}, {SubEntries: 2, Name: "p"}, {SubEntries: 10_000},
 		{SubEntries: 2, Compression: CompressionZstd}, {Name: strings.Repeat("n", 255)}, {ConfirmTimeout: 1}, {ConfirmTimeout: 24 * time.Hour}, {OwnConnection: true, CreationTime: true},
 	} {
 		want := cfg
 		if want.MaxInFlight == 0 {
 			want.MaxInFlight = 10_000
+			if want.SuperStream {
+				want.MaxInFlight = 100_000
+			}
 		}
 		if want.MaxInFlightBytes == 0 {
 			want.MaxInFlightBytes = 64 << 20
@@ -38,6 +42,9 @@ func TestProducerConfigRefused(t *testing.T) {
 		says string
 	}{
 		{ProducerConfig{MaxInFlight: -1}, "MaxInFlight is -1; it must be from 1 to 30000"},
+		{ProducerConfig{MaxInFlight: -1, SuperStream: true}, "MaxInFlight is -1; it must be from 1 to 900000, or 0 for 100000"},
+		{ProducerConfig{OwnConnection: true, SuperStream: true}, "use an Env of its own"},
+		{ProducerConfig{Routing: RouteByKey()}, "set SuperStream"},
 		{ProducerConfig{MaxInFlight: 30_001}, "MaxInFlight is 30001; it must be from 1 to 30000"},
 		{ProducerConfig{MaxInFlight: 60_001, SubEntries: 2}, "MaxInFlight is 60001; it must be from 1 to 60000"},
 		{ProducerConfig{MaxInFlight: 900_001, SubEntries: 10_000}, "MaxInFlight is 900001; it must be from 1 to 900000"},

@@ -18,10 +18,6 @@ type outcomeCalls struct {
 	returned func(through []outcome)
 	awaited  func() bool
 
-	// places are those of the messages whose callbacks have returned, until
-	// collect: their bytes, and in the low placeBits bits their number.
-	places atomic.Uint64
-
 	mu      sync.Mutex
 	queue   []outcome
 	running bool          // the goroutine exists
@@ -37,8 +33,13 @@ type outcome struct {
 	frame   *publishFrame
 	slots   []slot
 	err     error
+	to      *returns
 	reached chan struct{}
 }
+
+// returns counts messages whose callbacks have returned: their bytes, and in the
+// low placeBits bits their number.
+type returns struct{ places atomic.Uint64 }
 
 // placeBits is how many bits hold a number of places, up to mostPlaces. Half of
 // these are as many as are counted before returned is called.
@@ -46,6 +47,20 @@ const (
 	placeBits  = 20
 	mostPlaces = 1<<placeBits - 1
 )
+
+// add counts one more, and reports whether it is time to take them.
+func (r *returns) add(bytes int32) (many bool) {
+	return r.places.Add(uint64(bytes)<<placeBits|1)&mostPlaces == mostPlaces/2
+}
+
+// take returns how many there were since it was last called.
+func (r *returns) take() (n, bytes int) {
+	if r.places.Load() == 0 {
+		return 0, 0
+	}
+	places := r.places.Swap(0)
+	return int(places & mostPlaces), int(places >> placeBits)
+}
 
 // returnPause is how long a place may be free before who waits for it learns so.
 // To be woken for each place would cost a publisher more than to publish.
@@ -149,20 +164,14 @@ func (c *outcomeCalls) callAll(list []outcome, pause *pauses) {
 		for k := range o.slots {
 			s := &o.slots[k]
 			s.done(o.err)
-			places := c.places.Add(uint64(s.size)<<placeBits | 1)
-			if c.awaited() && pause.isOver() || places&mostPlaces == mostPlaces/2 {
+			many := o.to.add(s.size)
+			if c.awaited() && pause.isOver() || many {
 				c.returned(list[through:i])
 				through = i
 			}
 		}
 	}
 	c.returned(list[through:])
-}
-
-// collect takes the places of the messages whose callbacks have returned.
-func (c *outcomeCalls) collect() (n, bytes int) {
-	places := c.places.Swap(0)
-	return int(places & mostPlaces), int(places >> placeBits)
 }
 
 // pauses tells when returnPause is over, again and again. To look at the clock

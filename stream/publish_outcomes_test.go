@@ -16,9 +16,13 @@ func quietCalls() *outcomeCalls {
 	return newOutcomeCalls(func([]outcome) {}, func() bool { return false })
 }
 
-// calling returns the outcome nil of messages of size bytes, one for each callback.
-func calling(size int, done ...func(error)) outcome {
-	o := outcome{frame: &publishFrame{calls: 1}}
+// calling returns the outcome nil of messages of size bytes, one for each callback,
+// whose places nobody counts.
+func calling(size int, done ...func(error)) outcome { return callingTo(new(returns), size, done...) }
+
+// callingTo is calling whose places go back to somebody.
+func callingTo(to *returns, size int, done ...func(error)) outcome {
+	o := outcome{frame: &publishFrame{calls: 1}, to: to}
 	for _, f := range done {
 		o.slots = append(o.slots, slot{done: f, size: int32(size)})
 	}
@@ -42,14 +46,15 @@ func TestOutcomeCalls(t *testing.T) {
 
 		c = quietCalls()
 		var got []int
+		var back returns
 		release := make(chan struct{})
-		c.add(calling(1000, func(error) { <-release }))
-		c.add(calling(1, note(&got, 1)), calling(2, note(&got, 2)))
+		c.add(callingTo(&back, 1000, func(error) { <-release }))
+		c.add(callingTo(&back, 1, note(&got, 1)), callingTo(&back, 2, note(&got, 2)))
 		reached := c.caughtUp()
 		later := make(chan struct{})
-		c.add(calling(10, func(error) { <-later }, note(&got, 3)))
+		c.add(callingTo(&back, 10, func(error) { <-later }, note(&got, 3)))
 		synctest.Wait()
-		if n, _ := c.collect(); n != 0 || isClosed(reached) {
+		if n, _ := back.take(); n != 0 || isClosed(reached) {
 			t.Errorf("%d have returned", n)
 		}
 		close(release)
@@ -59,7 +64,7 @@ func TestOutcomeCalls(t *testing.T) {
 		}
 		close(later)
 		synctest.Wait()
-		if n, bytes := c.collect(); n != 5 || bytes != 1023 || !slices.Equal(got, []int{1, 2, 3}) {
+		if n, bytes := back.take(); n != 5 || bytes != 1023 || !slices.Equal(got, []int{1, 2, 3}) {
 			t.Errorf("%d have returned, of %d bytes: %v", n, bytes, got)
 		}
 		must(t, c.drain(t.Context()))
@@ -185,8 +190,8 @@ func TestReturnedAtTheEnd(t *testing.T) {
 		}
 		confirm(p, nil, numbers(1, 10)...)
 		synctest.Wait()
-		if n := e.publishing.used.Load(); n != 0 || p.admission.used != 0 {
-			t.Errorf("%d bytes and %d messages count after the last callback", n, p.admission.used)
+		if n := e.publishing.used.Load(); n != 0 || p.admission.used.n != 0 {
+			t.Errorf("%d bytes and %d messages count after the last callback", n, p.admission.used.n)
 		}
 		endOffline(t, p)
 	})
@@ -226,13 +231,13 @@ func TestOutcomesOfAFrame(t *testing.T) {
 		if len(called) != 0 || ended.Load() != 12 || f.slots == nil || !f.spent {
 			t.Errorf("%d callbacks have returned, %d of Publish; the frame is free: %v", len(called), ended.Load(), !f.spent)
 		}
-		if p.admission.used != 12 {
-			t.Errorf("%d places are taken, want those of 12 callbacks", p.admission.used)
+		if p.admission.used.n != 12 {
+			t.Errorf("%d places are taken, want those of 12 callbacks", p.admission.used.n)
 		}
 		close(release)
 		synctest.Wait()
-		if want := []int{2, 3, 4, 5, 12, 13, 14, 15, 22, 23, 24, 25}; !slices.Equal(called, want) || f.calls != 0 || f.spent || p.admission.used != 0 {
-			t.Errorf("%v were called, want %v; the frame waits for %d, %d places are taken", called, want, f.calls, p.admission.used)
+		if want := []int{2, 3, 4, 5, 12, 13, 14, 15, 22, 23, 24, 25}; !slices.Equal(called, want) || f.calls != 0 || f.spent || p.admission.used.n != 0 {
+			t.Errorf("%v were called, want %v; the frame waits for %d, %d places are taken", called, want, f.calls, p.admission.used.n)
 		}
 		endOffline(t, p)
 	})
@@ -242,16 +247,16 @@ func TestOutcomesOfAFrame(t *testing.T) {
 // waits for them.
 func TestManyPlaces(t *testing.T) {
 	n, bytes := 0, 0
-	var c *outcomeCalls
-	c = newOutcomeCalls(func([]outcome) {
-		more, theirs := c.collect()
+	var back returns
+	c := newOutcomeCalls(func([]outcome) {
+		more, theirs := back.take()
 		n, bytes = n+more, bytes+theirs
 	}, func() bool { return false })
 	list := make([]func(error), 3<<placeBits/2)
 	for i := range list {
 		list[i] = func(error) {}
 	}
-	c.add(calling(3, list...))
+	c.add(callingTo(&back, 3, list...))
 	must(t, c.drain(t.Context()))
 	if n != len(list) || bytes != 3*n {
 		t.Errorf("%d places of %d bytes, want %d of %d", n, bytes, len(list), 3*len(list))
@@ -366,8 +371,8 @@ func TestFailedProducerLeavesNothing(t *testing.T) {
 		p.fail(ErrStreamDeleted)
 		waits.Wait()
 		<-p.calls.ended
-		if n := e.publishing.used.Load(); n != 0 || called != 1 || p.admission.used != 0 {
-			t.Errorf("%d callbacks; %d bytes and %d messages count", called, n, p.admission.used)
+		if n := e.publishing.used.Load(); n != 0 || called != 1 || p.admission.used.n != 0 {
+			t.Errorf("%d callbacks; %d bytes and %d messages count", called, n, p.admission.used.n)
 		}
 		must(t, p.Flush(t.Context()))
 		endOffline(t, p)

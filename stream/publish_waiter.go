@@ -37,6 +37,14 @@ func (w *waiter) settle(slots []slot, err error) {
 	w.add(-len(slots))
 }
 
+// settleOne is the outcome of a message.
+func (w *waiter) settleOne(nth int32, err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.note(int(nth), err)
+	w.add(-1)
+}
+
 func (w *waiter) note(nth int, err error) {
 	if w.settled != nil {
 		w.settled[nth] = true
