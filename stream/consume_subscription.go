@@ -90,7 +90,7 @@ func (r *run) beginSubscription(ctx context.Context, s *subscription) error {
 	}()
 	from, err := r.findPosition(ctx, s)
 	if err == nil {
-		err = s.lease.Subscribe(ctx, s.stream, from.Spec, r.consumer.cfg.Name)
+		err = s.lease.Subscribe(ctx, s.stream, from.Spec, broker.SubscribeOptions{Name: r.consumer.cfg.Name})
 	}
 	begun = err == nil
 	return err
@@ -149,7 +149,7 @@ const peekTime = time.Second
 // nil if none comes within peekTime. For that it subscribes, without a name,
 // and unsubscribes again; the caller has not subscribed yet.
 func (s *subscription) peek(ctx context.Context, spec wire.OffsetSpec) (*wire.Chunk, error) {
-	if err := s.lease.Subscribe(ctx, s.stream, spec, ""); err != nil {
+	if err := s.lease.Subscribe(ctx, s.stream, spec, broker.SubscribeOptions{}); err != nil {
 		return nil, err
 	}
 	soon, cancel := context.WithTimeout(ctx, peekTime)

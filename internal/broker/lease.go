@@ -58,14 +58,38 @@ type Lease struct {
 // credit is back.
 const FirstCredit = 1
 
-// Subscribe asks for the chunks of a stream from a place on. The broker's
-// management shows name, a consumer's, which may be empty.
-func (l *Lease) Subscribe(ctx context.Context, stream string, from wire.OffsetSpec, name string) error {
-	f := wire.Subscribe{SubscriptionID: l.id, Stream: stream, Spec: from, Credit: FirstCredit}
-	l.unsubscribed.Store(false)
-	if name != "" {
-		f.Properties = wire.Properties{{Key: "name", Value: name}}
+// SubscribeOptions are what the broker is told of a subscription beside its
+// place. The zero value names nothing.
+type SubscribeOptions struct {
+	// Name is the consumer's. The broker's management shows it. It may be empty.
+	Name string
+	// SingleActive makes the subscription a member of the group that Name names:
+	// the broker sends chunks to one member at a time. See Subscriber.Update.
+	SingleActive bool
+	// SuperStream is the super stream whose partition the stream is, for
+	// SingleActive: without it the broker lets one member have every partition.
+	SuperStream string
+}
+
+// properties returns the properties of the Subscribe frame.
+func (o SubscribeOptions) properties() (p wire.Properties) {
+	add := func(key, value string) { p = append(p, wire.Property{Key: key, Value: value}) }
+	if o.Name != "" {
+		add("name", o.Name)
 	}
+	if o.SingleActive {
+		add("single-active-consumer", "true")
+		if o.SuperStream != "" {
+			add("super-stream", o.SuperStream)
+		}
+	}
+	return p
+}
+
+// Subscribe asks for the chunks of a stream from a place on.
+func (l *Lease) Subscribe(ctx context.Context, stream string, from wire.OffsetSpec, o SubscribeOptions) error {
+	f := wire.Subscribe{SubscriptionID: l.id, Stream: stream, Spec: from, Credit: FirstCredit, Properties: o.properties()}
+	l.unsubscribed.Store(false)
 	code, err := l.conn.subscribe(ctx, f)
 	if err != nil {
 		return err
