@@ -91,6 +91,7 @@ func (r *run) beginSubscription(ctx context.Context, s *subscription) error {
 	defer func() { // deferred, because an OffsetStore may panic
 		if !begun {
 			s.releaseWithin(ctx, false)
+			s.member.close()
 		}
 	}()
 	if r.grouped() {

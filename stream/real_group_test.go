@@ -184,7 +184,7 @@ func (g *liveGroup) watchOffset(env *Env) (stop func()) {
 
 // The next member goes on when the active one is killed, or stops in order, which
 // repeats nothing. How long that takes is printed.
-func TestGroupTakesOverLive(t *testing.T) { onBrokers(t, testGroupTakesOverLive) }
+func TestGroupTakesOverByVersion(t *testing.T) { onBrokers(t, testGroupTakesOverLive) }
 
 func testGroupTakesOverLive(t *testing.T, b testBroker) {
 	env := connect(t, b.StreamURL())
@@ -221,7 +221,7 @@ func testGroupTakesOverLive(t *testing.T, b testBroker) {
 // On a partition of a super stream each join and leave moves the activity, while
 // the one that has it is at work. Nothing is handled twice, and nothing is left
 // out.
-func TestGroupStepsDownLive(t *testing.T) { onBrokers(t, testGroupStepsDownLive) }
+func TestGroupStepsDownByVersion(t *testing.T) { onBrokers(t, testGroupStepsDownLive) }
 
 func testGroupStepsDownLive(t *testing.T, b testBroker) {
 	env := connect(t, b.StreamURL())
