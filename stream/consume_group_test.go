@@ -53,7 +53,7 @@ func TestGroupWaitsWithoutAsking(t *testing.T) {
 		if len(asked) > 0 {
 			t.Errorf("it asked %v", asked)
 		}
-		if claimed := b.env.memory.budget.claimed; claimed != 0 {
+		if claimed := b.claimed(); claimed != 0 {
 			t.Errorf("it claims %d bytes", claimed)
 		}
 		must(t, b.end())
@@ -187,6 +187,9 @@ func TestGroupStepsDown(t *testing.T) {
 				if n := a.count(StateOverlap); n > 0 {
 					t.Errorf("%d overlaps were reported", n)
 				}
+				if claimed := a.claimed(); claimed != 0 {
+					t.Errorf("the first claims %d bytes when it waits", claimed)
+				}
 				must(t, b.end())
 				g.wantStored(40)
 				must(t, a.end())
@@ -226,6 +229,9 @@ func TestGroupHandlerTakesTooLong(t *testing.T) {
 				must(t, b.end())
 				if g.wantStored(3); before > 0 {
 					t.Errorf("stored %d before", before)
+				}
+				if d.name != "all" { // whose body has no context
+					g.until("its handler has learned of it", func() bool { return a.count(StateWaiting) == 2 })
 				}
 				release() // what it has in hand ends now
 				a.active(2)
@@ -755,6 +761,63 @@ func TestGroupStreamDeleted(t *testing.T) {
 		for _, m := range []*groupMember{a, b} {
 			recv(t, m.done, "the end")
 			wantErr(t, m.err, ErrStreamDeleted)
+		}
+	})
+}
+
+// A handler that ignores the end of its context, and then succeeds, moves the mark
+// of a term that is over. The mark is not stored, however long the term's end
+// takes: the next member is further.
+func TestGroupStoresNothingWhenLate(t *testing.T) {
+	playPartition(t, func(g *group) {
+		held := make(chan struct{})
+		slow := ConsumerConfig{OnInactive: func(context.Context, string) error {
+			time.Sleep(time.Minute)
+			return nil
+		}}
+		a := g.join("a", slow, func(ctx context.Context, m *groupMember) error {
+			return m.c.Run(ctx, func(_ context.Context, d *Delivery) error {
+				m.begin(string(d.Body))
+				<-held
+				return nil
+			})
+		})
+		a.active(1)
+		g.publish("1")
+		g.began("a 1")
+		b := g.join("b", ConsumerConfig{}, nil)
+		g.publish("2", "3")
+		g.want("a 1", "b 1", "b 2", "b 3")
+		g.until("stored", func() bool { return g.stored() == 2 })
+		close(held)
+		for range 100 {
+			time.Sleep(time.Second)
+			g.wantStored(2)
+		}
+		if n := a.count(StateWaiting); n != 2 {
+			t.Errorf("it waited %d times", n)
+		}
+		must(t, b.end())
+		must(t, a.end())
+		g.wantStored(2)
+	})
+}
+
+// The stores of a member leave on the connection that carries its subscription:
+// others neither send them in a batch, nor is there another one for Every.
+func TestGroupStoresOnItsConnection(t *testing.T) {
+	playGroup(t, func(g *group) {
+		a := g.join("a", ConsumerConfig{}, nil)
+		a.active(1)
+		g.until("it serves", func() bool { return a.c.running().term.Load() != nil })
+		s, conns := a.c.running().term.Load().s, a.env.cluster.SharedConns()
+		for _, policy := range []StorePolicy{{}, {Every: 1}} {
+			to, err := a.env.brokerOffsets(g.ctx, s, "g", policy)
+			must(t, err)
+			if to.joinBatch(nil) != nil || a.env.cluster.SharedConns() != conns {
+				t.Errorf("with %+v its stores leave elsewhere", policy)
+			}
+			to.release(g.ctx, true)
 		}
 	})
 }
