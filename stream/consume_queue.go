@@ -157,7 +157,7 @@ func (s *subscription) receive(ctx context.Context, flushDue <-chan time.Time) (
 				return receivedChunk{}, broker.ContextError(ctx)
 			}
 			chunk := s.taken.pop()
-			chunk.shared = s.member.Load() != nil
+			chunk.shared = s.inTee.Load() != nil
 			return chunk, nil
 		}
 		var over error
@@ -195,7 +195,7 @@ func (s *subscription) take(ctx context.Context) bool {
 	if t.next < len(t.list) {
 		return true
 	}
-	if s.member.Load() != nil {
+	if s.inTee.Load() != nil {
 		return s.takeShared(ctx)
 	}
 	s.mu.Lock()
@@ -246,7 +246,7 @@ func (s *subscription) settle(now time.Time) (credit int) {
 // giveBack takes the memory of a chunk back from the caller of receive, and
 // gives credit for further chunks.
 func (s *subscription) giveBack(ctx context.Context, chunk receivedChunk) {
-	if m := s.member.Load(); m != nil {
+	if m := s.inTee.Load(); m != nil {
 		m.tee.credit(ctx, m.giveBack(int64(cap(chunk.buffer))+chunkOverhead))
 		return
 	}
@@ -268,7 +268,7 @@ func (s *subscription) giveBack(ctx context.Context, chunk receivedChunk) {
 func (s *subscription) takeShared(ctx context.Context) bool {
 	t := &s.taken
 	for {
-		m := s.member.Load()
+		m := s.inTee.Load()
 		list, detached, credit := m.take(t.reuse())
 		if !detached {
 			t.list, t.next = list, 0

@@ -28,7 +28,12 @@ type subscription struct {
 	small smallChunks    // used by the connection's reader, as came
 	came  []waitingChunk // what came since the last Flush
 
+	// aside opens another subscription beside this one, which is a member of a
+	// group. Nil: it is none.
+	aside func(context.Context) (*subscription, error)
+
 	mu       sync.Mutex
+	member   *membership // in a group; nil: in none
 	flow     flow
 	queue    []waitingChunk // what the consumer has not taken
 	reason   error          // why end was called; nil: it was not
@@ -39,11 +44,11 @@ type subscription struct {
 	taken     takenChunks // used by the consumer
 	jumpWatch jumpWatch
 
-	tee    *tee                      // whose source it is; nil: a consumer's own
-	member atomic.Pointer[teeMember] // its place in a tee, from where it reads; nil: it reads by itself
-	env    *Env                      // where it finds tees; nil: it does not share
-	tees   *tees                     // of env
-	name   string                    // of its consumer
+	tee   *tee                      // whose source it is; nil: a consumer's own
+	inTee atomic.Pointer[teeMember] // its place in a tee, from where it reads; nil: it reads by itself
+	env   *Env                      // where it finds tees; nil: it does not share
+	tees  *tees                     // of env
+	name  string                    // of its consumer
 }
 
 // receivedChunk is a chunk and the buffer that holds it.
@@ -96,8 +101,14 @@ func (r *run) beginSubscription(ctx context.Context, s *subscription) error {
 	defer func() { // deferred, because an OffsetStore may panic
 		if !begun {
 			s.releaseWithin(ctx, false)
+			s.member.close()
 		}
 	}()
+	if r.grouped() {
+		err := r.joinGroup(ctx, s)
+		begun = err == nil
+		return err
+	}
 	from, err := r.findPosition(ctx, s)
 	switch {
 	case err != nil:
@@ -105,7 +116,7 @@ func (r *run) beginSubscription(ctx context.Context, s *subscription) error {
 		s.name = r.consumer.cfg.Name
 		err = s.env.joinTee(ctx, s, from.Spec, s.name)
 	default:
-		err = s.lease.Subscribe(ctx, s.stream, from.Spec, r.consumer.cfg.Name)
+		err = s.lease.Subscribe(ctx, s.stream, from.Spec, broker.SubscribeOptions{Name: r.consumer.cfg.Name})
 	}
 	begun = err == nil
 	return err
@@ -149,7 +160,7 @@ func (e *Env) openShared(ctx context.Context, l broker.Location, n broker.Node, 
 
 // mayShare reports whether the consumer wants what others want that read the
 // stream: the broker sends it nothing else, and at no other time.
-func (c *Consumer) mayShare() bool { return !c.cfg.OwnSubscription }
+func (c *Consumer) mayShare() bool { return !c.cfg.OwnSubscription && !c.cfg.SingleActive }
 
 // shares reports whether consumers of a stream read together: several of them
 // run.
@@ -184,9 +195,13 @@ const peekTime = time.Second
 
 // peek returns the header of the first chunk that the broker has for spec, or
 // nil if none comes within peekTime. For that it subscribes, without a name,
-// and unsubscribes again; the caller has not subscribed yet.
+// and unsubscribes again; the caller has not subscribed yet. A member of a group
+// has, so it peeks beside its subscription.
 func (s *subscription) peek(ctx context.Context, spec wire.OffsetSpec) (*wire.Chunk, error) {
-	if err := s.lease.Subscribe(ctx, s.stream, spec, ""); err != nil {
+	if s.aside != nil {
+		return s.peekAside(ctx, spec)
+	}
+	if err := s.lease.Subscribe(ctx, s.stream, spec, broker.SubscribeOptions{}); err != nil {
 		return nil, err
 	}
 	soon, cancel := context.WithTimeout(ctx, peekTime)
@@ -203,6 +218,39 @@ func (s *subscription) peek(ctx context.Context, spec wire.OffsetSpec) (*wire.Ch
 	// A chunk may have come after the wait and before the broker's answer to
 	// Unsubscribe. None comes after that answer.
 	return s.discard(), nil
+}
+
+// peekAside is peek on a subscription beside one that is a member of a group.
+func (s *subscription) peekAside(ctx context.Context, spec wire.OffsetSpec) (*wire.Chunk, error) {
+	beside, err := s.aside(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer beside.releaseWithin(ctx, true)
+	return beside.peek(ctx, spec)
+}
+
+// park drops what has come, and claims no memory until the next term. The broker
+// keeps the credit that it has.
+func (s *subscription) park() {
+	s.parkJumps()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t := &s.taken
+	for _, w := range append(t.list[t.next:], s.queue...) {
+		s.memory.put(w.buffer)
+	}
+	s.queue, s.taken = nil, takenChunks{}
+	s.flow.park()
+	s.memory.update(s.share, &s.flow)
+}
+
+// Update takes what the broker says of a member of a group.
+func (s *subscription) Update(u broker.Update) (answers bool) {
+	s.mu.Lock()
+	m := s.member
+	s.mu.Unlock()
+	return m != nil && m.ordered(u)
 }
 
 // discard returns the header of the chunk that waits, or nil, and leaves the
@@ -274,7 +322,7 @@ func (s *subscription) whyEnded() error {
 	if reason := s.endReason(); reason != nil {
 		return reason
 	}
-	if m := s.member.Load(); m != nil {
+	if m := s.inTee.Load(); m != nil {
 		if reason := m.tee.source.whyEnded(); reason != nil {
 			return reason
 		}
@@ -296,7 +344,7 @@ func (s *subscription) alive() bool { return s.whyEnded() == nil }
 // by now, and an offset of the old one means another message there.
 func (s *subscription) streamGone() bool {
 	reason := s.endReason()
-	if m := s.member.Load(); reason == nil && m != nil {
+	if m := s.inTee.Load(); reason == nil && m != nil {
 		reason = m.tee.source.endReason()
 	}
 	return errors.Is(reason, errMoved) || errors.Is(reason, errDropped)
@@ -312,7 +360,7 @@ func (s *subscription) leave(ctx context.Context) {
 	s.dropping.Store(true)
 	ctx, cancel := context.WithTimeout(ctx, leaveTime)
 	defer cancel()
-	if m := s.member.Load(); m != nil {
+	if m := s.inTee.Load(); m != nil {
 		m.leave(ctx, true)
 		return
 	}
@@ -332,7 +380,7 @@ func (s *subscription) release(polite bool) { s.releaseWithin(context.Background
 func (s *subscription) releaseWithin(ctx context.Context, polite bool) {
 	s.dropping.Store(true)
 	s.endJumps()
-	if m := s.member.Load(); m != nil {
+	if m := s.inTee.Load(); m != nil {
 		m.leave(ctx, polite)
 	}
 	s.memory.leave(s.share)
@@ -343,8 +391,12 @@ func (s *subscription) releaseWithin(ctx context.Context, polite bool) {
 var errFlushDue = errors.New("a flush is due")
 
 // giveCredit asks the broker for n more chunks. It ignores an error: if the
-// connection is lost, receive reports that after the chunks that came before.
+// connection is lost, receive reports that after the chunks that came before. The
+// credit of a member of a group outlives the term, which ends ctx.
 func (s *subscription) giveCredit(ctx context.Context, n int) {
+	if s.aside != nil {
+		ctx = context.WithoutCancel(ctx)
+	}
 	if n > 0 {
 		_ = s.lease.Credit(ctx, n)
 	}

@@ -97,14 +97,14 @@ type tees struct {
 func (e *Env) joinTee(ctx context.Context, s *subscription, spec wire.OffsetSpec, name string) error {
 	key := teeKey{s.stream, s.node, int(s.flow.limit)}
 	var leaves *tee
-	if m := s.member.Load(); m != nil {
+	if m := s.inTee.Load(); m != nil {
 		leaves = m.tee
 	}
 	for {
 		m, first := e.enterTee(key, s, spec, leaves)
 		err := m.await(ctx, e, first, name)
 		if err == nil {
-			s.member.Store(m)
+			s.inTee.Store(m)
 			return nil
 		}
 		if first || ctx.Err() != nil || !m.tee.interrupted {
@@ -212,7 +212,7 @@ func (t *tee) openFor(ctx context.Context, e *Env, by broker.Contact, name strin
 		t.source.mu.Lock()
 		t.source.lease = lease
 		t.source.mu.Unlock()
-		err = lease.Subscribe(ctx, t.key.stream, t.spec, name)
+		err = lease.Subscribe(ctx, t.key.stream, t.spec, broker.SubscribeOptions{Name: name})
 	}
 	t.openError, t.interrupted = err, err != nil && ctx.Err() != nil
 }
@@ -379,7 +379,7 @@ type teeWait struct {
 
 // waitShared begins to wait.
 func (s *subscription) waitShared() (w teeWait) {
-	m := s.member.Load()
+	m := s.inTee.Load()
 	if m == nil {
 		return w
 	}
