@@ -57,6 +57,10 @@ type ConsumerConfig struct {
 	// least Workers.
 	MaxAhead int
 
+	// SuperStream reads a super stream: the name given to NewConsumer is that of
+	// the super stream, and Delivery.Stream is the partition.
+	SuperStream bool
+
 	// FromLeader reads from the stream's leader alone, which has each message
 	// first. While the leader is away the consumer waits for the next one.
 	// Default false: from a replica, which leaves the leader to the producers,
@@ -166,6 +170,8 @@ func (c ConsumerConfig) withDefaults(stream string) (ConsumerConfig, error) {
 		return c, fmt.Errorf("%w: an OffsetStore needs a Name to store the offset under", ErrInvalidConfig)
 	case c.OffsetStore != nil && c.Store.Committed:
 		return c, fmt.Errorf("%w: Store.Committed is about the broker's replicas, and the OffsetStore keeps the offset: leave one of them out", ErrInvalidConfig)
+	case c.SuperStream && c.Start.kind == startAt:
+		return c, fmt.Errorf("%w: Start is %v, and an offset is a place in one stream, not in each partition of a super stream: start with First, Next or Since, or store an offset for each partition with Env.StoreOffset", ErrInvalidConfig, c.Start)
 	case c.Workers < 0 || c.Workers > maxWorkers:
 		return c, fmt.Errorf("%w: Workers is %d; it must be from 0 to %d", ErrInvalidConfig, c.Workers, maxWorkers)
 	case c.KeyOf != nil && c.Workers < 2:
