@@ -19,6 +19,7 @@ import (
 //	QueryOffset              the offset stored under a reference
 //	StoreOffset, VerifyOffset  store an offset; read it back
 //	Ping                     does the peer answer?
+//	CreateSuper, DeleteSuper, Partitions, Route  super streams, in calls_super.go
 //
 // A Lease adds what a subscription needs.
 
