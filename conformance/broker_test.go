@@ -40,6 +40,9 @@ type broker struct {
 	advance func(time.Duration)
 	// alarm switches a disk alarm on and off. It is nil if nobody can.
 	alarm func(on bool) error
+	// bind adds a stream to a super stream, and unbind removes it.
+	bind   func(superStream, stream, key string) error
+	unbind func(superStream, stream string) error
 }
 
 // Every broker has this virtual host and these users, besides "/" and guest.
@@ -56,6 +59,9 @@ const (
 	setUpTimeout  = time.Minute
 	certLife      = time.Hour
 	suiteVariable = "TIDEMARK_RABBITMQ_SUITE"
+	// partitionOrder is the argument of a binding that says which partition of
+	// a super stream it leads to.
+	partitionOrder = "x-stream-partition-order"
 )
 
 var permissions = map[string]streamtest.Permission{
@@ -72,6 +78,7 @@ func newStreamtest(t *testing.T) *broker {
 	target := &broker{addr: b.Addr(), tlsAddr: secure.Addr(), roots: roots}
 	target.management = strings.Replace(b.ManagementURL(), "://", "://guest:guest@", 1)
 	target.alarm = func(on bool) error { b.SetDiskAlarm(on); return nil }
+	target.bind, target.unbind = b.BindPartition, b.UnbindPartition
 	target.learnVersion(t, "streamtest")
 	return target
 }
@@ -115,6 +122,7 @@ func newRabbitMQ(t *testing.T) *broker {
 		target.roots.AppendCertsFromPEM(pem)
 	}
 	target.alarm = diskAlarm(inst)
+	target.bind, target.unbind = target.bindByManagement, target.unbindByManagement
 	target.setUp(t)
 	target.learnVersion(t, "RabbitMQ")
 	return target
@@ -164,23 +172,79 @@ func (b *broker) setUp(t *testing.T) {
 // answer.
 func (b *broker) manage(t testing.TB, method, path string, body any) int {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), setUpTimeout)
-	defer cancel()
-	data, err := json.Marshal(body)
+	status, err := b.request(method, path, body, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return status
+}
+
+// request sends a request to the management API. It returns the status of the
+// answer, and reads the answer into result unless that is nil.
+func (b *broker) request(method, path string, body, result any) (status int, err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), setUpTimeout)
+	defer cancel()
+	data, err := json.Marshal(body)
+	if err != nil {
+		return 0, err
+	}
 	req, err := http.NewRequestWithContext(ctx, method, b.management+"/api/"+path, bytes.NewReader(data))
 	if err != nil {
-		t.Fatal(err)
+		return 0, err
 	}
 	req.Header.Set("Content-Type", "application/json")
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		t.Fatal(err)
+		return 0, err
 	}
-	_ = resp.Body.Close() // the body is not read
-	return resp.StatusCode
+	defer func() { _ = resp.Body.Close() }() // it was read, or nobody wants it
+	if result != nil {
+		err = json.NewDecoder(resp.Body).Decode(result)
+	}
+	return resp.StatusCode, err
+}
+
+// binding is a binding as the management API describes it.
+type binding struct {
+	Destination   string         `json:"destination"`
+	PropertiesKey string         `json:"properties_key"`
+	Arguments     map[string]any `json:"arguments"`
+}
+
+// bindByManagement binds a stream as the last partition, as streamtest does.
+func (b *broker) bindByManagement(superStream, stream, key string) error {
+	var all []binding
+	if _, err := b.request(http.MethodGet, "exchanges/%2F/"+superStream+"/bindings/source", nil, &all); err != nil {
+		return err
+	}
+	order := 0.0
+	for _, x := range all {
+		if n, ok := x.Arguments[partitionOrder].(float64); ok {
+			order = max(order, n+1)
+		}
+	}
+	body := map[string]any{"routing_key": key, "arguments": map[string]any{partitionOrder: order}}
+	status, err := b.request(http.MethodPost, "bindings/%2F/e/"+superStream+"/q/"+stream, body, nil)
+	if err == nil && status != http.StatusCreated {
+		err = fmt.Errorf("bind %s to %s: status %d", stream, superStream, status)
+	}
+	return err
+}
+
+// unbindByManagement removes all bindings of a stream to a super stream.
+func (b *broker) unbindByManagement(superStream, stream string) error {
+	var all []binding
+	path := "bindings/%2F/e/" + superStream + "/q/" + stream
+	if _, err := b.request(http.MethodGet, path, nil, &all); err != nil {
+		return err
+	}
+	for _, x := range all {
+		status, err := b.request(http.MethodDelete, path+"/"+url.PathEscape(x.PropertiesKey), nil, nil)
+		if err != nil || status != http.StatusNoContent {
+			return fmt.Errorf("unbind %s from %s: status %d, %w", stream, superStream, status, err)
+		}
+	}
+	return nil
 }
 
 // learnVersion asks the broker for its version, on which the expectations of

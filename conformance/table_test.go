@@ -42,8 +42,8 @@ var table = []group{
 	{"malformed", malformedRows}, {"declare", declareRows}, {"publish", publishRows},
 	{"dedup", dedupRows}, {"batch", batchRows}, {"subscribe", subscribeRows}, {"start", startRows},
 	{"credit", creditRows}, {"deliver", deliverRows}, {"offset", offsetRows}, {"create", createRows},
-	{"delete", deleteRows}, {"metadata", metadataRows}, {"super", superRows}, {"single", singleRows},
-	{"single-super", singleSuperRows}, {"filter", filterRows}, {"together", togetherRows}, {"stats", statsRows},
+	{"delete", deleteRows}, {"metadata", metadataRows}, {"super", superRows}, {"super-changes", superChangeRows}, {"single", singleRows},
+	{"single-super", singleSuperRows}, {"single-changes", singleChangeRows}, {"filter", filterRows}, {"together", togetherRows}, {"stats", statsRows},
 	{"resolve", resolveRows}, {"permission", permissionRows}, {"user", userRows}, {"retention", retentionRows},
 	{"management", managementRows}, {"alarm", alarmRows},
 }

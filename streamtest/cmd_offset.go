@@ -13,7 +13,7 @@ import (
 // with Broker.SkipOffsets.
 
 func (c *conn) storeOffset(req *wire.StoreOffset) {
-	s, code := c.find(req.Stream)
+	s, code := c.vhost.findLed(req.Stream)
 	if code != wire.CodeOK || len(req.Reference) > maxReference || !c.may(read, req.Stream) {
 		return // StoreOffset has no answer, not even an error
 	}
@@ -31,7 +31,7 @@ func (c *conn) storeOffset(req *wire.StoreOffset) {
 }
 
 func (c *conn) queryOffset(req *wire.QueryOffset) {
-	s, code := c.findReadable(req.Stream)
+	s, code := c.findLedReadable(req.Stream)
 	if code != wire.CodeOK {
 		c.fail(wire.KeyQueryOffset, req.Correlation, code)
 		return

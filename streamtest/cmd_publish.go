@@ -40,7 +40,7 @@ func (c *conn) addPublisher(req *wire.DeclarePublisher) wire.Code {
 	case len(req.Reference) > maxReference || c.publishers[req.PublisherID] != nil || c.publishes(req):
 		return wire.CodePreconditionFailed
 	}
-	s, code := c.find(req.Stream)
+	s, code := c.vhost.findLed(req.Stream)
 	if code != wire.CodeOK {
 		return code
 	}
@@ -72,7 +72,7 @@ func (c *conn) deletePublisher(req *wire.DeletePublisher) {
 }
 
 func (c *conn) querySequence(req *wire.QueryPublisherSequence) {
-	s, code := c.findReadable(req.Stream)
+	s, code := c.findLedReadable(req.Stream)
 	if code == wire.CodeStreamNotAvailable {
 		c.end(CutFIN) // RabbitMQ has no answer to that: the connection crashes
 		return

@@ -47,10 +47,7 @@ func (c *conn) metadata(req *wire.Metadata) {
 		seen[name] = true
 		m := wire.StreamMetadata{Stream: name, Code: wire.CodeAccessRefused, Leader: wire.NoLeader}
 		if c.may(read, name) || c.may(write, name) {
-			_, m.Code = c.find(name)
-		}
-		if m.Code == wire.CodeOK {
-			m.Leader = 0
+			m.Code = c.locate(name, &m)
 		}
 		if m.Code == wire.CodeOK && len(resp.Brokers) == 0 {
 			resp.Brokers = c.b.nodes()
@@ -58,6 +55,20 @@ func (c *conn) metadata(req *wire.Metadata) {
 		resp.Streams = append(resp.Streams, m)
 	}
 	c.send(resp)
+}
+
+// locate enters the nodes of a stream. It returns CodeOK, or the code that says
+// why there is none.
+func (c *conn) locate(name string, m *wire.StreamMetadata) wire.Code {
+	s, code := c.find(name)
+	switch {
+	case code != wire.CodeOK:
+	case s.leaderless:
+		m.Replicas = []uint16{0}
+	default:
+		m.Leader = 0
+	}
+	return code
 }
 
 // nodes returns the only node of the broker. Its address equals the one that

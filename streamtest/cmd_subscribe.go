@@ -146,8 +146,7 @@ func (c *conn) unsubscribe(req *wire.Unsubscribe) {
 	c.untouch(s.stream)
 	c.reply(wire.KeyUnsubscribe, req.Correlation, wire.CodeOK)
 	if s.group != nil {
-		s.group.remove(s)
-		s.group.rebalance()
+		c.b.leave([]*subscription{s})
 	}
 }
 
@@ -206,7 +205,7 @@ func (c *conn) credit(req *wire.Credit) {
 		return
 	}
 	s.credit += int(req.Credit)
-	if s.group != nil && !s.active {
+	if s.group != nil && !s.attached {
 		c.send(&wire.CreditResponse{Code: wire.CodePreconditionFailed, SubscriptionID: req.SubscriptionID})
 		return
 	}

@@ -29,6 +29,11 @@ type binding struct {
 	order       int // index of the partition
 }
 
+// unbind removes all bindings that lead to a stream.
+func (s *superStream) unbind(stream string) {
+	s.bindings = slices.DeleteFunc(s.bindings, func(p binding) bool { return p.stream == stream })
+}
+
 func (c *conn) createSuperStream(req *wire.CreateSuperStream) {
 	c.reply(wire.KeyCreateSuperStream, req.Correlation, c.addSuperStream(req))
 }

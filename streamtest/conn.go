@@ -60,8 +60,8 @@ type conn struct {
 
 	publishers map[uint8]*publisher
 	subs       []*subscription
-	touched    map[*stream]struct{}     // streams whose end the client is told of
-	updates    map[uint32]*subscription // unanswered updates, by correlation id
+	touched    map[*stream]struct{} // streams whose end the client is told of
+	updates    map[uint32]update    // unanswered updates, by correlation id
 	nextUpdate uint32
 	unwritten  unwritten
 
@@ -72,13 +72,15 @@ type conn struct {
 	starved bool // the credit is used up
 	spared  bool // reads one more packet although there is an alarm
 	stopped bool // a test stopped reading this connection
-	turn    int  // index of the subscription that is served first
-	timers  timers
-	turns   turns
-	gone    bool // detached: without state, handles no frame
-	flush   bool // gone, but the writer still has to write out
-	waiting bool // the broker does not read, so the client may be alive
-	mute    bool // cut silently: the socket is open, but not read or written
+	// lostAnswers is the number of answers to ConsumerUpdate to lose.
+	lostAnswers int
+	turn        int // index of the subscription that is served first
+	timers      timers
+	turns       turns
+	gone        bool // detached: without state, handles no frame
+	flush       bool // gone, but the writer still has to write out
+	waiting     bool // the broker does not read, so the client may be alive
+	mute        bool // cut silently: the socket is open, but not read or written
 }
 
 func newConn(b *Broker, raw, nc net.Conn) *conn {
@@ -87,7 +89,7 @@ func newConn(b *Broker, raw, nc net.Conn) *conn {
 		b: b, raw: raw, nc: nc, slow: b.cfg.subscriptionDelay > 0, wake: make(chan struct{}, 1), ended: make(chan struct{}), deliver: wire.Version1,
 		name:       fmt.Sprintf("%s -> %s", raw.RemoteAddr(), raw.LocalAddr()),
 		publishers: make(map[uint8]*publisher), touched: make(map[*stream]struct{}),
-		updates: make(map[uint32]*subscription), room: sync.NewCond(&b.mu),
+		updates: make(map[uint32]update), room: sync.NewCond(&b.mu),
 	}
 	c.frames = wire.NewFrameReader(countingReader{c}, maxPreOpenFrame)
 	c.credits = creditLimit
@@ -265,9 +267,7 @@ func (c *conn) end(how Cut) {
 	c.signal()
 }
 
-// detach removes the state of the connection from the broker. It rebalances
-// groups of single active consumers only after all members of the connection
-// have left, as RabbitMQ 4.1.2 and later do.
+// detach removes the state of the connection from the broker.
 func (c *conn) detach() {
 	if c.gone {
 		return
@@ -276,17 +276,14 @@ func (c *conn) detach() {
 	c.writePublished()
 	close(c.ended)
 	delete(c.b.conns, c)
-	var groups []*group
+	var members []*subscription
 	for _, s := range c.subs {
 		delete(s.stream.readers, s)
 		if s.group != nil {
-			s.group.remove(s)
-			groups = append(groups, s.group)
+			members = append(members, s)
 		}
 	}
-	for _, g := range groups {
-		g.rebalance()
-	}
+	c.b.leave(members)
 	c.subs, c.held = nil, nil
 	c.publishers, c.touched, c.updates = nil, nil, nil
 	c.turns = turns{}

@@ -22,6 +22,7 @@ type faults struct {
 	truncate      map[wire.Key]int // frames to truncate
 	corrupt       map[*stream]int  // chunks to corrupt
 	stores        int              // StoreOffset commands to lose
+	updates       int              // ConsumerUpdate commands to lose
 }
 
 // forcedAnswer is the answer to the next commands of a kind.
@@ -75,19 +76,21 @@ const producerEntries = "tidemark-producer:"
 // ClearFaults ends every fault that lasts. The broker accepts connections,
 // reads, answers and confirms again, and sends the confirms that
 // WithholdConfirms held back. Streams that SetAvailable made unavailable are
-// available, and those that SetQuorum took the majority from commit. ClearFaults does not start a stopped broker; Restart does.
+// available, those that SetLeader took the leader from have one, and those that
+// SetQuorum took the majority from commit. ClearFaults does not bind what
+// UnbindPartition unbound, and does not start a stopped broker; Restart does.
 func (b *Broker) ClearFaults() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.faults = faults{}
 	for _, vh := range b.vhosts {
 		for _, s := range vh.streams {
-			s.down = false
+			s.down, s.leaderless = false, false
 			b.commitTail(s, true)
 		}
 	}
 	for c := range b.conns {
-		c.stopped = false
+		c.stopped, c.lostAnswers = false, 0
 	}
 	b.nudge()
 }

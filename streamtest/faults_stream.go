@@ -64,7 +64,7 @@ func (b *Broker) Publish(name string, bodies ...string) error {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	s, code := b.vhosts[defaultVHost].find(name)
+	s, code := b.vhosts[defaultVHost].findLed(name)
 	if code == OK && b.full() {
 		code = PreconditionFailed
 	}
@@ -99,6 +99,23 @@ func (b *Broker) SetAvailable(name string, available bool) error {
 	return b.withStream("set availability of", name, func(s *stream) {
 		s.down = !available
 		if s.down {
+			b.evict(s)
+		}
+	})
+}
+
+// SetLeader with false takes the leader from a stream while a replica of it
+// lives, until SetLeader with true or ClearFaults. Each client that uses the
+// stream gets a MetadataUpdate and loses its publishers and subscriptions.
+// Meanwhile Metadata names a replica and no leader, with code OK. Subscribe,
+// StreamStats and ResolveOffsetSpec work, on the replica. DeclarePublisher and
+// QueryOffset are answered with StreamNotAvailable, StoreOffset is dropped, and
+// QueryPublisherSequence ends the connection. SetLeader returns a *StreamError if
+// the stream does not exist.
+func (b *Broker) SetLeader(name string, there bool) error {
+	return b.withStream("set leader of", name, func(s *stream) {
+		s.leaderless = !there
+		if s.leaderless {
 			b.evict(s)
 		}
 	})

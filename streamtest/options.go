@@ -30,6 +30,8 @@ type config struct {
 	// see WithSubscriptionDelay; 0: none
 	subscriptionDelay time.Duration
 	apart             bool      // see WithSeparateFrames
+	stepDownBug       bool      // see WithStepDownBug
+	oneByOne          bool      // see WithMembersLeavingOneByOne
 	inMemory          bool      // see InMemory
 	start             time.Time // zero: real time
 	logger            *slog.Logger
@@ -123,6 +125,27 @@ func WithMemoryLimit(bytes int64) Option { return func(c *config) { c.memory = b
 // clients switch features on. The behaviour of the broker does not change with
 // it. The default is 4.3.6, whose behaviour the broker follows.
 func WithVersion(v string) Option { return func(c *config) { c.version = v } }
+
+// WithStepDownBug gives the broker a bug of RabbitMQ 4.1.2 to 4.1.8, all of 4.2,
+// and 4.3.0 to 4.3.3, and makes it report version, which should be one of these. A
+// single active consumer of a super stream that is chosen again while it steps
+// down counts as active and is never told: the group has no reader until its
+// members change. That happens where a member joins and leaves again before the
+// active one has answered.
+func WithStepDownBug(version string) Option {
+	return func(c *config) { c.version, c.stepDownBug = version, true }
+}
+
+// WithMembersLeavingOneByOne makes the broker treat the single active consumers
+// of a connection that ends, and those that join while another steps down, as
+// RabbitMQ 4.0 does, and makes it report version, which should be a 4.0. The members of
+// the connection leave their groups one after the other, and after each the broker
+// chooses among those that are left, so that others may be told to step down and
+// to go on. Later versions remove all first. And a member that steps down is not
+// told again if the choice changes before it has answered.
+func WithMembersLeavingOneByOne(version string) Option {
+	return func(c *config) { c.version, c.oneByOne = version, true }
+}
 
 // WithSubscriptionDelay makes subscriptions that share a connection cost what
 // they cost in RabbitMQ below 4.2.2, where d is one millisecond. The default, 0

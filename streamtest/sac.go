@@ -7,9 +7,12 @@ import (
 	"github.com/tidemark-go/tidemark/internal/wire"
 )
 
-// This file handles single active consumers and ConsumerUpdate.
+// This file handles single active consumers and ConsumerUpdate. faults_group.go
+// has their faults.
 //
 // Not implemented: members that are presumed down, which only a cluster has.
+// Where the member that is stepping down leaves, the broker chooses among those
+// who stay; RabbitMQ counts the leaver too, and may choose twice.
 
 // group is the consumers of a stream that share a name. Only one of them is
 // active. In a super stream the active consumers spread over the partitions:
@@ -65,6 +68,26 @@ func (s *subscription) join(name string) {
 	g.rebalance()
 }
 
+// leave removes members that end from their groups. RabbitMQ since 4.1.2 removes
+// all of them before it chooses again. RabbitMQ 4.0 chooses after each, which may
+// be one that ends next.
+func (b *Broker) leave(members []*subscription) {
+	groups := make(map[*group]struct{})
+	for _, s := range members {
+		s.group.remove(s)
+		if b.cfg.oneByOne {
+			s.group.rebalance()
+		}
+		groups[s.group] = struct{}{}
+	}
+	if b.cfg.oneByOne {
+		return
+	}
+	for g := range groups {
+		g.rebalance()
+	}
+}
+
 // remove removes a member from the group. It does not make another one active.
 func (g *group) remove(s *subscription) {
 	g.members = slices.DeleteFunc(g.members, func(x *subscription) bool { return x == s })
@@ -93,24 +116,47 @@ func (g *group) wanted() *subscription {
 
 // rebalance makes the wanted member active. If another member is active,
 // rebalance tells it to stop, and makes the wanted one active only after its
-// answer.
+// answer. Until then each call that wants another one tells it again, as RabbitMQ
+// does since 4.1.2.
 func (g *group) rebalance() {
-	if len(g.members) == 0 || g.stepping != nil {
+	if len(g.members) == 0 {
 		return
 	}
 	want := g.wanted()
-	if want == g.active {
-		return
-	}
-	if g.active == nil {
+	switch {
+	case g.stepping != nil:
+		if want != g.stepping && !g.stream.vhost.b.cfg.oneByOne {
+			g.stepping.update(false)
+		}
+	case want == g.active:
+	case g.active == nil:
 		g.active = want
 		want.active = true
 		want.update(true)
+	default:
+		g.stepping, g.active = g.active, nil
+		g.stepping.active, g.stepping.attached, g.stepping.sending = false, false, false
+		g.stepping.update(false)
+	}
+}
+
+// steppedDown takes the stepping member's answer and makes the wanted member
+// active. If that is the same one, RabbitMQ 4.1.2 to 4.3.3 take it for active
+// and never tell it, see WithStepDownBug.
+func (g *group) steppedDown() {
+	former := g.stepping
+	g.stepping = nil
+	if g.stream.vhost.b.cfg.stepDownBug && g.wanted() == former {
+		g.active = former
 		return
 	}
-	g.stepping, g.active = g.active, nil
-	g.stepping.active, g.stepping.attached, g.stepping.sending = false, false, false
-	g.stepping.update(false)
+	g.rebalance()
+}
+
+// update is a ConsumerUpdate that the client has not answered yet.
+type update struct {
+	member *subscription
+	active bool
 }
 
 // update sends a ConsumerUpdate and records that the answer belongs to s.
@@ -121,9 +167,13 @@ func (s *subscription) update(active bool) {
 	}
 	id := c.nextUpdate
 	c.nextUpdate++
-	c.updates[id] = s
+	c.updates[id] = update{s, active}
 	if c.timers.reply.IsZero() {
 		c.timers.reply = c.b.protocolNow().Add(replyTimeout)
+		c.signal() // the writer sleeps and must learn of the new time
+	}
+	if spend(&c.b.faults.updates) {
+		return
 	}
 	c.send(&wire.ConsumerUpdate{Correlation: id, SubscriptionID: s.id, Active: active})
 }
@@ -131,8 +181,8 @@ func (s *subscription) update(active bool) {
 // consumerUpdated handles the answer to a ConsumerUpdate. It ignores the code.
 // It also ignores the offset if the member was told to stop.
 func (c *conn) consumerUpdated(req *wire.ConsumerUpdateResponse) {
-	s := c.updates[req.Correlation]
-	if s == nil {
+	u, sent := c.updates[req.Correlation]
+	if !sent || spend(&c.lostAnswers) {
 		return
 	}
 	delete(c.updates, req.Correlation)
@@ -140,27 +190,16 @@ func (c *conn) consumerUpdated(req *wire.ConsumerUpdateResponse) {
 	if len(c.updates) == 0 {
 		c.timers.reply = time.Time{}
 	}
+	s := u.member
 	switch {
 	case c.subscription(s.id) != s: // the subscription ended meanwhile
-	case s.active:
+	case s.active: // whichever update this answers
 		spec := req.Spec
 		if spec.Type == wire.OffsetNone {
 			spec = s.spec
 		}
 		s.attach(spec)
-	case s.group.stepping == s && !c.awaits(s):
-		s.group.stepping = nil
-		s.group.rebalance()
+	case s.group.stepping == s && !u.active:
+		s.group.steppedDown()
 	}
-}
-
-// awaits reports whether the client still owes an answer for s. While it does,
-// the answer that came was not the one to the stop, which comes last.
-func (c *conn) awaits(s *subscription) bool {
-	for _, waiting := range c.updates {
-		if waiting == s {
-			return true
-		}
-	}
-	return false
 }

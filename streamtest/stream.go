@@ -1,7 +1,6 @@
 package streamtest
 
 import (
-	"slices"
 	"strings"
 
 	"github.com/tidemark-go/tidemark/internal/wire"
@@ -31,6 +30,8 @@ type stream struct {
 	readers   map[*subscription]struct{}
 	batch     int  // entries that the next chunk may have, see chunkWriter
 	down      bool // a test made the stream unavailable
+
+	leaderless bool // a test took the leader, see SetLeader
 
 	writes     uint64 // counts the writes, from 1 on
 	quorumLost bool   // the leader commits nothing, see SetQuorum
@@ -76,7 +77,7 @@ func (b *Broker) deleteStream(s *stream) {
 	}
 	delete(s.vhost.streams, s.name)
 	for _, super := range s.vhost.supers {
-		super.bindings = slices.DeleteFunc(super.bindings, func(p binding) bool { return p.stream == s.name })
+		super.unbind(s.name)
 	}
 	s.groups = make(map[string]*group)
 	s.tail, s.quorumLost = uncommitted{}, false
@@ -114,12 +115,29 @@ func (vh *vhost) find(name string) (*stream, wire.Code) {
 	return s, wire.CodeOK
 }
 
+// findLed is find for a command that only the leader of a stream handles.
+func (vh *vhost) findLed(name string) (*stream, wire.Code) {
+	s, code := vh.find(name)
+	if code == wire.CodeOK && s.leaderless {
+		return nil, wire.CodeStreamNotAvailable
+	}
+	return s, code
+}
+
 // findReadable is find with a check that the user may read the stream.
 func (c *conn) findReadable(name string) (*stream, wire.Code) {
 	if !c.may(read, name) {
 		return nil, wire.CodeAccessRefused
 	}
 	return c.find(name)
+}
+
+// findLedReadable is findLed with a check that the user may read the stream.
+func (c *conn) findLedReadable(name string) (*stream, wire.Code) {
+	if !c.may(read, name) {
+		return nil, wire.CodeAccessRefused
+	}
+	return c.vhost.findLed(name)
 }
 
 // wakeReaders makes all subscriptions of the stream look for new chunks.
