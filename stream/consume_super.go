@@ -22,7 +22,8 @@ type superRun struct {
 	shared   superPart      // what these runs share
 	letters  *deadLetters
 	view     *superView
-	listed   bool // the partitions were known once
+	listed   bool            // the partitions were known once
+	left     map[string]bool // partitions whose run has ended in order, because they were unbound
 	errs     []error
 
 	taking   context.Context // ends when the run is to end
@@ -99,7 +100,7 @@ func (c *Consumer) endSuper(s *superRun) {
 func superKey(super string) string { return "\n" + super }
 
 func newSuperRun(c *Consumer, setup func(*run)) *superRun {
-	s := &superRun{consumer: c, setup: setup, cfg: c.cfg, ended: make(chan partitionEnd), over: make(chan struct{}), runs: map[string]*partitionRun{}}
+	s := &superRun{consumer: c, setup: setup, cfg: c.cfg, ended: make(chan partitionEnd), over: make(chan struct{}), runs: map[string]*partitionRun{}, left: map[string]bool{}}
 	s.cfg.Start = c.cfg.Start.resolve(time.Now())
 	s.letters = newDeadLetters(c, c.env.cfg.Logger.With("stream", c.stream, "consumer", c.cfg.Name).Warn)
 	s.shared = superPart{super: c.stream, relay: newHandlerRelay(), budget: &budget{total: int64(c.cfg.MaxBuffered)}, endAll: func(err error) { s.end(err) }}
@@ -185,14 +186,24 @@ func (s *superRun) checkLetters() error {
 	})
 }
 
-// begin begins the run of a partition. Whatever Start says, one that has appeared
-// during the run is read from its first message, or from behind its stored offset:
-// all of it is newer than the run.
+// startOf returns where a partition's run begins. Whatever Start says, a partition
+// that has appeared during the run is read from its first message, or from behind
+// its stored offset: all of it is newer than the run. One that was unbound and is
+// bound again has been read up to its stored offset, if there is a name.
+func (s *superRun) startOf(stream string) Start {
+	switch {
+	case s.left[stream] && s.cfg.Name != "":
+		return Stored(First())
+	case s.listed:
+		return s.cfg.Start.inNewStream()
+	}
+	return s.cfg.Start
+}
+
+// begin begins the run of a partition.
 func (s *superRun) begin(stream string) {
 	c := &Consumer{env: s.consumer.env, stream: stream, cfg: s.cfg}
-	if s.listed {
-		c.cfg.Start = s.cfg.Start.inNewStream()
-	}
+	c.cfg.Start = s.startOf(stream)
 	if stream == c.cfg.OnError.DeadLetter {
 		s.fail(fmt.Errorf("%w: OnError.DeadLetter is %q, which is a partition of the super stream: its dead letters would come back", ErrInvalidConfig, stream))
 		return
@@ -231,6 +242,7 @@ func (s *superRun) runPartition(ctx context.Context, r *run) {
 func (s *superRun) afterEnd(e partitionEnd) {
 	s.forget(e.stream)
 	deleted := errors.Is(e.err, ErrStreamDeleted) || errors.Is(e.err, ErrStreamNotFound)
+	s.left[e.stream] = !deleted
 	switch {
 	case e.err == nil, e.err == errEnvClosed:
 	case deleted && !errors.Is(e.err, ErrNotStored):

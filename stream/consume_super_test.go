@@ -570,3 +570,74 @@ func TestSuperStreamStart(t *testing.T) {
 		must(s, r.stopped())
 	})
 }
+
+// TestSuperStreamPartitionAdded: one that is added during the run is read from its
+// first message, whatever Start says, within the time that is promised. One that is
+// unbound ends in order, and goes on where it was when it is bound again. One that
+// was deleted begins anew.
+func TestSuperStreamPartitionAdded(t *testing.T) {
+	for name, start := range map[string]Start{"first": {}, "next": Stored(Next()), "since": Since(time.Now().Add(100 * 365 * 24 * time.Hour))} {
+		t.Run(name, func(t *testing.T) {
+			playSuper(t, 2, func(s *superScene) {
+				const added, most = "orders-added", superLook + superLook/5
+				r := s.run(ConsumerConfig{Name: "billing", Start: start}, s.handle)
+				s.until("all are connected", func() bool {
+					return !slices.ContainsFunc(s.partitions, func(p string) bool { return len(s.changes(p, StateConnected)) == 0 })
+				})
+				s.create(added)
+				s.fill(0, 100, added)
+				must(s, s.b.BindPartition("orders", added, "2"))
+				bound := time.Now()
+				s.want(100)
+				if took := time.Since(bound); took > most {
+					s.Errorf("the partition was found after %v", took)
+				}
+				s.fill(100, 200, added)
+				s.want(200)
+
+				must(s, s.b.UnbindPartition("orders", added))
+				s.until("it has ended", func() bool { return len(s.changes(added, StateClosed)) == 1 })
+				if err := s.changes(added, StateClosed)[0].Err; err != nil {
+					s.Errorf("it ended with %v", err)
+				}
+				s.wantStored("billing", added, 199)
+				s.fill(200, 300, added)
+				must(s, s.b.BindPartition("orders", added, "2"))
+				bound = time.Now()
+				s.want(300)
+				if took := time.Since(bound); took > most {
+					s.Errorf("the partition was found again after %v", took)
+				}
+
+				must(s, s.b.DeleteStream(added))
+				s.until("it has ended again", func() bool { return len(s.changes(added, StateClosed)) == 2 })
+				before := s.count()
+				s.create(added)
+				must(s, s.b.Publish(added, "anew"))
+				must(s, s.b.BindPartition("orders", added, "2"))
+				s.until("the new one", func() bool { return s.count() == before+1 })
+				must(s, r.stopped())
+			})
+		})
+	}
+}
+
+// TestSuperStreamLooksTogether: the consumers of an Env ask for the partitions
+// together, and nobody asks once they have ended.
+func TestSuperStreamLooksTogether(t *testing.T) {
+	playSuper(t, 2, func(s *superScene) {
+		asked := s.b.Received(streamtest.Partitions)
+		one, two := s.run(ConsumerConfig{}, s.handle), s.run(ConsumerConfig{}, s.handle)
+		time.Sleep(10 * time.Minute)
+		if n := s.b.Received(streamtest.Partitions) - asked; n < 100 || n > 152 {
+			s.Errorf("asked %d times in ten minutes", n)
+		}
+		must(s, one.stopped())
+		must(s, two.stopped())
+		asked = s.b.Received(streamtest.Partitions)
+		time.Sleep(10 * time.Minute)
+		if n := s.b.Received(streamtest.Partitions) - asked; n > 0 {
+			s.Errorf("asked %d times after the end", n)
+		}
+	})
+}
