@@ -116,8 +116,9 @@ func (c *Consumer) All(ctx context.Context) iter.Seq2[*Delivery, error] {
 	return func(yield func(*Delivery, error) bool) {
 		loopLeft := false
 		body := func(_ context.Context, d *Delivery) error {
-			if !yield(d, nil) {
-				loopLeft = true
+			// On a super stream another partition may have its turn after the end.
+			loopLeft = loopLeft || !yield(d, nil)
+			if loopLeft {
 				return errLoopLeft
 			}
 			return nil
