@@ -111,6 +111,12 @@ type ConsumerConfig struct {
 	// BatchWait is how long the first message of a batch waits for the others.
 	// Default 100 ms, at most 24 h.
 	BatchWait time.Duration
+	// BatchPerPartition gives each partition of a super stream batches of its
+	// own, so that all messages of a batch have one Delivery.Stream. RunBatch then
+	// holds a batch for each partition in memory. It needs SuperStream. Default
+	// false: a batch has messages of any partitions, as they come, those of each
+	// partition in order.
+	BatchPerPartition bool
 }
 
 const (
@@ -170,6 +176,8 @@ func (c ConsumerConfig) withDefaults(stream string) (ConsumerConfig, error) {
 		return c, fmt.Errorf("%w: an OffsetStore needs a Name to store the offset under", ErrInvalidConfig)
 	case c.OffsetStore != nil && c.Store.Committed:
 		return c, fmt.Errorf("%w: Store.Committed is about the broker's replicas, and the OffsetStore keeps the offset: leave one of them out", ErrInvalidConfig)
+	case c.BatchPerPartition && !c.SuperStream:
+		return c, fmt.Errorf("%w: BatchPerPartition is about the partitions of a super stream: set SuperStream, or leave it out", ErrInvalidConfig)
 	case c.SuperStream && c.Start.kind == startAt:
 		return c, fmt.Errorf("%w: Start is %v, and an offset is a place in one stream, not in each partition of a super stream: start with First, Next or Since, or store an offset for each partition with Env.StoreOffset", ErrInvalidConfig, c.Start)
 	case c.Workers < 0 || c.Workers > maxWorkers:

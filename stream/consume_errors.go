@@ -113,6 +113,9 @@ func (r *run) handleBatch(l lifetime, batch []Delivery, kept *originals) error {
 	kept.keep(batch)
 	offset := batch[0].Offset
 	call := func(batch []Delivery) error {
+		if r.mixed != nil { // whose turn it is
+			return callBatchProtected(l.handling, r.batchHandler, batch)
+		}
 		return r.inTurn(l.taking, func() error { return callBatchProtected(l.handling, r.batchHandler, batch) })
 	}
 	err := call(batch)

@@ -32,6 +32,12 @@ func (r handlerRelay) call(ctx context.Context, f func()) error {
 	return nil
 }
 
+// always is call that waits for its turn however long that takes.
+func (r handlerRelay) always(f func()) { _ = r.call(context.Background(), f) }
+
+// refuse answers for a function that is not called any more.
+func (c *relayed) refuse() { c.done <- false }
+
 // serve calls the function, on the goroutine that has received it.
 func (c *relayed) serve() {
 	returned := false

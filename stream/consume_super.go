@@ -43,6 +43,7 @@ type superRun struct {
 type superPart struct {
 	super  string          // the super stream's name
 	relay  handlerRelay    // calls the handlers; nil: workers do, or the run itself
+	mixed  *mixedBatch     // of RunBatch; nil: each partition has a batch of its own
 	budget *budget         // for the chunks of all partitions
 	endAll func(err error) // ends the runs on all partitions
 }
@@ -68,6 +69,9 @@ func (c *Consumer) consumeSuper(ctx context.Context, setup func(*run)) error {
 	var stopDraining func()
 	s.handling, stopDraining = drainContext(s.taking, c.cfg.Drain)
 	defer stopDraining()
+	if !c.cfg.BatchPerPartition {
+		s.shared.mixed = &mixedBatch{lifetime: lifetime{taking: s.taking, handling: s.handling}, size: c.cfg.BatchSize, wait: c.cfg.BatchWait}
+	}
 	s.view = c.env.watchSuper(c.stream)
 	defer s.view.leave()
 	defer s.stop()
@@ -119,6 +123,10 @@ func (s *superRun) supervise(ctx context.Context) error {
 			s.afterEnd(e)
 		case <-s.view.changed:
 			s.look()
+		case <-s.shared.mixed.due():
+			if err := s.shared.mixed.flush(); err != nil && err != errStopped {
+				s.fail(err)
+			}
 		case <-stopping:
 			stopping = nil
 		}
@@ -133,7 +141,12 @@ func (s *superRun) supervise(ctx context.Context) error {
 func (s *superRun) stop() {
 	s.end(nil)
 	for len(s.runs) > 0 {
-		s.forget((<-s.ended).stream)
+		select {
+		case call := <-s.shared.relay:
+			call.refuse()
+		case e := <-s.ended:
+			s.forget(e.stream)
+		}
 	}
 	s.wg.Wait()
 	s.letters.closed.Wait()
