@@ -859,13 +859,13 @@ func TestSuperStreamWorkersFail(t *testing.T) {
 	for name, fail := range map[string]func() error{"error": func() error { return errTest }, "panic": func() error { panic(errTest) }, "goexit": func() error { runtime.Goexit(); return nil }} {
 		playSuper(t, 5, func(s *superScene) {
 			s.fill(0, 100, s.partitions...)
-			bad := s.partitions[2]
+			bad, waits := s.partitions[2], atomic.Bool{}
 			r := s.run(ConsumerConfig{Name: "billing", Workers: 3}, func(ctx context.Context, d *Delivery) error {
 				switch {
 				case d.Stream == bad && d.Offset == 50:
 					time.Sleep(time.Second)
 					return fail()
-				case d.Offset == 99:
+				case d.Offset == 99 && d.Stream != bad && !waits.Swap(true):
 					<-ctx.Done()
 					return ctx.Err()
 				}
