@@ -9,7 +9,8 @@ import (
 )
 
 // Handler handles one message. It runs on the goroutine that called Run, for
-// one message at a time, in the order of the stream. With
+// one message at a time, in the order of the stream; with
+// ConsumerConfig.SuperStream, in the order of each partition. With
 // ConsumerConfig.Workers it runs on several goroutines at a time.
 //
 // If the handler returns nil, the message is handled, and its offset may be
@@ -145,7 +146,9 @@ var errLoopLeft = errors.New("the loop was left")
 //
 // Any goroutine may call Commit. So may the handler, but the message that it
 // has in hand does not count as handled. While the consumer connects again,
-// Commit waits under ctx.
+// Commit waits under ctx. On a super stream it stores the marks of all partitions
+// side by side, and the error names those that could not be stored; a partition
+// without leader makes it wait.
 //
 // Errors wrap [ErrNoName], [ErrNotRunning], [ErrNotStored] or [ErrOffsetStore],
 // or are the context's. If the connection is lost or the stream moves
