@@ -20,7 +20,8 @@ import (
 // ctx is the context of Run without its end: it ends ConsumerConfig.Drain after
 // that context has ended or Env.Close was called, so that the handler can finish
 // what it has begun. With Workers it also ends when another worker's failure ends
-// the run. It does not end with a connection. Run waits until the handler has
+// the run. It does not end with a connection, except with SingleActive, where
+// another member may be active from then on. Run waits until the handler has
 // returned; if it then returns nil, its message counts as handled. If it returns
 // an error after ctx has ended, that counts as an interruption and no failure:
 // the message comes again in the next run.
@@ -31,6 +32,10 @@ type Consumer struct {
 	env    *Env
 	stream string
 	cfg    ConsumerConfig
+
+	// superStream is the super stream of which stream is a partition; "": it is
+	// none.
+	superStream string
 
 	mu    sync.Mutex
 	run   *run      // nil while not running, and on a super stream
@@ -59,7 +64,8 @@ func (e *Env) NewConsumer(stream string, cfg ConsumerConfig) (*Consumer, error) 
 //
 // Run survives a lost connection, a broker that restarts or stays away for
 // however long, and a leader that moves: it connects again by itself and goes
-// on at the first message not handled. One run handles no message twice. If the
+// on at the first message not handled. One run handles no message twice, except
+// with SingleActive, where each time of being active begins like a run. If the
 // stream is deleted and created again meanwhile, Run starts over in the new
 // stream; see [StateStreamRecreated].
 //
@@ -86,6 +92,7 @@ func (e *Env) NewConsumer(stream string, cfg ConsumerConfig) (*Consumer, error) 
 //   - [ErrMessageTooLarge], if the broker does not send a chunk that is above
 //     its own limit for frames
 //   - [ErrOffsetStore]
+//   - what OnActive or OnInactive has returned
 //   - [ErrAuthentication], [ErrVirtualHost], [ErrAccessRefused] or [ErrTLS]
 //   - [ErrInvalidConfig], if h is nil, or if Config.Resolve returns no address
 //
@@ -150,8 +157,9 @@ var errLoopLeft = errors.New("the loop was left")
 // side by side, and the error names those that could not be stored; a partition
 // without leader makes it wait.
 //
-// Errors wrap [ErrNoName], [ErrNotRunning], [ErrNotStored] or [ErrOffsetStore],
-// or are the context's. If the connection is lost or the stream moves
+// Errors wrap [ErrNoName], [ErrNotRunning], [ErrNotStored], [ErrOffsetStore], or
+// [ErrNotActive] for a member of a group that waits, on a super stream for all
+// partitions, or are the context's. If the connection is lost or the stream moves
 // meanwhile, the error wraps [ErrUnreachable] or [ErrStreamUnavailable]. The
 // consumer then stores the mark again on its next connection, except with
 // StorePolicy.Manual, where the caller calls Commit again.
@@ -169,7 +177,15 @@ func (c *Consumer) Commit(ctx context.Context) error {
 	case r == nil:
 		return opErr(op, c.stream, c.cfg.Name, ErrNotRunning)
 	}
-	return opErr(op, c.stream, c.cfg.Name, r.requests.ask(ctx, true, r.ended))
+	return opErr(op, c.stream, c.cfg.Name, r.commit(ctx))
+}
+
+// commit is Consumer.Commit for one stream.
+func (r *run) commit(ctx context.Context) error {
+	if r.grouped() {
+		return r.commitTerm(ctx)
+	}
+	return r.requests.ask(ctx, true, r.ended)
 }
 
 // consume does what Run, RunBatch and All have in common. setup sets the new
@@ -215,11 +231,14 @@ func (c *Consumer) beginRun(setup func(*run)) (*run, error) {
 	if c.run != nil {
 		return nil, ErrRunning
 	}
-	if err := c.env.useName(c.stream, c.cfg.Name); err != nil {
+	if err := c.env.useName(c.stream, c.cfg.Name, c.cfg.SingleActive); err != nil {
 		return nil, err
 	}
 	c.run = newRun(c)
 	setup(c.run)
+	if c.run.grouped() {
+		c.run.guardHandlers()
+	}
 	return c.run, nil
 }
 

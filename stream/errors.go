@@ -85,7 +85,7 @@ var (
 	ErrSequenceBehind = errors.New("the broker has lost the last messages of an earlier process")
 	// ErrNameInUse means that another producer publishes to the stream under
 	// the same name, or that another consumer of the same Env runs on the stream
-	// under the same name. The broker takes the messages of one producer for
+	// under the same name, and not both have SingleActive. The broker takes the messages of one producer for
 	// repeats of the other's; each of two consumers would overwrite the other's
 	// offset. The Env does not notice a consumer of another process.
 	ErrNameInUse = errors.New("name in use")
@@ -110,6 +110,11 @@ var (
 	ErrMalformed = errors.New("malformed message")
 	// ErrNoName reports a Commit of a consumer without a name.
 	ErrNoName = errors.New("the consumer has no name")
+	// ErrNotActive reports that a consumer with SingleActive is not the active
+	// member of its group, or that another member may be active beside it. Commit
+	// returns it; the contexts of handlers and OnInactive have it as their cause
+	// when they end for that; and StateChange.Err holds it with StateOverlap.
+	ErrNotActive = errors.New("not the active member of its group")
 	// ErrRunning reports a second Run, RunBatch or All of a Consumer while the
 	// first one is running.
 	ErrRunning = errors.New("the consumer is already running")

@@ -190,6 +190,13 @@ func (c *Conn) subscribe(ctx context.Context, f wire.Subscribe) (wire.Code, erro
 	})
 }
 
+// answerUpdate answers a ConsumerUpdate. It does not wait for the socket, unless
+// the writer's queue is full.
+func (c *Conn) answerUpdate(ctx context.Context, correlation uint32, from wire.OffsetSpec) error {
+	_, err := c.post(ctx, &wire.ConsumerUpdateResponse{Correlation: correlation, Code: wire.CodeOK, Spec: from})
+	return err
+}
+
 // unsubscribe returns when the broker sends nothing more for a subscription. The
 // broker need not have the subscription.
 func (c *Conn) unsubscribe(ctx context.Context, id uint8) error {

@@ -210,6 +210,10 @@ func frameText(p *script.Peer, key wire.Key, fields []byte) string {
 			return err.Error()
 		}
 		return fmt.Sprint("publish ", id, " ", ids)
+	case wire.KeyConsumerUpdate.Response():
+		var f wire.ConsumerUpdateResponse
+		p.Decode(fields, &f)
+		return fmt.Sprint("answer ", f.Correlation, " ", f.Code, " ", f.Spec)
 	case wire.KeyClose:
 		var f wire.Close
 		p.Decode(fields, &f)
@@ -283,6 +287,8 @@ type recorder struct {
 	refused  []wire.Code // of Credits
 	ticks    int
 	buffers  int
+	updates  []Update
+	declines bool  // updates
 	err      error // of Deliver
 	errFlush error
 }
@@ -296,6 +302,14 @@ func (r *recorder) Deliver(d wire.Deliver, buffer []byte) error {
 	}
 	r.chunks = append(r.chunks, chunk.FirstOffset)
 	return r.err
+}
+
+// Update takes what the broker says, unless the test has declined it.
+func (r *recorder) Update(u Update) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.updates = append(r.updates, u)
+	return !r.declines
 }
 
 func (r *recorder) Flush() error {

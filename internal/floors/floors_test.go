@@ -21,7 +21,7 @@ const module = "github.com/tidemark-go/tidemark/"
 // floors are the packages of the house from the bottom up. A package may import
 // those of lower floors, and none of its own.
 var floors = [][]string{
-	{"internal/wire", "internal/fence", "internal/murmur3"},
+	{"internal/wire", "internal/fence", "internal/member", "internal/murmur3"},
 	{"internal/broker", "internal/mark", "internal/startspec", "streamtest"},
 	{"stream"},
 	{"admin", "relay", "stream/official"},
@@ -151,6 +151,7 @@ func TestStreamImports(t *testing.T) {
 var pure = map[string][]string{
 	"internal/mark":    {"math", "slices", "time", module + "internal/wire"},
 	"internal/fence":   {"cmp", "crypto/sha256", "encoding/hex", "errors", "fmt", "slices", "time"},
+	"internal/member":  {"time"},
 	"internal/murmur3": {"math/bits"},
 }
 
