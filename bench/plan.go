@@ -302,6 +302,13 @@ func (p *plan) one(ctx context.Context, g *group, c contender) (s sample, err er
 		return p.measure(ctx, j)
 	}
 	j.Stream = p.id + "-" + rand.Text()[:8]
+	if g.super {
+		if err := p.makeSuper(j.Stream, g); err != nil {
+			return s, err
+		}
+		defer func() { err = errors.Join(err, p.deleteSuper(j.Stream)) }()
+		return p.measure(ctx, j)
+	}
 	defer func() { err = errors.Join(err, p.forEach(j.Stream, j.Streams, p.delete)) }()
 	if err := p.forEach(j.Stream, j.Streams, func(c *raw, stream string) error { return p.makeOn(c, stream, g) }); err != nil {
 		return s, err
