@@ -71,7 +71,7 @@ func (c benchCase) inStream(n int) int {
 	switch {
 	case c.content == contentLive:
 		return 1
-	case c.family == "fan-out":
+	case c.family == "fan-out", c.super:
 		return max(1, n/c.consumers)
 	}
 	return n

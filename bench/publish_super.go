@@ -19,7 +19,7 @@ const superPartitions = 100
 // superCases publish to a super stream. The bare socket publishes to its
 // partitions, as many messages to each, and chooses none.
 func superCases() []benchCase {
-	return []benchCase{{family: "superstream", name: "superstream-publish", about: "publish to a super stream of 100 partitions, by the hash of a key (the socket: to the same streams in turns)",
+	return []benchCase{superConsumeCase(), {family: "superstream", name: "superstream-publish", about: "publish to a super stream of 100 partitions, by the hash of a key (the socket: to the same streams in turns)",
 		content: contentNone, n: upTo(1_000_000, 400_000_000), windows: superWindows, super: true, streams: superPartitions, producers: superPartitions,
 		run: map[string]runner{implTidemark: publishSuperTidemark, implOfficial: publishSuperOfficial, implSocket: publishMany(openSocketPool)}}}
 }

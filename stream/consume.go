@@ -9,7 +9,8 @@ import (
 )
 
 // Handler handles one message. It runs on the goroutine that called Run, for
-// one message at a time, in the order of the stream. With
+// one message at a time, in the order of the stream; with
+// ConsumerConfig.SuperStream, in the order of each partition. With
 // ConsumerConfig.Workers it runs on several goroutines at a time.
 //
 // If the handler returns nil, the message is handled, and its offset may be
@@ -32,12 +33,13 @@ type Consumer struct {
 	stream string
 	cfg    ConsumerConfig
 
-	// superStream is the super stream of which stream is a partition, for
-	// SingleActive; "": it is none.
+	// superStream is the super stream of which stream is a partition; "": it is
+	// none.
 	superStream string
 
-	mu  sync.Mutex
-	run *run // nil while not running
+	mu    sync.Mutex
+	run   *run      // nil while not running, and on a super stream
+	super *superRun // nil while not running, and on a plain stream
 }
 
 // NewConsumer checks the configuration and returns a consumer. It does no I/O,
@@ -122,8 +124,9 @@ func (c *Consumer) All(ctx context.Context) iter.Seq2[*Delivery, error] {
 	return func(yield func(*Delivery, error) bool) {
 		loopLeft := false
 		body := func(_ context.Context, d *Delivery) error {
-			if !yield(d, nil) {
-				loopLeft = true
+			// On a super stream another partition may have its turn after the end.
+			loopLeft = loopLeft || !yield(d, nil)
+			if loopLeft {
 				return errLoopLeft
 			}
 			return nil
@@ -150,10 +153,13 @@ var errLoopLeft = errors.New("the loop was left")
 //
 // Any goroutine may call Commit. So may the handler, but the message that it
 // has in hand does not count as handled. While the consumer connects again,
-// Commit waits under ctx.
+// Commit waits under ctx. On a super stream it stores the marks of all partitions
+// side by side, and the error names those that could not be stored; a partition
+// without leader makes it wait.
 //
 // Errors wrap [ErrNoName], [ErrNotRunning], [ErrNotStored], [ErrOffsetStore], or
-// [ErrNotActive] for a member of a group that waits, or are the context's. If the connection is lost or the stream moves
+// [ErrNotActive] for a member of a group that waits, on a super stream for all
+// partitions, or are the context's. If the connection is lost or the stream moves
 // meanwhile, the error wraps [ErrUnreachable] or [ErrStreamUnavailable]. The
 // consumer then stores the mark again on its next connection, except with
 // StorePolicy.Manual, where the caller calls Commit again.
@@ -163,15 +169,23 @@ func (c *Consumer) Commit(ctx context.Context) error {
 		return opErr(op, c.stream, "", fmt.Errorf("%w: set ConsumerConfig.Name", ErrNoName))
 	}
 	c.mu.Lock()
-	r := c.run
+	r, s := c.run, c.super
 	c.mu.Unlock()
-	if r == nil {
+	switch {
+	case s != nil:
+		return s.commit(ctx)
+	case r == nil:
 		return opErr(op, c.stream, c.cfg.Name, ErrNotRunning)
 	}
+	return opErr(op, c.stream, c.cfg.Name, r.commit(ctx))
+}
+
+// commit is Consumer.Commit for one stream.
+func (r *run) commit(ctx context.Context) error {
 	if r.grouped() {
-		return opErr(op, c.stream, c.cfg.Name, r.commitTerm(ctx))
+		return r.commitTerm(ctx)
 	}
-	return opErr(op, c.stream, c.cfg.Name, r.requests.ask(ctx, true, r.ended))
+	return r.requests.ask(ctx, true, r.ended)
 }
 
 // consume does what Run, RunBatch and All have in common. setup sets the new
@@ -182,15 +196,10 @@ func (c *Consumer) consume(ctx context.Context, setup func(*run)) error {
 		defer c.env.disownRun()
 		ctx, cancel := c.env.under(ctx)
 		defer cancel()
-		var r *run
-		if r, err = c.beginRun(setup); err == nil {
-			defer c.endRun(r)
-			defer r.letters.closeProducer()
-			handling, end := drainContext(ctx, c.cfg.Drain)
-			defer end()
-			r.handling = handling
-			err = r.supervise(ctx)
-			r.reportClosed(err)
+		if c.cfg.SuperStream {
+			err = c.consumeSuper(ctx, setup)
+		} else {
+			err = c.consumeOne(ctx, setup)
 		}
 	}
 	var h *HandlerError
@@ -198,6 +207,22 @@ func (c *Consumer) consume(ctx context.Context, setup func(*run)) error {
 		return err
 	}
 	return opErr("consume stream", c.stream, c.cfg.Name, err)
+}
+
+// consumeOne is consume for one stream. ctx ends with the Env, too.
+func (c *Consumer) consumeOne(ctx context.Context, setup func(*run)) error {
+	r, err := c.beginRun(setup)
+	if err != nil {
+		return err
+	}
+	defer c.endRun(r)
+	defer r.finishClosing()
+	handling, end := drainContext(ctx, c.cfg.Drain)
+	defer end()
+	r.handling = handling
+	err = r.supervise(ctx)
+	r.reportClosed(err)
+	return err
 }
 
 func (c *Consumer) beginRun(setup func(*run)) (*run, error) {

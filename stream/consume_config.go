@@ -104,6 +104,50 @@ type ConsumerConfig struct {
 	// least Workers.
 	MaxAhead int
 
+	// SuperStream makes the consumer read a super stream: the name given to
+	// NewConsumer is the super stream's, and Delivery.Stream and
+	// StateChange.Stream are the partition's. There is one run and one handler for
+	// all partitions. The mark is kept for each partition under Name, so each
+	// resumes where it was, and messages come in order within a partition, hence
+	// per key. A partition that has no leader, is read again after a lost
+	// connection, or waits for a further attempt at a message (see OnError) does
+	// not hold up the others.
+	//
+	// Without Workers the handler still runs on the goroutine that called Run, for
+	// one message at a time; the partitions take turns of up to 256 messages. With
+	// Workers there are that many for all partitions together, which take turns
+	// too, and KeyOf orders within a partition. KeyOf, OnActive, OnInactive, and
+	// Load and Save of an OffsetStore run on goroutines of the consumer's, for
+	// several partitions at a time, but for one partition never twice at a time.
+	// MaxBuffered and MaxAhead are for all partitions together, and each may have
+	// one chunk, or one message in hand, whatever they leave. RunBatch has
+	// BatchPerPartition.
+	//
+	// With SingleActive the partitions spread over the members of the group, and
+	// each changes its owner by itself. A mixed batch of RunBatch then counts for
+	// each of its partitions as a message in hand.
+	//
+	// Start holds for each partition that exists when the run begins. At is
+	// [ErrInvalidConfig], because an offset is a place in one stream. The consumers
+	// of an Env ask for the partitions together, every 4 to 6 s. One that has been
+	// added is read from its first message, so that nothing is lost that was
+	// published before it was found, or from behind its stored offset. Messages
+	// that were added to a partition while no run of the consumer was there begin
+	// where Start says, which is the first one by default. When partitions are
+	// added, producers send some keys to other partitions than before: a key's
+	// messages are in order on either side of that moment, and not across it.
+	//
+	// A partition that is unbound ends in order: its messages in hand are handled,
+	// and its mark is stored. If it is bound again it goes on behind the stored
+	// offset, or without a Name at its first message. One that is deleted ends
+	// alone. If the super stream itself is deleted, Run returns
+	// [ErrStreamDeleted]. Any other error of a partition, such as
+	// [ErrAccessRefused] or [ErrMalformed], ends the run as for a plain stream, and
+	// the mark of every partition is stored first. Each partition reports
+	// [StateClosed] when it ends, and the consumer does so last, under the super
+	// stream's name. Default false.
+	SuperStream bool
+
 	// FromLeader reads from the stream's leader alone, which has each message
 	// first. While the leader is away the consumer waits for the next one.
 	// Default false: from a replica, which leaves the leader to the producers,
@@ -163,6 +207,12 @@ type ConsumerConfig struct {
 	// BatchWait is how long the first message of a batch waits for the others.
 	// Default 100 ms, at most 24 h.
 	BatchWait time.Duration
+	// BatchPerPartition gives each partition of a super stream batches of its
+	// own, so that all messages of a batch have one Delivery.Stream. RunBatch then
+	// holds a batch for each partition in memory. It needs SuperStream. Default
+	// false: a batch has messages of any partitions, as they come, those of each
+	// partition in order.
+	BatchPerPartition bool
 }
 
 const (
@@ -222,6 +272,10 @@ func (c ConsumerConfig) withDefaults(stream string) (ConsumerConfig, error) {
 		return c, fmt.Errorf("%w: an OffsetStore needs a Name to store the offset under", ErrInvalidConfig)
 	case c.OffsetStore != nil && c.Store.Committed:
 		return c, fmt.Errorf("%w: Store.Committed is about the broker's replicas, and the OffsetStore keeps the offset: leave one of them out", ErrInvalidConfig)
+	case c.BatchPerPartition && !c.SuperStream:
+		return c, fmt.Errorf("%w: BatchPerPartition is about the partitions of a super stream: set SuperStream, or leave it out", ErrInvalidConfig)
+	case c.SuperStream && c.Start.kind == startAt:
+		return c, fmt.Errorf("%w: Start is %v, and an offset is a place in one stream, not in each partition of a super stream: start with First, Next or Since, or store an offset for each partition with Env.StoreOffset", ErrInvalidConfig, c.Start)
 	case c.SingleActive && c.Name == "":
 		return c, fmt.Errorf("%w: SingleActive needs a Name, which is that of the group", ErrInvalidConfig)
 	case c.SingleActive && !c.Start.usesStored():

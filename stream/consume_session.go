@@ -64,13 +64,24 @@ func (r *run) offsetsOf(ctx context.Context, s *subscription) (offsets, error) {
 // dispatcher's context ends.
 func (r *run) deliver(s *subscription) (progressed bool, err error) {
 	progressed, err = r.feed(r.dispatcher, s)
-	return progressed, r.dispatcher.endSession(err)
+	return progressed, r.endAllIf(r.dispatcher.endSession(err))
+}
+
+// endAllIf ends the runs on the other partitions if a handler has ended this one,
+// before its last store, which may take a while. It returns err.
+func (r *run) endAllIf(err error) error {
+	if r.isPartition() && endedByHandler(err) {
+		r.endAll(err)
+	}
+	return err
 }
 
 // feed passes what the subscription delivers to the dispatcher, and checks that
 // it comes from the stream that the run has read. It reports whether something
 // new came.
 func (r *run) feed(d dispatcher, s *subscription) (progressed bool, err error) {
+	r.reading = s
+	defer func() { r.reading = nil }()
 	var received receivedChunk // outside of the loop: it escapes to the heap
 	for {
 		received, err = s.receive(d.context(), d.flushDue())
@@ -95,7 +106,10 @@ func (r *run) feed(d dispatcher, s *subscription) (progressed bool, err error) {
 		}
 		if next := r.place.Next(); next.Wants(chunk) && next.HasNew(chunk) {
 			progressed = true
-			if err := r.dispatch(d, s, &received, next.From); err != nil {
+			switch err := r.dispatch(d, s, &received, next.From); {
+			case err == errSessionOver:
+				return progressed, s.whyEnded()
+			case err != nil:
 				return progressed, err
 			}
 		}

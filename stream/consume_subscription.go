@@ -86,6 +86,7 @@ func (r *run) subscribe(ctx context.Context) (*subscription, error) {
 		if err != nil {
 			return err
 		}
+		c.env.memory.group(s.share, r.budget)
 		return r.beginSubscription(ctx, s)
 	})
 	if err != nil {
