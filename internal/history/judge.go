@@ -107,7 +107,6 @@ type term struct {
 	partition  uint8
 	next       uint64 // the offset to begin with
 	start, end int64  // end is that of its last record
-	orderly    bool   // it was ended by Inactive
 	successor  *term  // the next one of the partition to begin, whoever's
 }
 
@@ -201,7 +200,7 @@ func (j *judge) collect(records []Record) {
 			j.Terms++
 		case Inactive:
 			if t := open[at]; t != nil {
-				t.end, t.orderly = r.At, true
+				t.end = r.At
 				delete(open, at)
 			}
 		case Begun:
@@ -353,17 +352,15 @@ func (f Fault) concerns(t *term) bool {
 }
 
 // broken returns the fault that ended a term before its member could store what it
-// had handled. A term that Inactive ended had the time, unless a fault came first.
+// had handled. The last store follows the end of a term, so that a fault just
+// behind the end counts.
 func (j *judge) broken(t *term) (Fault, bool) {
 	for _, f := range j.faults {
-		begin, end := f.Begin-int64(j.Grace), f.End
-		if t.orderly {
-			begin = f.Begin
-		}
+		end := f.End
 		if f.Kind == Moved {
 			end += int64(j.Grace)
 		}
-		if f.concerns(t) && begin <= t.end && end >= t.start {
+		if f.concerns(t) && f.Begin-int64(j.Grace) <= t.end && end >= t.start {
 			return f, true
 		}
 	}
