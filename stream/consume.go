@@ -31,6 +31,10 @@ type Consumer struct {
 	stream string
 	cfg    ConsumerConfig
 
+	// superStream is the super stream of which stream is a partition, for
+	// SingleActive; "": it is none.
+	superStream string
+
 	mu  sync.Mutex
 	run *run // nil while not running
 }
@@ -161,6 +165,9 @@ func (c *Consumer) Commit(ctx context.Context) error {
 	if r == nil {
 		return opErr(op, c.stream, c.cfg.Name, ErrNotRunning)
 	}
+	if r.grouped() {
+		return opErr(op, c.stream, c.cfg.Name, r.commitTerm(ctx))
+	}
 	return opErr(op, c.stream, c.cfg.Name, r.requests.ask(ctx, true, r.ended))
 }
 
@@ -196,11 +203,14 @@ func (c *Consumer) beginRun(setup func(*run)) (*run, error) {
 	if c.run != nil {
 		return nil, ErrRunning
 	}
-	if err := c.env.useName(c.stream, c.cfg.Name); err != nil {
+	if err := c.env.useName(c.stream, c.cfg.Name, c.cfg.SingleActive); err != nil {
 		return nil, err
 	}
 	c.run = newRun(c)
 	setup(c.run)
+	if c.run.grouped() {
+		c.run.guardHandlers()
+	}
 	return c.run, nil
 }
 

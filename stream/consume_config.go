@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"context"
 	"fmt"
 	"time"
 )
@@ -11,8 +12,9 @@ type ConsumerConfig struct {
 	// Name is the name under which the broker, or OffsetStore, keeps the offset
 	// of the last handled message of this stream. It has 255 bytes at most.
 	// Consumers with different names each get every message. Two consumers that
-	// use one name at the same time overwrite each other's offset; within an Env
-	// the second one gets [ErrNameInUse]. Default "": nothing is stored.
+	// use one name at the same time overwrite each other's offset, unless both
+	// have SingleActive; within an Env the second one gets [ErrNameInUse]. Default
+	// "": nothing is stored.
 	Name string
 	// Start says where to begin. Default: Stored(First()).
 	Start Start
@@ -20,6 +22,51 @@ type ConsumerConfig struct {
 	// message while traffic is slow, and every 100 ms in a burst; see
 	// [StorePolicy].
 	Store StorePolicy
+
+	// SingleActive makes the consumer a member of a group: of all consumers with
+	// its Name on the stream, in all processes, the broker has one active, and the
+	// others wait. Whoever becomes active goes on behind the stored offset, and
+	// whoever does not lets its handlers finish, stores the offset, and only then
+	// lets the next one begin. It needs Name, and a Start that is Stored. A
+	// consumer that waits asks the broker for nothing and has no memory. All
+	// consumers of the name on the stream must have it. Default false.
+	//
+	// OnState tells of StateActive and StateWaiting. The active member stays so
+	// until it ends or its connection does; see [Consumer.Run] for its end. What it
+	// handled and had not stored when its connection was lost, its process was
+	// killed, or it was cut off, the next one handles again, as after a crash. With
+	// StorePolicy.Every too the stores leave on the connection that delivers.
+	//
+	// Nothing keeps a process that was stopped, or cut off, from going on until it
+	// can notice. It looks before each handler, and goes on with no message once
+	// the broker was not heard of for two heartbeats (see Config.Heartbeat), by the
+	// monotonic clock or that of the wall, whichever says longer. So what may be
+	// handled beside the next member is the messages in hand, and what begins
+	// within that time. The contexts of the handlers then end with [ErrNotActive]
+	// as their cause, nothing is stored any more, and OnState says so with
+	// [StateOverlap]. The same happens if handlers take longer than 50 s when
+	// another member is to become active, because the broker waits for 60 s.
+	SingleActive bool
+	// OnActive is called when the consumer becomes the active member, before its
+	// first message. next is the offset from which it goes on: no message below it
+	// comes. A service that keeps state of its own for the stream loads it there.
+	// ctx ends with that of Run, when the broker chooses another member, with the
+	// connection, and after 50 s. An error ends the run, unless ctx has ended
+	// before, and so does a panic. It runs on the goroutine that called Run, and
+	// must not wait for that run to end. It needs SingleActive. Default nil.
+	OnActive func(ctx context.Context, stream string, next uint64) error
+	// OnInactive follows each OnActive that has returned nil, or would have: when
+	// the broker has chosen another member, when the run ends, or when the
+	// connection is lost, once no handler is at work. The last offset is stored
+	// after it, and then the next member begins, so a service can save its state
+	// there, and call Commit. An error ends the run and keeps that offset from
+	// being stored, and so does a panic.
+	//
+	// ctx is as the handlers': if it has ended with [ErrNotActive] as its cause,
+	// another member may be active already, so that the state is to be dropped and
+	// not saved. An error then is logged and ends nothing. It runs on the goroutine
+	// that called Run. It needs SingleActive. Default nil.
+	OnInactive func(ctx context.Context, stream string) error
 
 	// OffsetStore keeps the offset in place of the broker. It needs Name.
 	// Default nil: the broker keeps it.
@@ -166,6 +213,12 @@ func (c ConsumerConfig) withDefaults(stream string) (ConsumerConfig, error) {
 		return c, fmt.Errorf("%w: an OffsetStore needs a Name to store the offset under", ErrInvalidConfig)
 	case c.OffsetStore != nil && c.Store.Committed:
 		return c, fmt.Errorf("%w: Store.Committed is about the broker's replicas, and the OffsetStore keeps the offset: leave one of them out", ErrInvalidConfig)
+	case c.SingleActive && c.Name == "":
+		return c, fmt.Errorf("%w: SingleActive needs a Name, which is that of the group", ErrInvalidConfig)
+	case c.SingleActive && !c.Start.usesStored():
+		return c, fmt.Errorf("%w: the members of a group go on behind the stored offset: with SingleActive, Start must be Stored", ErrInvalidConfig)
+	case !c.SingleActive && (c.OnActive != nil || c.OnInactive != nil):
+		return c, fmt.Errorf("%w: OnActive and OnInactive are about the active member of a group: set SingleActive, or leave them out", ErrInvalidConfig)
 	case c.Workers < 0 || c.Workers > maxWorkers:
 		return c, fmt.Errorf("%w: Workers is %d; it must be from 0 to %d", ErrInvalidConfig, c.Workers, maxWorkers)
 	case c.KeyOf != nil && c.Workers < 2:

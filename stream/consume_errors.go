@@ -123,6 +123,9 @@ func (r *run) handleBatch(l lifetime, batch []Delivery, kept *originals) error {
 // calls the handler for the failed messages. Nil means that they are settled,
 // and errStopped that they come again in the next run.
 func (r *run) settle(l lifetime, err error, failed failure, callAgain func([]Delivery) error) error {
+	if err == errStopped { // no handler was called: see term.enter
+		return errStopped
+	}
 	p := r.consumer.cfg.OnError
 	h := &HandlerError{Stream: r.consumer.stream, Offset: failed.offset, Attempts: 1, Err: err}
 	for p.allows(h.Attempts) && !isPermanent(h.Err) {

@@ -32,8 +32,9 @@ type flow struct {
 	dry      time.Duration // how long it did so since credit was given
 	creditAt time.Time     // when credit was given last
 
-	recent   int // chunks that came since the last tick
-	expected int // granted chunks above this number claim no memory
+	parked   bool // nothing is expected, whatever is granted; see park
+	recent   int  // chunks that came since the last tick
+	expected int  // granted chunks above this number claim no memory
 }
 
 const (
@@ -85,6 +86,7 @@ func (f *flow) arrived(cost int64) arrival {
 	case f.held >= minWindow && f.bytes+cost > 2*f.reach:
 		return arrivalTooMuch
 	}
+	f.parked = false
 	f.granted--
 	f.held++
 	f.bytes += cost
@@ -130,6 +132,7 @@ func (f *flow) grant(allowance int64, now time.Time) (credit int) {
 	f.adapt(allowance, now)
 	credit = f.due(min(allowance, f.reach))
 	f.granted += credit
+	f.parked = f.parked && credit == 0
 	return credit
 }
 
@@ -203,7 +206,18 @@ func (f *flow) tick() {
 	f.recent = 0
 }
 
+// park drops the chunks that are held. Those that are granted claim no memory
+// until one of them comes: the broker keeps the credit of a subscription to which
+// it sends nothing.
+func (f *flow) park() {
+	f.parked, f.held, f.bytes, f.before = true, 0, 0, 0
+	f.dryFrom, f.dry = time.Time{}, 0
+}
+
 // claim is the memory to be reserved for the subscription.
 func (f *flow) claim() int64 {
+	if f.parked {
+		return 0
+	}
 	return f.bytes + int64(min(f.granted, f.expected))*f.typical
 }

@@ -85,6 +85,16 @@ func (s *subscription) judgeJumps() {
 	}
 }
 
+// parkJumps ends the watch of a term. Another one may follow.
+func (s *subscription) parkJumps() {
+	w := &s.jumpWatch
+	s.mu.Lock()
+	w.lost = nil
+	s.mu.Unlock()
+	s.endJumps()
+	w.asking, w.pause, w.cancel = false, 0, nil
+}
+
 // endJumps ends the watch and waits for its goroutine. dropping is set.
 func (s *subscription) endJumps() {
 	if w := &s.jumpWatch; w.cancel != nil {

@@ -84,6 +84,11 @@ func (s *savedOffsets) store(ctx context.Context, offset uint64, _ bool) error {
 	if s.session != nil && s.session.streamGone() {
 		return errMoved
 	}
+	if s.session != nil && s.session.member != nil {
+		if err := s.session.member.mayStore(); err != nil {
+			return err
+		}
+	}
 	c := s.run.consumer
 	err := protect(func() error { return c.cfg.OffsetStore.Save(ctx, c.cfg.Name, c.stream, offset) })
 	if err != nil {

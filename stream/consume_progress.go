@@ -231,6 +231,14 @@ func (p *progress) snapshot() (s mark.Snapshot, ok bool) {
 	return s, ok
 }
 
+// unstored reports whether something was handled that is not stored.
+func (p *progress) unstored() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.foldFast()
+	return p.tracker.Unstored() > 0
+}
+
 // storedAt records that a snapshot is stored.
 func (p *progress) storedAt(s mark.Snapshot) {
 	p.mu.Lock()

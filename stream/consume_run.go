@@ -10,6 +10,7 @@ import (
 
 	"github.com/tidemark-go/tidemark/internal/broker"
 	"github.com/tidemark-go/tidemark/internal/mark"
+	"github.com/tidemark-go/tidemark/internal/member"
 )
 
 // run is one call of Run, RunBatch or All: one session after the other until
@@ -39,8 +40,10 @@ type run struct {
 	toldBelow   atomic.Uint64  // a session has reported what retention took below this offset
 	progress    *progress
 	requests    storeRequests
-	storer      *storer       // of the session, if the consumer has a name
-	ended       chan struct{} // closed when the run has ended
+	storer      *storer              // of the session, if the consumer has a name
+	term        atomic.Pointer[term] // of a member of a group, while it is active; else nil
+	vigil       member.Vigil         // of a member of a group
+	ended       chan struct{}        // closed when the run has ended
 
 	// closing is the time for what the run asks of the broker once its handlers
 	// have returned; nil: they have not. See beginClosing.
@@ -86,6 +89,9 @@ const (
 // trying again is useless. It returns why the run ended, which is nil if ctx has
 // ended it and nothing is left to store.
 func (r *run) supervise(ctx context.Context) error {
+	if r.grouped() {
+		return r.superviseMember(ctx)
+	}
 	r.dispatcher = r.newDispatcher(ctx)
 	for failures := 0; ; {
 		taking := r.dispatcher.context()
@@ -127,7 +133,11 @@ func (r *run) attempt(ctx context.Context) (useful bool, next nextStep, err erro
 	r.report(StateChange{State: StateConnected, reconnected: r.connected})
 	r.connected, r.missingSince = true, time.Time{}
 	begun := time.Now()
-	ended := r.session(ctx, s)
+	play := r.session
+	if r.grouped() {
+		play = r.memberSession
+	}
+	ended := play(ctx, s)
 	if ended.inOrder {
 		return true, done, ended.err
 	}
@@ -249,11 +259,13 @@ func (r *run) goodbye(ctx context.Context) context.Context {
 // named reports whether the consumer has a name to store offsets under.
 func (r *run) named() bool { return r.consumer.cfg.Name != "" }
 
-// endedByHandler reports whether err means that a handler's failure, or the end
-// of the user's loop over All, has ended a session.
+// endedByHandler reports whether err means that a handler's failure, that of
+// OnActive or OnInactive, or the end of the user's loop over All, has ended a
+// session.
 func endedByHandler(err error) bool {
 	var h *HandlerError
-	return errors.As(err, &h) || errors.Is(err, errLoopLeft)
+	var c *callbackError
+	return errors.As(err, &h) || errors.As(err, &c) || errors.Is(err, errLoopLeft)
 }
 
 // sleep waits for d, or until ctx ends, which is its error.

@@ -24,7 +24,7 @@ type brokerOffsets struct {
 func (e *Env) brokerOffsets(ctx context.Context, s *subscription, consumer string, p StorePolicy) (*brokerOffsets, error) {
 	var writer *broker.OffsetWriter
 	var err error
-	if p.Every == 0 {
+	if p.Every == 0 || s.member != nil {
 		writer, err = s.lease.Offsets(consumer, s.stream)
 	} else {
 		writer, err = e.cluster.NewOffsetWriter(ctx, s.lease.Contact(), s.node, consumer, s.stream, s.Moved)
@@ -32,7 +32,7 @@ func (e *Env) brokerOffsets(ctx context.Context, s *subscription, consumer strin
 	if err != nil {
 		return nil, err
 	}
-	o := &brokerOffsets{writer: writer, session: s, batched: p.Every == 0, gap: p.forMark().BatchGap()}
+	o := &brokerOffsets{writer: writer, session: s, batched: p.Every == 0 && s.member == nil, gap: p.forMark().BatchGap()}
 	if p.Committed {
 		o.commits = &commits{env: e, consumer: consumer}
 	}
@@ -46,7 +46,11 @@ func (o *brokerOffsets) store(ctx context.Context, offset uint64, moreFollow boo
 	if o.session.streamGone() {
 		return errMoved
 	}
-	return o.endSessionIfLost(ctx, o.writer.Store(ctx, offset, moreFollow))
+	send := func() error { return o.writer.Store(ctx, offset, moreFollow) }
+	if m := o.session.member; m != nil {
+		return o.endSessionIfLost(ctx, m.store(send))
+	}
+	return o.endSessionIfLost(ctx, send())
 }
 
 // verify reads an offset back and, if the store was lost, sends it once more.

@@ -102,7 +102,7 @@ func TestStoreLinkOfAStreamThatIsGone(t *testing.T) {
 			s, err := env.openSubscription(ctx, where, where.Leader, stream, defaultMaxBuffered)
 			must(t, err)
 			defer s.release(true)
-			must(t, s.lease.Subscribe(ctx, stream, mark.AtOffset(0).Spec, "c"))
+			must(t, s.lease.Subscribe(ctx, stream, mark.AtOffset(0).Spec, broker.SubscribeOptions{Name: "c"}))
 			l, err := env.brokerOffsets(ctx, s, "c", policy)
 			must(t, err)
 			defer l.release(t.Context(), true)

@@ -28,7 +28,12 @@ type subscription struct {
 	small smallChunks    // used by the connection's reader, as came
 	came  []waitingChunk // what came since the last Flush
 
+	// aside opens another subscription beside this one, which is a member of a
+	// group. Nil: it is none.
+	aside func(context.Context) (*subscription, error)
+
 	mu       sync.Mutex
+	member   *membership // in a group; nil: in none
 	flow     flow
 	queue    []waitingChunk // what the consumer has not taken
 	reason   error          // why end was called; nil: it was not
@@ -88,9 +93,14 @@ func (r *run) beginSubscription(ctx context.Context, s *subscription) error {
 			s.releaseWithin(ctx, false)
 		}
 	}()
+	if r.grouped() {
+		err := r.joinGroup(ctx, s)
+		begun = err == nil
+		return err
+	}
 	from, err := r.findPosition(ctx, s)
 	if err == nil {
-		err = s.lease.Subscribe(ctx, s.stream, from.Spec, r.consumer.cfg.Name)
+		err = s.lease.Subscribe(ctx, s.stream, from.Spec, broker.SubscribeOptions{Name: r.consumer.cfg.Name})
 	}
 	begun = err == nil
 	return err
@@ -147,9 +157,13 @@ const peekTime = time.Second
 
 // peek returns the header of the first chunk that the broker has for spec, or
 // nil if none comes within peekTime. For that it subscribes, without a name,
-// and unsubscribes again; the caller has not subscribed yet.
+// and unsubscribes again; the caller has not subscribed yet. A member of a group
+// has, so it peeks beside its subscription.
 func (s *subscription) peek(ctx context.Context, spec wire.OffsetSpec) (*wire.Chunk, error) {
-	if err := s.lease.Subscribe(ctx, s.stream, spec, ""); err != nil {
+	if s.aside != nil {
+		return s.peekAside(ctx, spec)
+	}
+	if err := s.lease.Subscribe(ctx, s.stream, spec, broker.SubscribeOptions{}); err != nil {
 		return nil, err
 	}
 	soon, cancel := context.WithTimeout(ctx, peekTime)
@@ -166,6 +180,39 @@ func (s *subscription) peek(ctx context.Context, spec wire.OffsetSpec) (*wire.Ch
 	// A chunk may have come after the wait and before the broker's answer to
 	// Unsubscribe. None comes after that answer.
 	return s.discard(), nil
+}
+
+// peekAside is peek on a subscription beside one that is a member of a group.
+func (s *subscription) peekAside(ctx context.Context, spec wire.OffsetSpec) (*wire.Chunk, error) {
+	beside, err := s.aside(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer beside.releaseWithin(ctx, true)
+	return beside.peek(ctx, spec)
+}
+
+// park drops what has come, and claims no memory until the next term. The broker
+// keeps the credit that it has.
+func (s *subscription) park() {
+	s.parkJumps()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t := &s.taken
+	for _, w := range append(t.list[t.next:], s.queue...) {
+		s.memory.put(w.buffer)
+	}
+	s.queue, s.taken = nil, takenChunks{}
+	s.flow.park()
+	s.memory.update(s.share, &s.flow)
+}
+
+// Update takes what the broker says of a member of a group.
+func (s *subscription) Update(u broker.Update) (answers bool) {
+	s.mu.Lock()
+	m := s.member
+	s.mu.Unlock()
+	return m != nil && m.ordered(u)
 }
 
 // discard returns the header of the chunk that waits, or nil, and leaves the

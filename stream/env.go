@@ -50,7 +50,7 @@ type Env struct {
 	closing   bool
 	closed    chan struct{} // closed when the first Close returns
 	producers map[*Producer]struct{}
-	consuming map[nameOnStream]struct{} // by consumers with a name that run
+	consuming map[nameOnStream]nameUse // by consumers with a name that run
 
 	corruptChunks atomic.Uint64
 	publishing    envBytes
@@ -187,22 +187,29 @@ func (e *Env) disownRun() {
 // stored.
 type nameOnStream struct{ stream, name string }
 
-// useName keeps other consumers of the Env from using a name on a stream. It
-// fails if one does.
-func (e *Env) useName(stream, name string) error {
+// nameUse is who uses a name on a stream: one consumer, or the members of a group.
+type nameUse struct {
+	members int
+	group   bool
+}
+
+// useName keeps other consumers of the Env from using a name on a stream, unless
+// all of them are members of its group. It fails if one does.
+func (e *Env) useName(stream, name string, group bool) error {
 	if name == "" {
 		return nil
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	key := nameOnStream{stream, name}
-	if _, used := e.consuming[key]; used {
-		return fmt.Errorf("%w: another consumer of this Env runs under it on this stream: each would overwrite the other's offset", ErrNameInUse)
+	use := e.consuming[key]
+	if use.members > 0 && !(group && use.group) {
+		return fmt.Errorf("%w: another consumer of this Env runs under it on this stream: each would overwrite the other's offset (unless both have SingleActive)", ErrNameInUse)
 	}
 	if e.consuming == nil {
-		e.consuming = map[nameOnStream]struct{}{}
+		e.consuming = map[nameOnStream]nameUse{}
 	}
-	e.consuming[key] = struct{}{}
+	e.consuming[key] = nameUse{use.members + 1, group}
 	return nil
 }
 
@@ -210,7 +217,13 @@ func (e *Env) useName(stream, name string) error {
 func (e *Env) giveBackName(stream, name string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	delete(e.consuming, nameOnStream{stream, name})
+	key := nameOnStream{stream, name}
+	use := e.consuming[key]
+	if use.members--; use.members > 0 {
+		e.consuming[key] = use
+	} else {
+		delete(e.consuming, key)
+	}
 }
 
 // errEnvClosed ends what is in progress at Close.

@@ -105,6 +105,11 @@ var (
 	ErrMalformed = errors.New("malformed message")
 	// ErrNoName reports a Commit of a consumer without a name.
 	ErrNoName = errors.New("the consumer has no name")
+	// ErrNotActive reports that a consumer with SingleActive is not the active
+	// member of its group, or that another member may be active beside it. Commit
+	// returns it; the contexts of handlers and OnInactive have it as their cause
+	// when they end for that; and StateChange.Err holds it with StateOverlap.
+	ErrNotActive = errors.New("not the active member of its group")
 	// ErrRunning reports a second Run, RunBatch or All of a Consumer while the
 	// first one is running.
 	ErrRunning = errors.New("the consumer is already running")

@@ -39,6 +39,18 @@ const (
 	// beginning, because all of the new stream is newer than the run. Err says
 	// how the consumer noticed.
 	StateStreamRecreated
+	// StateActive: a consumer with SingleActive is the active member of its group
+	// from now on, and has called OnActive.
+	StateActive
+	// StateWaiting: it has joined its group, or is no longer the active member.
+	StateWaiting
+	// StateOverlap: it was the active member, and another one may be active beside
+	// it, because the connection is lost, the broker was not heard of for two
+	// heartbeats, or handlers took longer than the broker waits. What handlers have
+	// in hand, and what they handled since the broker gave the member up, may be
+	// handled twice. Err says why. The member stores nothing any more and hands
+	// nothing out until it is promoted again.
+	StateOverlap
 )
 
 // String names the state.
@@ -58,6 +70,12 @@ func (s State) String() string {
 		return "offset beyond end"
 	case StateStreamRecreated:
 		return "stream recreated"
+	case StateActive:
+		return "active"
+	case StateWaiting:
+		return "waiting"
+	case StateOverlap:
+		return "overlap"
 	}
 	return "unknown"
 }
@@ -88,7 +106,7 @@ type StateChange struct {
 	Role   Role
 	Stream string
 	Name   string // the consumer's or producer's, if it has one
-	// Err is set with StateReconnecting, StateStreamRecreated and
+	// Err is set with StateReconnecting, StateStreamRecreated, StateOverlap and
 	// StateOffsetBeyondEnd, with
 	// StateMessagesLost if Lost is 0, and with StateClosed unless the end was in
 	// order.
@@ -139,6 +157,12 @@ func (s *states) change(c StateChange) {
 		log.Warn("the broker takes no messages; waiting", "error", c.Err)
 	case StateStreamRecreated:
 		log.Warn("the stream was deleted and created again; starting over in the new one", "error", c.Err)
+	case StateActive:
+		log.Info("active member of the group")
+	case StateWaiting:
+		log.Info("waiting in the group")
+	case StateOverlap:
+		log.Warn("another member of the group may be active beside this one", "error", c.Err)
 	case StateOffsetBeyondEnd:
 		log.Error("going on behind the end of the stream", "error", c.Err)
 	case StateMessagesLost:

@@ -19,6 +19,7 @@ import (
 //	QueryOffset              the offset stored under a reference
 //	StoreOffset, VerifyOffset  store an offset; read it back
 //	Ping                     does the peer answer?
+//	CreateSuper, DeleteSuper, Partitions, Route  super streams, in calls_super.go
 //
 // A Lease adds what a subscription needs.
 
@@ -187,6 +188,13 @@ func (c *Conn) subscribe(ctx context.Context, f wire.Subscribe) (wire.Code, erro
 		f.Correlation = id
 		return &f
 	})
+}
+
+// answerUpdate answers a ConsumerUpdate. It does not wait for the socket, unless
+// the writer's queue is full.
+func (c *Conn) answerUpdate(ctx context.Context, correlation uint32, from wire.OffsetSpec) error {
+	_, err := c.post(ctx, &wire.ConsumerUpdateResponse{Correlation: correlation, Code: wire.CodeOK, Spec: from})
+	return err
 }
 
 // unsubscribe returns when the broker sends nothing more for a subscription. The

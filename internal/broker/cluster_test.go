@@ -444,7 +444,7 @@ func TestLeasesOnABroker(t *testing.T) {
 	if got, want := names(b), []string{"tidemark-admin", "tidemark-consumer", "tidemark-store"}; !slices.Equal(got, want) || c.SharedConns() != 2 {
 		t.Errorf("connections %q, of which %d are shared", got, c.SharedConns())
 	}
-	check.Nil(t, l.Subscribe(ctx, "s", wire.OffsetSpec{Type: wire.OffsetNext}, "me"))
+	check.Nil(t, l.Subscribe(ctx, "s", wire.OffsetSpec{Type: wire.OffsetNext}, SubscribeOptions{Name: "me"}))
 	for i := range uint64(100) {
 		check.Nil(t, w.Store(ctx, i, i < 99))
 	}

@@ -48,6 +48,10 @@ type hooks struct {
 	// connection with this hook is for publishing: see Conn.patient. The reader
 	// calls it.
 	outcomes func(o wire.Outcomes)
+	// consumerUpdate takes the broker's word that a member of a group is the
+	// active one, or no longer, which Conn.answerUpdate answers. Without the hook
+	// the connection answers at once. The reader calls it.
+	consumerUpdate func(u wire.ConsumerUpdate)
 	// tick comes twice in a heartbeat. The keeper calls it.
 	tick func()
 }
@@ -67,11 +71,12 @@ type Conn struct {
 
 	renewed atomic.Pointer[string] // the newest secret of RenewSecret, or nil
 
-	socket net.Conn
-	frames *wire.FrameReader
-	reads  atomic.Uint64 // grows with each read from the socket
-	queue  chan *queuedFrame
-	direct directWriter
+	socket  net.Conn
+	frames  *wire.FrameReader
+	reads   atomic.Uint64 // grows with each read from the socket
+	hearing hearing
+	queue   chan *queuedFrame
+	direct  directWriter
 
 	mu      sync.Mutex
 	pending map[uint32]func(response) // by correlation id
@@ -92,6 +97,7 @@ func (c *Conn) start() {
 	c.queue = make(chan *queuedFrame, writeQueueLen)
 	c.ended = make(chan struct{})
 	c.direct.init(c.socket)
+	c.hearing.init(silentHeartbeats * c.heartbeat)
 	c.wg.Add(3)
 	go c.read()
 	go c.write()

@@ -14,6 +14,7 @@ import (
 func (c *Conn) Read(p []byte) (int, error) {
 	n, err := c.socket.Read(p)
 	c.reads.Add(1)
+	c.hearing.heard()
 	return n, err
 }
 
@@ -96,6 +97,8 @@ func (c *Conn) dispatch(frame []byte) error {
 		if wire.Decode(fields, &r) == nil && c.hooks.creditRefused != nil {
 			c.hooks.creditRefused(r.SubscriptionID, r.Code)
 		}
+	case wire.KeyConsumerUpdate:
+		return c.consumerUpdate(fields)
 	case wire.KeyClose:
 		return c.closedByPeer(fields)
 	default: // a heartbeat needs no answer
@@ -117,6 +120,26 @@ func (c *Conn) outcomes(key wire.Key, fields []byte) error {
 		c.hooks.outcomes(o)
 	}
 	return err
+}
+
+// consumerUpdate hands what the broker says of a member of a group to its hook.
+func (c *Conn) consumerUpdate(fields []byte) error {
+	var u wire.ConsumerUpdate
+	if err := wire.Decode(fields, &u); err != nil {
+		return err
+	}
+	if c.hooks.consumerUpdate != nil {
+		c.hooks.consumerUpdate(u)
+	} else {
+		c.declineUpdate(u.Correlation)
+	}
+	return nil
+}
+
+// declineUpdate answers a ConsumerUpdate that concerns nobody any more. It never
+// waits. Without an answer the broker would close the connection after 60 s.
+func (c *Conn) declineUpdate(correlation uint32) {
+	c.offer(mustEncode(&wire.ConsumerUpdateResponse{Correlation: correlation, Code: wire.CodeOK}))
 }
 
 // closedByPeer answers the peer's Close and returns what the peer gave as its

@@ -283,6 +283,8 @@ type recorder struct {
 	refused  []wire.Code // of Credits
 	ticks    int
 	buffers  int
+	updates  []Update
+	declines bool  // updates
 	err      error // of Deliver
 	errFlush error
 }
@@ -296,6 +298,14 @@ func (r *recorder) Deliver(d wire.Deliver, buffer []byte) error {
 	}
 	r.chunks = append(r.chunks, chunk.FirstOffset)
 	return r.err
+}
+
+// Update takes what the broker says, unless the test has declined it.
+func (r *recorder) Update(u Update) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.updates = append(r.updates, u)
+	return !r.declines
 }
 
 func (r *recorder) Flush() error {

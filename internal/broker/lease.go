@@ -27,19 +27,34 @@ type Subscriber interface {
 	// subscription. It still has it for CodePreconditionFailed, which is its
 	// answer to an inactive consumer, and has no such subscription otherwise.
 	CreditRefused(code wire.Code)
+	// Update takes the broker's word that a subscription with
+	// SubscribeOptions.SingleActive is the active one of its group, or no longer.
+	// It reports whether Lease.Answer will follow, for which the broker waits 60 s
+	// and then ends the connection. No chunk comes after the word that the
+	// subscription is not active, nor after the other one before its answer.
+	Update(u Update) (answers bool)
 	// Tick comes twice in a heartbeat.
 	Tick()
+}
+
+// Update is what the broker says of a member of a group. It takes the active
+// member's activity away, and gives it to the next one once that is answered.
+type Update struct {
+	Active      bool
+	correlation uint32
 }
 
 // Lease is a subscription's place on a connection that others may share. It
 // offers what a subscription needs of the connection and nothing else:
 //
 //	Subscribe, Unsubscribe, Credit   chunks, which go to the Subscriber
+//	Answer                           membership of a group
 //	Stats, Locate, QueryOffset       questions
 //	StoreOffset, VerifyOffset        the offset
 //	Offsets                          the offset, again and again
 //	Reason, Ended                    did the connection end, and why?
-//	Node, Address, Contact           which node it is
+//	WatchPeer, SilentPeer            could it have ended?
+//	Node, Address, Contact, Version  which node it is
 //	Release                          the end
 type Lease struct {
 	node         Node
@@ -58,14 +73,38 @@ type Lease struct {
 // credit is back.
 const FirstCredit = 1
 
-// Subscribe asks for the chunks of a stream from a place on. The broker's
-// management shows name, a consumer's, which may be empty.
-func (l *Lease) Subscribe(ctx context.Context, stream string, from wire.OffsetSpec, name string) error {
-	f := wire.Subscribe{SubscriptionID: l.id, Stream: stream, Spec: from, Credit: FirstCredit}
-	l.unsubscribed.Store(false)
-	if name != "" {
-		f.Properties = wire.Properties{{Key: "name", Value: name}}
+// SubscribeOptions are what the broker is told of a subscription beside its
+// place. The zero value names nothing.
+type SubscribeOptions struct {
+	// Name is the consumer's. The broker's management shows it. It may be empty.
+	Name string
+	// SingleActive makes the subscription a member of the group that Name names:
+	// the broker sends chunks to one member at a time. See Subscriber.Update.
+	SingleActive bool
+	// SuperStream is the super stream whose partition the stream is, for
+	// SingleActive: without it the broker lets one member have every partition.
+	SuperStream string
+}
+
+// properties returns the properties of the Subscribe frame.
+func (o SubscribeOptions) properties() (p wire.Properties) {
+	add := func(key, value string) { p = append(p, wire.Property{Key: key, Value: value}) }
+	if o.Name != "" {
+		add("name", o.Name)
 	}
+	if o.SingleActive {
+		add("single-active-consumer", "true")
+		if o.SuperStream != "" {
+			add("super-stream", o.SuperStream)
+		}
+	}
+	return p
+}
+
+// Subscribe asks for the chunks of a stream from a place on.
+func (l *Lease) Subscribe(ctx context.Context, stream string, from wire.OffsetSpec, o SubscribeOptions) error {
+	f := wire.Subscribe{SubscriptionID: l.id, Stream: stream, Spec: from, Credit: FirstCredit, Properties: o.properties()}
+	l.unsubscribed.Store(false)
 	code, err := l.conn.subscribe(ctx, f)
 	if err != nil {
 		return err
@@ -85,6 +124,16 @@ func (l *Lease) Unsubscribe(ctx context.Context) error {
 // Credit asks for n more chunks. It does not wait for the socket, unless the
 // connection's queue is full.
 func (l *Lease) Credit(ctx context.Context, n int) error { return l.conn.credit(ctx, l.id, n) }
+
+// Answer answers what the broker has said of the subscription, on the connection
+// that said it. A subscription that is active begins at a place, or without one
+// where Subscribe said. What is sent before the answer arrives before it.
+func (l *Lease) Answer(ctx context.Context, u Update, from wire.OffsetSpec) error {
+	return l.conn.answerUpdate(ctx, u.correlation, from)
+}
+
+// Version returns the version of the broker, such as 4.0.5.
+func (l *Lease) Version() string { return l.conn.version }
 
 // Stats is [Conn.Stats].
 func (l *Lease) Stats(ctx context.Context, stream string) (Extent, error) {
@@ -165,6 +214,7 @@ func (dropChunks) Flush() error            { return nil }
 func (dropChunks) Buffer(n int) []byte     { return make([]byte, n) }
 func (dropChunks) Moved(string)            {}
 func (dropChunks) CreditRefused(wire.Code) {}
+func (dropChunks) Update(Update) bool      { return false }
 func (dropChunks) Tick()                   {}
 
 // movedOnly is the subscriber of an offset writer: no chunk ever comes for it.

@@ -48,8 +48,8 @@ func TestLeaseCalls(t *testing.T) {
 		ctx := t.Context()
 
 		from := wire.OffsetSpec{Type: wire.OffsetAt, Value: 9}
-		check.Nil(t, l.Subscribe(ctx, "s", from, "me"))
-		check.Nil(t, l.Subscribe(ctx, "s", from, ""))
+		check.Nil(t, l.Subscribe(ctx, "s", from, SubscribeOptions{Name: "me"}))
+		check.Nil(t, l.Subscribe(ctx, "s", from, SubscribeOptions{}))
 		check.Nil(t, l.Credit(ctx, 3))
 		check.Nil(t, l.Unsubscribe(ctx))
 		b.took(t, "subscribe 2 s {4 9} credit 1 [{name me}]", "subscribe 2 s {4 9} credit 1 []", "credit 2 3", "unsubscribe 2")
@@ -83,13 +83,13 @@ func TestLeaseRefused(t *testing.T) {
 		cluster, _ := onlyConn(t, b)
 		l := b.lease(t, cluster, &recorder{})
 		b.refuse(wire.KeySubscribe, wire.CodeAccessRefused)
-		err := l.Subscribe(t.Context(), "s", wire.OffsetSpec{Type: wire.OffsetNext}, "me")
+		err := l.Subscribe(t.Context(), "s", wire.OffsetSpec{Type: wire.OffsetNext}, SubscribeOptions{Name: "me"})
 		check.Err(t, err, ErrAccessRefused)
 		says(t, err, `"u"`, `"s"`)
 		b.refuse(wire.KeyUnsubscribe, wire.CodeSubscriptionIDDoesNotExist)
 		check.Nil(t, l.Unsubscribe(t.Context()))
 		b.mute(wire.KeySubscribe)
-		err = l.Subscribe(second(t), "s", wire.OffsetSpec{Type: wire.OffsetNext}, "me")
+		err = l.Subscribe(second(t), "s", wire.OffsetSpec{Type: wire.OffsetNext}, SubscribeOptions{Name: "me"})
 		check.Err(t, err, context.DeadlineExceeded)
 		b.mute(wire.KeyUnsubscribe)
 		check.Err(t, l.Unsubscribe(second(t)), context.DeadlineExceeded)
@@ -174,7 +174,7 @@ func TestReleaseAfterUnsubscribe(t *testing.T) {
 			check.Nil(t, l.Unsubscribe(t.Context()))
 			want := []string{"metadata []", fmt.Sprint("unsubscribe ", 2+i)}
 			if again {
-				check.Nil(t, l.Subscribe(t.Context(), "s", wire.OffsetSpec{Type: wire.OffsetFirst}, ""))
+				check.Nil(t, l.Subscribe(t.Context(), "s", wire.OffsetSpec{Type: wire.OffsetFirst}, SubscribeOptions{}))
 				want = append(want, "subscribe 3 s {1 0} credit 1 []", "unsubscribe 3")
 			}
 			l.Release(true)
@@ -285,7 +285,7 @@ func TestSharedDelivery(t *testing.T) {
 			}
 			return false
 		})
-		check.Nil(t, l.Subscribe(t.Context(), "s", wire.OffsetSpec{Type: wire.OffsetFirst}, ""))
+		check.Nil(t, l.Subscribe(t.Context(), "s", wire.OffsetSpec{Type: wire.OffsetFirst}, SubscribeOptions{}))
 		l.conn.Conn.hooks.tick()
 		synctest.Wait()
 		one.want(t, 10)

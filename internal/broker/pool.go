@@ -205,7 +205,10 @@ func (c *sharedConn) hooks() hooks {
 	if c.sender != nil {
 		return hooks{outcomes: c.outcomes, tick: c.tick, moved: c.moved}
 	}
-	return hooks{deliver: c.deliver, flush: c.flush, buffer: c.buffer, tick: c.tick, moved: c.moved, creditRefused: c.creditRefused}
+	return hooks{
+		deliver: c.deliver, flush: c.flush, buffer: c.buffer, tick: c.tick, moved: c.moved,
+		creditRefused: c.creditRefused, consumerUpdate: c.consumerUpdate,
+	}
 }
 
 // errDialing is the outcome of a dial that has panicked.
@@ -385,6 +388,15 @@ func (c *sharedConn) buffer(id uint8, n int) []byte {
 func (c *sharedConn) creditRefused(id uint8, code wire.Code) {
 	if l := c.byID[id].Load(); l != nil {
 		l.subscriber.CreditRefused(code)
+	}
+}
+
+// consumerUpdate is the connection's hook for what the broker says of a member of
+// a group. A member that has left answers nothing, so the connection does.
+func (c *sharedConn) consumerUpdate(u wire.ConsumerUpdate) {
+	l := c.byID[u.SubscriptionID].Load()
+	if l == nil || !l.subscriber.Update(Update{Active: u.Active, correlation: u.Correlation}) {
+		c.declineUpdate(u.Correlation)
 	}
 }
 

@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -23,26 +24,43 @@ const subscriptionsOfStream = 16
 // connection with 100 readers of a stream then takes 10 writes a second, and its
 // calls wait. A version that cannot be read counts as a new one.
 func SleepsPerSubscription(version string) bool {
-	release, _, _ := strings.Cut(version, "-")
-	release, _, _ = strings.Cut(release, "+")
-	parts := strings.Split(release, ".")
+	v, ok := parseVersion(version)
+	return ok && v.before(release{4, 2, 2})
+}
+
+// ForgetsMembers reports whether a broker of a version may choose a member of a
+// group again while it steps down, and never tell it: the group then has no active
+// member until one joins or leaves. RabbitMQ 4.1.2 to 4.1.8, all of 4.2, and 4.3.0
+// to 4.3.3 do (PROTOCOL-FACTS, section 20). A version that cannot be read counts
+// as one that does not.
+func ForgetsMembers(version string) bool {
+	v, ok := parseVersion(version)
+	within := func(first, fixed release) bool { return !v.before(first) && v.before(fixed) }
+	return ok && (within(release{4, 1, 2}, release{4, 1, 9}) || within(release{4, 2, 0}, release{4, 3, 4}))
+}
+
+// release is a version of RabbitMQ: major, minor and patch.
+type release [3]int
+
+func (r release) before(other release) bool { return slices.Compare(r[:], other[:]) < 0 }
+
+// parseVersion reads a version such as 4.0.5 or 4.3.0-rc.1+build. What is missing
+// behind the minor version is 0. ok is false for what is no version.
+func parseVersion(version string) (r release, ok bool) {
+	text, _, _ := strings.Cut(version, "-")
+	text, _, _ = strings.Cut(text, "+")
+	parts := strings.Split(text, ".")
 	if len(parts) < 2 {
-		return false
+		return r, false
 	}
-	fixed := [...]int{4, 2, 2}
-	for i, want := range fixed {
-		if i == len(parts) {
-			return true // 4.2 stands for 4.2.0
-		}
+	for i := range min(len(parts), len(r)) {
 		n, err := strconv.Atoi(parts[i])
-		switch {
-		case err != nil || n > want:
-			return false
-		case n < want:
-			return true
+		if err != nil {
+			return r, false
 		}
+		r[i] = n
 	}
-	return false
+	return r, true
 }
 
 // Version returns the version of the node that the administrative connection

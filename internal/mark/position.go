@@ -64,6 +64,23 @@ func (p Position) askingFor(offset uint64) Position {
 	return p
 }
 
+// Offset returns an offset below which nothing is wanted.
+func (p Position) Offset() uint64 {
+	if p.hasAfterChunk {
+		return max(p.From, p.afterChunk+1)
+	}
+	return p.From
+}
+
+// Exact returns what to ask the broker for where no chunk before the position is
+// wanted.
+func (p Position) Exact() wire.OffsetSpec {
+	if p.Spec.Type == wire.OffsetAt && !p.hasAfterChunk {
+		return wire.OffsetSpec{Type: wire.OffsetAt, Value: p.From}
+	}
+	return p.Spec
+}
+
 // Wants reports whether a chunk is to be read: it is a user chunk that
 // AfterChunk does not drop. Its messages before From are dropped nevertheless.
 func (p Position) Wants(chunk *wire.Chunk) bool {
