@@ -119,7 +119,9 @@ func (m *memberProcess) config() ConsumerConfig {
 	return cfg
 }
 
-func (m *memberProcess) partition(stream string) uint8 { return uint8(slices.Index(m.Partitions, stream)) }
+func (m *memberProcess) partition(stream string) uint8 {
+	return uint8(slices.Index(m.Partitions, stream))
+}
 
 // handle takes no time for most messages, and some for a few. Every other member
 // cannot keep up, so that it has messages at hand when it loses its connection.
@@ -129,7 +131,7 @@ func (m *memberProcess) handle(_ context.Context, d *Delivery) error {
 	switch k := rand.IntN(20_000); {
 	case k == 0:
 		pause(20 * time.Millisecond)
-	case k < 20, m.ID%2 == 0 && k%4 == 0:
+	case k < 20, m.ID%2 == 1 && k%8 == 0:
 		pause(time.Millisecond)
 	}
 	r.Kind = history.Ended

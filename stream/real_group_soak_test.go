@@ -74,7 +74,7 @@ func newGroupSoak(t *testing.T, uris []string, super bool) *groupSoak {
 	seed := uint64(soakNumber(t, "TIDEMARK_SOAK_SEED", int(rand.Uint32())+1))
 	s := &groupSoak{
 		t: t, uris: uris, direct: connect(t, uris[0]), rand: rand.New(rand.NewPCG(seed, 0)), start: time.Now(), kinds: map[string]int{},
-		faultsLeft: soakNumber(t, "TIDEMARK_GROUP_FAULTS", 7), owners: map[uint8]uint16{},
+		faultsLeft: soakNumber(t, "TIDEMARK_GROUP_FAULTS", 8), owners: map[uint8]uint16{},
 	}
 	s.settings = memberSettings{Super: super, Heartbeat: groupHeartbeat}
 	if super {
@@ -149,7 +149,7 @@ func (s *groupSoak) add() {
 	s.members = append(s.members, startMember(s.t, settings, s.uris, s.record))
 }
 
-// free returns a member to which nothing is being done, or nil: half of the time
+// free returns a member to which nothing is being done, or nil: three times of four
 // one that is active.
 func (s *groupSoak) free() *groupMember {
 	s.mu.Lock()
@@ -157,7 +157,7 @@ func (s *groupSoak) free() *groupMember {
 	s.mu.Unlock()
 	free := slices.DeleteFunc(slices.Clone(s.members), func(m *groupMember) bool { return m.busy.Load() })
 	active := slices.DeleteFunc(slices.Clone(free), func(m *groupMember) bool { return !slices.Contains(owners, m.id) })
-	if len(active) > 0 && s.rand.IntN(2) == 0 {
+	if len(active) > 0 && s.rand.IntN(4) > 0 {
 		free = active
 	}
 	if len(free) == 0 {
@@ -176,7 +176,7 @@ func (s *groupSoak) remove(m *groupMember) {
 
 // groupFaults are the kinds of faults. The first of all come in this order, so that
 // a short run has each.
-var groupFaults = []string{"add", "stall", "kill", "forsake", "stop", "reset", "cut off", "add", "move", "kill", "stop"}
+var groupFaults = []string{"add", "forsake", "add", "stall", "kill", "cut off", "stop", "reset", "move", "add", "kill", "stop"}
 
 // breakSomething breaks what its kind says. Stalls and cuts go on in the
 // background.
@@ -233,7 +233,7 @@ func (s *groupSoak) whileAway(m *groupMember, kind history.FaultKind, begin, end
 
 // groupPace is how many messages a partition gets in a millisecond, so that faults
 // befall members that are at work.
-const groupPace = 5
+const groupPace = 20
 
 // publish publishes the numbers of a partition, as far as the faults have come.
 func (s *groupSoak) publish(ctx context.Context, partition string) error {
