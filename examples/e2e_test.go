@@ -44,7 +44,7 @@ var programs = sync.OnceValue(func() error {
 	if bin, err = os.MkdirTemp("", "tidemark-examples-"); err != nil {
 		return err
 	}
-	out, err := exec.Command("go", "build", "-o", bin, "./amqp091", "./demo", "./fromfile", "./official", "./pub", "./quickstart", "./sub",
+	out, err := exec.Command("go", "build", "-o", bin, "./amqp091", "./demo", "./fromfile", "./group", "./official", "./pub", "./quickstart", "./sub",
 		"../tools/rabbitmq").CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("go build: %w\n%s", err, out)

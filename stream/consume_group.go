@@ -157,12 +157,26 @@ func (r *run) forgotten(ctx context.Context, s *subscription) bool {
 	if err != nil {
 		return false
 	}
+	wait, err := r.messagesBehind(ctx, s, stored)
+	return err == nil && r.vigil.Look(stored, wait, time.Now(), rand.Float64())
+}
+
+// messagesBehind reports whether the stream has messages behind a stored offset.
+// It looks into the last chunk once: an idle group costs one question.
+func (r *run) messagesBehind(ctx context.Context, s *subscription, stored uint64) (bool, error) {
 	extent, err := s.lease.Stats(ctx, s.stream)
-	if err != nil {
-		return false
+	switch chunk := extent.CommittedChunk; {
+	case err != nil || extent.Empty:
+		return false, err
+	case stored == BeforeFirst || stored < chunk:
+		return true, nil
+	case r.lastChunk != nil && r.lastChunk.FirstOffset == chunk:
+	default:
+		if r.lastChunk, err = s.peek(ctx, wire.OffsetSpec{Type: wire.OffsetAt, Value: chunk}); err != nil || r.lastChunk == nil {
+			return false, err
+		}
 	}
-	wait := !extent.Empty && (stored == BeforeFirst || extent.CommittedChunk > stored)
-	return r.vigil.Look(stored, wait, time.Now(), rand.Float64())
+	return r.lastChunk.FirstOffset+uint64(r.lastChunk.Records) > stored+1, nil
 }
 
 // beginTerm forgets what the run knows of an earlier term: others have been at

@@ -11,6 +11,7 @@ import (
 	"github.com/tidemark-go/tidemark/internal/broker"
 	"github.com/tidemark-go/tidemark/internal/mark"
 	"github.com/tidemark-go/tidemark/internal/member"
+	"github.com/tidemark-go/tidemark/internal/wire"
 )
 
 // run is one call of Run, RunBatch or All: one session after the other until
@@ -43,6 +44,7 @@ type run struct {
 	storer      *storer              // of the session, if the consumer has a name
 	term        atomic.Pointer[term] // of a member of a group, while it is active; else nil
 	vigil       member.Vigil         // of a member of a group
+	lastChunk   *wire.Chunk          // into which a member that waits has looked; nil: none
 	ended       chan struct{}        // closed when the run has ended
 
 	// closing is the time for what the run asks of the broker once its handlers

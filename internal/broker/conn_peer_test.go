@@ -32,7 +32,7 @@ func TestWhatIsNoAnswer(t *testing.T) {
 		"a long credit response": rawFrame(wire.KeyCredit.Response(), 0, 0, 0, 1),
 		"a short response":       rawFrame(wire.KeyMetadata.Response(), 0, 0, 1),
 		"an unknown key":         rawFrame(0x7777, 0, 0, 0, 1),
-		"a consumer update":      rawFrame(wire.KeyConsumerUpdate, 0, 0, 0, 1),
+		"a consumer update":      rawFrame(wire.KeyConsumerUpdate, 0, 0, 0, 1, 2, 1),
 	} {
 		t.Run(name, func(t *testing.T) {
 			virtual(t, func(t *testing.T, b *fake) {
@@ -93,6 +93,7 @@ func TestPeerEndsTheConnection(t *testing.T) {
 		{"close", hooks{}, closing, ErrUnreachable, "h:1 closed the connection: because (internal error)", false},
 		{"a garbled close", hooks{}, rawFrame(wire.KeyClose, 0), ErrProtocol, "h:1", false},
 		{"a garbled update", hooks{}, rawFrame(wire.KeyMetadataUpdate, 0), ErrProtocol, "h:1", false},
+		{"a garbled consumer update", hooks{}, rawFrame(wire.KeyConsumerUpdate, 0), ErrProtocol, "h:1", false},
 		{"a chunk of version 0", hooks{}, append(rawFrame(wire.KeyDeliver, 1)[:7], 9, 1), ErrProtocol, "h:1", false},
 		{"a frame without a key", hooks{}, []byte{0, 0, 0, 2, 0, 8}, ErrProtocol, "h:1", false},
 		{"half a frame", hooks{}, []byte{0, 0, 0, 9, 0, 8}, ErrUnreachable, "connection to h:1 lost", true},

@@ -210,6 +210,10 @@ func frameText(p *script.Peer, key wire.Key, fields []byte) string {
 			return err.Error()
 		}
 		return fmt.Sprint("publish ", id, " ", ids)
+	case wire.KeyConsumerUpdate.Response():
+		var f wire.ConsumerUpdateResponse
+		p.Decode(fields, &f)
+		return fmt.Sprint("answer ", f.Correlation, " ", f.Code, " ", f.Spec)
 	case wire.KeyClose:
 		var f wire.Close
 		p.Decode(fields, &f)
