@@ -148,9 +148,9 @@ func (m *memberProcess) write(r history.Record) {
 	}
 }
 
-// groupMember is a member as the test sees it: a process with a proxy of its own to
+// memberOutside is a member as the test sees it: a process with a proxy of its own to
 // each node.
-type groupMember struct {
+type memberOutside struct {
 	t       *testing.T
 	id      uint16
 	cmd     *exec.Cmd
@@ -164,9 +164,9 @@ type groupMember struct {
 
 // startMember starts a process. record is called for each of its records, on
 // another goroutine.
-func startMember(t *testing.T, s memberSettings, uris []string, record func(history.Record)) *groupMember {
+func startOutside(t *testing.T, s memberSettings, uris []string, record func(history.Record)) *memberOutside {
 	t.Helper()
-	m := &groupMember{t: t, id: s.ID, cmd: exec.Command(os.Args[0], "-test.run=^TestChildMember$"), stderr: new(bytes.Buffer), exited: make(chan struct{})}
+	m := &memberOutside{t: t, id: s.ID, cmd: exec.Command(os.Args[0], "-test.run=^TestChildMember$"), stderr: new(bytes.Buffer), exited: make(chan struct{})}
 	s.URIs, s.Ports = m.behindProxies(uris)
 	text, err := json.Marshal(s)
 	must(t, err)
@@ -191,7 +191,7 @@ func startMember(t *testing.T, s memberSettings, uris []string, record func(hist
 
 // behindProxies starts a proxy for each node. It returns the URIs of the proxies,
 // and their ports by those of the nodes.
-func (m *groupMember) behindProxies(uris []string) (behind []string, ports map[int]int) {
+func (m *memberOutside) behindProxies(uris []string) (behind []string, ports map[int]int) {
 	m.t.Helper()
 	ports = map[int]int{}
 	for _, uri := range uris {
@@ -210,7 +210,7 @@ func (m *groupMember) behindProxies(uris []string) (behind []string, ports map[i
 	return behind, ports
 }
 
-func (m *groupMember) read(from *os.File, record func(history.Record)) {
+func (m *memberOutside) read(from *os.File, record func(history.Record)) {
 	defer func() { _ = from.Close() }()
 	b := make([]byte, history.Size*1024)
 	for have := 0; ; {
@@ -235,16 +235,16 @@ func (m *groupMember) read(from *os.File, record func(history.Record)) {
 	}
 }
 
-func (m *groupMember) signal(s syscall.Signal) { _ = m.cmd.Process.Signal(s) }
+func (m *memberOutside) signal(s syscall.Signal) { _ = m.cmd.Process.Signal(s) }
 
 // kill kills the process and waits for its end.
-func (m *groupMember) kill() {
+func (m *memberOutside) kill() {
 	m.signal(syscall.SIGKILL)
 	<-m.exited
 }
 
 // stop asks the process to end and waits until it has.
-func (m *groupMember) stop() {
+func (m *memberOutside) stop() {
 	m.t.Helper()
 	m.signal(syscall.SIGTERM)
 	select {
@@ -260,7 +260,7 @@ func (m *groupMember) stop() {
 	}
 }
 
-func (m *groupMember) each(do func(*faults.Proxy)) {
+func (m *memberOutside) each(do func(*faults.Proxy)) {
 	for _, p := range m.proxies {
 		do(p)
 	}

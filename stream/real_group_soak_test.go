@@ -54,7 +54,7 @@ type groupSoak struct {
 	start      time.Time
 	total      int // messages in each partition
 	faultsLeft int
-	members    []*groupMember
+	members    []*memberOutside
 	nextID     uint16
 	kinds      map[string]int
 	background sync.WaitGroup
@@ -146,17 +146,17 @@ func (s *groupSoak) add() {
 	if s.nextID%3 == 0 {
 		settings.Workers = 4
 	}
-	s.members = append(s.members, startMember(s.t, settings, s.uris, s.record))
+	s.members = append(s.members, startOutside(s.t, settings, s.uris, s.record))
 }
 
 // free returns a member to which nothing is being done, or nil: three times of four
 // one that is active.
-func (s *groupSoak) free() *groupMember {
+func (s *groupSoak) free() *memberOutside {
 	s.mu.Lock()
 	owners := slices.Collect(maps.Values(s.owners))
 	s.mu.Unlock()
-	free := slices.DeleteFunc(slices.Clone(s.members), func(m *groupMember) bool { return m.busy.Load() })
-	active := slices.DeleteFunc(slices.Clone(free), func(m *groupMember) bool { return !slices.Contains(owners, m.id) })
+	free := slices.DeleteFunc(slices.Clone(s.members), func(m *memberOutside) bool { return m.busy.Load() })
+	active := slices.DeleteFunc(slices.Clone(free), func(m *memberOutside) bool { return !slices.Contains(owners, m.id) })
 	if len(active) > 0 && s.rand.IntN(4) > 0 {
 		free = active
 	}
@@ -167,8 +167,8 @@ func (s *groupSoak) free() *groupMember {
 }
 
 // remove takes a member out of the group's list, and sees to it that there is one.
-func (s *groupSoak) remove(m *groupMember) {
-	s.members = slices.DeleteFunc(s.members, func(x *groupMember) bool { return x == m })
+func (s *groupSoak) remove(m *memberOutside) {
+	s.members = slices.DeleteFunc(s.members, func(x *memberOutside) bool { return x == m })
 	if len(s.members) == 0 {
 		s.add()
 	}
@@ -218,7 +218,7 @@ func (s *groupSoak) breakSomething(kind string) {
 }
 
 // whileAway keeps a member away for longer than the broker waits for a heartbeat.
-func (s *groupSoak) whileAway(m *groupMember, kind history.FaultKind, begin, end func()) {
+func (s *groupSoak) whileAway(m *memberOutside, kind history.FaultKind, begin, end func()) {
 	m.busy.Store(true)
 	away := 2500*time.Millisecond + time.Duration(s.rand.IntN(2500))*time.Millisecond
 	s.background.Go(func() {
