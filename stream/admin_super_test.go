@@ -3,11 +3,10 @@ package stream
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
-
-	"github.com/tidemark-go/tidemark/streamtest"
 )
 
 // TestSuperStreamPlan: partitions are named and bound as other clients do it, and
@@ -109,6 +108,7 @@ func testSuperStreams(t *testing.T, env *Env, name string) {
 }
 
 func TestSuperStreams(t *testing.T) {
-	b := streamtest.NewBroker(t)
-	testSuperStreams(t, connect(t, b.URI()), "orders")
+	onBrokers(t, func(t *testing.T, b testBroker) {
+		testSuperStreams(t, connect(t, b.StreamURL()), fmt.Sprintf("orders-%d", rand.Uint64()))
+	})
 }

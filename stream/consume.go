@@ -35,8 +35,9 @@ type Consumer struct {
 	// SingleActive; "": it is none.
 	superStream string
 
-	mu  sync.Mutex
-	run *run // nil while not running
+	mu    sync.Mutex
+	run   *run      // nil while not running, and on a super stream
+	super *superRun // nil while not running, and on a plain stream
 }
 
 // NewConsumer checks the configuration and returns a consumer. It does no I/O,
@@ -119,8 +120,9 @@ func (c *Consumer) All(ctx context.Context) iter.Seq2[*Delivery, error] {
 	return func(yield func(*Delivery, error) bool) {
 		loopLeft := false
 		body := func(_ context.Context, d *Delivery) error {
-			if !yield(d, nil) {
-				loopLeft = true
+			// On a super stream another partition may have its turn after the end.
+			loopLeft = loopLeft || !yield(d, nil)
+			if loopLeft {
 				return errLoopLeft
 			}
 			return nil
@@ -160,9 +162,12 @@ func (c *Consumer) Commit(ctx context.Context) error {
 		return opErr(op, c.stream, "", fmt.Errorf("%w: set ConsumerConfig.Name", ErrNoName))
 	}
 	c.mu.Lock()
-	r := c.run
+	r, s := c.run, c.super
 	c.mu.Unlock()
-	if r == nil {
+	switch {
+	case s != nil:
+		return s.commit(ctx)
+	case r == nil:
 		return opErr(op, c.stream, c.cfg.Name, ErrNotRunning)
 	}
 	if r.grouped() {
@@ -179,15 +184,10 @@ func (c *Consumer) consume(ctx context.Context, setup func(*run)) error {
 		defer c.env.disownRun()
 		ctx, cancel := c.env.under(ctx)
 		defer cancel()
-		var r *run
-		if r, err = c.beginRun(setup); err == nil {
-			defer c.endRun(r)
-			defer r.letters.closeProducer()
-			handling, end := drainContext(ctx, c.cfg.Drain)
-			defer end()
-			r.handling = handling
-			err = r.supervise(ctx)
-			r.reportClosed(err)
+		if c.cfg.SuperStream {
+			err = c.consumeSuper(ctx, setup)
+		} else {
+			err = c.consumeOne(ctx, setup)
 		}
 	}
 	var h *HandlerError
@@ -195,6 +195,22 @@ func (c *Consumer) consume(ctx context.Context, setup func(*run)) error {
 		return err
 	}
 	return opErr("consume stream", c.stream, c.cfg.Name, err)
+}
+
+// consumeOne is consume for one stream. ctx ends with the Env, too.
+func (c *Consumer) consumeOne(ctx context.Context, setup func(*run)) error {
+	r, err := c.beginRun(setup)
+	if err != nil {
+		return err
+	}
+	defer c.endRun(r)
+	defer r.finishClosing()
+	handling, end := drainContext(ctx, c.cfg.Drain)
+	defer end()
+	r.handling = handling
+	err = r.supervise(ctx)
+	r.reportClosed(err)
+	return err
 }
 
 func (c *Consumer) beginRun(setup func(*run)) (*run, error) {

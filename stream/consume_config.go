@@ -104,6 +104,10 @@ type ConsumerConfig struct {
 	// least Workers.
 	MaxAhead int
 
+	// SuperStream reads a super stream: the name given to NewConsumer is that of
+	// the super stream, and Delivery.Stream is the partition.
+	SuperStream bool
+
 	// FromLeader reads from the stream's leader alone, which has each message
 	// first. While the leader is away the consumer waits for the next one.
 	// Default false: from a replica, which leaves the leader to the producers,
@@ -154,6 +158,12 @@ type ConsumerConfig struct {
 	// BatchWait is how long the first message of a batch waits for the others.
 	// Default 100 ms, at most 24 h.
 	BatchWait time.Duration
+	// BatchPerPartition gives each partition of a super stream batches of its
+	// own, so that all messages of a batch have one Delivery.Stream. RunBatch then
+	// holds a batch for each partition in memory. It needs SuperStream. Default
+	// false: a batch has messages of any partitions, as they come, those of each
+	// partition in order.
+	BatchPerPartition bool
 }
 
 const (
@@ -219,6 +229,10 @@ func (c ConsumerConfig) withDefaults(stream string) (ConsumerConfig, error) {
 		return c, fmt.Errorf("%w: the members of a group go on behind the stored offset: with SingleActive, Start must be Stored", ErrInvalidConfig)
 	case !c.SingleActive && (c.OnActive != nil || c.OnInactive != nil):
 		return c, fmt.Errorf("%w: OnActive and OnInactive are about the active member of a group: set SingleActive, or leave them out", ErrInvalidConfig)
+	case c.BatchPerPartition && !c.SuperStream:
+		return c, fmt.Errorf("%w: BatchPerPartition is about the partitions of a super stream: set SuperStream, or leave it out", ErrInvalidConfig)
+	case c.SuperStream && c.Start.kind == startAt:
+		return c, fmt.Errorf("%w: Start is %v, and an offset is a place in one stream, not in each partition of a super stream: start with First, Next or Since, or store an offset for each partition with Env.StoreOffset", ErrInvalidConfig, c.Start)
 	case c.Workers < 0 || c.Workers > maxWorkers:
 		return c, fmt.Errorf("%w: Workers is %d; it must be from 0 to %d", ErrInvalidConfig, c.Workers, maxWorkers)
 	case c.KeyOf != nil && c.Workers < 2:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"sync"
 
@@ -34,14 +35,28 @@ const (
 // error may include a stack.
 const maxReason = 4 << 10
 
-// deadLetters publishes the messages of a run whose attempts have failed. It
-// makes its producer for the first of them. It is safe for concurrent use.
+// deadLetters publishes the messages of a consumer's run whose attempts have
+// failed. It makes its producer for the first of them. It is safe for concurrent
+// use: the runs on a super stream's partitions share one.
 type deadLetters struct {
-	run *run
+	consumer *Consumer
+	log      func(msg string, args ...any)
 
 	mu       sync.Mutex // held while the producer is made
+	runs     int        // whose handlers may still fail
 	producer *Producer
 	closed   sync.WaitGroup // waits for the producer's end
+}
+
+func newDeadLetters(c *Consumer, log func(string, ...any)) *deadLetters {
+	return &deadLetters{consumer: c, log: log}
+}
+
+// join counts a run that uses the letters until it calls leave.
+func (l *deadLetters) join() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.runs++
 }
 
 // publish returns when the broker has confirmed the messages. While the stream
@@ -53,7 +68,7 @@ func (l *deadLetters) publish(ctx context.Context, h *HandlerError, failed []Del
 	}
 	msgs := make([]Message, len(failed))
 	for i := range failed {
-		raw, err := letter(&failed[i], h, l.run.consumer.cfg.Name, p.largestMessage())
+		raw, err := letter(&failed[i], h, l.consumer.cfg.Name, p.largestMessage())
 		if err != nil {
 			return err
 		}
@@ -66,7 +81,7 @@ func (l *deadLetters) publish(ctx context.Context, h *HandlerError, failed []Del
 func (l *deadLetters) connect(ctx context.Context) (*Producer, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	to := l.run.consumer.cfg.OnError.DeadLetter
+	to := l.consumer.cfg.OnError.DeadLetter
 	for attempt := 1; l.producer == nil; attempt++ {
 		p, err := l.newProducer(ctx)
 		if err == nil {
@@ -76,8 +91,8 @@ func (l *deadLetters) connect(ctx context.Context) (*Producer, error) {
 		if isFatal(err) || ctx.Err() != nil {
 			return nil, err
 		}
-		l.run.log("dead-letter stream not reached; trying again", "to", to, "error", err, "attempt", attempt)
-		if err := sleep(ctx, l.run.backoff(attempt)); err != nil {
+		l.log("dead-letter stream not reached; trying again", "to", to, "error", err, "attempt", attempt)
+		if err := sleep(ctx, l.consumer.env.cfg.Backoff.pause(attempt, rand.Float64)); err != nil {
 			return nil, err
 		}
 	}
@@ -91,38 +106,47 @@ func (l *deadLetters) newProducer(ctx context.Context) (*Producer, error) {
 	if err != nil {
 		return nil, err
 	}
-	env := l.run.consumer.env
+	env := l.consumer.env
 	env.owned.Add(1)
-	return env.startProducer(ctx, l.run.consumer.cfg.OnError.DeadLetter, cfg, func(*Producer) error { return nil })
+	return env.startProducer(ctx, l.consumer.cfg.OnError.DeadLetter, cfg, func(*Producer) error { return nil })
+}
+
+// locator is a connection or a lease.
+type locator interface {
+	Locate(ctx context.Context, stream string) (broker.Location, error)
 }
 
 // check returns an error if the dead-letter stream does not exist. A run calls
 // it when it begins, so that the mistake does not show first at night.
-func (l *deadLetters) check(ctx context.Context, lease *broker.Lease) error {
-	to := l.run.consumer.cfg.OnError.DeadLetter
+func (l *deadLetters) check(ctx context.Context, from locator) error {
+	to := l.consumer.cfg.OnError.DeadLetter
 	if to == "" {
 		return nil
 	}
-	if _, err := lease.Locate(ctx, to); errors.Is(err, ErrStreamNotFound) {
+	if _, err := from.Locate(ctx, to); errors.Is(err, ErrStreamNotFound) {
 		return fmt.Errorf("dead-letter stream %q: %w", to, err)
 	}
 	return nil
 }
 
-// beginClosing ends the producer under ctx, while the run goes on with its own
-// end. None of the producer's messages is in flight, because publish waits for
-// the confirms, and no handler is at work.
-func (l *deadLetters) beginClosing(ctx context.Context) {
-	if l.producer != nil {
-		l.closed.Go(func() { _ = l.producer.Close(ctx) })
+// leave is called once by each run that has joined, when its last handler has
+// returned. The last one ends the producer, as far as the time of ctx goes, while
+// the run goes on with its own end. None of the producer's messages is in flight,
+// because publish waits for the confirms.
+func (l *deadLetters) leave(ctx context.Context) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.runs--; l.runs > 0 || l.producer == nil {
+		return
 	}
-}
-
-// closeProducer waits until the producer has ended.
-func (l *deadLetters) closeProducer() {
-	l.beginClosing(l.run.beginClosing()) // the first Close of a producer counts
-	l.closed.Wait()
-	l.run.endClosing()
+	producer := l.producer
+	l.producer = nil
+	end, _ := ctx.Deadline()
+	l.closed.Go(func() {
+		ctx, cancel := context.WithDeadline(context.Background(), end)
+		defer cancel()
+		_ = producer.Close(ctx)
+	})
 }
 
 // letter returns a failed message with the reason and the origin in its

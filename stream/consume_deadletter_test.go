@@ -230,8 +230,16 @@ func lettersOf(t *testing.T, env *Env, to string) (l *deadLetters, logged *[]str
 	must(t, err)
 	logged = new([]string)
 	r := newRun(c)
-	r.log = slog.New(records{lines: logged}).Warn
+	r.letters.log = slog.New(records{lines: logged}).Warn
 	return r.letters, logged
+}
+
+// closeLetters ends the letters as their only run does.
+func closeLetters(t *testing.T, l *deadLetters) {
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	l.leave(ctx)
+	l.closed.Wait()
 }
 
 // TestDeadLettersKeepTrying: until there is a producer, which is made once and
@@ -239,7 +247,8 @@ func lettersOf(t *testing.T, env *Env, to string) (l *deadLetters, logged *[]str
 func TestDeadLettersKeepTrying(t *testing.T) {
 	b, env, to := faulty(t, 0)
 	l, logged := lettersOf(t, env, to)
-	l.closeProducer() // of which there is none
+	closeLetters(t, l) // which have no producer
+	l.join()
 	b.AnswerWith(streamtest.DeclarePublisher, streamtest.StreamNotAvailable, 2)
 	h := &HandlerError{Err: errTest, Attempts: 1}
 	must(t, l.publish(t.Context(), h, []Delivery{{Body: []byte("0")}, {Body: []byte("1")}}))
@@ -254,7 +263,7 @@ func TestDeadLettersKeepTrying(t *testing.T) {
 		t.Errorf("logged %q", *logged)
 	}
 	p := l.producer
-	l.closeProducer()
+	closeLetters(t, l)
 	wantErr(t, p.Publish(t.Context(), Message{}), ErrClosed)
 }
 
@@ -270,7 +279,7 @@ func TestDeadLettersGiveUp(t *testing.T) {
 	l, _ = lettersOf(t, env, to)
 	b.AnswerWith(streamtest.DeclarePublisher, streamtest.StreamNotAvailable, streamtest.Forever)
 	ctx, cancel := context.WithCancelCause(t.Context())
-	l.run.log = func(string, ...any) { cancel(errTest) }
+	l.log = func(string, ...any) { cancel(errTest) }
 	wantErr(t, l.publish(ctx, h, []Delivery{{}}), errTest)
 	wantErr(t, l.publish(ctx, h, []Delivery{{}}), errTest)
 	if n := b.Received(streamtest.DeclarePublisher); n != 1 {

@@ -69,6 +69,8 @@ func drainContext(stop context.Context, drain time.Duration) (ctx context.Contex
 // newDispatcher returns the dispatcher of a run, which ends with ctx.
 func (r *run) newDispatcher(ctx context.Context) dispatcher {
 	switch {
+	case r.batchHandler != nil && r.mixed != nil:
+		return newMixed(ctx, r)
 	case r.batchHandler != nil:
 		return newBatches(ctx, r)
 	case r.workers > 1:

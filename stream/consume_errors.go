@@ -103,21 +103,31 @@ func (r *run) handleOne(l lifetime, d *Delivery, kept *originals) error {
 
 // settleOne does what the policy says after the first failure of a message.
 func (r *run) settleOne(l lifetime, err error, failed failure) error {
-	return r.settle(l, err, failed, func(again []Delivery) error { return callProtected(l.handling, r.handler, &again[0]) })
+	return r.settle(l, err, failed, func(again []Delivery) error {
+		return r.inTurn(l.taking, func() error { return callProtected(l.handling, r.handler, &again[0]) })
+	})
 }
 
 // handleBatch is handleOne for batches.
 func (r *run) handleBatch(l lifetime, batch []Delivery, kept *originals) error {
 	kept.keep(batch)
 	offset := batch[0].Offset
-	err := callBatchProtected(l.handling, r.batchHandler, batch)
-	if err == nil {
-		return nil
+	call := func(batch []Delivery) error {
+		if r.mixed != nil { // whose turn it is
+			return callBatchProtected(l.handling, r.batchHandler, batch)
+		}
+		return r.inTurn(l.taking, func() error { return callBatchProtected(l.handling, r.batchHandler, batch) })
 	}
-	return r.settle(l, err, failure{offset, batch, kept}, func(again []Delivery) error {
-		return callBatchProtected(l.handling, r.batchHandler, again)
-	})
+	err := call(batch)
+	if err == nil || outOfTurn(err) {
+		return err
+	}
+	return r.settle(l, err, failure{offset, batch, kept}, call)
 }
+
+// outOfTurn reports whether a handler was not called, or has not returned, because
+// the run is to end. No handler can return these errors.
+func outOfTurn(err error) bool { return err == errStopped || err == errLoopLeft }
 
 // settle does what the policy says after the handler's first error. callAgain
 // calls the handler for the failed messages. Nil means that they are settled,
@@ -136,8 +146,8 @@ func (r *run) settle(l lifetime, err error, failed failure, callAgain func([]Del
 			return errStopped
 		}
 		h.Attempts++
-		if h.Err = callAgain(failed.messages(h.Attempts)); h.Err == nil {
-			return nil
+		if h.Err = callAgain(failed.messages(h.Attempts)); h.Err == nil || outOfTurn(h.Err) {
+			return h.Err
 		}
 		if stopped && p.allows(h.Attempts) {
 			return r.interrupted(h)

@@ -368,7 +368,7 @@ func TestDeadLetterIsLogged(t *testing.T) {
 	c, err := env.NewConsumer(name, ConsumerConfig{OnError: ErrorPolicy{DeadLetter: letters}})
 	must(t, err)
 	r := newRun(c)
-	defer r.letters.closeProducer()
+	defer r.finishClosing()
 	logs := 0
 	r.log = func(string, ...any) { logs++ }
 	d := Delivery{Stream: name, sections: &sections{raw: []byte("raw")}}

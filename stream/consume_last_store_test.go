@@ -131,7 +131,7 @@ func TestClosingIsOneWait(t *testing.T) {
 		if wantErr(t, err, ErrNotStored, ErrUnreachable); errors.Is(err, errStopped) {
 			t.Error(err)
 		}
-		r.letters.closeProducer()
+		r.finishClosing()
 		if took := time.Since(begun); took != closingTime {
 			t.Errorf("took %v", took)
 		}

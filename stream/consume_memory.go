@@ -18,7 +18,25 @@ type memory struct {
 // share is a subscription's part of the memory. memory.mu guards it.
 type share struct {
 	claim int64
+	of    *budget // of a super stream's consumer, besides the Env's; nil: none
 	left  bool
+}
+
+// change replaces what a share claims.
+func (m *memory) change(s *share, to int64) {
+	if s.of != nil {
+		s.of.claimed += to - s.claim
+	}
+	m.budget.change(&s.claim, to)
+}
+
+// allowance returns how many bytes a share may claim.
+func (m *memory) allowance(s *share) int64 {
+	allowed := m.budget.allowance(s.claim)
+	if s.of != nil {
+		allowed = min(allowed, s.of.allowance(s.claim))
+	}
+	return allowed
 }
 
 func newMemory(total int) *memory {
@@ -33,6 +51,15 @@ func (m *memory) join() *share {
 	return &share{}
 }
 
+// group puts a share, which has claimed nothing yet, under a further budget: that
+// of a consumer with several subscriptions. nil stands for none.
+func (m *memory) group(s *share, of *budget) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.change(s, 0)
+	s.of = of
+}
+
 // leave gives back what a subscription has claimed. With the last one the free
 // buffers go too. Only the first call counts.
 func (m *memory) leave(s *share) {
@@ -42,7 +69,7 @@ func (m *memory) leave(s *share) {
 		return
 	}
 	s.left = true
-	m.budget.change(&s.claim, 0)
+	m.change(s, 0)
 	if m.shares--; m.shares == 0 {
 		clear(m.buffers)
 	}
@@ -56,8 +83,8 @@ func (m *memory) grant(s *share, f *flow, now time.Time) (credit int) {
 	if s.left {
 		return 0
 	}
-	credit = f.grant(m.budget.allowance(s.claim), now)
-	m.budget.change(&s.claim, f.claim())
+	credit = f.grant(m.allowance(s), now)
+	m.change(s, f.claim())
 	return credit
 }
 
@@ -67,7 +94,7 @@ func (m *memory) update(s *share, f *flow) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if !s.left {
-		m.budget.change(&s.claim, f.claim())
+		m.change(s, f.claim())
 	}
 }
 

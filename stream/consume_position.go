@@ -12,7 +12,7 @@ import (
 // findPosition decides where the coming session begins. It asks the node that
 // the session will read from, and at the beginning of a run the OffsetStore.
 func (r *run) findPosition(ctx context.Context, s *subscription) (mark.Position, error) {
-	if !r.place.Begun() && !r.recreated {
+	if !r.place.Begun() && !r.recreated && !r.isPartition() { // a superRun looks itself
 		if err := r.letters.check(ctx, s.lease); err != nil {
 			return mark.Position{}, err
 		}

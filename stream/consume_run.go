@@ -30,6 +30,7 @@ type run struct {
 
 	handling   context.Context // of the handlers; it ends Drain after the run's context
 	dispatcher dispatcher      // set by supervise
+	superPart                  // empty unless the stream is a partition
 
 	start     Start // resolved when the run began
 	recreated bool  // the stream was created again; the stored offset may be the old one's
@@ -66,7 +67,8 @@ func newRun(c *Consumer) *run {
 		ended:    make(chan struct{}),
 		handling: context.Background(),
 	}
-	r.letters = &deadLetters{run: r}
+	r.letters = newDeadLetters(c, r.log)
+	r.letters.join()
 	return r
 }
 
@@ -207,10 +209,16 @@ func (r *run) report(c StateChange) {
 
 // reportClosed reports the end of the run.
 func (r *run) reportClosed(err error) {
+	r.report(StateChange{State: StateClosed, Err: withoutLoopEnd(err)})
+}
+
+// withoutLoopEnd returns the error of a run, but nil if the user's loop over All
+// has ended it.
+func withoutLoopEnd(err error) error {
 	if errors.Is(err, errLoopLeft) {
-		err = nil
+		return nil
 	}
-	r.report(StateChange{State: StateClosed, Err: err})
+	return err
 }
 
 // errStopped ends a session whose run is told to end. It never leaves the run:
@@ -240,9 +248,19 @@ const closingTime = CloseTimeout - 250*time.Millisecond
 func (r *run) beginClosing() context.Context {
 	if r.closing == nil {
 		r.closing, r.endClosing = context.WithTimeout(context.Background(), closingTime)
-		r.letters.beginClosing(r.closing)
+		r.letters.leave(r.closing)
 	}
 	return r.closing
+}
+
+// finishClosing ends what beginClosing has begun, with nothing left to ask of the
+// broker.
+func (r *run) finishClosing() {
+	r.beginClosing()
+	if !r.isPartition() { // others may still publish
+		r.letters.closed.Wait()
+	}
+	r.endClosing()
 }
 
 // goodbye returns the context of a goodbye to the broker. A run that is told to
@@ -257,6 +275,9 @@ func (r *run) goodbye(ctx context.Context) context.Context {
 	}
 	return context.Background()
 }
+
+// isPartition reports whether the run is one of several on a super stream.
+func (r *run) isPartition() bool { return r.endAll != nil }
 
 // named reports whether the consumer has a name to store offsets under.
 func (r *run) named() bool { return r.consumer.cfg.Name != "" }

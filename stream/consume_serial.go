@@ -53,6 +53,7 @@ type block struct {
 	last       uint64 // the offset of the last of these
 	next       uint64 // the offset of the message that the handler has, or had last
 	inHandler  bool   // the handler is at work, so that a panic is the handler's
+	mustStore  bool   // the policy wants a store before the next handler runs
 }
 
 // handle handles the messages of a block, one after the other.
@@ -65,9 +66,13 @@ func (s *serial) handle(b *block) error {
 		}
 	}()
 	for b.handled < len(b.list) {
-		handlerErr, err := s.callHandler(b)
-		if handlerErr != nil {
+		handlerErr, err := s.callInTurn(b)
+		switch {
+		case handlerErr != nil:
 			err = s.settleNext(b, handlerErr)
+		case err == nil && b.mustStore:
+			b.mustStore = false
+			err = s.store(b.moreFollow || b.handled < len(b.list))
 		}
 		if err != nil {
 			return err
@@ -84,14 +89,35 @@ func (s *serial) settleNext(b *block, handlerErr error) error {
 		return err
 	}
 	b.handled, b.last = b.handled+1, b.next
-	return s.markHandled(b.next, false)
+	if s.run.named() && s.run.progress.markOne(b.next) {
+		return s.store(false)
+	}
+	return nil
+}
+
+// callInTurn is callHandler on the goroutine that calls the handlers.
+func (s *serial) callInTurn(b *block) (handlerErr, err error) {
+	if s.run.relay == nil {
+		return s.callHandler(b)
+	}
+	return s.callRelayed(b)
+}
+
+// callRelayed is callHandler on the goroutine of the relay. It is a function of
+// its own because its results escape to the heap.
+func (s *serial) callRelayed(b *block) (handlerErr, err error) {
+	turnErr := s.run.relay.call(s.taking, func() { handlerErr, err = s.callHandler(b) })
+	if turnErr != nil {
+		return nil, turnErr
+	}
+	return handlerErr, err
 }
 
 // callHandler calls the handler for the block's messages that are not handled,
-// until all are, the handler fails, or the session has to end. handlerErr is
-// the handler's failure, which the caller settles; err ends the session. One
-// recover serves the whole block: one for each message would cost as much as
-// decoding.
+// until all are, the mark has to be stored, the handler fails, or the session has
+// to end. handlerErr is the handler's failure, which the caller settles; err ends
+// the session. One recover serves the whole block: one for each message would cost
+// as much as decoding.
 func (s *serial) callHandler(b *block) (handlerErr, err error) {
 	handler := s.run.handler
 	if handler == nil {
@@ -119,7 +145,8 @@ func (s *serial) callLoopBody(b *block) error {
 }
 
 // callEach calls a handler for the block's messages that are not handled, and
-// marks each of them. Its results are those of callHandler.
+// marks each of them, until the mark has to be stored. Its results are those of
+// callHandler.
 func (s *serial) callEach(b *block, handler Handler) (handlerErr, err error) {
 	named, counted := s.run.named(), s.run.consumer.cfg.Store.Every > 0
 	for i := b.handled; i < len(b.list); i++ {
@@ -138,22 +165,17 @@ func (s *serial) callEach(b *block, handler Handler) (handlerErr, err error) {
 		case !named:
 		case !counted:
 			s.run.progress.markFast(b.next + 1)
-		default:
-			if err := s.markHandled(b.next, b.moreFollow || i+1 < len(b.list)); err != nil {
-				return nil, err
-			}
+		case s.run.progress.markOne(b.next):
+			b.mustStore = true
+			return nil, nil
 		}
 	}
 	return nil, nil
 }
 
-// markHandled moves the mark over a message, and stores it if the policy says
-// so. moreFollow says that the next message is at hand.
-func (s *serial) markHandled(offset uint64, moreFollow bool) error {
-	if s.run.named() && s.run.progress.markOne(offset) {
-		return unlessStopped(s.taking, s.run.storer.storeNow(s.taking, moreFollow))
-	}
-	return nil
+// store stores the mark. moreFollow says that the next message is at hand.
+func (s *serial) store(moreFollow bool) error {
+	return unlessStopped(s.taking, s.run.storer.storeNow(s.taking, moreFollow))
 }
 
 // unlessStopped returns the error of a store between two handlers, and

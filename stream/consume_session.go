@@ -64,7 +64,11 @@ func (r *run) offsetsOf(ctx context.Context, s *subscription) (offsets, error) {
 // dispatcher's context ends.
 func (r *run) deliver(s *subscription) (progressed bool, err error) {
 	progressed, err = r.feed(r.dispatcher, s)
-	return progressed, r.dispatcher.endSession(err)
+	err = r.dispatcher.endSession(err)
+	if r.isPartition() && endedByHandler(err) {
+		r.endAll(err) // before the last store, which may take a while
+	}
+	return progressed, err
 }
 
 // feed passes what the subscription delivers to the dispatcher, and checks that

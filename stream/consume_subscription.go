@@ -76,6 +76,7 @@ func (r *run) subscribe(ctx context.Context) (*subscription, error) {
 		if err != nil {
 			return err
 		}
+		c.env.memory.group(s.share, r.budget)
 		return r.beginSubscription(ctx, s)
 	})
 	if err != nil {
@@ -100,7 +101,7 @@ func (r *run) beginSubscription(ctx context.Context, s *subscription) error {
 	}
 	from, err := r.findPosition(ctx, s)
 	if err == nil {
-		err = s.lease.Subscribe(ctx, s.stream, from.Spec, broker.SubscribeOptions{Name: r.consumer.cfg.Name})
+		err = s.lease.Subscribe(ctx, s.stream, from.Spec, broker.SubscribeOptions{Name: r.consumer.cfg.Name, SuperStream: r.super})
 	}
 	begun = err == nil
 	return err

@@ -37,6 +37,7 @@ type Env struct {
 	cluster *broker.Cluster
 	states  *states
 	memory  *memory
+	supers  superWatches
 
 	// life ends with Close, which ends the runs and calls of the Env. Close
 	// then waits for runs, whose handlers may still publish, closes the

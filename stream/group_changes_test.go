@@ -69,7 +69,7 @@ func (g *changingGroup) join() {
 		}
 	}})
 	c, err := m.env.NewConsumer(g.stream, ConsumerConfig{
-		Name: groupName, SingleActive: true,
+		Name: groupName, SingleActive: true, SuperStream: g.super,
 		OnActive: func(_ context.Context, stream string, _ uint64) error {
 			g.mu.Lock()
 			defer g.mu.Unlock()
@@ -153,7 +153,7 @@ func (g *changingGroup) wanted(k int) int {
 // begins but where the broker's rule wants it, none beside another, and each message
 // is handled once.
 func TestGroupChanges(t *testing.T) {
-	for _, super := range []bool{false} {
+	for _, super := range []bool{false, true} {
 		t.Run(map[bool]string{false: "stream", true: "super stream"}[super], func(t *testing.T) {
 			onBrokers(t, func(t *testing.T, b testBroker) { testGroupChanges(t, newChangingGroup(t, b, super)) })
 		})

@@ -32,10 +32,11 @@ type scene struct {
 	env *Env
 	ctx context.Context // ends with sceneTime
 
-	mu     sync.Mutex
-	states []StateChange // of producers
-	times  []time.Time   // of states
-	deaf   chan struct{} // closed when the Envs hear again; nil: they always did
+	mu        sync.Mutex
+	states    []StateChange // of producers
+	times     []time.Time   // of states
+	consuming []StateChange // of consumers
+	deaf      chan struct{} // closed when the Envs hear again; nil: they always did
 }
 
 // play runs a scene in a bubble, on a broker with a stream s.
@@ -102,13 +103,15 @@ func (c *deafConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// note keeps what the Env says of producers.
+// note keeps what the Envs say.
 func (s *scene) note(c StateChange) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if c.Role == RoleProducer {
 		s.states, s.times = append(s.states, c), append(s.times, time.Now())
+		return
 	}
+	s.consuming = append(s.consuming, c)
 }
 
 // reported returns the changes of producers to a state, so far.

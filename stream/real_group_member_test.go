@@ -100,7 +100,7 @@ func (m *memberProcess) run(ctx context.Context) error {
 
 func (m *memberProcess) config() ConsumerConfig {
 	cfg := ConsumerConfig{
-		Name: groupName, SingleActive: true, Workers: m.Workers,
+		Name: groupName, SingleActive: true, SuperStream: m.Super, Workers: m.Workers,
 		OnActive: func(_ context.Context, stream string, next uint64) error {
 			m.write(history.Record{Kind: history.Active, Partition: m.partition(stream), Offset: next})
 			return nil

@@ -381,7 +381,7 @@ func (s *groupSoak) judge() {
 }
 
 func TestGroupSoak(t *testing.T) {
-	for _, super := range []bool{false} {
+	for _, super := range []bool{false, true} {
 		t.Run(map[bool]string{false: "stream", true: "super stream"}[super], func(t *testing.T) {
 			onBrokers(t, func(t *testing.T, b testBroker) {
 				s := newGroupSoak(t, strings.Split(b.StreamURL(), ","), super)
@@ -398,7 +398,7 @@ func TestGroupSoak(t *testing.T) {
 // make soak-groups runs it.
 func TestRealGroupSoakCluster(t *testing.T) {
 	b := runningCluster(t)
-	for _, super := range []bool{false} {
+	for _, super := range []bool{false, true} {
 		t.Run(map[bool]string{false: "stream", true: "super stream"}[super], func(t *testing.T) {
 			s := newGroupSoak(t, nodeURIs(b), super)
 			s.move = func(p int) error {

@@ -1,0 +1,188 @@
+package stream
+
+import (
+	"context"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/tidemark-go/tidemark/internal/mark"
+	"github.com/tidemark-go/tidemark/internal/wire"
+)
+
+// mixedBatch is the batch of a RunBatch that mixes a super stream's partitions.
+// Only the goroutine that called RunBatch uses it.
+type mixedBatch struct {
+	lifetime
+	size  int           // ConsumerConfig.BatchSize
+	wait  time.Duration // ConsumerConfig.BatchWait
+	kept  *originals    // of the batch that is being handled
+	timer *time.Timer   // runs while something is pending
+
+	pending []Delivery
+	parts   []mixedPart // what is pending, by partition
+}
+
+// mixedPart is what a partition has in a batch.
+type mixedPart struct {
+	from *mixed
+	n    int
+	last uint64 // offset of the last message
+}
+
+// add adds messages of a partition, and handles each batch that they fill.
+func (m *mixedBatch) add(from *mixed, list []Delivery) error {
+	for len(list) > 0 {
+		n := min(m.size-len(m.pending), len(list))
+		m.pending = append(m.pending, list[:n]...)
+		part := m.partOf(from)
+		part.n, part.last = part.n+n, list[n-1].Offset
+		list = list[n:]
+		if m.timer == nil {
+			m.timer = time.NewTimer(m.wait)
+		}
+		if len(m.pending) < m.size {
+			return nil
+		}
+		if err := m.flush(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (m *mixedBatch) partOf(from *mixed) *mixedPart {
+	i := slices.IndexFunc(m.parts, func(p mixedPart) bool { return p.from == from })
+	if i < 0 {
+		i, m.parts = len(m.parts), append(m.parts, mixedPart{from: from})
+	}
+	return &m.parts[i]
+}
+
+// due returns a channel that gets an item when flush is to be called. A nil channel
+// stands for never.
+func (m *mixedBatch) due() <-chan time.Time {
+	if m == nil || m.timer == nil {
+		return nil
+	}
+	return m.timer.C
+}
+
+// flush calls the handler for what is pending, and moves the mark of each
+// partition over it. A failure is that of the first message's partition.
+func (m *mixedBatch) flush() error {
+	batch, parts := m.pending, m.parts
+	m.clear()
+	switch {
+	case len(batch) == 0:
+		return nil
+	case m.taking.Err() != nil:
+		return errStopped
+	}
+	if m.kept == nil {
+		m.kept = parts[0].from.run.originals()
+	}
+	if err := parts[0].from.run.handleBatch(m.lifetime, batch, m.kept); err != nil {
+		return err
+	}
+	for _, p := range parts {
+		p.from.handled(p)
+	}
+	return nil
+}
+
+// drop removes the messages of a partition.
+func (m *mixedBatch) drop(from *mixed) {
+	m.parts = slices.DeleteFunc(m.parts, func(p mixedPart) bool { return p.from == from })
+	if len(m.parts) == 0 {
+		m.clear()
+		return
+	}
+	stream := from.run.consumer.stream
+	m.pending = slices.DeleteFunc(m.pending, func(d Delivery) bool { return d.Stream == stream })
+}
+
+func (m *mixedBatch) clear() {
+	m.pending, m.parts = nil, nil
+	if m.timer != nil {
+		m.timer.Stop()
+		m.timer = nil
+	}
+}
+
+// mixed is the dispatcher of a partition whose messages go into a mixedBatch. From
+// then on they are the batch's: the next session goes on behind them.
+type mixed struct {
+	lifetime
+	run       *run
+	batch     *mixedBatch
+	progress  *progress      // of the stream: one that is created again has another one
+	stores    chan time.Time // gets an item when the policy wants a store
+	mustStore atomic.Bool    // stores has got one
+}
+
+func newMixed(ctx context.Context, r *run) *mixed {
+	return &mixed{lifetime: lifetime{taking: ctx, handling: r.handling}, run: r, batch: r.mixed, progress: r.progress, stores: make(chan time.Time, 1)}
+}
+
+// dispatch adds the messages of a chunk to the batch, and waits meanwhile.
+func (m *mixed) dispatch(chunk *wire.Chunk, d *decoder) error {
+	for err := m.storeIfDue(); ; err = m.storeIfDue() {
+		if err != nil {
+			return err
+		}
+		list := d.block(blockSize)
+		if len(list) == 0 {
+			return nil
+		}
+		m.run.place.HandledTo(list[len(list)-1].Offset, mark.IDOf(chunk))
+		if err := m.run.inTurn(m.taking, func() error { return m.batch.add(m, list) }); err != nil {
+			return err
+		}
+	}
+}
+
+// handled moves the mark over the messages of a batch that was handled. The
+// partition's own goroutine stores it, so that a store that waits holds up no
+// other partition.
+func (m *mixed) handled(p mixedPart) {
+	if m.progress.markMany(p.last, p.n) && m.run.named() {
+		m.mustStore.Store(true)
+		select {
+		case m.stores <- time.Time{}:
+		default:
+		}
+	}
+}
+
+// flushDue says when a store is due: the batch has a timer of its own.
+func (m *mixed) flushDue() <-chan time.Time { return m.stores }
+
+// flush stores, or has the batch handled. If a store is due, a batch with all that
+// the partition had in it was handled.
+func (m *mixed) flush() error {
+	if m.mustStore.Load() {
+		return m.storeIfDue()
+	}
+	if err := m.run.inTurn(m.taking, m.batch.flush); err != nil {
+		return err
+	}
+	return m.storeIfDue()
+}
+
+func (m *mixed) storeIfDue() error {
+	if !m.mustStore.Swap(false) {
+		return nil
+	}
+	return unlessStopped(m.taking, m.run.requests.ask(m.taking, false, nil))
+}
+
+func (m *mixed) endSession(err error) error { return err }
+
+// end waits for the batch at work, and takes back what waits for the next one.
+func (m *mixed) end(err error) error {
+	m.run.relay.always(func() { m.batch.drop(m) })
+	return err
+}
+
+func (m *mixed) abandon() error { return m.end(nil) }
