@@ -66,6 +66,7 @@ func TestChildMember(t *testing.T) {
 	must(t, json.Unmarshal([]byte(text), &m.memberSettings))
 	ctx, stop := signal.NotifyContext(t.Context(), syscall.SIGTERM)
 	defer stop()
+	defer m.slowDown()()
 	if err := m.run(ctx); err != nil {
 		t.Fatalf("member %d: %v", m.ID, err)
 	}
@@ -75,7 +76,25 @@ func TestChildMember(t *testing.T) {
 // memberProcess is the process's side.
 type memberProcess struct {
 	memberSettings
-	out *os.File
+	out  *os.File
+	slow atomic.Bool // each handler takes its time
+}
+
+// slowTime is how long a member is slow after SIGUSR1, so that it has messages at
+// hand when something befalls it.
+const slowTime = 6 * time.Second
+
+// slowDown makes the member slow for a while at each SIGUSR1, until stop is called.
+func (m *memberProcess) slowDown() (stop func()) {
+	told := make(chan os.Signal, 1)
+	signal.Notify(told, syscall.SIGUSR1)
+	go func() {
+		for range told {
+			m.slow.Store(true)
+			time.AfterFunc(slowTime, func() { m.slow.Store(false) })
+		}
+	}()
+	return func() { signal.Stop(told); close(told) }
 }
 
 func (m *memberProcess) run(ctx context.Context) error {
@@ -129,6 +148,8 @@ func (m *memberProcess) handle(_ context.Context, d *Delivery) error {
 	r := history.Record{Kind: history.Begun, Partition: m.partition(d.Stream), Number: binary.BigEndian.Uint32(d.Body), Offset: d.Offset}
 	m.write(r)
 	switch k := rand.IntN(20_000); {
+	case m.slow.Load():
+		pause(5 * time.Millisecond)
 	case k == 0:
 		pause(20 * time.Millisecond)
 	case k < 20, m.ID%2 == 1 && k%8 == 0:

@@ -221,7 +221,9 @@ func (s *groupSoak) breakSomething(kind string) {
 func (s *groupSoak) whileAway(m *memberOutside, kind history.FaultKind, begin, end func()) {
 	m.busy.Store(true)
 	away := 2500*time.Millisecond + time.Duration(s.rand.IntN(2500))*time.Millisecond
+	m.signal(syscall.SIGUSR1) // it has messages at hand then
 	s.background.Go(func() {
+		pause(50 * time.Millisecond)
 		s.during(history.Fault{Kind: kind, Member: int(m.id)}, func() {
 			begin()
 			pause(away)
