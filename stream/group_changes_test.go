@@ -153,8 +153,10 @@ func (g *changingGroup) wanted(k int) int {
 // begins but where the broker's rule wants it, none beside another, and each message
 // is handled once.
 func TestGroupChanges(t *testing.T) {
+	beside(t)
 	for _, super := range []bool{false, true} {
 		t.Run(map[bool]string{false: "stream", true: "super stream"}[super], func(t *testing.T) {
+			besideSubtest(t)
 			onBrokers(t, func(t *testing.T, b testBroker) { testGroupChanges(t, newChangingGroup(t, b, super)) })
 		})
 	}

@@ -82,7 +82,7 @@ type memberProcess struct {
 
 // slowTime is how long a member is slow after SIGUSR1, so that it has messages at
 // hand when something befalls it.
-const slowTime = 6 * time.Second
+const slowTime = 3500 * time.Millisecond
 
 // slowDown makes the member slow for a while at each SIGUSR1, until stop is called.
 func (m *memberProcess) slowDown() (stop func()) {

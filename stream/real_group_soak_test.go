@@ -19,6 +19,7 @@ import (
 	"github.com/tidemark-go/tidemark/internal/faults"
 	"github.com/tidemark-go/tidemark/internal/history"
 	"github.com/tidemark-go/tidemark/internal/rabbit"
+	"github.com/tidemark-go/tidemark/streamtest"
 )
 
 // The soak of groups: one to five processes read a stream, or the three partitions
@@ -74,7 +75,7 @@ func newGroupSoak(t *testing.T, uris []string, super bool) *groupSoak {
 	seed := uint64(soakNumber(t, "TIDEMARK_SOAK_SEED", int(rand.Uint32())+1))
 	s := &groupSoak{
 		t: t, uris: uris, direct: connect(t, uris[0]), rand: rand.New(rand.NewPCG(seed, 0)), start: time.Now(), kinds: map[string]int{},
-		faultsLeft: soakNumber(t, "TIDEMARK_GROUP_FAULTS", 8), owners: map[uint8]uint16{},
+		faultsLeft: soakNumber(t, "TIDEMARK_GROUP_FAULTS", 9), owners: map[uint8]uint16{},
 	}
 	s.settings = memberSettings{Super: super, Heartbeat: groupHeartbeat}
 	if super {
@@ -220,7 +221,7 @@ func (s *groupSoak) breakSomething(kind string) {
 // whileAway keeps a member away for longer than the broker waits for a heartbeat.
 func (s *groupSoak) whileAway(m *memberOutside, kind history.FaultKind, begin, end func()) {
 	m.busy.Store(true)
-	away := 2500*time.Millisecond + time.Duration(s.rand.IntN(2500))*time.Millisecond
+	away := 2300*time.Millisecond + time.Duration(s.rand.IntN(1500))*time.Millisecond
 	m.signal(syscall.SIGUSR1) // it has messages at hand then
 	s.background.Go(func() {
 		pause(50 * time.Millisecond)
@@ -383,17 +384,27 @@ func (s *groupSoak) judge() {
 }
 
 func TestGroupSoak(t *testing.T) {
-	for _, super := range []bool{false, true} {
-		t.Run(map[bool]string{false: "stream", true: "super stream"}[super], func(t *testing.T) {
-			onBrokers(t, func(t *testing.T, b testBroker) {
-				s := newGroupSoak(t, strings.Split(b.StreamURL(), ","), super)
-				if b, ok := b.(inProcess); ok {
-					s.move = func(p int) error { return b.MoveLeader(s.settings.Partitions[p]) }
-				}
-				s.run()
-			})
-		})
-	}
+	beside(t)
+	t.Run("stream", func(t *testing.T) {
+		besideSubtest(t)
+		groupSoakInProcess(t, false)
+	})
+	t.Run("super stream", func(t *testing.T) {
+		besideSubtest(t)
+		if realBrokers() {
+			newGroupSoak(t, strings.Split(realBroker(t).StreamURL(), ","), true).run()
+		} else {
+			groupSoakInProcess(t, true)
+		}
+	})
+}
+
+func groupSoakInProcess(t *testing.T, super bool) {
+	noLeaks(t)
+	b := streamtest.NewBroker(t)
+	s := newGroupSoak(t, []string{b.URI()}, super)
+	s.move = func(p int) error { return b.MoveLeader(s.settings.Partitions[p]) }
+	s.run()
 }
 
 // TestRealGroupSoakCluster is the soak on three nodes, where leaders move. Only
