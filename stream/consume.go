@@ -19,7 +19,8 @@ import (
 // ctx is the context of Run without its end: it ends ConsumerConfig.Drain after
 // that context has ended or Env.Close was called, so that the handler can finish
 // what it has begun. With Workers it also ends when another worker's failure ends
-// the run. It does not end with a connection. Run waits until the handler has
+// the run. It does not end with a connection, except with SingleActive, where
+// another member may be active from then on. Run waits until the handler has
 // returned; if it then returns nil, its message counts as handled. If it returns
 // an error after ctx has ended, that counts as an interruption and no failure:
 // the message comes again in the next run.
@@ -62,7 +63,8 @@ func (e *Env) NewConsumer(stream string, cfg ConsumerConfig) (*Consumer, error) 
 //
 // Run survives a lost connection, a broker that restarts or stays away for
 // however long, and a leader that moves: it connects again by itself and goes
-// on at the first message not handled. One run handles no message twice. If the
+// on at the first message not handled. One run handles no message twice, except
+// with SingleActive, where each time of being active begins like a run. If the
 // stream is deleted and created again meanwhile, Run starts over in the new
 // stream; see [StateStreamRecreated].
 //
@@ -89,6 +91,7 @@ func (e *Env) NewConsumer(stream string, cfg ConsumerConfig) (*Consumer, error) 
 //   - [ErrMessageTooLarge], if the broker does not send a chunk that is above
 //     its own limit for frames
 //   - [ErrOffsetStore]
+//   - what OnActive or OnInactive has returned
 //   - [ErrAuthentication], [ErrVirtualHost], [ErrAccessRefused] or [ErrTLS]
 //   - [ErrInvalidConfig], if h is nil, or if Config.Resolve returns no address
 //
@@ -151,8 +154,8 @@ var errLoopLeft = errors.New("the loop was left")
 // has in hand does not count as handled. While the consumer connects again,
 // Commit waits under ctx.
 //
-// Errors wrap [ErrNoName], [ErrNotRunning], [ErrNotStored] or [ErrOffsetStore],
-// or are the context's. If the connection is lost or the stream moves
+// Errors wrap [ErrNoName], [ErrNotRunning], [ErrNotStored], [ErrOffsetStore], or
+// [ErrNotActive] for a member of a group that waits, or are the context's. If the connection is lost or the stream moves
 // meanwhile, the error wraps [ErrUnreachable] or [ErrStreamUnavailable]. The
 // consumer then stores the mark again on its next connection, except with
 // StorePolicy.Manual, where the caller calls Commit again.

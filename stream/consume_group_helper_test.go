@@ -91,6 +91,13 @@ func (g *group) until(what string, cond func() bool) {
 	}
 }
 
+// running returns the consumer's run, or nil.
+func (c *Consumer) running() *run {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.run
+}
+
 func (m *groupMember) note(c StateChange) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -611,3 +611,22 @@ func TestGroupConfig(t *testing.T) {
 		}
 	})
 }
+
+// Credit that is given when a term ends is there in the next one: the flow has
+// counted it, and without it the broker would send nothing then.
+func TestGroupCreditOutlivesTerm(t *testing.T) {
+	playGroup(t, func(g *group) {
+		a := g.join("a", ConsumerConfig{}, nil)
+		a.active(1)
+		g.until("it serves", func() bool { return a.c.running().term.Load() != nil })
+		s := a.c.running().term.Load().s
+		before := g.b.Received(streamtest.Credit)
+		ended, cancel := context.WithCancel(g.ctx)
+		cancel()
+		s.giveCredit(ended, 1)
+		synctest.Wait()
+		if n := g.b.Received(streamtest.Credit); n != before+1 {
+			t.Errorf("the broker got %d Credits", n-before)
+		}
+	})
+}

@@ -208,8 +208,11 @@ func (m *membership) mayStore() error {
 }
 
 // close answers what is owed once the broker has ended the subscription, and
-// leaves what it says from now on to the connection.
+// leaves what it says from now on to the connection. m may be nil.
 func (m *membership) close() {
+	if m == nil {
+		return
+	}
 	m.mu.Lock()
 	owed := m.owed
 	m.closed, m.owed = true, nil

@@ -24,7 +24,8 @@ type OffsetStore interface {
 	// it returns ok false; for a stored offset 0 it returns ok true. It may
 	// return BeforeFirst. A run
 	// whose Start is Stored calls Load once, before it reads, on the goroutine
-	// that called Run. After a reconnect the run knows itself what it has
+	// that called Run, and with SingleActive each time that it becomes active.
+	// After a reconnect the run knows itself what it has
 	// handled. An error ends the run.
 	Load(ctx context.Context, consumer, stream string) (offset uint64, ok bool, err error)
 	// Save records the offset of the last handled message and returns when it
@@ -34,6 +35,9 @@ type OffsetStore interface {
 	// new stream they begin low again. Until the first Save for the new stream
 	// the store keeps the old one's offset, and a run that begins then begins
 	// after it.
+	//
+	// With SingleActive nothing is saved once another member may be active, but a
+	// Save that is under way then is not taken back.
 	//
 	// ctx ends with the connection, or with the context of the Commit or
 	// handler that waits for the store. At the end of a run it ends after

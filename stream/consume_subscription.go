@@ -92,6 +92,7 @@ func (r *run) beginSubscription(ctx context.Context, s *subscription) error {
 	defer func() { // deferred, because an OffsetStore may panic
 		if !begun {
 			s.releaseWithin(ctx, false)
+			s.member.close()
 		}
 	}()
 	if r.grouped() {
@@ -332,8 +333,12 @@ func (s *subscription) releaseWithin(ctx context.Context, polite bool) {
 var errFlushDue = errors.New("a flush is due")
 
 // giveCredit asks the broker for n more chunks. It ignores an error: if the
-// connection is lost, receive reports that after the chunks that came before.
+// connection is lost, receive reports that after the chunks that came before. The
+// credit of a member of a group outlives the term, which ends ctx.
 func (s *subscription) giveCredit(ctx context.Context, n int) {
+	if s.aside != nil {
+		ctx = context.WithoutCancel(ctx)
+	}
 	if n > 0 {
 		_ = s.lease.Credit(ctx, n)
 	}

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 
 	"github.com/tidemark-go/tidemark/internal/broker"
+	"github.com/tidemark-go/tidemark/internal/mark"
 )
 
 // term is what a member of a group does from its promotion to its end. It is for
@@ -172,6 +173,7 @@ func (t *term) serve(ctx context.Context) (end sessionEnd) {
 		r.handling = handling
 		r.term.Store(nil)
 		t.s.park()
+		t.once.Do(func() { close(t.ended) }) // for a Commit that waits
 	}()
 	why, failed := t.play(ctx, &end)
 	switch {
@@ -246,8 +248,9 @@ func (t *term) open() error {
 // should, it asks again.
 func (t *term) findPlace() error {
 	r := t.run
+	r.beginTerm()
 	for attempt := 1; ; attempt++ {
-		r.beginTerm()
+		r.place = mark.Place{}
 		_, err := r.findPosition(t.taking, t.s)
 		switch {
 		case err == nil:

@@ -84,7 +84,7 @@ var (
 	ErrSequenceBehind = errors.New("the broker has lost the last messages of an earlier process")
 	// ErrNameInUse means that another producer publishes to the stream under
 	// the same name, or that another consumer of the same Env runs on the stream
-	// under the same name. The broker takes the messages of one producer for
+	// under the same name, and not both have SingleActive. The broker takes the messages of one producer for
 	// repeats of the other's; each of two consumers would overwrite the other's
 	// offset. The Env does not notice a consumer of another process.
 	ErrNameInUse = errors.New("name in use")
