@@ -33,6 +33,11 @@ func (l *lanes) push(j job) {
 		}
 		l.behind[j.key] = nil
 	}
+	l.append(j)
+}
+
+// append makes a message ready.
+func (l *lanes) append(j job) {
 	if l.head > 0 && len(l.ready) == cap(l.ready) {
 		l.ready = l.ready[:copy(l.ready, l.ready[l.head:])]
 		l.head = 0
@@ -51,6 +56,16 @@ func (l *lanes) pop() (j job, ok bool) {
 		l.ready, l.head = l.ready[:0], 0
 	}
 	return j, true
+}
+
+// hasReady reports whether pop returns a message.
+func (l *lanes) hasReady() bool { return l.head < len(l.ready) }
+
+// release makes the message that waits behind a handled one of the same key ready.
+func (l *lanes) release(handled job) {
+	if j, ok := l.popBehind(handled); ok {
+		l.append(j)
+	}
 }
 
 // cut removes the messages with tickets from a limit on.

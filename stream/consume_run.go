@@ -36,7 +36,8 @@ type run struct {
 	recreated bool  // the stream was created again; the stored offset may be the old one's
 	place     mark.Place
 	frames    frameGuard
-	decoder   decoder // of the chunk in hand
+	decoder   decoder       // of the chunk in hand
+	reading   *subscription // that of feed; nil: it is not called
 
 	firstExtent *broker.Extent // of the stream when the run first asked; nil before that
 	toldBelow   atomic.Uint64  // a session has reported what retention took below this offset
@@ -275,6 +276,10 @@ func (r *run) goodbye(ctx context.Context) context.Context {
 	}
 	return context.Background()
 }
+
+// reads reports whether the session in hand can deliver more. It is called by the
+// run's goroutine.
+func (r *run) reads() bool { return r.reading == nil || r.reading.alive() }
 
 // isPartition reports whether the run is one of several on a super stream.
 func (r *run) isPartition() bool { return r.endAll != nil }

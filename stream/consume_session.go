@@ -75,6 +75,8 @@ func (r *run) deliver(s *subscription) (progressed bool, err error) {
 // it comes from the stream that the run has read. It reports whether something
 // new came.
 func (r *run) feed(d dispatcher, s *subscription) (progressed bool, err error) {
+	r.reading = s
+	defer func() { r.reading = nil }()
 	var received receivedChunk // outside of the loop: it escapes to the heap
 	for {
 		received, err = s.receive(d.context(), d.flushDue())
@@ -99,7 +101,10 @@ func (r *run) feed(d dispatcher, s *subscription) (progressed bool, err error) {
 		}
 		if next := r.place.Next(); next.Wants(chunk) && next.HasNew(chunk) {
 			progressed = true
-			if err := r.dispatch(d, s, &received, next.From); err != nil {
+			switch err := r.dispatch(d, s, &received, next.From); {
+			case err == errSessionOver:
+				return progressed, s.whyEnded()
+			case err != nil:
 				return progressed, err
 			}
 		}

@@ -42,7 +42,8 @@ type superRun struct {
 // empty for a stream that is no partition.
 type superPart struct {
 	super  string          // the super stream's name
-	relay  handlerRelay    // calls the handlers; nil: workers do, or the run itself
+	relay  handlerRelay    // calls the handlers; nil: the run does, or workers do
+	crew   *crew           // the workers; nil: there are none
 	mixed  *mixedBatch     // of RunBatch; nil: each partition has a batch of its own
 	budget *budget         // for the chunks of all partitions
 	endAll func(err error) // ends the runs on all partitions
@@ -71,6 +72,10 @@ func (c *Consumer) consumeSuper(ctx context.Context, setup func(*run)) error {
 	defer stopDraining()
 	if !c.cfg.BatchPerPartition {
 		s.shared.mixed = &mixedBatch{lifetime: lifetime{taking: s.taking, handling: s.handling}, size: c.cfg.BatchSize, wait: c.cfg.BatchWait}
+	}
+	if c.cfg.Workers > 1 { // RunBatch and All refuse them
+		s.shared.crew, s.shared.relay = startCrew(c.cfg), nil
+		defer s.shared.crew.close()
 	}
 	s.view = c.env.watchSuper(c.stream)
 	defer s.view.leave()

@@ -15,9 +15,11 @@ import (
 // workers is the dispatcher of Run with ConsumerConfig.Workers. Run's goroutine
 // queues messages, and each worker handles them on a goroutine of its own. The
 // end of a session does not concern the workers: the next session goes on behind
-// the last message that was queued.
+// the last message that was queued. On a super stream the goroutines are those of a
+// crew.
 type workers struct {
 	lifetime
+	inCrew
 	run            *run
 	cancelTaking   context.CancelCauseFunc
 	cancelHandling context.CancelCauseFunc
@@ -29,12 +31,13 @@ type workers struct {
 	work sync.Cond // signals that queue or phase has changed
 	room sync.Cond // signals that leavesRoom holds, or that phase has changed
 	// leavesRoom is what waitUntil waits for; nil: it does not.
-	leavesRoom func(messages, bytes int) bool
-	queue      *lanes
-	begun      uint64 // the tickets below this one include every one that a worker has had
-	phase      phase
-	failure    error // the first error of a worker
-	reported   bool  // end has logged what comes again
+	leavesRoom  func(messages, bytes int) bool
+	queue       *lanes
+	begun       uint64 // the tickets below this one include every one that a worker has had
+	phase       phase
+	failure     error // the first error of a worker
+	storeFailed bool  // a worker waits for a store of the session, which has failed
+	reported    bool  // end has logged what comes again
 }
 
 // phase is what the workers still begin.
@@ -49,6 +52,10 @@ const (
 func startWorkers(ctx context.Context, r *run) *workers {
 	w := newWorkers(ctx, r)
 	w.unhook = []func() bool{context.AfterFunc(w.taking, w.drain), context.AfterFunc(w.handling, w.stop)}
+	if w.crew != nil {
+		w.crew.join(w)
+		return w
+	}
 	w.wg.Add(r.workers)
 	for range r.workers {
 		go w.handleAll()
@@ -60,7 +67,7 @@ func startWorkers(ctx context.Context, r *run) *workers {
 func newWorkers(ctx context.Context, r *run) *workers {
 	w := &workers{run: r, queue: newLanes(r.consumer.cfg.KeyOf != nil)}
 	w.work.L, w.room.L = &w.mu, &w.mu
-	w.lastAttempt = true
+	w.lastAttempt, w.crew = true, r.crew
 	w.taking, w.cancelTaking = context.WithCancelCause(ctx)
 	w.handling, w.cancelHandling = context.WithCancelCause(r.handling)
 	return w
@@ -71,7 +78,7 @@ func (w *workers) flushDue() <-chan time.Time { return nil }
 // flush waits until the workers have handled everything that is queued.
 func (w *workers) flush() error {
 	if !w.waitUntil(func(messages, _ int) bool { return messages == 0 }) {
-		return errStopped
+		return w.noRoom()
 	}
 	return nil
 }
@@ -79,12 +86,12 @@ func (w *workers) flush() error {
 // dispatch waits for room and queues the messages of a chunk.
 func (w *workers) dispatch(chunk *wire.Chunk, d *decoder) error {
 	if !w.waitForRoom() {
-		return errStopped
+		return w.noRoom()
 	}
 	for d.unread() {
 		places := w.waitForPlaces()
 		if places == 0 {
-			return errStopped
+			return w.noRoom()
 		}
 		list := d.block(places)
 		if len(list) == 0 {
@@ -94,10 +101,23 @@ func (w *workers) dispatch(chunk *wire.Chunk, d *decoder) error {
 			return err
 		}
 		if d.more() && !w.waitForRoom() { // the next block may hold as much again
-			return errStopped
+			return w.noRoom()
 		}
 	}
 	return nil
+}
+
+// errSessionOver ends the wait for room in a session that has ended.
+var errSessionOver = errors.New("the session is over")
+
+// noRoom returns why waitUntil has returned false.
+func (w *workers) noRoom() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.phase == open {
+		return errSessionOver
+	}
+	return errStopped
 }
 
 // push queues messages of one chunk, which hold opened decompressed bytes. From
@@ -124,6 +144,10 @@ func (w *workers) push(chunk *wire.Chunk, list []Delivery, opened int) error {
 		w.queue.push(j)
 	}
 	w.work.Broadcast()
+	if w.crew != nil {
+		w.recount()
+		w.list()
+	}
 	return nil
 }
 
@@ -151,6 +175,9 @@ func (w *workers) handlerError(j job, err error) error {
 // bounds how far the others run ahead.
 func (w *workers) waitForRoom() bool {
 	return w.waitUntil(func(messages, bytes int) bool {
+		if w.crew != nil {
+			return w.crew.hasRoom(inHand{messages, bytes})
+		}
 		over := bytes - (w.run.consumer.cfg.MaxBuffered+3)/4
 		return over < 0 || messages < 2*w.run.workers && over < maxOpened
 	})
@@ -162,23 +189,34 @@ func (w *workers) waitForRoom() bool {
 func (w *workers) waitForPlaces() (places int) {
 	limit := w.run.consumer.cfg.MaxAhead
 	enough := min(blockSize, (limit+7)/8)
-	w.waitUntil(func(messages, _ int) bool {
+	w.waitUntil(func(messages, bytes int) bool {
 		places = min(blockSize, limit-messages)
+		if w.crew != nil {
+			places, enough = w.crew.places(inHand{messages, bytes})
+		}
 		return places >= enough
 	})
 	return max(places, 0)
 }
 
 // waitUntil waits until what is in hand leaves room. It returns false if nothing
-// more is to be taken.
+// more is to be taken, or if the session has ended and a worker waits for a store:
+// the next session can store.
 func (w *workers) waitUntil(leavesRoom func(messages, bytes int) bool) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.leavesRoom = leavesRoom
 	defer func() { w.leavesRoom = nil }()
+	if w.crew != nil {
+		w.crew.waiting.Add(1)
+		defer w.crew.waiting.Add(-1)
+	}
 	for w.phase == open {
-		if leavesRoom(w.run.progress.inHand()) {
+		if leavesRoom(w.recount()) {
 			return true
+		}
+		if w.storeFailed && !w.run.reads() {
+			break
 		}
 		w.room.Wait()
 	}
@@ -263,8 +301,17 @@ func (w *workers) store() error {
 		case errors.Is(err, ErrOffsetStore):
 			return err
 		}
+		w.noteStoreFailed()
 		_ = sleep(w.taking, storeAgain)
 	}
+}
+
+// noteStoreFailed has the run look whether its session has ended.
+func (w *workers) noteStoreFailed() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.storeFailed = true
+	w.room.Broadcast()
 }
 
 // fail ends the run, and if the handler has failed, the context of the other
@@ -283,8 +330,14 @@ func (w *workers) fail(err error) {
 	if endedByHandler(err) {
 		w.cancelHandling(err)
 		w.stop()
+		if w.crew != nil {
+			w.crew.fail(err)
+		}
 	}
 	w.drain()
+	if w.run.isPartition() {
+		w.run.endAll(err)
+	}
 }
 
 // drain keeps the workers from beginning a message behind those that are begun.
@@ -319,6 +372,7 @@ func (w *workers) enter(p phase) {
 func (w *workers) endSession(err error) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.storeFailed = false
 	return w.because(err)
 }
 
@@ -341,6 +395,9 @@ func (w *workers) abandon() error {
 
 // wait waits for the workers. It returns why the run ended.
 func (w *workers) wait(err error) error {
+	if w.crew != nil {
+		w.waitIdle()
+	}
 	w.wg.Wait()
 	for _, unhook := range w.unhook {
 		unhook()

@@ -58,21 +58,25 @@ func (e *Env) watchSuper(name string) *superView {
 	all := &e.supers
 	all.mu.Lock()
 	defer all.mu.Unlock()
-	w := all.byName[name]
-	if w == nil {
-		ctx, stop := context.WithCancel(context.Background())
-		w = &superWatch{env: e, name: name, asked: make(chan struct{}, 1), stop: stop, ended: make(chan struct{}), views: map[*superView]struct{}{}}
-		if all.byName == nil {
-			all.byName = map[string]*superWatch{}
-		}
-		all.byName[name] = w
-		go w.run(ctx)
+	w, watched := all.byName[name]
+	if !watched {
+		w = &superWatch{env: e, name: name, asked: make(chan struct{}, 1), ended: make(chan struct{}), views: map[*superView]struct{}{}}
 	}
 	v := &superView{watch: w, changed: make(chan struct{}, 1)}
 	w.mu.Lock()
 	w.views[v] = struct{}{}
 	w.mu.Unlock()
-	v.lookNow()
+	if watched {
+		v.lookNow()
+		return v
+	}
+	if all.byName == nil {
+		all.byName = map[string]*superWatch{}
+	}
+	all.byName[name] = w
+	var ctx context.Context
+	ctx, w.stop = context.WithCancel(context.Background())
+	go w.run(ctx)
 	return v
 }
 
