@@ -29,10 +29,10 @@ import (
 	"github.com/tidemark-go/tidemark/internal/history"
 )
 
-// childMember holds, as JSON, what a process that is a member of a group is told.
+// childOfGroup holds, as JSON, what a process that is a member of a group is told.
 // It writes down what it does on file 3, a history.Record for each thing, before
 // it does the next one.
-const childMember = "TIDEMARK_CHILD_MEMBER"
+const childOfGroup = "TIDEMARK_CHILD_OF_GROUP"
 
 // memberSettings is what a member is told.
 type memberSettings struct {
@@ -56,9 +56,9 @@ func groupKey(number uint32) uint32 { return number % groupKeys }
 // groupBody holds the number of a message in its partition.
 func groupBody(number int) []byte { return binary.BigEndian.AppendUint32(nil, uint32(number)) }
 
-// TestChildMember is not a test but a process that is a member of a group.
-func TestChildMember(t *testing.T) {
-	text := os.Getenv(childMember)
+// TestChildOfGroup is not a test but a process that is a member of a group.
+func TestChildOfGroup(t *testing.T) {
+	text := os.Getenv(childOfGroup)
 	if text == "" {
 		return
 	}
@@ -187,13 +187,13 @@ type memberOutside struct {
 // another goroutine.
 func startOutside(t *testing.T, s memberSettings, uris []string, record func(history.Record)) *memberOutside {
 	t.Helper()
-	m := &memberOutside{t: t, id: s.ID, cmd: exec.Command(os.Args[0], "-test.run=^TestChildMember$"), stderr: new(bytes.Buffer), exited: make(chan struct{})}
+	m := &memberOutside{t: t, id: s.ID, cmd: exec.Command(os.Args[0], "-test.run=^TestChildOfGroup$"), stderr: new(bytes.Buffer), exited: make(chan struct{})}
 	s.URIs, s.Ports = m.behindProxies(uris)
 	text, err := json.Marshal(s)
 	must(t, err)
 	records, out, err := os.Pipe()
 	must(t, err)
-	m.cmd.Env = append(os.Environ(), childMember+"="+string(text))
+	m.cmd.Env = append(os.Environ(), childOfGroup+"="+string(text))
 	m.cmd.ExtraFiles, m.cmd.Stderr, m.cmd.Stdout = []*os.File{out}, m.stderr, m.stderr
 	must(t, m.cmd.Start())
 	_ = out.Close()
