@@ -98,7 +98,8 @@ soak-groups: export TIDEMARK_REAL = 1
 soak-groups:
 	@down() { for d in .rabbitmq/test*/; do [ ! -d "$$d" ] || $(RABBITMQ) --dir "$$d" down >/dev/null; done; }; \
 	trap 'down' EXIT; trap 'exit 130' INT TERM; \
-	TIDEMARK_GROUP_FAULTS=200 TIDEMARK_GROUP_MESSAGES=2000000 $(OWN_BROKER) $(GO) test -count=1 -timeout 3h -v -run RealGroupSoakCluster $(TESTFLAGS) ./stream
+	TIDEMARK_GROUP_FAULTS=200 TIDEMARK_GROUP_MESSAGES=2000000 $(OWN_BROKER) $(GO) test -count=1 -timeout 3h -v -run RealGroupSoakCluster $(TESTFLAGS) ./stream && \
+	TIDEMARK_GROUP_CHANGES=100 $(OWN_BROKER) $(GO) test -count=1 -timeout 10m -v -run 'TestGroupChanges$$' $(TESTFLAGS) ./stream
 
 # The producers' scenes that are random, 500 times each, in virtual time.
 scenes:

@@ -149,9 +149,9 @@ func (g *changingGroup) wanted(k int) int {
 	return g.members[0].id
 }
 
-// TestGroupChanges: the members of a healthy group come and go 100 times. No term
-// begins but where the broker's rule wants it, none beside another, and each message
-// is handled once.
+// TestGroupChanges: the members of a healthy group come and go 100 times, on
+// RabbitMQ TIDEMARK_GROUP_CHANGES=100 times. No term begins but where the broker's
+// rule wants it, none beside another, and each message is handled once.
 func TestGroupChanges(t *testing.T) {
 	beside(t)
 	for _, super := range []bool{false, true} {
@@ -163,7 +163,10 @@ func TestGroupChanges(t *testing.T) {
 }
 
 func testGroupChanges(t *testing.T, g *changingGroup) {
-	const changes, each = 100, 5
+	changes, each := 100, 5
+	if _, inMemory := g.b.(inProcess); !inMemory {
+		changes = soakNumber(t, "TIDEMARK_GROUP_CHANGES", 40)
+	}
 	for i := range changes {
 		if n := len(g.members); n == 0 || n < 5 && rand.IntN(2) == 0 {
 			g.join()

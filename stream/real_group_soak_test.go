@@ -385,12 +385,13 @@ func (s *groupSoak) judge() {
 
 func TestGroupSoak(t *testing.T) {
 	beside(t)
+	parallelTests.Store(t.Name(), true) // both run beside each other in any case
 	t.Run("stream", func(t *testing.T) {
-		besideSubtest(t)
+		t.Parallel()
 		groupSoakInProcess(t, false)
 	})
 	t.Run("super stream", func(t *testing.T) {
-		besideSubtest(t)
+		t.Parallel()
 		if realBrokers() {
 			newGroupSoak(t, strings.Split(realBroker(t).StreamURL(), ","), true).run()
 		} else {
