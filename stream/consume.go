@@ -9,7 +9,8 @@ import (
 )
 
 // Handler handles one message. It runs on the goroutine that called Run, for
-// one message at a time, in the order of the stream. With
+// one message at a time, in the order of the stream; with
+// ConsumerConfig.SuperStream, in the order of each partition. With
 // ConsumerConfig.Workers it runs on several goroutines at a time.
 //
 // If the handler returns nil, the message is handled, and its offset may be
@@ -32,8 +33,8 @@ type Consumer struct {
 	stream string
 	cfg    ConsumerConfig
 
-	// superStream is the super stream of which stream is a partition, for
-	// SingleActive; "": it is none.
+	// superStream is the super stream of which stream is a partition; "": it is
+	// none.
 	superStream string
 
 	mu    sync.Mutex
@@ -152,10 +153,13 @@ var errLoopLeft = errors.New("the loop was left")
 //
 // Any goroutine may call Commit. So may the handler, but the message that it
 // has in hand does not count as handled. While the consumer connects again,
-// Commit waits under ctx.
+// Commit waits under ctx. On a super stream it stores the marks of all partitions
+// side by side, and the error names those that could not be stored; a partition
+// without leader makes it wait.
 //
 // Errors wrap [ErrNoName], [ErrNotRunning], [ErrNotStored], [ErrOffsetStore], or
-// [ErrNotActive] for a member of a group that waits, or are the context's. If the connection is lost or the stream moves
+// [ErrNotActive] for a member of a group that waits, on a super stream for all
+// partitions, or are the context's. If the connection is lost or the stream moves
 // meanwhile, the error wraps [ErrUnreachable] or [ErrStreamUnavailable]. The
 // consumer then stores the mark again on its next connection, except with
 // StorePolicy.Manual, where the caller calls Commit again.
@@ -173,10 +177,15 @@ func (c *Consumer) Commit(ctx context.Context) error {
 	case r == nil:
 		return opErr(op, c.stream, c.cfg.Name, ErrNotRunning)
 	}
+	return opErr(op, c.stream, c.cfg.Name, r.commit(ctx))
+}
+
+// commit is Consumer.Commit for one stream.
+func (r *run) commit(ctx context.Context) error {
 	if r.grouped() {
-		return opErr(op, c.stream, c.cfg.Name, r.commitTerm(ctx))
+		return r.commitTerm(ctx)
 	}
-	return opErr(op, c.stream, c.cfg.Name, r.requests.ask(ctx, true, r.ended))
+	return r.requests.ask(ctx, true, r.ended)
 }
 
 // consume does what Run, RunBatch and All have in common. setup sets the new

@@ -26,6 +26,12 @@ type BatchHandler func(ctx context.Context, batch []Delivery) error
 // offset as StorePolicy says, which counts messages, and never stores an offset
 // in the middle of a batch.
 //
+// On a super stream a batch has messages of any partitions, and the mark of each
+// moves when the batch is handled; see ConsumerConfig.BatchPerPartition. There,
+// messages that wait for a batch when their connection is lost stay in it. With
+// StorePolicy.Every a partition adds no further message to a batch before its mark
+// is stored. A failed batch that is tried again holds up all partitions.
+//
 // In addition to what Run holds in memory, RunBatch holds the messages of a
 // batch, with the memory that they share with others (see [Delivery]).
 //

@@ -104,8 +104,44 @@ type ConsumerConfig struct {
 	// least Workers.
 	MaxAhead int
 
-	// SuperStream reads a super stream: the name given to NewConsumer is that of
-	// the super stream, and Delivery.Stream is the partition.
+	// SuperStream makes the consumer read a super stream: the name given to
+	// NewConsumer is the super stream's, and Delivery.Stream and
+	// StateChange.Stream are the partition's. There is one run and one handler for
+	// all partitions. The mark is kept for each partition under Name, so each
+	// resumes where it was, and messages come in order within a partition, hence
+	// per key. A partition that has no leader, is read again after a lost
+	// connection, or waits for a further attempt at a message (see OnError) does
+	// not hold up the others.
+	//
+	// Without Workers the handler still runs on the goroutine that called Run, for
+	// one message at a time; the partitions take turns of up to 256 messages. With
+	// Workers there are that many for all partitions together, which take turns
+	// too, and KeyOf orders within a partition. KeyOf, and Load and Save of an
+	// OffsetStore, then run on goroutines of the consumer's, for several
+	// partitions at a time, but for one partition never twice at a time.
+	// MaxBuffered and MaxAhead are for all partitions together, and each may have
+	// one chunk, or one message in hand, whatever they leave. RunBatch has
+	// BatchPerPartition.
+	//
+	// Start holds for each partition that exists when the run begins. At is
+	// [ErrInvalidConfig], because an offset is a place in one stream. The consumers
+	// of an Env ask for the partitions together, every 4 to 6 s. One that has been
+	// added is read from its first message, so that nothing is lost that was
+	// published before it was found, or from behind its stored offset. Messages
+	// that were added to a partition while no run of the consumer was there begin
+	// where Start says, which is the first one by default. When partitions are
+	// added, producers send some keys to other partitions than before: a key's
+	// messages are in order on either side of that moment, and not across it.
+	//
+	// A partition that is unbound ends in order: its messages in hand are handled,
+	// and its mark is stored. If it is bound again it goes on behind the stored
+	// offset, or without a Name at its first message. One that is deleted ends
+	// alone. If the super stream itself is deleted, Run returns
+	// [ErrStreamDeleted]. Any other error of a partition, such as
+	// [ErrAccessRefused] or [ErrMalformed], ends the run as for a plain stream, and
+	// the mark of every partition is stored first. Each partition reports
+	// [StateClosed] when it ends, and the consumer does so last, under the super
+	// stream's name. Default false.
 	SuperStream bool
 
 	// FromLeader reads from the stream's leader alone, which has each message
@@ -223,16 +259,16 @@ func (c ConsumerConfig) withDefaults(stream string) (ConsumerConfig, error) {
 		return c, fmt.Errorf("%w: an OffsetStore needs a Name to store the offset under", ErrInvalidConfig)
 	case c.OffsetStore != nil && c.Store.Committed:
 		return c, fmt.Errorf("%w: Store.Committed is about the broker's replicas, and the OffsetStore keeps the offset: leave one of them out", ErrInvalidConfig)
+	case c.BatchPerPartition && !c.SuperStream:
+		return c, fmt.Errorf("%w: BatchPerPartition is about the partitions of a super stream: set SuperStream, or leave it out", ErrInvalidConfig)
+	case c.SuperStream && c.Start.kind == startAt:
+		return c, fmt.Errorf("%w: Start is %v, and an offset is a place in one stream, not in each partition of a super stream: start with First, Next or Since, or store an offset for each partition with Env.StoreOffset", ErrInvalidConfig, c.Start)
 	case c.SingleActive && c.Name == "":
 		return c, fmt.Errorf("%w: SingleActive needs a Name, which is that of the group", ErrInvalidConfig)
 	case c.SingleActive && !c.Start.usesStored():
 		return c, fmt.Errorf("%w: the members of a group go on behind the stored offset: with SingleActive, Start must be Stored", ErrInvalidConfig)
 	case !c.SingleActive && (c.OnActive != nil || c.OnInactive != nil):
 		return c, fmt.Errorf("%w: OnActive and OnInactive are about the active member of a group: set SingleActive, or leave them out", ErrInvalidConfig)
-	case c.BatchPerPartition && !c.SuperStream:
-		return c, fmt.Errorf("%w: BatchPerPartition is about the partitions of a super stream: set SuperStream, or leave it out", ErrInvalidConfig)
-	case c.SuperStream && c.Start.kind == startAt:
-		return c, fmt.Errorf("%w: Start is %v, and an offset is a place in one stream, not in each partition of a super stream: start with First, Next or Since, or store an offset for each partition with Env.StoreOffset", ErrInvalidConfig, c.Start)
 	case c.Workers < 0 || c.Workers > maxWorkers:
 		return c, fmt.Errorf("%w: Workers is %d; it must be from 0 to %d", ErrInvalidConfig, c.Workers, maxWorkers)
 	case c.KeyOf != nil && c.Workers < 2:

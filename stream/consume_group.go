@@ -45,8 +45,10 @@ func (r *run) superviseMember(ctx context.Context) error {
 // nothing that only the active member needs.
 func (r *run) joinGroup(ctx context.Context, s *subscription) error {
 	c := r.consumer
-	if err := r.letters.check(ctx, s.lease); err != nil {
-		return err
+	if !r.isPartition() { // a superRun looks itself
+		if err := r.letters.check(ctx, s.lease); err != nil {
+			return err
+		}
 	}
 	s.aside = func(ctx context.Context) (*subscription, error) {
 		return c.env.openSubscription(ctx, broker.Location{Contact: s.lease.Contact()}, s.node, s.stream, c.cfg.MaxBuffered)

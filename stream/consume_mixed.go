@@ -71,6 +71,8 @@ func (m *mixedBatch) due() <-chan time.Time {
 // flush calls the handler for what is pending, and moves the mark of each
 // partition over it. A failure is that of the first message's partition.
 func (m *mixedBatch) flush() error {
+	leave := m.enterTerms()
+	defer leave()
 	batch, parts := m.pending, m.parts
 	m.clear()
 	switch {
@@ -89,6 +91,26 @@ func (m *mixedBatch) flush() error {
 		p.from.handled(p)
 	}
 	return nil
+}
+
+// enterTerms drops the messages of the partitions of which another member of the
+// group may be the active one, and enters the terms of the others. The caller calls
+// leave after the handler.
+func (m *mixedBatch) enterTerms() (leave func()) {
+	var entered []*term
+	for _, p := range slices.Clone(m.parts) {
+		switch t := p.from.term; {
+		case p.from.taking.Err() != nil || t != nil && t.enter() != nil:
+			m.drop(p.from)
+		case t != nil:
+			entered = append(entered, t)
+		}
+	}
+	return func() {
+		for _, t := range entered {
+			t.leave()
+		}
+	}
 }
 
 // drop removes the messages of a partition.
@@ -116,13 +138,14 @@ type mixed struct {
 	lifetime
 	run       *run
 	batch     *mixedBatch
+	term      *term          // in which the run is a member of a group; nil: it is in none
 	progress  *progress      // of the stream: one that is created again has another one
 	stores    chan time.Time // gets an item when the policy wants a store
 	mustStore atomic.Bool    // stores has got one
 }
 
 func newMixed(ctx context.Context, r *run) *mixed {
-	return &mixed{lifetime: lifetime{taking: ctx, handling: r.handling}, run: r, batch: r.mixed, progress: r.progress, stores: make(chan time.Time, 1)}
+	return &mixed{lifetime: lifetime{taking: ctx, handling: r.handling}, run: r, batch: r.mixed, term: r.term.Load(), progress: r.progress, stores: make(chan time.Time, 1)}
 }
 
 // dispatch adds the messages of a chunk to the batch, and waits meanwhile.

@@ -64,11 +64,16 @@ func (r *run) offsetsOf(ctx context.Context, s *subscription) (offsets, error) {
 // dispatcher's context ends.
 func (r *run) deliver(s *subscription) (progressed bool, err error) {
 	progressed, err = r.feed(r.dispatcher, s)
-	err = r.dispatcher.endSession(err)
+	return progressed, r.endAllIf(r.dispatcher.endSession(err))
+}
+
+// endAllIf ends the runs on the other partitions if a handler has ended this one,
+// before its last store, which may take a while. It returns err.
+func (r *run) endAllIf(err error) error {
 	if r.isPartition() && endedByHandler(err) {
-		r.endAll(err) // before the last store, which may take a while
+		r.endAll(err)
 	}
-	return progressed, err
+	return err
 }
 
 // feed passes what the subscription delivers to the dispatcher, and checks that

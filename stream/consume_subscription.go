@@ -102,7 +102,7 @@ func (r *run) beginSubscription(ctx context.Context, s *subscription) error {
 	}
 	from, err := r.findPosition(ctx, s)
 	if err == nil {
-		err = s.lease.Subscribe(ctx, s.stream, from.Spec, broker.SubscribeOptions{Name: r.consumer.cfg.Name, SuperStream: r.super})
+		err = s.lease.Subscribe(ctx, s.stream, from.Spec, broker.SubscribeOptions{Name: r.consumer.cfg.Name})
 	}
 	begun = err == nil
 	return err

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/tidemark-go/tidemark/internal/broker"
@@ -41,7 +42,6 @@ type superRun struct {
 // superPart is what the run on a partition shares with those on the others. It is
 // empty for a stream that is no partition.
 type superPart struct {
-	super  string          // the super stream's name
 	relay  handlerRelay    // calls the handlers; nil: the run does, or workers do
 	crew   *crew           // the workers; nil: there are none
 	mixed  *mixedBatch     // of RunBatch; nil: each partition has a batch of its own
@@ -112,7 +112,7 @@ func newSuperRun(c *Consumer, setup func(*run)) *superRun {
 	s := &superRun{consumer: c, setup: setup, cfg: c.cfg, ended: make(chan partitionEnd), over: make(chan struct{}), runs: map[string]*partitionRun{}, left: map[string]bool{}}
 	s.cfg.Start = c.cfg.Start.resolve(time.Now())
 	s.letters = newDeadLetters(c, c.env.cfg.Logger.With("stream", c.stream, "consumer", c.cfg.Name).Warn)
-	s.shared = superPart{super: c.stream, relay: newHandlerRelay(), budget: &budget{total: int64(c.cfg.MaxBuffered)}, endAll: func(err error) { s.end(err) }}
+	s.shared = superPart{relay: newHandlerRelay(), budget: &budget{total: int64(c.cfg.MaxBuffered)}, endAll: func(err error) { s.end(err) }}
 	return s
 }
 
@@ -234,7 +234,7 @@ func (s *superRun) begin(stream string) {
 	r.superPart, r.handling, r.letters = s.shared, s.handling, s.letters
 	r.letters.join()
 	s.setup(r)
-	if r.grouped() {
+	if r.grouped() && r.mixed == nil { // a mixedBatch looks itself
 		r.guardHandlers()
 	}
 	ctx, stop := context.WithCancel(s.taking)
@@ -283,7 +283,8 @@ func (s *superRun) forget(stream string) {
 
 // failPartition is fail for an error of a partition, which it names.
 func (s *superRun) failPartition(stream string, err error) {
-	if !endedByHandler(err) {
+	var h *HandlerError
+	if !errors.As(err, &h) && !errors.Is(err, errLoopLeft) {
 		err = opErr("consume stream", stream, s.cfg.Name, err)
 	}
 	s.fail(err)
@@ -329,14 +330,20 @@ func (s *superRun) commit(ctx context.Context) error {
 	s.mu.Unlock()
 	errs := make([]error, len(runs))
 	var wg sync.WaitGroup
+	var waiting atomic.Int64
 	for i, r := range runs {
 		wg.Go(func() {
-			err := r.requests.ask(ctx, true, r.ended)
-			if !errors.Is(err, ErrNotRunning) {
+			switch err := r.commit(ctx); {
+			case errors.Is(err, ErrNotActive):
+				waiting.Add(1)
+			case !errors.Is(err, ErrNotRunning):
 				errs[i] = opErr("commit offset on stream", r.consumer.stream, s.cfg.Name, err)
 			}
 		})
 	}
 	wg.Wait()
+	if n := len(runs); n > 0 && int(waiting.Load()) == n {
+		return opErr("commit offset on super stream", s.consumer.stream, s.cfg.Name, fmt.Errorf("%w on any partition", ErrNotActive))
+	}
 	return errors.Join(errs...)
 }

@@ -16,9 +16,9 @@ import (
 	"github.com/tidemark-go/tidemark/streamtest"
 )
 
-// superScene is a scene with a super stream "orders", and what a consumer of it
+// partScene is a scene with a super stream "orders", and what a consumer of it
 // has handled.
-type superScene struct {
+type partScene struct {
 	*scene
 	partitions []string
 
@@ -28,20 +28,20 @@ type superScene struct {
 	inside  atomic.Int32 // handlers at work
 }
 
-// playSuper is play with a super stream of n partitions.
-func playSuper(t *testing.T, n int, act func(*superScene), opts ...streamtest.Option) {
+// playParts is play with a super stream of n partitions.
+func playParts(t *testing.T, n int, act func(*partScene), opts ...streamtest.Option) {
 	t.Helper()
 	play(t, Config{Backoff: Backoff{Min: 100 * time.Millisecond, Max: time.Second}}, func(s *scene) {
 		must(t, s.env.DeclareSuperStream(s.ctx, "orders", SuperStreamConfig{Partitions: n}))
 		partitions, err := s.env.Partitions(s.ctx, "orders")
 		must(t, err)
-		act(&superScene{scene: s, partitions: partitions, handled: map[string][]string{}})
+		act(&partScene{scene: s, partitions: partitions, handled: map[string][]string{}})
 	}, opts...)
 }
 
 // fill publishes the numbers from first up to end to some partitions, in chunks of
 // one, ten or a hundred messages, by turns.
-func (s *superScene) fill(first, end int, partitions ...string) {
+func (s *partScene) fill(first, end int, partitions ...string) {
 	s.Helper()
 	for _, p := range partitions {
 		for i, size := first, 1; i < end; size = size * 10 % 999 {
@@ -55,7 +55,7 @@ func (s *superScene) fill(first, end int, partitions ...string) {
 }
 
 // handle notes a message, and that handlers run one at a time.
-func (s *superScene) handle(_ context.Context, d *Delivery) error {
+func (s *partScene) handle(_ context.Context, d *Delivery) error {
 	if s.inside.Add(1) > 1 {
 		s.Error("two handlers are at work")
 	}
@@ -64,7 +64,7 @@ func (s *superScene) handle(_ context.Context, d *Delivery) error {
 	return nil
 }
 
-func (s *superScene) note(d *Delivery) {
+func (s *partScene) note(d *Delivery) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.handled[d.Stream] = append(s.handled[d.Stream], string(d.Body))
@@ -72,13 +72,13 @@ func (s *superScene) note(d *Delivery) {
 }
 
 // count returns how many messages were handled.
-func (s *superScene) count() int {
+func (s *partScene) count() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.total
 }
 
-func (s *superScene) countOf(partition string) int {
+func (s *partScene) countOf(partition string) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.handled[partition])
@@ -86,7 +86,7 @@ func (s *superScene) countOf(partition string) int {
 
 // want waits until n messages were handled, and expects that those of each
 // partition are the numbers from 0 on, in order.
-func (s *superScene) want(n int) {
+func (s *partScene) want(n int) {
 	s.Helper()
 	s.until(fmt.Sprintf("%d messages", n), func() bool { return s.count() >= n })
 	s.mu.Lock()
@@ -104,7 +104,7 @@ func (s *superScene) want(n int) {
 }
 
 // wantStored expects an offset stored for a partition.
-func (s *superScene) wantStored(name, partition string, offset uint64) {
+func (s *partScene) wantStored(name, partition string, offset uint64) {
 	s.Helper()
 	if got, ok := s.b.Offset(name, partition); !ok || got != offset {
 		s.Errorf("stored for %s: %d, %v; want %d", partition, got, ok, offset)
@@ -112,7 +112,7 @@ func (s *superScene) wantStored(name, partition string, offset uint64) {
 }
 
 // states returns the changes of consumers of a stream to a state.
-func (s *superScene) changes(stream string, state State) (list []StateChange) {
+func (s *partScene) changes(stream string, state State) (list []StateChange) {
 	s.scene.mu.Lock()
 	defer s.scene.mu.Unlock()
 	for _, c := range s.consuming {
@@ -125,13 +125,13 @@ func (s *superScene) changes(stream string, state State) (list []StateChange) {
 
 // superRunning is a run that a test ends.
 type superRunning struct {
-	s     *superScene
+	s     *partScene
 	stop  context.CancelFunc
 	ended chan error
 	over  bool
 }
 
-func (s *superScene) consumer(cfg ConsumerConfig) *Consumer {
+func (s *partScene) consumer(cfg ConsumerConfig) *Consumer {
 	s.Helper()
 	cfg.SuperStream = true
 	c, err := s.env.NewConsumer("orders", cfg)
@@ -140,7 +140,7 @@ func (s *superScene) consumer(cfg ConsumerConfig) *Consumer {
 }
 
 // start calls run on a goroutine of its own.
-func (s *superScene) start(run func(context.Context) error) *superRunning {
+func (s *partScene) start(run func(context.Context) error) *superRunning {
 	ctx, cancel := context.WithCancel(s.ctx)
 	r := &superRunning{s: s, stop: cancel, ended: make(chan error, 1)}
 	go func() { r.ended <- run(ctx) }()
@@ -152,7 +152,7 @@ func (s *superScene) start(run func(context.Context) error) *superRunning {
 	return r
 }
 
-func (s *superScene) run(cfg ConsumerConfig, h Handler) *superRunning {
+func (s *partScene) run(cfg ConsumerConfig, h Handler) *superRunning {
 	s.Helper()
 	c := s.consumer(cfg)
 	return s.start(func(ctx context.Context) error { return c.Run(ctx, h) })
@@ -182,7 +182,7 @@ func (r *superRunning) stopped() error {
 func TestSuperStream(t *testing.T) {
 	for name, store := range map[string]StorePolicy{"by time": {}, "each": {Every: 1}, "some": {Every: 7}} {
 		t.Run(name, func(t *testing.T) {
-			playSuper(t, 3, func(s *superScene) {
+			playParts(t, 3, func(s *partScene) {
 				s.fill(0, 500, s.partitions...)
 				mine := func() bool {
 					pc := make([]uintptr, 100)
@@ -227,7 +227,7 @@ func TestSuperStream(t *testing.T) {
 // TestSuperStreamTrouble: a partition without leader holds up nobody else, and is
 // named. It goes on where it was.
 func TestSuperStreamTrouble(t *testing.T) {
-	playSuper(t, 3, func(s *superScene) {
+	playParts(t, 3, func(s *partScene) {
 		bad, good := s.partitions[1], []string{s.partitions[0], s.partitions[2]}
 		s.fill(0, 100, s.partitions...)
 		must(s, s.b.SetAvailable(s.partitions[1], false))
@@ -260,7 +260,7 @@ func TestSuperStreamTrouble(t *testing.T) {
 // TestSuperStreamRetries: a message that pauses between two attempts, and a store
 // that waits, hold up their partition and no other.
 func TestSuperStreamRetries(t *testing.T) {
-	playSuper(t, 3, func(s *superScene) {
+	playParts(t, 3, func(s *partScene) {
 		s.fill(0, 100, s.partitions...)
 		var mended atomic.Bool
 		cfg := ConsumerConfig{Name: "billing", OnError: ErrorPolicy{Attempts: RetryForever, Backoff: Backoff{Min: time.Minute, Max: time.Minute}}}
@@ -279,7 +279,7 @@ func TestSuperStreamRetries(t *testing.T) {
 
 // TestSuperStreamHandlerFails: that ends the run. Every partition's mark is stored.
 func TestSuperStreamHandlerFails(t *testing.T) {
-	playSuper(t, 5, func(s *superScene) {
+	playParts(t, 5, func(s *partScene) {
 		s.fill(0, 100, s.partitions...)
 		r := s.run(ConsumerConfig{Name: "billing"}, func(ctx context.Context, d *Delivery) error {
 			if d.Stream == s.partitions[3] && d.Offset == 77 {
@@ -311,7 +311,7 @@ func TestSuperStreamHandlerFails(t *testing.T) {
 // TestSuperStreamAll: the loop's body runs on the loop's goroutine. A break leaves
 // the message in hand for the next run; a panic is the loop's.
 func TestSuperStreamAll(t *testing.T) {
-	playSuper(t, 3, func(s *superScene) {
+	playParts(t, 3, func(s *partScene) {
 		s.fill(0, 100, s.partitions...)
 		c := s.consumer(ConsumerConfig{Name: "billing"})
 		for d, err := range c.All(s.ctx) {
@@ -351,7 +351,7 @@ func TestSuperStreamAll(t *testing.T) {
 
 // TestSuperStreamGoexit: a handler that ends its goroutine ends the run in order.
 func TestSuperStreamGoexit(t *testing.T) {
-	playSuper(t, 3, func(s *superScene) {
+	playParts(t, 3, func(s *partScene) {
 		s.fill(0, 100, s.partitions...)
 		c, gone := s.consumer(ConsumerConfig{Name: "billing"}), make(chan struct{})
 		go func() {
@@ -374,7 +374,7 @@ func TestSuperStreamGoexit(t *testing.T) {
 
 // TestSuperStreamCommit stores every partition's mark, whatever the policy.
 func TestSuperStreamCommit(t *testing.T) {
-	playSuper(t, 3, func(s *superScene) {
+	playParts(t, 3, func(s *partScene) {
 		s.fill(0, 100, s.partitions...)
 		c := s.consumer(ConsumerConfig{Name: "billing", Store: StorePolicy{Manual: true}})
 		wantErr(s, c.Commit(s.ctx), ErrNotRunning)
@@ -404,7 +404,7 @@ func TestSuperStreamCommit(t *testing.T) {
 // TestSuperStreamNames: two consumers of one name exclude each other, on the super
 // stream and on a partition.
 func TestSuperStreamNames(t *testing.T) {
-	playSuper(t, 2, func(s *superScene) {
+	playParts(t, 2, func(s *partScene) {
 		s.fill(0, 1, s.partitions...)
 		r := s.run(ConsumerConfig{Name: "billing"}, s.handle)
 		s.want(2)
@@ -422,7 +422,7 @@ func TestSuperStreamNames(t *testing.T) {
 
 // TestSuperStreamDeadLetters go to one stream, over one producer.
 func TestSuperStreamDeadLetters(t *testing.T) {
-	playSuper(t, 3, func(s *superScene) {
+	playParts(t, 3, func(s *partScene) {
 		s.fill(0, 100, s.partitions...)
 		cfg := ConsumerConfig{Name: "billing", OnError: ErrorPolicy{DeadLetter: "s"}}
 		r := s.run(cfg, func(ctx context.Context, d *Delivery) error {
@@ -449,7 +449,7 @@ func TestSuperStreamDeadLetters(t *testing.T) {
 
 // TestSuperStreamClose: the end of the Env ends the run.
 func TestSuperStreamClose(t *testing.T) {
-	playSuper(t, 3, func(s *superScene) {
+	playParts(t, 3, func(s *partScene) {
 		s.fill(0, 100, s.partitions...)
 		r := s.run(ConsumerConfig{Name: "billing"}, s.handle)
 		s.want(300)
@@ -464,7 +464,7 @@ func TestSuperStreamClose(t *testing.T) {
 // TestSuperStreamNotStored: what cannot be stored is said of each partition, within
 // CloseTimeout for all together.
 func TestSuperStreamNotStored(t *testing.T) {
-	playSuper(t, 10, func(s *superScene) {
+	playParts(t, 10, func(s *partScene) {
 		s.fill(0, 100, s.partitions...)
 		r := s.run(ConsumerConfig{Name: "billing", Store: StorePolicy{Interval: time.Hour}}, s.handle)
 		s.want(1000)
@@ -491,7 +491,7 @@ func TestSuperStreamNotStored(t *testing.T) {
 // TestSuperStreamManyPartitions: a hundred are read over few connections, none is
 // left out, and none comes much later than the others.
 func TestSuperStreamManyPartitions(t *testing.T) {
-	playSuper(t, 100, func(s *superScene) {
+	playParts(t, 100, func(s *partScene) {
 		s.fill(0, 20, s.partitions...)
 		r := s.run(ConsumerConfig{Name: "billing"}, s.handle)
 		s.want(2000)
@@ -515,7 +515,7 @@ func TestSuperStreamManyPartitions(t *testing.T) {
 // TestSuperStreamGone: a super stream that does not exist, or no longer, ends the
 // run, and a partition that was deleted ends alone.
 func TestSuperStreamGone(t *testing.T) {
-	playSuper(t, 3, func(s *superScene) {
+	playParts(t, 3, func(s *partScene) {
 		for _, name := range []string{"nowhere", s.partitions[0]} {
 			c, err := s.env.NewConsumer(name, ConsumerConfig{SuperStream: true})
 			must(s, err)
@@ -537,7 +537,7 @@ func TestSuperStreamGone(t *testing.T) {
 // TestSuperStreamAway: while nobody answers at the beginning, the consumer says so
 // and tries again.
 func TestSuperStreamAway(t *testing.T) {
-	playSuper(t, 3, func(s *superScene) {
+	playParts(t, 3, func(s *partScene) {
 		s.fill(0, 100, s.partitions...)
 		s.b.AnswerWith(streamtest.Partitions, streamtest.StreamNotAvailable, 3)
 		r := s.run(ConsumerConfig{}, s.handle)
@@ -557,7 +557,7 @@ func TestSuperStreamStart(t *testing.T) {
 		_, err := env.NewConsumer("orders", ConsumerConfig{SuperStream: true, Start: start})
 		wantErr(t, err, ErrInvalidConfig)
 	}
-	playSuper(t, 3, func(s *superScene) {
+	playParts(t, 3, func(s *partScene) {
 		s.fill(0, 100, s.partitions...)
 		r := s.run(ConsumerConfig{Start: Next()}, s.handle)
 		s.until("all are connected", func() bool {
@@ -578,7 +578,7 @@ func TestSuperStreamStart(t *testing.T) {
 func TestSuperStreamPartitionAdded(t *testing.T) {
 	for name, start := range map[string]Start{"first": {}, "next": Stored(Next()), "since": Since(time.Now().Add(100 * 365 * 24 * time.Hour))} {
 		t.Run(name, func(t *testing.T) {
-			playSuper(t, 2, func(s *superScene) {
+			playParts(t, 2, func(s *partScene) {
 				const added, most = "orders-added", superLook + superLook/5
 				r := s.run(ConsumerConfig{Name: "billing", Start: start}, s.handle)
 				s.until("all are connected", func() bool {
@@ -625,7 +625,7 @@ func TestSuperStreamPartitionAdded(t *testing.T) {
 // TestSuperStreamLooksTogether: the consumers of an Env ask for the partitions
 // together, and nobody asks once they have ended.
 func TestSuperStreamLooksTogether(t *testing.T) {
-	playSuper(t, 2, func(s *superScene) {
+	playParts(t, 2, func(s *partScene) {
 		asked := s.b.Received(streamtest.Partitions)
 		one, two := s.run(ConsumerConfig{}, s.handle), s.run(ConsumerConfig{}, s.handle)
 		time.Sleep(10 * time.Minute)
@@ -643,7 +643,7 @@ func TestSuperStreamLooksTogether(t *testing.T) {
 }
 
 // handleBatch notes the messages of a batch, and its size.
-func (s *superScene) handleBatch(sizes *[]int) BatchHandler {
+func (s *partScene) handleBatch(sizes *[]int) BatchHandler {
 	return func(ctx context.Context, batch []Delivery) error {
 		if s.inside.Add(1) > 1 {
 			s.Error("two handlers are at work")
@@ -664,7 +664,7 @@ func TestSuperStreamBatches(t *testing.T) {
 	for _, apart := range []bool{false, true} {
 		for name, store := range map[string]StorePolicy{"by time": {}, "each": {Every: 1}, "some": {Every: 1000}} {
 			t.Run(fmt.Sprintf("apart %v, %s", apart, name), func(t *testing.T) {
-				playSuper(t, 4, func(s *superScene) {
+				playParts(t, 4, func(s *partScene) {
 					const each = 650
 					s.fill(0, each, s.partitions...)
 					var sizes []int
@@ -723,7 +723,7 @@ func TestSuperStreamBatches(t *testing.T) {
 // as handled. One that is tried again succeeds as a whole.
 func TestSuperStreamBatchFails(t *testing.T) {
 	for _, apart := range []bool{false, true} {
-		playSuper(t, 4, func(s *superScene) {
+		playParts(t, 4, func(s *partScene) {
 			s.fill(0, 100, s.partitions...)
 			var sizes []int
 			collect := s.handleBatch(&sizes)
@@ -768,7 +768,7 @@ func TestSuperStreamWorkers(t *testing.T) {
 	for name, store := range map[string]StorePolicy{"by time": {}, "each": {Every: 1}} {
 		for _, keyed := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, keyed %v", name, keyed), func(t *testing.T) {
-				playSuper(t, 5, func(s *superScene) {
+				playParts(t, 5, func(s *partScene) {
 					const workers, each = 4, 300
 					s.fill(0, each, s.partitions...)
 					cfg := ConsumerConfig{Name: "billing", Workers: workers, MaxAhead: 64, Store: store}
@@ -817,7 +817,7 @@ func TestSuperStreamWorkers(t *testing.T) {
 // TestSuperStreamWorkersTrouble: neither a partition without leader, whose stores
 // wait, nor a message that takes an hour keeps the workers from other partitions.
 func TestSuperStreamWorkersTrouble(t *testing.T) {
-	playSuper(t, 5, func(s *superScene) {
+	playParts(t, 5, func(s *partScene) {
 		bad, slow := s.partitions[1], s.partitions[3]
 		s.fill(0, 300, s.partitions...)
 		release := make(chan struct{})
@@ -857,7 +857,7 @@ func TestSuperStreamWorkersTrouble(t *testing.T) {
 // run. What lies before it is stored, of every partition.
 func TestSuperStreamWorkersFail(t *testing.T) {
 	for name, fail := range map[string]func() error{"error": func() error { return errTest }, "panic": func() error { panic(errTest) }, "goexit": func() error { runtime.Goexit(); return nil }} {
-		playSuper(t, 5, func(s *superScene) {
+		playParts(t, 5, func(s *partScene) {
 			s.fill(0, 100, s.partitions...)
 			bad, waits := s.partitions[2], atomic.Bool{}
 			r := s.run(ConsumerConfig{Name: "billing", Workers: 3}, func(ctx context.Context, d *Delivery) error {
@@ -892,7 +892,7 @@ func TestSuperStreamWorkersFail(t *testing.T) {
 // TestSuperStreamWorkersDrain: the end of the context lets what is begun finish, for
 // Drain, and loses nothing.
 func TestSuperStreamWorkersDrain(t *testing.T) {
-	playSuper(t, 5, func(s *superScene) {
+	playParts(t, 5, func(s *partScene) {
 		s.fill(0, 200, s.partitions...)
 		handled := map[string]int{}
 		for round := 1; s.count() < 1000; round++ {
@@ -921,7 +921,7 @@ func TestSuperStreamWorkersDrain(t *testing.T) {
 // TestWorkersWaitForStoresAndRoom: workers that wait for a store of a session that
 // has ended, and a run that waits for room, do not wait for each other.
 func TestWorkersWaitForStoresAndRoom(t *testing.T) {
-	playSuper(t, 1, func(s *superScene) {
+	playParts(t, 1, func(s *partScene) {
 		s.fill(0, 1000, "s")
 		c, err := s.env.NewConsumer("s", ConsumerConfig{Name: "billing", Workers: 3, MaxAhead: 20, Store: StorePolicy{Every: 1}})
 		must(s, err)

@@ -280,7 +280,7 @@ func (t *term) deliver() (progressed bool, why error) {
 	if t.taking.Err() != nil && !endedByHandler(why) {
 		why = errStopped
 	}
-	return progressed, r.dispatcher.end(r.dispatcher.endSession(why))
+	return progressed, r.dispatcher.end(r.endAllIf(r.dispatcher.endSession(why)))
 }
 
 // callInactive calls OnInactive, if OnActive was called or there is none.

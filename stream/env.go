@@ -122,7 +122,9 @@ func (e *Env) Close() error {
 	e.closing = true
 	producers := make([]*Producer, 0, len(e.producers))
 	for p := range e.producers {
-		producers = append(producers, p)
+		if p.part == nil { // a super stream's producer closes those of its partitions
+			producers = append(producers, p)
+		}
 	}
 	e.mu.Unlock()
 	defer close(e.closed)

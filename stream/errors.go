@@ -75,7 +75,8 @@ var (
 	// ErrBlocked means that the broker is alive and takes no messages: it has a
 	// disk alarm, the stream has no quorum, or the broker does not keep up. A
 	// producer that exists waits, reports [StateBlocked], and goes on by itself
-	// when that ends. No frame of the protocol says which it is.
+	// when that ends; one of a super stream refuses what it has no room for, so
+	// that the other partitions go on. No frame of the protocol says which it is.
 	ErrBlocked = broker.ErrBlocked
 	// ErrSequenceBehind means that the broker has lost messages that an earlier
 	// process of the producer's name had published and that were never confirmed,
@@ -88,6 +89,10 @@ var (
 	// repeats of the other's; each of two consumers would overwrite the other's
 	// offset. The Env does not notice a consumer of another process.
 	ErrNameInUse = errors.New("name in use")
+	// ErrNoRoute reports a message to a super stream that no partition is for: none
+	// is bound with its key, or ProducerConfig.Routing has chosen none. The message
+	// is not in the stream.
+	ErrNoRoute = errors.New("no partition for the message")
 	// ErrMessageTooLarge reports a message that does not fit into one frame as
 	// negotiated with the broker (1 MiB unless configured). It also ends a run
 	// whose next chunk the broker does not send, because the chunk is above its
@@ -168,20 +173,22 @@ func (e *HandlerError) Error() string {
 func (e *HandlerError) Unwrap() error { return e.Err }
 
 // SafeToRetry reports whether the caller can repeat the failed call: the broker
-// was not reached, the connection was lost, or the stream had no leader. It is
+// was not reached or took nothing, the connection was lost, or the stream had no
+// leader. It is
 // false if that may publish a message twice: the outcome of one is unknown
 // ([ErrUnconfirmed]), or one of several is confirmed ([PublishError], whose
-// Outcomes say which to publish again). The other calls are idempotent. If the
+// Outcomes say which to publish again), or one of several copies in a super stream.
+// The other calls are idempotent. If the
 // connection was lost, the first attempt may have worked; a repeated
 // DeleteStream then returns [ErrStreamNotFound].
 func SafeToRetry(err error) bool {
-	if err == nil || errors.Is(err, ErrUnconfirmed) {
+	if err == nil || errors.Is(err, ErrUnconfirmed) || isCopies(err) {
 		return false
 	}
 	if several := asPublishError(err); several != nil {
 		return several.safeToRetry()
 	}
-	return errors.Is(err, ErrUnreachable) || errors.Is(err, ErrStreamUnavailable)
+	return errors.Is(err, ErrUnreachable) || errors.Is(err, ErrStreamUnavailable) || errors.Is(err, ErrBlocked)
 }
 
 // opErr wraps err in an OpError, unless it contains one already.

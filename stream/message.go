@@ -89,8 +89,10 @@ type Message struct {
 	// on from the last id that the broker knows, with gaps.
 	PublishingID uint64
 
-	// Key is for super streams, which producers do not support yet. On a plain
-	// stream it does nothing, and is not sent.
+	// Key says to which partition of a super stream the message goes: see
+	// ProducerConfig.Routing. Messages of one key are in order. The key is not sent;
+	// who reads needs it in the message too, such as in Properties.Subject. On a
+	// plain stream it does nothing.
 	Key string
 	// FilterValue lets a consumer that filters skip chunks in which no message
 	// has its value (RabbitMQ 3.13 or newer). It has 255 bytes at most, and

@@ -3,14 +3,14 @@ package stream
 import (
 	"context"
 	"fmt"
-	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/tidemark-go/tidemark/internal/fence"
 )
 
-// Producer publishes to one stream. It is safe for concurrent use; messages
+// Producer publishes to one stream, or to the partitions of a super stream (see
+// ProducerConfig.SuperStream). It is safe for concurrent use; messages
 // are in the stream in the order in which they were accepted. A lost
 // connection is made again for as long as it takes, and what was not confirmed
 // is sent again in order.
@@ -19,15 +19,14 @@ import (
 // again cannot help: [ErrStreamDeleted], [ErrAuthentication], [ErrVirtualHost],
 // [ErrAccessRefused], [ErrTLS], [ErrNameInUse].
 type Producer struct {
+	*joint // its lock guards the fields below
 	env    *Env
 	stream string
 	cfg    ProducerConfig
-	calls  *outcomeCalls
 	room   atomic.Int64 // for the entries of a frame; the current connection's
 
-	mu          sync.Mutex
 	box         outbox
-	admission   admission
+	quota       *quota
 	link        *link          // nil while there is no connection
 	sequence    fence.Sequence // the ids
 	naming      naming
@@ -36,14 +35,17 @@ type Producer struct {
 	refusal     error         // once set, nothing is accepted
 	refused     chan struct{} // closed then
 	telling     []outcome     // outcomes for callbacks, until told
+	stalled     stall         // of a partition
 	freed       int           // places that are free, until told
 	freedOf     int           // their bytes
 	flushes     []flushing
-	slack       chan struct{} // closed when a callback that publishes may go on; or nil
-	inLine      atomic.Int32  // how many wait for a place
+
+	super *superProducer // of a producer to a super stream: it does all the work
+	part  *superProducer // of the producer of a partition: whose partition it is
 
 	// The goroutine of run uses these, and NewProducer before.
-	idleLeader string // address of a leader that has confirmed nothing
+	born       time.Time // of a partition
+	idleLeader string    // address of a leader that has confirmed nothing
 
 	life    context.Context
 	cancel  context.CancelFunc
@@ -54,7 +56,11 @@ type Producer struct {
 	err     error         // of Close
 }
 
-// NewProducer returns once the broker has accepted the producer.
+// NewProducer returns once the broker has accepted the producer. With
+// ProducerConfig.SuperStream the name is that of a super stream, and NewProducer
+// returns once the broker has accepted the producers of all partitions, or has
+// none to accept for the moment: a partition without a leader is waited for in the
+// background, unless all are without.
 //
 // Errors wrap [ErrInvalidConfig], [ErrStreamNotFound], [ErrStreamUnavailable],
 // [ErrAccessRefused], [ErrNameInUse], [ErrBlocked] or those of [Connect], or are
@@ -73,7 +79,12 @@ func (e *Env) NewProducer(ctx context.Context, stream string, cfg ProducerConfig
 	}
 	dialing, done := e.under(ctx)
 	defer done()
-	p, err := e.startProducer(dialing, stream, cfg, e.adopt)
+	var p *Producer
+	if cfg.SuperStream {
+		p, err = e.startSuper(dialing, stream, cfg)
+	} else {
+		p, err = e.startProducer(dialing, stream, cfg, e.adopt)
+	}
 	return p, opErr(op, stream, cfg.Name, err)
 }
 
@@ -89,19 +100,25 @@ func (e *Env) startProducer(ctx context.Context, stream string, cfg ProducerConf
 		return nil, err
 	}
 	p.state(StateChange{State: StateConnected})
-	go p.run(l)
+	go p.run(l, nil)
 	return p, nil
 }
 
 func newProducerOf(e *Env, stream string, cfg ProducerConfig) *Producer {
+	return newProducerIn(newJoint(e, cfg), e, stream, cfg)
+}
+
+// newProducerIn returns a producer that shares its lock, callbacks and bounds.
+func newProducerIn(j *joint, e *Env, stream string, cfg ProducerConfig) *Producer {
 	p := &Producer{
-		env: e, stream: stream, cfg: cfg,
-		box:       outbox{subEntries: cfg.SubEntries, limit: batchBytes},
-		admission: admission{most: cfg.MaxInFlight, mostBytes: cfg.MaxInFlightBytes, env: &e.publishing},
-		naming:    naming{done: make(chan struct{})},
-		refused:   make(chan struct{}), ended: make(chan struct{}), closed: make(chan struct{}),
+		joint: j, env: e, stream: stream, cfg: cfg,
+		box:     outbox{subEntries: cfg.SubEntries, limit: batchBytes},
+		naming:  naming{done: make(chan struct{})},
+		refused: make(chan struct{}), ended: make(chan struct{}), closed: make(chan struct{}),
 	}
-	p.calls = newOutcomeCalls(p.returned, p.awaited)
+	j.mu.Lock()
+	p.quota = j.admission.join(&p.box)
+	j.mu.Unlock()
 	p.life, p.cancel = context.WithCancel(context.Background())
 	return p
 }
@@ -122,6 +139,9 @@ func (e *Env) adopt(p *Producer) error {
 		return fmt.Errorf("%w: the Env is closed", ErrClosed)
 	}
 	for other := range e.producers {
+		if (other.super == nil) != (p.super == nil) {
+			continue // a stream may have the name of a super stream
+		}
 		if p.cfg.Name != "" && other.cfg.Name == p.cfg.Name && other.stream == p.stream {
 			return fmt.Errorf("%w: another producer of this Env has it: the broker would drop the messages of one as the other's repeats", ErrNameInUse)
 		}
@@ -150,6 +170,9 @@ func (e *Env) disown(p *Producer) {
 func (p *Producer) Publish(ctx context.Context, msgs ...Message) error {
 	if len(msgs) == 0 {
 		return nil
+	}
+	if p.super != nil {
+		return p.super.publish(ctx, msgs)
 	}
 	w := newWaiter(len(msgs))
 	for i := range msgs {
@@ -189,6 +212,9 @@ func (p *Producer) PublishBatch(ctx context.Context, msgs ...Message) error {
 	if len(msgs) == 0 {
 		return nil
 	}
+	if p.super != nil {
+		return p.super.publishBatch(ctx, msgs)
+	}
 	w := newWaiter(len(msgs))
 	if err := p.acceptBatch(ctx, msgs, w); err != nil {
 		return p.failed(err)
@@ -211,6 +237,9 @@ func (p *Producer) PublishBatch(ctx context.Context, msgs ...Message) error {
 // not for callbacks. It must not call Flush or Close, nor wait for another
 // goroutine that publishes. A panic of done ends the process.
 func (p *Producer) PublishAsync(ctx context.Context, m Message, done func(error)) error {
+	if p.super != nil {
+		return p.super.publishAsync(ctx, &m, done)
+	}
 	l, err := p.accept(ctx, &m, slot{done: done}, true)
 	if err != nil {
 		return p.failed(err)
@@ -223,8 +252,34 @@ func (p *Producer) PublishAsync(ctx context.Context, m Message, done func(error)
 
 // LastPublishingID returns the newest publishing id that was accepted, or that
 // the broker had stored under the producer's name when it was made; 0 if none.
+//
+// On a super stream it is the smallest one of LastPublishingIDs. A caller who
+// numbers his messages in one sequence and goes on with the message after it loses
+// nothing: every partition has what is up to it. What follows and is in a partition
+// already is dropped there as a repeat, and confirmed. A partition that has nothing
+// yet makes it 0, and so does one that NewProducer could not reach: the caller then
+// begins with his first message, unless he goes by LastPublishingIDs.
+//
+// That holds as long as the partitions are the same. A message that an earlier
+// process did not get confirmed, and whose key has moved since to a partition with
+// a higher id, would be dropped there. So let a producer settle all it has before
+// partitions are added or removed, or go on under another name.
 func (p *Producer) LastPublishingID() uint64 {
+	if p.super != nil {
+		return p.super.lastPublishingID()
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.sequence.Last()
+}
+
+// LastPublishingIDs returns LastPublishingID of each partition of the super stream,
+// by name; of a producer to a stream, that of the stream. A caller who knows where
+// each of his messages goes publishes those whose id is above that of the
+// partition.
+func (p *Producer) LastPublishingIDs() map[string]uint64 {
+	if p.super != nil {
+		return p.super.lastPublishingIDs()
+	}
+	return map[string]uint64{p.stream: p.LastPublishingID()}
 }

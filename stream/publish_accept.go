@@ -43,7 +43,7 @@ func (p *Producer) accept(ctx context.Context, m *Message, s slot, offer bool) (
 		s.id, err = p.nextID(m.PublishingID)
 	}
 	if err != nil {
-		p.admission.free(1, size)
+		p.quota.free(1, size)
 		return nil, err
 	}
 	p.box.add(s, m.FilterValue, &out)
@@ -88,7 +88,7 @@ func (p *Producer) acceptBatch(ctx context.Context, msgs []Message, w *waiter) e
 		return err
 	}
 	if err := p.checkSize(bytes, 0); err != nil { // the connection may be another one now
-		p.admission.free(len(msgs), bytes)
+		p.quota.free(len(msgs), bytes)
 		return err
 	}
 	return p.addBatch(msgs, list, w, bytes)
@@ -141,7 +141,7 @@ func (p *Producer) addBatch(msgs []Message, list []outgoing, w *waiter, bytes in
 	for i := range list {
 		id, err := p.nextID(msgs[i].PublishingID)
 		if err != nil {
-			p.admission.free(len(msgs)-i, bytes)
+			p.quota.free(len(msgs)-i, bytes)
 			if i == 0 {
 				return err
 			}
@@ -162,42 +162,48 @@ func (p *Producer) place(ctx context.Context, n, bytes int) error {
 	if p.refusal != nil {
 		return p.refusal
 	}
-	if n > p.admission.most {
-		return fmt.Errorf("%w: %d messages at once, and ProducerConfig.MaxInFlight is %d: set it to at least as many", ErrInvalidConfig, n, p.admission.most)
+	if n > p.cfg.MaxInFlight {
+		return fmt.Errorf("%w: %d messages at once, and ProducerConfig.MaxInFlight is %d: set it to at least as many", ErrInvalidConfig, n, p.cfg.MaxInFlight)
 	}
-	if p.admission.take(n, bytes) {
+	if p.quota.take(n, bytes) {
 		return nil
+	}
+	if p.stalled.on {
+		return p.stallError()
 	}
 	if p.calls.mine() {
 		return p.placeForCallback(ctx, n, bytes)
 	}
 	p.inLine.Add(1) // before collect: from now on, who returns a place looks
 	defer p.inLine.Add(-1)
-	t := p.admission.wait(n, bytes)
+	t, stalled := p.quota.wait(n, bytes), p.stalled.begun
 	p.collect()
 	p.unlocked(func() {
 		p.offer(false)
 		select {
 		case <-t.granted:
+		case <-stalled:
 		case <-ctx.Done():
 		}
 	})
-	switch had := p.admission.leave(t); {
+	switch had := p.quota.leave(t); {
 	case p.refusal != nil:
 		if had {
-			p.admission.free(n, bytes)
+			p.quota.free(n, bytes)
 		}
 		return p.refusal
 	case had:
 		return nil
+	case ctx.Err() != nil:
+		return broker.ContextError(ctx)
 	}
-	return broker.ContextError(ctx)
+	return p.stallError()
 }
 
 // placeForCallback is place within a callback. The messages whose callbacks wait
 // for this one to return have places, for which it must not wait.
 func (p *Producer) placeForCallback(ctx context.Context, n, bytes int) error {
-	for p.refusal == nil && !p.admission.fitsBeside(p.box.open, p.box.openBytes, n, bytes) {
+	for p.refusal == nil && !p.quota.fitsWithoutCallbacks(n, bytes) {
 		slack := make(chan struct{})
 		p.slack = slack
 		p.unlocked(func() {
@@ -207,22 +213,18 @@ func (p *Producer) placeForCallback(ctx context.Context, n, bytes int) error {
 			case <-ctx.Done():
 			}
 		})
-		if ctx.Err() != nil {
+		switch {
+		case ctx.Err() != nil:
 			return broker.ContextError(ctx)
+		case p.stalled.on:
+			return p.stallError()
 		}
 	}
 	if p.refusal != nil {
 		return p.refusal
 	}
-	p.admission.force(n, bytes)
+	p.quota.force(amountOf(n, bytes))
 	return nil
-}
-
-// unlocked calls f without the lock.
-func (p *Producer) unlocked(f func()) {
-	p.mu.Unlock()
-	defer p.mu.Lock()
-	f()
 }
 
 // offer tells the connection that there is something to send. now writes it on
@@ -255,7 +257,7 @@ func (p *Producer) toOffer() *link {
 // lock.
 func (p *Producer) tell(s *slot, err error) {
 	if s.done != nil {
-		p.telling = append(p.telling, outcome{done: s.done, err: p.failed(err), size: int(s.size)})
+		p.telling = append(p.telling, outcome{done: s.done, err: p.failed(err), size: int(s.size), to: &p.quota.back})
 		return
 	}
 	if s.waits != nil {
@@ -274,33 +276,11 @@ func (p *Producer) told() {
 		p.telling = p.telling[:0]
 	}
 	if p.freed > 0 {
-		p.admission.free(p.freed, p.freedOf)
+		p.quota.free(p.freed, p.freedOf)
 		p.freed, p.freedOf = 0, 0
 	}
-	if p.slack != nil {
-		close(p.slack)
-		p.slack = nil
-	}
+	p.wakeCallback()
 	p.reached()
-}
-
-// awaited reports whether somebody waits for a place.
-func (p *Producer) awaited() bool { return p.inLine.Load() > 0 }
-
-// returned comes after callbacks. It gives back their places even if nobody waits
-// here: the bytes count for the other producers of the Env.
-func (p *Producer) returned() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.collect()
-}
-
-// collect frees the places of messages whose callbacks have returned. The caller
-// holds the lock.
-func (p *Producer) collect() {
-	if n := p.calls.count.Swap(0); n > 0 {
-		p.admission.free(int(n), int(p.calls.bytes.Swap(0)))
-	}
 }
 
 func (p *Producer) checkFilter(value string) error {

@@ -55,8 +55,8 @@ func TestAcceptBounds(t *testing.T) {
 				t.Errorf("%s: Publish returned %v", test.name, err)
 			}
 		}
-		if !errors.Is(err, test.want) || p.box.open != accepted || p.admission.used != accepted || called {
-			t.Errorf("%s: %v, %d accepted, %d places, called %v", test.name, err, p.box.open, p.admission.used, called)
+		if !errors.Is(err, test.want) || p.box.open != accepted || p.admission.used.n != accepted || called {
+			t.Errorf("%s: %v, %d accepted, %d places, called %v", test.name, err, p.box.open, p.admission.used.n, called)
 		}
 	}
 }
@@ -92,8 +92,8 @@ func TestAcceptWhileTheFramesShrink(t *testing.T) {
 		for range 2 {
 			wantErr(t, <-errs, ErrMessageTooLarge)
 		}
-		if p.box.open != 0 || p.admission.used != 0 {
-			t.Errorf("%d accepted, %d places", p.box.open, p.admission.used)
+		if p.box.open != 0 || p.admission.used.n != 0 {
+			t.Errorf("%d accepted, %d places", p.box.open, p.admission.used.n)
 		}
 		endOffline(t, p)
 	})
@@ -145,8 +145,8 @@ func TestPublishBatchIsWhole(t *testing.T) {
 		if test.want != nil {
 			accepted = 0
 		}
-		if !errors.Is(err, test.want) || p.box.open != accepted || p.admission.used != accepted {
-			t.Errorf("%s: %v, %d accepted, %d places", test.name, err, p.box.open, p.admission.used)
+		if !errors.Is(err, test.want) || p.box.open != accepted || p.admission.used.n != accepted {
+			t.Errorf("%s: %v, %d accepted, %d places", test.name, err, p.box.open, p.admission.used.n)
 		}
 		if n := len(p.box.batches); test.want == nil && n != 1 {
 			t.Errorf("%s: it is in %d frames", test.name, n)
@@ -225,12 +225,12 @@ func TestPublishContext(t *testing.T) {
 		if err := p.Publish(ctx, text("x")); !errors.Is(err, errTest) || errors.Is(err, ErrUnconfirmed) {
 			t.Errorf("nothing was accepted, and Publish returned %v", err)
 		}
-		if p.box.open != 2 || len(p.admission.line) != 0 {
-			t.Errorf("%d are on their way, %d in the line", p.box.open, len(p.admission.line))
+		if p.box.open != 2 || len(p.quota.line) != 0 {
+			t.Errorf("%d are on their way, %d in the line", p.box.open, len(p.quota.line))
 		}
 		confirm(p, nil, 1, 2)
-		if p.admission.used != 0 {
-			t.Errorf("%d places are taken", p.admission.used)
+		if p.admission.used.n != 0 {
+			t.Errorf("%d places are taken", p.admission.used.n)
 		}
 		endOffline(t, p)
 	})
@@ -360,14 +360,14 @@ func TestPublishersAtOnce(t *testing.T) {
 		go func() { all.Wait(); asked.Wait(); close(over) }()
 		for !isClosed(over) {
 			synctest.Wait()
-			if p.admission.used > 7 || p.admission.usedBytes > 200 {
-				t.Errorf("%d messages, %d bytes", p.admission.used, p.admission.usedBytes)
+			if p.admission.used.n > 7 || p.admission.used.bytes > 200 {
+				t.Errorf("%d messages, %d bytes", p.admission.used.n, p.admission.used.bytes)
 			}
 			confirmAll(p)
 		}
 		synctest.Wait()
-		if p.admission.used != 0 || e.publishing.used.Load() != 0 || len(p.admission.line) != 0 {
-			t.Errorf("%d places are taken, %d bytes, %d wait", p.admission.used, e.publishing.used.Load(), len(p.admission.line))
+		if p.admission.used.n != 0 || e.publishing.used.Load() != 0 || len(p.quota.line) != 0 {
+			t.Errorf("%d places are taken, %d bytes, %d wait", p.admission.used.n, e.publishing.used.Load(), len(p.quota.line))
 		}
 		endOffline(t, p)
 	})

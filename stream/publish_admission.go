@@ -6,123 +6,225 @@ import (
 )
 
 // admission bounds the messages of a producer that have no outcome yet, or whose
-// callback has not returned, in number and in bytes. Who finds no room waits in
-// turn: what becomes free goes to the first in the line, and wakes nobody else.
-// The producer's lock guards it. It does no I/O.
+// callback has not returned, in number and in bytes. Each stream that it publishes
+// to has a quota: one, or those of a super stream's partitions. Half of the places
+// are reserved, the same number for each quota, and the others are for whoever
+// comes first. So a partition that confirms nothing never takes all of them. A
+// quota without a message may always have one.
+//
+// Who finds no room waits in the line of the quota: what becomes free goes to the
+// first in a line, and wakes nobody else. The producer's lock guards it all. It
+// does no I/O.
 type admission struct {
-	most, mostBytes int
-	used, usedBytes int
-	env             *envBytes
-	line            []*ticket // who waits, the first one first
-	ended           bool      // nothing counts any more
+	most    amount
+	used    amount
+	beyond  amount // of used, what the quotas have above their reserves
+	reserve amount // of each quota
+	env     *envBytes
+	quotas  []*quota
+	waiting []*quota // those with a line; the first one's turn is next
 }
 
-// envBytes bounds the bytes of all producers of an Env together. A producer that
-// has no message at all may always have one, so that none waits for another one.
+// amount is a number of messages and their bytes.
+type amount struct {
+	n     int
+	bytes int64
+}
+
+func amountOf(n, bytes int) amount { return amount{n, int64(bytes)} }
+
+func (a amount) plus(b amount) amount  { return amount{a.n + b.n, a.bytes + b.bytes} }
+func (a amount) minus(b amount) amount { return amount{a.n - b.n, a.bytes - b.bytes} }
+
+// above returns what of a is above b.
+func (a amount) above(b amount) amount { return amount{max(0, a.n-b.n), max(0, a.bytes-b.bytes)} }
+
+// within reports whether b has room for a, by number and by bytes.
+func (a amount) within(b amount) bool { return a.n <= b.n && a.bytes <= b.bytes }
+
+// envBytes bounds the bytes of all producers of an Env together. A quota that has
+// no message at all may always have one, so that none waits for another one.
 type envBytes struct {
 	most int64
 	used atomic.Int64
 }
 
-// ticket is a turn in the line, for n messages.
-type ticket struct {
-	n, bytes int
-	granted  chan struct{} // closed when the places are the holder's, or nobody's any more
-	done     bool          // granted is closed, or the holder has left
-	had      bool          // the holder has the places
+// quota is one stream's part of an admission.
+type quota struct {
+	of    *admission
+	box   *outbox // the messages without outcome
+	used  amount
+	line  []*ticket // who waits, the first one first
+	ended bool      // nothing counts any more
+	back  returns
 }
 
-// take takes places for n messages, if there is room and nobody waits. What is
-// larger than all the room goes alone.
-func (p *admission) take(n, bytes int) bool {
-	if len(p.line) > 0 || !p.fits(n, bytes) {
+// ticket is a turn in the line, for so many messages.
+type ticket struct {
+	wants   amount
+	granted chan struct{} // closed when the places are the holder's, or nobody's any more
+	done    bool          // granted is closed, or the holder has left
+	had     bool          // the holder has the places
+}
+
+// join returns the quota of one more stream.
+func (a *admission) join(box *outbox) *quota {
+	q := &quota{of: a, box: box}
+	a.quotas = append(a.quotas, q)
+	a.divide()
+	return q
+}
+
+// divide makes the reserves those of the number of quotas. A single one needs none.
+func (a *admission) divide() {
+	a.reserve, a.beyond = amount{}, amount{}
+	if n := len(a.quotas); n > 1 {
+		a.reserve = amount{a.most.n / (2 * n), a.most.bytes / int64(2*n)}
+	}
+	for _, q := range a.quotas {
+		a.beyond = a.beyond.plus(q.used.above(a.reserve))
+	}
+	a.grant()
+}
+
+// common is what the quotas may have above their reserves.
+func (a *admission) common() amount {
+	n := len(a.quotas)
+	return amount{a.most.n - n*a.reserve.n, a.most.bytes - int64(n)*a.reserve.bytes}
+}
+
+// take takes places for n messages, if there is room and nobody waits in the
+// quota's line. What is larger than all the room goes alone.
+func (q *quota) take(n, bytes int) bool {
+	if len(q.line) > 0 || !q.fits(amountOf(n, bytes)) {
 		return false
 	}
-	p.force(n, bytes)
+	q.force(amountOf(n, bytes))
 	return true
 }
 
-func (p *admission) fits(n, bytes int) bool {
-	return p.used == 0 ||
-		p.fitsBeside(p.used, p.usedBytes, n, bytes) && int64(bytes) <= p.env.most-p.env.used.Load()
+func (q *quota) fits(more amount) bool {
+	return q.used.n == 0 ||
+		q.of.allows(q.of.beyond, q.used, more) && more.bytes <= q.of.env.most-q.of.env.used.Load()
 }
 
-// fitsBeside reports whether n messages are within the producer's bounds together
-// with others.
-func (p *admission) fitsBeside(others, theirBytes, n, bytes int) bool {
-	return others == 0 || n <= p.most-others && bytes <= p.mostBytes-theirBytes
+// allows reports whether a quota that has some may have more, where all of them
+// have beyond above their reserves.
+func (a *admission) allows(beyond, some, more amount) bool {
+	grown := some.plus(more).above(a.reserve).minus(some.above(a.reserve))
+	return beyond.plus(grown).within(a.common()) || grown == amount{}
+}
+
+// fitsWithoutCallbacks reports whether n messages are within the producer's bounds
+// together with those that have no outcome. It leaves out the messages whose
+// callbacks have not returned.
+func (q *quota) fitsWithoutCallbacks(n, bytes int) bool {
+	var beyond amount
+	for _, other := range q.of.quotas {
+		beyond = beyond.plus(amountOf(other.box.open, other.box.openBytes).above(q.of.reserve))
+	}
+	return q.box.open == 0 || q.of.allows(beyond, amountOf(q.box.open, q.box.openBytes), amountOf(n, bytes))
 }
 
 // force takes places whether there is room or not.
-func (p *admission) force(n, bytes int) {
-	if p.ended {
-		return
+func (q *quota) force(more amount) {
+	if !q.ended {
+		q.count(more)
 	}
-	p.used += n
-	p.usedBytes += bytes
-	p.env.used.Add(int64(bytes))
+}
+
+// count changes how many places are taken.
+func (q *quota) count(change amount) {
+	a := q.of
+	a.beyond = a.beyond.minus(q.used.above(a.reserve))
+	q.used = q.used.plus(change)
+	a.beyond = a.beyond.plus(q.used.above(a.reserve))
+	a.used = a.used.plus(change)
+	a.env.used.Add(change.bytes)
 }
 
 // wait joins the line.
-func (p *admission) wait(n, bytes int) *ticket {
-	t := &ticket{n: n, bytes: bytes, granted: make(chan struct{})}
-	p.line = append(p.line, t)
+func (q *quota) wait(n, bytes int) *ticket {
+	t := &ticket{wants: amountOf(n, bytes), granted: make(chan struct{})}
+	if q.line = append(q.line, t); len(q.line) == 1 {
+		q.of.waiting = append(q.of.waiting, q)
+	}
 	return t
 }
 
 // leave ends a turn. It reports whether the turn had come: the caller then has the
 // places.
-func (p *admission) leave(t *ticket) (had bool) {
+func (q *quota) leave(t *ticket) (had bool) {
 	if t.done {
 		return t.had
 	}
-	if i := slices.Index(p.line, t); i >= 0 {
-		p.line = slices.Delete(p.line, i, i+1)
+	if i := slices.Index(q.line, t); i >= 0 {
+		q.line = slices.Delete(q.line, i, i+1)
 	}
 	t.done = true
-	p.grant() // the next one may need less room
+	q.of.grant() // the next one may need less room
 	return false
 }
 
 // free gives back places, and hands them to who waits.
-func (p *admission) free(n, bytes int) {
-	if p.ended {
+func (q *quota) free(n, bytes int) {
+	if q.ended {
 		return
 	}
-	p.used -= n
-	p.usedBytes -= bytes
-	p.env.used.Add(int64(-bytes))
-	p.grant()
+	q.count(amount{}.minus(amountOf(n, bytes)))
+	q.of.grant()
 }
 
-func (p *admission) grant() {
+// grant hands free places to who waits, to one quota after the other.
+func (a *admission) grant() {
+	if len(a.waiting) == 0 {
+		return
+	}
+	for _, q := range a.waiting {
+		q.grant()
+	}
+	a.waiting = slices.DeleteFunc(a.waiting, func(q *quota) bool { return len(q.line) == 0 })
+	if n := len(a.waiting); n > 1 { // another one comes first next time
+		first := a.waiting[0]
+		copy(a.waiting, a.waiting[1:])
+		a.waiting[n-1] = first
+	}
+}
+
+func (q *quota) grant() {
 	n := 0
-	for _, t := range p.line {
-		if !p.fits(t.n, t.bytes) {
+	for _, t := range q.line {
+		if !q.fits(t.wants) {
 			break
 		}
-		p.force(t.n, t.bytes)
+		q.force(t.wants)
 		t.done, t.had = true, true
 		close(t.granted)
 		n++
 	}
-	clear(p.line[:n])
-	p.line = p.line[n:]
+	clear(q.line[:n])
+	q.line = q.line[n:]
 }
 
-// end ends the waiting of everybody, without a place, and gives back all bytes
-// that count for the Env.
-func (p *admission) end() {
-	p.env.used.Add(int64(-p.usedBytes))
-	p.used, p.usedBytes, p.ended = 0, 0, true
-	p.refuse()
+// end ends the waiting in the quota's line, without a place, and gives back all
+// that the quota has.
+func (q *quota) end() {
+	if q.ended {
+		return
+	}
+	q.count(amount{}.minus(q.used))
+	q.ended = true
+	q.refuse()
+	q.of.quotas = slices.DeleteFunc(q.of.quotas, func(other *quota) bool { return other == q })
+	q.of.divide()
 }
 
-// refuse ends the waiting of everybody, without a place.
-func (p *admission) refuse() {
-	for _, t := range p.line {
+// refuse ends the waiting in the quota's line, without a place.
+func (q *quota) refuse() {
+	for _, t := range q.line {
 		t.done = true
 		close(t.granted)
 	}
-	p.line = nil
+	q.line = nil
+	q.of.waiting = slices.DeleteFunc(q.of.waiting, func(other *quota) bool { return other == q })
 }

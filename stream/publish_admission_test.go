@@ -16,7 +16,7 @@ type visitor struct {
 type hall struct {
 	*testing.T
 	env  envBytes
-	of   [2]*admission
+	of   [2]*quota
 	held [2][]visitor // who has places
 	line [2][]visitor
 }
@@ -25,7 +25,8 @@ func newHall(t *testing.T, most, mostBytes, envBytes int) *hall {
 	h := &hall{T: t}
 	h.env.most = int64(envBytes)
 	for i := range h.of {
-		h.of[i] = &admission{most: most, mostBytes: mostBytes, env: &h.env}
+		a := &admission{most: amountOf(most, mostBytes), env: &h.env}
+		h.of[i] = a.join(&outbox{})
 	}
 	return h
 }
@@ -42,8 +43,8 @@ func (h *hall) fits(q visitor) bool {
 	n, bytes := h.used(q.producer)
 	_, b0 := h.used(0)
 	_, b1 := h.used(1)
-	a := h.of[q.producer]
-	return n == 0 || n+q.n <= a.most && bytes+q.bytes <= a.mostBytes && int64(b0+b1+q.bytes) <= h.env.most
+	most := h.of[q.producer].of.most
+	return n == 0 || n+q.n <= most.n && int64(bytes+q.bytes) <= most.bytes && int64(b0+b1+q.bytes) <= h.env.most
 }
 
 func (h *hall) enter(q visitor) {
@@ -94,8 +95,8 @@ func (h *hall) verify() {
 	for i, a := range h.of {
 		n, bytes := h.used(i)
 		total += bytes
-		if a.used != n || a.usedBytes != bytes || len(a.line) != len(h.line[i]) {
-			h.Fatalf("producer %d: %d messages, %d bytes, %d wait; want %d, %d, %d", i, a.used, a.usedBytes, len(a.line), n, bytes, len(h.line[i]))
+		if a.used != amountOf(n, bytes) || a.of.used != a.used || len(a.line) != len(h.line[i]) {
+			h.Fatalf("producer %d: %d messages, %d bytes, %d wait; want %d, %d, %d", i, a.used.n, a.used.bytes, len(a.line), n, bytes, len(h.line[i]))
 		}
 	}
 	if h.env.used.Load() != int64(total) {

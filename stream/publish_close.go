@@ -20,7 +20,7 @@ type flushing struct {
 // is, and the callbacks have returned. It returns the context's error if that
 // ends first. A callback must not call it.
 func (p *Producer) Flush(ctx context.Context) error {
-	err := p.flush(ctx, p.lastAccepted())
+	err := p.flushAll(ctx)
 	if err == nil {
 		select {
 		case <-p.calls.caughtUp():
@@ -29,6 +29,14 @@ func (p *Producer) Flush(ctx context.Context) error {
 		}
 	}
 	return opErr("flush to stream", p.stream, p.cfg.Name, err)
+}
+
+// flushAll is flush for everything accepted so far.
+func (p *Producer) flushAll(ctx context.Context) error {
+	if p.super != nil {
+		return p.super.flush(ctx)
+	}
+	return p.flush(ctx, p.lastAccepted())
 }
 
 func (p *Producer) lastAccepted() uint64 {
@@ -91,7 +99,7 @@ func (p *Producer) reached() {
 // it.
 func (p *Producer) Close(ctx context.Context) error {
 	if p.closing.CompareAndSwap(false, true) {
-		p.err = opErr("close producer on stream", p.stream, p.cfg.Name, p.close(ctx))
+		p.err = opErr("close producer on stream", p.stream, p.cfg.Name, p.closeAny(ctx))
 		close(p.closed)
 		return p.err
 	}
@@ -109,6 +117,13 @@ func (p *Producer) Close(ctx context.Context) error {
 	case <-ending.Done():
 	}
 	return opErr("close producer on stream", p.stream, p.cfg.Name, fmt.Errorf("another Close waits for a callback: %w", broker.ContextError(ctx)))
+}
+
+func (p *Producer) closeAny(ctx context.Context) error {
+	if p.super != nil {
+		return p.super.close(ctx)
+	}
+	return p.close(ctx)
 }
 
 func (p *Producer) close(ctx context.Context) error {
@@ -130,12 +145,14 @@ func (p *Producer) close(ctx context.Context) error {
 	case <-p.ended:
 	case <-ending.Done():
 	}
-	calling, done := withGrace(ctx)
-	defer done()
-	err = errors.Join(err, p.calls.drain(calling))
+	if p.part == nil { // the callbacks are its own
+		calling, done := withGrace(ctx)
+		defer done()
+		err = errors.Join(err, p.calls.drain(calling))
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.admission.end()
+	p.quota.end()
 	return err
 }
 
@@ -148,13 +165,16 @@ func (p *Producer) refuse(err error) {
 		p.refusal = err
 		close(p.refused)
 	}
-	p.admission.refuse()
+	p.quota.refuse()
 	p.told() // whoever waits for room is to see it
 }
 
 // abandon gives what is left its outcome, and ends run. It returns how many
 // messages were left so far.
 func (p *Producer) abandon(err error) int {
+	if p.super != nil {
+		return p.super.abandon(err)
+	}
 	p.cancel()
 	p.mu.Lock()
 	defer p.mu.Unlock()

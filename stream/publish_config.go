@@ -11,6 +11,28 @@ import (
 // ProducerConfig says how messages are published. The zero value is a
 // producer without deduplication.
 type ProducerConfig struct {
+	// SuperStream makes the name given to NewProducer that of a super stream: each
+	// message goes to the partitions that Routing says, by its Key. The producer
+	// asks every 10 s which partitions there are, and at once when one is deleted.
+	// So it publishes to a new partition 10 s later at most. A partition that was
+	// removed gets nothing more; what it has not confirmed still gets its outcome.
+	//
+	// When partitions are added or removed, keys move to other partitions: what was
+	// published to a key before is in another partition than what follows, and
+	// their order is lost for who reads both. With a Name, and ids of the caller's,
+	// see LastPublishingID too.
+	//
+	// MaxInFlight and MaxInFlightBytes are for all partitions together. Half of
+	// the places are reserved, the same number for each partition, so that one
+	// without a leader holds up its own messages only; the other half is for
+	// whoever comes first. A partition may always have one message. If it has had
+	// no leader or confirmed nothing for 5 s, and finds no place, its messages are
+	// refused at once with [ErrBlocked]; until then PublishAsync and Publish wait.
+	// Config.OnState names the partition. Default false: a stream.
+	SuperStream bool
+	// Routing says to which partitions a message goes. Needs SuperStream. Default:
+	// RouteByHash.
+	Routing Routing
 	// Name makes the broker drop what it has already: after a lost connection
 	// everything unconfirmed is sent again, and with a name the stream still
 	// holds each message exactly once. It needs permission to read the stream as
@@ -24,7 +46,8 @@ type ProducerConfig struct {
 	// therefore makes sure that it has the name to itself: the first message takes
 	// a few round trips, and 2 s more if the last process of that name was not
 	// closed. If another process then begins with the name, this producer ends with
-	// [ErrNameInUse] within 2 s. While it publishes it asks the broker three times a
+	// [ErrNameInUse] within 2 s. On a super stream all of this is so for each
+	// partition: another process takes it over partition by partition. While it publishes it asks the broker three times a
 	// second; a broker that takes 1 s to answer holds it up. Producers whose
 	// callers number the messages are left alone: two of them with the same ids are
 	// a way to be redundant.
@@ -64,7 +87,7 @@ type ProducerConfig struct {
 	// OwnConnection gives the producer a connection of its own. Default false: the
 	// producers of an Env share connections, GOMAXPROCS of them to each node, and
 	// more when these have 256 producers each, or when a stream without a quorum
-	// holds one up.
+	// holds one up. It does not go with SuperStream: an Env of its own does that.
 	OwnConnection bool
 }
 
@@ -108,6 +131,10 @@ func (c ProducerConfig) withDefaults() (ProducerConfig, error) {
 		return c, fmt.Errorf("%w: Compression %d is not one of the five there are", ErrInvalidConfig, c.Compression)
 	case c.Compression != CompressionNone && c.SubEntries < 2:
 		return c, fmt.Errorf("%w: Compression is for sub-batches: set SubEntries to 2 or more, such as 100", ErrInvalidConfig)
+	case c.SuperStream && c.OwnConnection:
+		return c, fmt.Errorf("%w: OwnConnection does not go with SuperStream, whose partitions have several leaders: use an Env of its own", ErrInvalidConfig)
+	case !c.SuperStream && c.Routing.by != nil:
+		return c, fmt.Errorf("%w: Routing is for super streams: set SuperStream", ErrInvalidConfig)
 	case c.ConfirmTimeout < 0 || c.ConfirmTimeout > maxDuration:
 		return c, fmt.Errorf("%w: ConfirmTimeout is %v; it must not be negative, and at most %v", ErrInvalidConfig, c.ConfirmTimeout, maxDuration)
 	}

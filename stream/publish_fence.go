@@ -54,8 +54,11 @@ func (p *Producer) takeName(ctx context.Context) error {
 		}
 	}
 	for p.refusal == nil && n.lease != nil && !n.lease.Began() {
-		if ctx.Err() != nil {
+		switch {
+		case ctx.Err() != nil:
 			return broker.ContextError(ctx)
+		case p.stalled.on:
+			return p.stallError()
 		}
 		p.awaitName(ctx)
 	}
@@ -67,7 +70,7 @@ func (p *Producer) awaitName(ctx context.Context) {
 	if p.naming.taken == nil {
 		p.naming.taken = make(chan struct{})
 	}
-	taken := p.naming.taken
+	taken, stalled := p.naming.taken, p.stalled.begun
 	if p.wanted++; p.wanted == 1 {
 		p.wantedSince = time.Now()
 	}
@@ -76,6 +79,7 @@ func (p *Producer) awaitName(ctx context.Context) {
 		p.wakeRun()
 		select {
 		case <-taken:
+		case <-stalled:
 		case <-p.refused:
 		case <-ctx.Done():
 		}

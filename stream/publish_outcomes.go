@@ -17,10 +17,6 @@ type outcomeCalls struct {
 	returned func()
 	awaited  func() bool
 
-	// count and bytes are of the messages whose callbacks have returned since
-	// they were last taken.
-	count, bytes atomic.Int64
-
 	mu      sync.Mutex
 	queue   []outcome
 	running bool          // the goroutine exists
@@ -35,7 +31,25 @@ type outcome struct {
 	done    func(error)
 	err     error
 	size    int
+	to      *returns
 	reached chan struct{}
+}
+
+// returns counts messages whose callbacks have returned.
+type returns struct{ count, bytes atomic.Int64 }
+
+func (r *returns) add(bytes int) {
+	r.bytes.Add(int64(bytes)) // first: take reads count before it
+	r.count.Add(1)
+}
+
+// take returns how many there were since it was last called.
+func (r *returns) take() (n, bytes int) {
+	if r.count.Load() == 0 {
+		return 0, 0
+	}
+	n = int(r.count.Swap(0))
+	return n, int(r.bytes.Swap(0))
 }
 
 // returnPause is how long a place may be free before who waits for it learns so.
@@ -149,8 +163,7 @@ func (c *outcomeCalls) call(o *outcome) {
 		return
 	}
 	o.done(o.err)
-	c.bytes.Add(int64(o.size)) // first: collect takes count before it
-	c.count.Add(1)
+	o.to.add(o.size)
 }
 
 // mine reports whether the caller runs within a callback.

@@ -15,9 +15,12 @@ func quietCalls() *outcomeCalls {
 	return newOutcomeCalls(func() {}, func() bool { return false })
 }
 
+// unseen is where callbacks return their places in tests that do not look at it.
+var unseen returns
+
 // note returns an outcome that appends a number to a list.
-func note(list *[]int, n int) outcome {
-	return outcome{done: func(error) { *list = append(*list, n) }, size: n}
+func note(list *[]int, n int, to *returns) outcome {
+	return outcome{to: to, done: func(error) { *list = append(*list, n) }, size: n}
 }
 
 // TestOutcomeCalls: the calls come in order, one after the other, and their places
@@ -32,14 +35,15 @@ func TestOutcomeCalls(t *testing.T) {
 
 		c = quietCalls()
 		var got []int
+		var back returns
 		release := make(chan struct{})
-		c.add(outcome{done: func(error) { <-release }, size: 1000})
-		c.add(note(&got, 1), note(&got, 2))
+		c.add(outcome{to: &back, done: func(error) { <-release }, size: 1000})
+		c.add(note(&got, 1, &back), note(&got, 2, &back))
 		reached := c.caughtUp()
 		later := make(chan struct{})
-		c.add(outcome{done: func(error) { <-later }, size: 10}, note(&got, 3))
+		c.add(outcome{to: &back, done: func(error) { <-later }, size: 10}, note(&got, 3, &back))
 		synctest.Wait()
-		if n := c.count.Load(); n != 0 || isClosed(reached) {
+		if n := back.count.Load(); n != 0 || isClosed(reached) {
 			t.Errorf("%d have returned", n)
 		}
 		close(release)
@@ -49,7 +53,7 @@ func TestOutcomeCalls(t *testing.T) {
 		}
 		close(later)
 		synctest.Wait()
-		if n, bytes := c.count.Load(), c.bytes.Load(); n != 5 || bytes != 1016 || !slices.Equal(got, []int{1, 2, 3}) {
+		if n, bytes := back.count.Load(), back.bytes.Load(); n != 5 || bytes != 1016 || !slices.Equal(got, []int{1, 2, 3}) {
 			t.Errorf("%d have returned, of %d bytes: %v", n, bytes, got)
 		}
 		must(t, c.drain(t.Context()))
@@ -65,7 +69,7 @@ func TestOutcomeCallsPassOnErrors(t *testing.T) {
 		c := quietCalls()
 		var got []error
 		for _, err := range []error{nil, errTest} {
-			c.add(outcome{done: func(err error) { got = append(got, err) }, err: err})
+			c.add(outcome{to: &unseen, done: func(err error) { got = append(got, err) }, err: err})
 		}
 		must(t, c.drain(t.Context()))
 		if len(got) != 2 || got[0] != nil || got[1] != errTest {
@@ -79,7 +83,7 @@ func TestCaughtUpBesideDrain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for range 300 {
 			c := quietCalls()
-			c.add(outcome{done: func(error) {}})
+			c.add(outcome{to: &unseen, done: func(error) {}})
 			var all sync.WaitGroup
 			for range 3 {
 				all.Go(func() { <-c.caughtUp() })
@@ -98,7 +102,7 @@ func TestDrainWithACallThatIsStuck(t *testing.T) {
 		c := quietCalls()
 		var got []int
 		release := make(chan struct{})
-		c.add(outcome{done: func(error) { <-release }}, note(&got, 1))
+		c.add(outcome{to: &unseen, done: func(error) { <-release }}, note(&got, 1, &unseen))
 		ctx, cancel := context.WithCancelCause(t.Context())
 		cancel(errTest)
 		wantErr(t, c.drain(ctx), errTest)
@@ -121,7 +125,7 @@ func TestMine(t *testing.T) {
 			t.Error("mine before any call")
 		}
 		var inside, beside bool
-		c.add(outcome{done: func(error) {
+		c.add(outcome{to: &unseen, done: func(error) {
 			inside = c.mine()
 			var other sync.WaitGroup
 			other.Go(func() { beside = c.mine() })
@@ -149,8 +153,8 @@ func TestReturnedWhileAwaited(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		returned := 0
 		c := newOutcomeCalls(func() { returned++ }, func() bool { return true })
-		pause := outcome{done: func(error) { time.Sleep(returnPause) }}
-		quick := outcome{done: func(error) {}}
+		pause := outcome{to: &unseen, done: func(error) { time.Sleep(returnPause) }}
+		quick := outcome{to: &unseen, done: func(error) {}}
 		c.add(pause, quick, quick, pause, quick, quick)
 		must(t, c.drain(t.Context()))
 		if returned != 3 { // the first one, the second pause, the end
@@ -173,8 +177,8 @@ func TestReturnedAtTheEnd(t *testing.T) {
 		}
 		confirm(p, nil, numbers(1, 10)...)
 		synctest.Wait()
-		if n := e.publishing.used.Load(); n != 0 || p.admission.used != 0 {
-			t.Errorf("%d bytes and %d messages count after the last callback", n, p.admission.used)
+		if n := e.publishing.used.Load(); n != 0 || p.admission.used.n != 0 {
+			t.Errorf("%d bytes and %d messages count after the last callback", n, p.admission.used.n)
 		}
 		endOffline(t, p)
 	})
@@ -288,8 +292,8 @@ func TestFailedProducerLeavesNothing(t *testing.T) {
 		p.fail(ErrStreamDeleted)
 		waits.Wait()
 		<-p.calls.ended
-		if n := e.publishing.used.Load(); n != 0 || called != 1 || p.admission.used != 0 {
-			t.Errorf("%d callbacks; %d bytes and %d messages count", called, n, p.admission.used)
+		if n := e.publishing.used.Load(); n != 0 || called != 1 || p.admission.used.n != 0 {
+			t.Errorf("%d callbacks; %d bytes and %d messages count", called, n, p.admission.used.n)
 		}
 		must(t, p.Flush(t.Context()))
 		endOffline(t, p)

@@ -23,11 +23,22 @@ const (
 )
 
 // run keeps the producer connected until Close, or until trying again is useless.
-func (p *Producer) run(l *link) {
+// It begins with a link, or with the error because of which there is none.
+func (p *Producer) run(l *link, err error) {
 	defer p.env.owned.Done()
 	defer close(p.ended)
 	defer p.stateClosed()
-	for attempt := 0; ; {
+	attempt := 0
+	if l == nil {
+		if isFatal(err) {
+			p.fail(err)
+			return
+		}
+		if l = p.reconnect(&attempt, err); l == nil {
+			return
+		}
+	}
+	for {
 		err := p.attend(l)
 		worked := p.leave(l)
 		if err == nil {
@@ -110,6 +121,9 @@ func (p *Producer) look(l *link, last *looked) error {
 		last.held = time.Time{}
 		p.release(l)
 	}
+	if changed {
+		p.setStalled(blocked)
+	}
 	if changed && nameless {
 		p.state(StateChange{State: StateBlocked, Err: fmt.Errorf("%w: the producer cannot make sure of its name: the broker at %s does not answer, or loses what is stored for that", ErrBlocked, l.pub.Address())})
 	} else if changed && blocked {
@@ -156,6 +170,7 @@ func (p *Producer) lookForLeader(l *link) error {
 // reconnect makes a new link after err, for as long as it takes. It returns nil
 // if the producer has ended.
 func (p *Producer) reconnect(attempt *int, err error) *link {
+	defer p.stallAfter(blockedAfter)()
 	for blocked := false; ; *attempt++ {
 		was := blocked
 		blocked = errors.Is(err, ErrBlocked)
@@ -207,7 +222,11 @@ func (p *Producer) fail(err error) {
 	p.refuse(err)
 	p.env.disown(p)
 	p.abandon(fmt.Errorf("%w: %w", ErrUnconfirmed, err))
-	p.calls.end()
+	if p.part != nil {
+		p.part.ended(p, err)
+	} else {
+		p.calls.end()
+	}
 }
 
 // connect makes a link to the stream's leader, and makes it the producer's.
@@ -253,6 +272,7 @@ func (p *Producer) attach(l *link, sequence uint64) error {
 	defer p.mu.Unlock()
 	p.room.Store(int64(roomIn(l.pub.FrameMax(), p.cfg.SubEntries > 1)))
 	p.link, l.lastTime = l, time.Now()
+	p.stalled.end()
 	if p.naming.lease != nil {
 		p.naming.lease.Link() // what the broker has is asked for once it is sure whose the name is
 	} else if err := p.answered(sequence); err != nil {

@@ -102,8 +102,11 @@ func (r Role) String() string {
 
 // StateChange is one change of a consumer or producer, for Config.OnState.
 type StateChange struct {
-	State  State
-	Role   Role
+	State State
+	Role  Role
+	// Stream is the stream. For a consumer of a super stream it is the partition;
+	// it is the super stream with StateClosed of the consumer as a whole, and with
+	// StateReconnecting while the partitions are not known yet.
 	Stream string
 	Name   string // the consumer's or producer's, if it has one
 	// Err is set with StateReconnecting, StateStreamRecreated, StateOverlap and

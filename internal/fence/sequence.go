@@ -107,14 +107,22 @@ func (q *Sequence) behind(first uint64) error {
 	return nil
 }
 
-// Last returns the highest id that was accepted, or that the broker has. The
-// caller may go by it, so it counts as told.
+// Last returns Newest, and tells the caller of it.
 func (q *Sequence) Last() uint64 {
-	last := max(q.last, q.answer)
-	if !q.confirmed {
-		q.told = last
-	}
+	last := q.Newest()
+	q.Tell(last)
 	return last
+}
+
+// Newest returns the highest id that was accepted, or that the broker has.
+func (q *Sequence) Newest() uint64 { return max(q.last, q.answer) }
+
+// Tell says that the caller goes on above an id, because he was told that
+// everything up to it is stored.
+func (q *Sequence) Tell(id uint64) {
+	if !q.confirmed {
+		q.told = id
+	}
 }
 
 // Accept takes an id of the caller's, from 1 to MaxID. It fails with a

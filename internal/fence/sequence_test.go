@@ -191,3 +191,31 @@ func TestSequenceFirstOfTheCaller(t *testing.T) {
 	}
 	answers(t, q, 550)
 }
+
+// TestSequenceTold: who was told a lower id than the stored one goes on from there,
+// and what is lost above it is no concern of his.
+func TestSequenceTold(t *testing.T) {
+	var q Sequence
+	if _, err := q.Answer(100); err != nil || q.Newest() != 100 {
+		t.Fatalf("%v, %d", err, q.Newest())
+	}
+	q.Tell(40) // by another partition
+	if _, err := q.Answer(90); err != nil {
+		t.Fatal(err)
+	}
+	if err := q.Accept(95); err != nil {
+		t.Errorf("he goes on above 40, and 90 is stored: %v", err)
+	}
+	q = Sequence{}
+	if _, err := q.Answer(100); err != nil {
+		t.Fatal(err)
+	}
+	q.Tell(40)
+	if _, err := q.Answer(30); err != nil {
+		t.Fatal(err)
+	}
+	var behind *BehindError
+	if err := q.Accept(41); !errors.As(err, &behind) || behind.Stored != 30 || behind.Told != 40 {
+		t.Errorf("31 to 40 are lost: %v", err)
+	}
+}

@@ -152,6 +152,7 @@ var pure = map[string][]string{
 	"internal/mark":    {"math", "slices", "time", module + "internal/wire"},
 	"internal/member":  {"time"},
 	"internal/fence":   {"cmp", "crypto/sha256", "encoding/hex", "errors", "fmt", "slices", "time"},
+	"internal/member":  {"time"},
 	"internal/murmur3": {"math/bits"},
 }
 

@@ -1,0 +1,201 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/tidemark-go/tidemark/internal/broker"
+)
+
+const (
+	// refreshEvery is how often a producer asks which partitions there are.
+	refreshEvery = 10 * time.Second
+	// refreshTimeout bounds the answer to that.
+	refreshTimeout = 10 * time.Second
+	// restartAfter is how long a partition's producer has to live to be replaced
+	// at once when its stream is deleted.
+	restartAfter = time.Second
+)
+
+// ask asks the broker for the partitions.
+func (s *superProducer) ask(ctx context.Context) (names []string, err error) {
+	err = s.env.cluster.Ask(ctx, func(ctx context.Context, c *broker.Conn) (err error) {
+		names, err = c.Partitions(ctx, s.name)
+		return err
+	})
+	return names, err
+}
+
+// run follows the partitions until Close: every refreshEvery, and whenever somebody
+// asks for it.
+func (s *superProducer) run() {
+	defer s.env.owned.Done()
+	defer close(s.over)
+	defer s.retiring.Wait()
+	tick := time.NewTicker(refreshEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-s.life.Done():
+			return
+		case <-s.wake:
+		case <-tick.C:
+		}
+		waiting := s.takeWaiting()
+		ctx, cancel := context.WithTimeoutCause(s.life, refreshTimeout, broker.OwnReason(fmt.Errorf("%w: no answer within %v", ErrUnreachable, refreshTimeout)))
+		s.refresh(ctx)
+		cancel()
+		if waiting != nil {
+			close(waiting)
+		}
+	}
+}
+
+// refreshed waits for a refresh that begins from now on.
+func (s *superProducer) refreshed(ctx context.Context) {
+	s.waitMu.Lock()
+	if s.waiting == nil {
+		s.waiting = make(chan struct{})
+	}
+	waiting := s.waiting
+	s.waitMu.Unlock()
+	s.poke()
+	select {
+	case <-waiting:
+	case <-s.life.Done():
+	case <-ctx.Done():
+	}
+}
+
+func (s *superProducer) takeWaiting() chan struct{} {
+	s.waitMu.Lock()
+	defer s.waitMu.Unlock()
+	waiting := s.waiting
+	s.waiting = nil
+	return waiting
+}
+
+func (s *superProducer) poke() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// ended is told of a partition's producer that has ended by itself. If its stream
+// was deleted, the partition may be gone. It does not wait.
+func (s *superProducer) ended(p *Producer, err error) {
+	if errors.Is(err, ErrStreamDeleted) && time.Since(p.born) >= restartAfter {
+		s.poke()
+	}
+}
+
+// refresh asks for the partitions and follows what has changed. It leaves
+// everything as it is if nobody answers.
+func (s *superProducer) refresh(ctx context.Context) {
+	if s.refused() != nil {
+		return
+	}
+	names, err := s.ask(ctx)
+	switch {
+	case errors.Is(err, ErrStreamNotFound):
+		s.refuse(fmt.Errorf("%w: create the super stream again with Env.DeclareSuperStream and make a new producer", ErrStreamDeleted))
+	case err != nil:
+		s.env.cfg.Logger.Debug("the partitions are not known anew", "super stream", s.name, "error", err)
+	default:
+		s.follow(names)
+		s.routes.refresh(ctx)
+	}
+}
+
+// follow makes the table one of these partitions: it begins producers to new ones,
+// and ends those to others.
+func (s *superProducer) follow(names []string) {
+	old := s.table.Load()
+	of, changed := map[string]*Producer{}, !slices.Equal(names, old.names)
+	for _, name := range names {
+		p := old.of[name]
+		if p == nil || isDeleted(p) {
+			next, err := s.newPart(name)
+			if err != nil {
+				s.env.cfg.Logger.Warn("no producer to a new partition; trying again", "stream", name, "error", err)
+				return
+			}
+			p, changed = next, true
+		}
+		of[name] = p
+	}
+	if !changed {
+		return
+	}
+	s.replace(newPartitionTable(names, of), old)
+}
+
+// isDeleted reports whether a producer has ended because its stream was deleted.
+func isDeleted(p *Producer) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return errors.Is(p.refusal, ErrStreamDeleted)
+}
+
+// replace makes a table the one that messages are routed by.
+func (s *superProducer) replace(t, old *partitionTable) {
+	s.mu.Lock()
+	refused := s.refusal != nil
+	var begun, gone []*Producer
+	for _, p := range t.parts {
+		if _, known := s.parts[p]; !known {
+			begun = append(begun, p)
+			if !refused {
+				s.parts[p] = true
+			}
+		}
+	}
+	if !refused {
+		s.table.Store(t)
+		for _, p := range old.parts {
+			if t.of[p.stream] != p {
+				s.parts[p] = false
+				gone = append(gone, p)
+			}
+		}
+	}
+	s.mu.Unlock()
+	for _, p := range begun {
+		if refused {
+			partStart{p: p}.undo()
+		} else {
+			go s.connectPart(p)
+		}
+	}
+	for _, p := range gone {
+		s.retire(p)
+	}
+}
+
+// connectPart connects the producer of a new partition, and becomes its goroutine.
+func (s *superProducer) connectPart(p *Producer) {
+	l, err := p.connect(p.life)
+	if errors.Is(err, ErrStreamNotFound) {
+		err = fmt.Errorf("%w: the partition is not there any more", ErrStreamDeleted)
+	}
+	if err == nil {
+		p.state(StateChange{State: StateConnected})
+	}
+	p.run(l, err)
+}
+
+// retire ends the producer of a partition that was removed, once its messages have
+// their outcomes.
+func (s *superProducer) retire(p *Producer) {
+	p.refuse(fmt.Errorf("%w: the partition was removed from the super stream", ErrClosed))
+	s.retiring.Go(func() {
+		_ = p.Close(context.Background()) // ends at the latest with Close of the super stream's producer
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.parts, p)
+	})
+}
