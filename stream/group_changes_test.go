@@ -7,10 +7,21 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 )
+
+const groupName = "group"
+
+// newSuperStream declares a super stream of the test's own.
+func newSuperStream(t testing.TB, env *Env, partitions int) string {
+	t.Helper()
+	name := fmt.Sprintf("%s-%d", strings.ReplaceAll(t.Name(), "/", "-"), rand.Uint64())
+	must(t, env.DeclareSuperStream(inTime(t), name, SuperStreamConfig{Partitions: partitions}))
+	return name
+}
 
 // changingGroup is a healthy group whose members come and go in order. It follows
 // the broker's rule of who is active, and counts the terms that there should be.

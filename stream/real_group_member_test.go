@@ -46,8 +46,6 @@ type memberSettings struct {
 	Workers    int
 }
 
-const groupName = "group"
-
 // groupKeys is the number of keys of a partition.
 const groupKeys = 16
 

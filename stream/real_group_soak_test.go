@@ -35,13 +35,14 @@ const (
 	groupHeartbeat  = time.Second
 	groupMembers    = 5
 	groupPartitions = 3
+	groupWorkers    = 4 // of some members; the others have none
 )
 
 // groupRules are what the members are held to. A member that is cut off begins no
 // message once it heard nothing for two heartbeats; the rest is for a machine that
 // is busy.
 func groupRules(published []int) history.Rules {
-	return history.Rules{Published: published, KeyOf: groupKey, Notice: 2*groupHeartbeat + time.Second, Grace: 3 * time.Second}
+	return history.Rules{Published: published, KeyOf: groupKey, InHand: groupWorkers, Notice: 2*groupHeartbeat + time.Second, Grace: 3 * time.Second}
 }
 
 // groupSoak is what is known of one run.
@@ -95,14 +96,6 @@ func newGroupSoak(t *testing.T, uris []string, super bool) *groupSoak {
 	return s
 }
 
-// newSuperStream declares a super stream of the test's own.
-func newSuperStream(t testing.TB, env *Env, partitions int) string {
-	t.Helper()
-	name := fmt.Sprintf("%s-%d", strings.ReplaceAll(t.Name(), "/", "-"), rand.Uint64())
-	must(t, env.DeclareSuperStream(inTime(t), name, SuperStreamConfig{Partitions: partitions}))
-	return name
-}
-
 // record takes what a member has written down.
 func (s *groupSoak) record(r history.Record) {
 	s.mu.Lock()
@@ -145,7 +138,7 @@ func (s *groupSoak) add() {
 	settings := s.settings
 	settings.ID = s.nextID
 	if s.nextID%3 == 0 {
-		settings.Workers = 4
+		settings.Workers = groupWorkers
 	}
 	s.members = append(s.members, startOutside(s.t, settings, s.uris, s.record))
 }

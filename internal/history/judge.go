@@ -17,6 +17,9 @@ type Rules struct {
 	KeyOf func(number uint32) uint32
 	// Notice is how long a member that is cut off may go on to begin messages.
 	Notice time.Duration
+	// InHand is how many messages a member may be about to begin when it is
+	// stalled, one for each of its handlers: it begins them when it goes on.
+	InHand int
 	// Grace is how long the consequences of a fault may take to come.
 	Grace time.Duration
 }
@@ -320,7 +323,7 @@ func (j *judge) overlap(p uint8, n uint32, h handling) {
 
 // excuses says whether a fault explains that h began although the next term had
 // begun: the member could not know yet. A member that was stalled may find itself
-// at the begin of one message when it goes on.
+// at the begin of a message when it goes on.
 func (j *judge) excuses(f Fault, h handling) bool {
 	if !f.concerns(h.term) || h.begun < f.Begin {
 		return false
@@ -333,7 +336,7 @@ func (j *judge) excuses(f Fault, h handling) bool {
 		if h.begun > notice {
 			j.late[f]++
 		}
-		return j.late[f] <= 1 && h.begun <= max(notice, f.End+int64(j.Grace))
+		return j.late[f] <= j.InHand && h.begun <= max(notice, f.End+int64(j.Grace))
 	case Moved:
 		return h.begun <= f.End+int64(j.Notice)
 	case Noticed:

@@ -54,7 +54,7 @@ func (s *script) pause(millis int64) { s.now += millis * ms }
 // judge judges the history of n messages in one partition, of k keys.
 func (s *script) judge(n int, keys uint32) Verdict {
 	return Judge(s.records, s.faults, s.polls, Rules{
-		Published: []int{n}, KeyOf: func(n uint32) uint32 { return n % keys }, Notice: 50 * time.Millisecond, Grace: 10 * time.Millisecond,
+		Published: []int{n}, KeyOf: func(n uint32) uint32 { return n % keys }, InHand: 1, Notice: 50 * time.Millisecond, Grace: 10 * time.Millisecond,
 	})
 }
 
