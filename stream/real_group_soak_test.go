@@ -52,6 +52,7 @@ type groupSoak struct {
 	direct     *Env
 	settings   memberSettings
 	move       func(partition int) error // moves a leader; nil: nobody can
+	groups     func() string             // what the broker says of the groups; nil: nobody knows
 	rand       *rand.Rand
 	start      time.Time
 	total      int // messages in each partition
@@ -287,7 +288,11 @@ func (s *groupSoak) watch(ctx context.Context, partition int) {
 // reach waits until n messages are handled.
 func (s *groupSoak) reach(n int) {
 	s.t.Helper()
-	eventually(s.t, fmt.Sprintf("%d messages are handled, of which %d are", n, s.handledNow()), 2*time.Minute, func() bool {
+	begun := time.Now()
+	eventually(s.t, fmt.Sprintf("%d messages are handled", n), 3*time.Minute, func() bool {
+		if time.Since(begun) > 2*time.Minute {
+			s.diagnose(n)
+		}
 		for _, m := range s.members {
 			select {
 			case <-m.exited:
@@ -297,6 +302,24 @@ func (s *groupSoak) reach(n int) {
 		}
 		return s.handledNow() >= n || s.t.Failed()
 	})
+}
+
+// diagnose fails the test and says where everything stands.
+func (s *groupSoak) diagnose(n int) {
+	s.mu.Lock()
+	for i, seen := range s.seen {
+		s.t.Logf("partition %d: %d of %d handled, owner %d", i, len(seen), s.allowed.Load(), s.owners[uint8(i)])
+	}
+	s.mu.Unlock()
+	if s.groups != nil {
+		s.t.Log(s.groups())
+	}
+	for _, m := range s.members {
+		m.signal(syscall.SIGQUIT) // it writes its goroutines down
+		<-m.exited
+		s.t.Logf("member %d: %s", m.id, m.stderr)
+	}
+	s.t.Fatalf("%d messages are handled, of %d that should be", s.handledNow(), n)
 }
 
 // run plays the whole soak.
@@ -412,6 +435,13 @@ func TestRealGroupSoakCluster(t *testing.T) {
 				partition := s.settings.Partitions[p]
 				_, err := b.Streams(t.Context(), leaderOf(t, s.direct, b, partition), "restart_stream", partition)
 				return err
+			}
+			s.groups = func() (all string) {
+				for _, partition := range s.settings.Partitions {
+					text, err := b.Streams(t.Context(), b.Nodes()[0].Name, "list_stream_group_consumers", "--stream", partition, "--reference", groupName)
+					all += fmt.Sprintf("%s: %s %v\n", partition, text, err)
+				}
+				return all
 			}
 			s.run()
 		})
