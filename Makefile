@@ -14,21 +14,22 @@ RABBITMQ   := $(OWN_BROKER) $(GO) run ./tools/rabbitmq
 
 # Tests that start and break three nodes, for a minute each. They have a target of
 # their own, so that make test, and CI with it, stays below half an hour.
-CLUSTER    := TestRealReplicaHeldBack|TestRealLeaderInDoubt
+CLUSTER    := TestRealReplicaHeldBack|TestRealLeaderInDoubt|TestRealGroupSoakCluster
 
-.PHONY: help demo demo-cold demo-rabbitmq test test-cluster cluster-tests test-sid test-386 soak soak-producers scenes check
+.PHONY: help demo demo-cold demo-rabbitmq test test-cluster cluster-tests test-sid test-386 soak soak-producers soak-groups scenes check
 
 help:
 	@echo 'make demo            publish, consume, stop half-way, go on at the next message: in seconds'
 	@echo 'make demo-cold       how long that takes with an empty build cache'
 	@echo 'make demo-rabbitmq   the same on a real RabbitMQ, with a consumer process that is killed'
 	@echo 'make test            the tests, with the race detector, on a real RabbitMQ'
-	@echo 'make test-cluster    two that break three nodes for a minute each, which make test leaves out'
+	@echo 'make test-cluster    three that break three nodes for a minute each, which make test leaves out'
 	@echo 'make test-sid        what depends on the version of RabbitMQ, on the newer one of Debian sid'
 	@echo 'make test-386        the tests that need no RabbitMQ, where int has 32 bits (Linux on x86-64)'
 	@echo 'make soak            200 faults in 10 M messages on a cluster of three: an hour'
 	@echo 'make scenes          the random scenes of producers, 500 times each, in virtual time: minutes'
 	@echo 'make soak-producers  its part of producers, and processes and leaders killed again and again: half an hour'
+	@echo 'make soak-groups     200 faults of groups of processes in 2 M messages, on a stream and on a super stream of a cluster: half an hour'
 	@echo 'make check           gofmt, vet, staticcheck, go mod tidy; builds and vets for $(PLATFORMS)'
 	@echo
 	@echo 'The first demo-rabbitmq or test on a machine downloads a RabbitMQ: a few minutes at most.'
@@ -91,6 +92,14 @@ soak-producers:
 	trap 'down' EXIT; trap 'exit 130' INT TERM; \
 	TIDEMARK_SOAK_FAULTS=100 TIDEMARK_SOAK_MESSAGES=2000000 $(OWN_BROKER) $(GO) test -count=1 -timeout 1h -v -run RealSoakProducers $(TESTFLAGS) ./stream && \
 	TIDEMARK_KILLS=50 TIDEMARK_OVERLAPS=100 TIDEMARK_MOVES=20 TIDEMARK_KILLS_TOGETHER=10 $(OWN_BROKER) $(GO) test -count=1 -timeout 1h -v -run 'PublisherSIGKILL|TwoProcesses|RealPublish' $(TESTFLAGS) ./stream
+
+# Groups of one to five processes, judged from outside. The broker goes in any case.
+soak-groups: export TIDEMARK_REAL = 1
+soak-groups:
+	@down() { for d in .rabbitmq/test*/; do [ ! -d "$$d" ] || $(RABBITMQ) --dir "$$d" down >/dev/null; done; }; \
+	trap 'down' EXIT; trap 'exit 130' INT TERM; \
+	TIDEMARK_GROUP_FAULTS=200 TIDEMARK_GROUP_MESSAGES=2000000 $(OWN_BROKER) $(GO) test -count=1 -timeout 3h -v -run RealGroupSoakCluster $(TESTFLAGS) ./stream && \
+	TIDEMARK_GROUP_CHANGES=100 $(OWN_BROKER) $(GO) test -count=1 -timeout 10m -v -run 'TestGroupChanges$$' $(TESTFLAGS) ./stream
 
 # The producers' scenes that are random, 500 times each, in virtual time.
 scenes:

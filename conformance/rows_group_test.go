@@ -126,7 +126,7 @@ var singleChangeRows = []row{
 		is(r, two.chunks(2, 1), []uint64{0})
 	}},
 	{name: "a third member joins while the first steps down", section: "14", since: "4.1.2", run: func(r *run) {
-		m, third := r.joinedMeanwhile()
+		m, third, _ := r.joinedMeanwhile()
 		again := m[0].update(1, false)
 		m[0].answer(again-1, none)
 		m[1].activated(1)
@@ -135,7 +135,7 @@ var singleChangeRows = []row{
 			c.quiet()
 		}
 	}, before: func(r *run) {
-		m, third := r.joinedMeanwhile()
+		m, third, _ := r.joinedMeanwhile()
 		m[0].quiet()
 		m[0].answer(1, none)
 		m[1].activated(1)
@@ -144,18 +144,32 @@ var singleChangeRows = []row{
 		}
 	}},
 	{name: "one who waits leaves while the first steps down", section: "14", since: "4.1.2", run: func(r *run) {
-		m, third := r.joinedMeanwhile()
+		m, third, _ := r.joinedMeanwhile()
 		m[0].update(1, false)
 		is(r, m[1].unsubscribe(1), ok)
 		last := m[0].update(1, false)
 		m[0].answer(last, none)
 		third.activated(1)
 	}, before: func(r *run) {
-		m, third := r.joinedMeanwhile()
+		m, third, _ := r.joinedMeanwhile()
 		is(r, m[1].unsubscribe(1), ok)
 		m[0].quiet()
 		m[0].answer(1, none)
 		third.activated(1)
+	}},
+	{name: "a late answer to a stop counts for who is chosen again", section: "14", since: "4.3.4", run: func(r *run) {
+		m, third, p := r.joinedMeanwhile()
+		m[0].update(1, false)
+		is(r, third.unsubscribe(1), ok)
+		last := m[0].update(1, false)
+		is(r, m[1].unsubscribe(1), ok)
+		m[0].answer(last-2, none)
+		id := m[0].update(1, true)
+		m[0].answer(last, next)
+		r.append(p, 0, 2)
+		is(r, m[0].chunks(1, 2), []uint64{0, 1})
+		m[0].answer(id, at(1))
+		is(r, m[0].chunks(1, 1), []uint64{1})
 	}},
 	{name: "a second member of a connection that closes", section: "14", since: "4.1.2", run: func(r *run) {
 		both, other := r.between()
@@ -261,14 +275,14 @@ func (c *client) told(want map[uint8]bool) {
 
 // joinedMeanwhile returns two members on the second of two partitions, the first
 // of which has been told to step down, and one that joined after that.
-func (r *run) joinedMeanwhile() (members []*client, third *client) {
+func (r *run) joinedMeanwhile() (members []*client, third *client, partition string) {
 	r.Helper()
 	name, partitions := r.super("a", "b")
 	m := r.members(2, partitions[1], 10, superStreamProp, name)
 	m[0].update(1, false)
 	third = r.open()
 	third.join(1, partitions[1], 10, superStreamProp, name)
-	return m, third
+	return m, third, partitions[1]
 }
 
 // between returns a connection with the first and the third member on the second

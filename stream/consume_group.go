@@ -111,6 +111,10 @@ func (r *run) leaveGroup(s *subscription, ends bool) {
 // broker.ForgetsMembers.
 var errForgotten = errors.New("the group's stored offset stands still while messages wait, and this version of RabbitMQ may have forgotten to tell a member that it is the active one: joining the group anew")
 
+// errDoubtful ends a session whose member the broker has promoted so soon after
+// repeated step-downs that chunks may come which are not those of the term.
+var errDoubtful = errors.New("the broker has told the member more than once to step down, and has promoted it before it knew all answers: joining the group anew")
+
 // awaitPromotion returns once the broker has promoted the member, with which the
 // term has begun.
 func (r *run) awaitPromotion(ctx context.Context, t *term) error {
@@ -119,11 +123,14 @@ func (r *run) awaitPromotion(ctx context.Context, t *term) error {
 	defer stop()
 	for {
 		m.answer()
+		m.settle(ctx)
 		switch {
 		case ctx.Err() != nil:
 			return errStopped
 		case !s.alive():
 			return s.whyEnded()
+		case m.doubtful():
+			return errDoubtful
 		case m.beginTerm(t):
 			return nil
 		}

@@ -162,6 +162,31 @@ func (m *membership) activate(from wire.OffsetSpec) bool {
 	return ok
 }
 
+// doubtful reports whether a promotion cannot be trusted.
+func (m *membership) doubtful() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.core.Doubtful()
+}
+
+// settle makes sure that the broker has acted upon the answers to repeated
+// step-downs, before it promotes the member again. It asks for something on the
+// connection on which the answers left; whatever the answer is, it comes behind.
+func (m *membership) settle(ctx context.Context) {
+	m.mu.Lock()
+	stops := m.core.Unsettled()
+	m.mu.Unlock()
+	if stops == 0 {
+		return
+	}
+	if _, err := m.s.lease.Stats(ctx, m.s.stream); err != nil {
+		return // then the next promotion is doubtful
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.core.Settle(stops)
+}
+
 // endTerm says that no message of the term is in hand any more, and answers the
 // step-down.
 func (m *membership) endTerm() {

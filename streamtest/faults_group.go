@@ -31,6 +31,27 @@ func (b *Broker) LoseUpdateAnswers(name string, n int) int {
 	return len(named)
 }
 
+// HangGroup takes the active member's place from it, without a word, and gives it to
+// nobody: a group of single active consumers on a partition of a super stream has no
+// active member from then on, whoever joins or leaves, until all members have left.
+// A chunk that the member asks for does not come. In RabbitMQ 4.0 a group gets there
+// if its active member's connection ends just when another member joins or leaves:
+// the broker then waits for the answer of a member that is gone. HangGroup returns
+// false if there is no such group, or it is on a stream that is no partition.
+func (b *Broker) HangGroup(streamName, name string) (hangs bool) {
+	_ = b.withStream("hang a group of", streamName, func(s *stream) {
+		g := s.groups[name]
+		if hangs = g != nil && g.partition >= 0; !hangs {
+			return
+		}
+		for _, m := range g.members {
+			m.active, m.attached, m.sending = false, false, false
+		}
+		g.active, g.stepping, g.hung = nil, nil, true
+	}) // without the stream, there is no group
+	return hangs
+}
+
 // MemberState says where a single active consumer is between waiting and active.
 type MemberState int
 

@@ -189,6 +189,34 @@ func TestStepDownBug(t *testing.T) {
 	})
 }
 
+// TestHangGroup expects that a group that hangs goes on only when all its members
+// have left.
+func TestHangGroup(t *testing.T) {
+	b := newSuper(t)
+	one, two := openRaw(t, b), openRaw(t, b)
+	if b.HangGroup("p0", "g") || b.HangGroup("none", "g") {
+		t.Error("a group that does not exist hangs")
+	}
+	one.joinPartition(1, "p0")
+	one.tell(1, true)
+	expectStates(t, b, "p0", MemberActive)
+	if !b.HangGroup("p0", "g") {
+		t.Fatal("the group does not hang")
+	}
+	two.joinPartition(1, "p0")
+	one.must(&wire.Unsubscribe{Correlation: one.next(), SubscriptionID: 1})
+	one.joinPartition(1, "p0")
+	one.quiet()
+	two.quiet()
+	expectStates(t, b, "p0", MemberWaiting, MemberWaiting)
+	one.nc.Close()
+	awaitCond(t, b, "one member", func() bool { return len(b.Members("p0", "g")) == 1 })
+	two.must(&wire.Unsubscribe{Correlation: two.next(), SubscriptionID: 1})
+	two.joinPartition(1, "p0")
+	two.tell(1, true)
+	expectStates(t, b, "p0", MemberActive)
+}
+
 // TestMembersLeavingOneByOne expects that the members of a connection that ends
 // leave one after the other, and that others are told of each choice.
 func TestMembersLeavingOneByOne(t *testing.T) {

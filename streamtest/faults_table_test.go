@@ -78,6 +78,7 @@ var struck = map[string]func(b *Broker, command Command){
 	"LoseUpdates":            func(b *Broker, _ Command) { b.LoseUpdates(Forever) },
 	"LoseUpdateAnswers":      func(b *Broker, _ Command) { b.LoseUpdateAnswers("", Forever) },
 	"SetLeader":              func(b *Broker, _ Command) { _ = b.SetLeader("s", false) },
+	"HangGroup":              func(b *Broker, _ Command) { b.HangGroup("s", "group") },
 	"BindPartition":          func(b *Broker, _ Command) { _ = b.BindPartition("super", "s", "k") },
 	"UnbindPartition":        func(b *Broker, _ Command) { _ = b.UnbindPartition("super", "p") },
 	"LoseStores":             func(b *Broker, _ Command) { b.LoseStores(Forever) },

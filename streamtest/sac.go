@@ -24,6 +24,7 @@ type group struct {
 	members   []*subscription // in the order in which they joined
 	active    *subscription   // nil: none, for now
 	stepping  *subscription   // was told to stop and has not answered yet; or nil
+	hung      bool            // waits for an answer that cannot come, see HangGroup
 }
 
 // singleActive returns the name of the group that a Subscribe asks to join.
@@ -119,7 +120,7 @@ func (g *group) wanted() *subscription {
 // answer. Until then each call that wants another one tells it again, as RabbitMQ
 // does since 4.1.2.
 func (g *group) rebalance() {
-	if len(g.members) == 0 {
+	if len(g.members) == 0 || g.hung {
 		return
 	}
 	want := g.wanted()

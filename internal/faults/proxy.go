@@ -40,12 +40,16 @@ type Proxy struct {
 type link struct{ client, broker net.Conn }
 
 func (l *link) close() {
-	for _, c := range []net.Conn{l.client, l.broker} {
-		if tcp, ok := c.(*net.TCPConn); ok {
-			_ = tcp.SetLinger(0) // a reset, as from a crash
-		}
-		_ = c.Close()
+	reset(l.client)
+	reset(l.broker)
+}
+
+// reset ends a connection as a crash does.
+func reset(c net.Conn) {
+	if tcp, ok := c.(*net.TCPConn); ok {
+		_ = tcp.SetLinger(0)
 	}
+	_ = c.Close()
 }
 
 // Start listens on a free port and forwards to the broker at target, whose
@@ -169,6 +173,18 @@ func (p *Proxy) Silence(on bool) {
 	}
 }
 
+// Forsake resets the connections to the broker and is silent to the clients, until
+// Silence(false): the broker learns at once that they are gone, and they hear
+// nothing.
+func (p *Proxy) Forsake() {
+	p.Silence(true)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for l := range p.open {
+		reset(l.broker)
+	}
+}
+
 // Refuse closes new connections at once, for as long as it is on.
 func (p *Proxy) Refuse(on bool) {
 	p.mu.Lock()
@@ -232,6 +248,7 @@ func (p *Proxy) forward(l *link, to io.Writer, run func(to io.Writer) error) {
 		_ = run(line)
 		_ = line.Close()
 	}
+	p.pass() // whoever is kept in silence does not learn of the other's end
 	l.close()
 	p.mu.Lock()
 	delete(p.open, l)

@@ -153,6 +153,7 @@ var pure = map[string][]string{
 	"internal/fence":   {"cmp", "crypto/sha256", "encoding/hex", "errors", "fmt", "slices", "time"},
 	"internal/member":  {"time"},
 	"internal/murmur3": {"math/bits"},
+	"internal/history": {"cmp", "encoding/binary", "errors", "fmt", "math", "slices", "time"},
 }
 
 func TestPure(t *testing.T) {

@@ -17,6 +17,9 @@ type Rules struct {
 	KeyOf func(number uint32) uint32
 	// Notice is how long a member that is cut off may go on to begin messages.
 	Notice time.Duration
+	// InHand is how many messages a member may be about to begin when it is
+	// stalled, one for each of its handlers: it begins them when it goes on.
+	InHand int
 	// Grace is how long the consequences of a fault may take to come.
 	Grace time.Duration
 }
@@ -107,7 +110,6 @@ type term struct {
 	partition  uint8
 	next       uint64 // the offset to begin with
 	start, end int64  // end is that of its last record
-	orderly    bool   // it was ended by Inactive
 	successor  *term  // the next one of the partition to begin, whoever's
 }
 
@@ -201,7 +203,7 @@ func (j *judge) collect(records []Record) {
 			j.Terms++
 		case Inactive:
 			if t := open[at]; t != nil {
-				t.end, t.orderly = r.At, true
+				t.end = r.At
 				delete(open, at)
 			}
 		case Begun:
@@ -321,7 +323,7 @@ func (j *judge) overlap(p uint8, n uint32, h handling) {
 
 // excuses says whether a fault explains that h began although the next term had
 // begun: the member could not know yet. A member that was stalled may find itself
-// at the begin of one message when it goes on.
+// at the begin of a message when it goes on.
 func (j *judge) excuses(f Fault, h handling) bool {
 	if !f.concerns(h.term) || h.begun < f.Begin {
 		return false
@@ -334,7 +336,7 @@ func (j *judge) excuses(f Fault, h handling) bool {
 		if h.begun > notice {
 			j.late[f]++
 		}
-		return j.late[f] <= 1 && h.begun <= max(notice, f.End+int64(j.Grace))
+		return j.late[f] <= j.InHand && h.begun <= max(notice, f.End+int64(j.Grace))
 	case Moved:
 		return h.begun <= f.End+int64(j.Notice)
 	case Noticed:
@@ -353,17 +355,15 @@ func (f Fault) concerns(t *term) bool {
 }
 
 // broken returns the fault that ended a term before its member could store what it
-// had handled. A term that Inactive ended had the time, unless a fault came first.
+// had handled. The last store follows the end of a term, so that a fault just
+// behind the end counts.
 func (j *judge) broken(t *term) (Fault, bool) {
 	for _, f := range j.faults {
-		begin, end := f.Begin-int64(j.Grace), f.End
-		if t.orderly {
-			begin = f.Begin
-		}
+		end := f.End
 		if f.Kind == Moved {
 			end += int64(j.Grace)
 		}
-		if f.concerns(t) && begin <= t.end && end >= t.start {
+		if f.concerns(t) && f.Begin-int64(j.Grace) <= t.end && end >= t.start {
 			return f, true
 		}
 	}

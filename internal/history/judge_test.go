@@ -54,7 +54,7 @@ func (s *script) pause(millis int64) { s.now += millis * ms }
 // judge judges the history of n messages in one partition, of k keys.
 func (s *script) judge(n int, keys uint32) Verdict {
 	return Judge(s.records, s.faults, s.polls, Rules{
-		Published: []int{n}, KeyOf: func(n uint32) uint32 { return n % keys }, Notice: 50 * time.Millisecond, Grace: 10 * time.Millisecond,
+		Published: []int{n}, KeyOf: func(n uint32) uint32 { return n % keys }, InHand: 1, Notice: 50 * time.Millisecond, Grace: 10 * time.Millisecond,
 	})
 }
 
@@ -134,6 +134,14 @@ var sound = map[string]struct {
 		s.inactive(1)
 		s.handle(2, 2)
 	}, messages: 3, twice: map[Repeat]int{{Noticed, NotStored}: 2}, overlap: map[FaultKind]int{Noticed: 1}},
+	"killed before the last store of a term": {write: func(s *script) {
+		s.active(1, 0)
+		s.handle(1, 0, 1)
+		s.inactive(1)
+		s.fault(Killed, 1, 1)
+		s.active(2, 1)
+		s.handle(2, 1)
+	}, messages: 2, twice: map[Repeat]int{{Killed, NotStored}: 1}},
 	"the leader moved, and a store is gone": {write: func(s *script) {
 		s.active(1, 0)
 		s.handle(1, 0, 1, 2)
@@ -241,6 +249,7 @@ var faulty = map[string]struct {
 		s.active(1, 0)
 		s.handle(1, 0, 1)
 		s.inactive(1)
+		s.pause(20)
 		s.fault(Killed, 1, 1)
 		s.active(2, 1)
 		s.handle(2, 1)

@@ -25,6 +25,10 @@ type Member struct {
 	phase  phase
 	over   bool // of the term: nothing of it is stored any more
 	lost   bool // the subscription has ended without the broker's word
+
+	stops   int // step-downs since the last promotion
+	settled int // so many of them the broker has surely acted upon
+	doubt   bool
 }
 
 // Ordered takes note of what the broker says. It reports whether that ends a term:
@@ -32,11 +36,48 @@ type Member struct {
 // in hand are handled.
 func (m *Member) Ordered(toBeActive bool) (endsTerm bool) {
 	m.orders = append(m.orders, order{active: toBeActive})
+	m.count(toBeActive)
 	if m.phase == waiting {
 		m.release()
 		return false
 	}
 	return m.End()
+}
+
+// count notes whether a promotion can be trusted. The broker repeats a step-down
+// that is not answered when others join or leave. It acts upon the first answer. If
+// it then promotes the same member again, it takes the answer to the repetition for
+// that to the promotion, and sends chunks from where Subscribe said, of which nobody
+// can tell on arrival that they are not those of the term.
+func (m *Member) count(promotion bool) {
+	if !promotion {
+		m.stops++
+		return
+	}
+	m.doubt = m.doubt || m.stops > max(1, m.settled)
+	m.stops, m.settled = 0, 0
+}
+
+// Doubtful reports whether a promotion cannot be trusted. The caller leaves the
+// group and joins anew.
+func (m *Member) Doubtful() bool { return m.doubt }
+
+// Unsettled returns how many step-downs were answered, if it is not known that the
+// broker has acted upon the last: the caller asks the broker anything on the same
+// connection, and calls Settle with it once that is answered. It returns 0 if there
+// is nothing to ask for.
+func (m *Member) Unsettled() int {
+	if m.stops < 2 || m.stops == m.settled || len(m.orders) > 0 {
+		return 0
+	}
+	return m.stops
+}
+
+// Settle says that the broker has acted upon the answers to so many step-downs.
+func (m *Member) Settle(stops int) {
+	if m.stops > 0 {
+		m.settled = max(m.settled, min(stops, m.stops))
+	}
 }
 
 // release makes the answers ready that no term is for: step-downs without one,

@@ -338,3 +338,57 @@ func TestVigil(t *testing.T) {
 		t.Error("it looks on when it is promoted")
 	}
 }
+
+// A promotion is doubtful if a repeated step-down may still be on its way to the
+// broker, and only then.
+func TestDoubtful(t *testing.T) {
+	for name, tt := range map[string]struct {
+		play func(m *Member)
+		want bool
+	}{
+		"promoted":            {func(m *Member) {}, false},
+		"told once":           {func(m *Member) { m.Ordered(false) }, false},
+		"told twice":          {func(m *Member) { m.Ordered(false); m.Ordered(false) }, true},
+		"told twice, settled": {func(m *Member) { m.Ordered(false); m.Ordered(false); answersOf(m); m.Settle(m.Unsettled()) }, false},
+		"told again after it was asked": {func(m *Member) {
+			m.Ordered(false)
+			m.Ordered(false)
+			answersOf(m)
+			n := m.Unsettled()
+			m.Ordered(false)
+			m.Settle(n)
+		}, true},
+		"settled for an earlier term": {func(m *Member) { m.Settle(5); m.Ordered(false); m.Ordered(false) }, true},
+		"told once in each of two":    {func(m *Member) { m.Ordered(false); m.Ordered(true); m.Ordered(false) }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var m Member
+			tt.play(&m)
+			m.Ordered(true)
+			if got := m.Doubtful(); got != tt.want {
+				t.Errorf("got %v", got)
+			}
+		})
+	}
+}
+
+func answersOf(m *Member) { m.Close(); answers(m) }
+
+// There is nothing to settle before the answers have left, nor a second time.
+func TestUnsettled(t *testing.T) {
+	m := promoted(t)
+	m.Ordered(false)
+	m.Ordered(false)
+	if n := m.Unsettled(); n != 0 {
+		t.Errorf("%d before the answers have left", n)
+	}
+	m.Close()
+	wantAnswers(t, m, "none", "none")
+	if n := m.Unsettled(); n != 2 {
+		t.Errorf("%d once the answers have left", n)
+	}
+	m.Settle(2)
+	if n := m.Unsettled(); n != 0 {
+		t.Errorf("%d once they are settled", n)
+	}
+}
