@@ -84,6 +84,7 @@ func (e *Env) NewConsumer(stream string, cfg ConsumerConfig) (*Consumer, error) 
 //   - [ErrMessageTooLarge], if the broker does not send a chunk that is above
 //     its own limit for frames
 //   - [ErrOffsetStore]
+//   - [ErrUnsupported], if the broker is too old for Filter.Values
 //   - [ErrAuthentication], [ErrVirtualHost], [ErrAccessRefused] or [ErrTLS]
 //   - [ErrInvalidConfig], if h is nil, or if Config.Resolve returns no address
 //

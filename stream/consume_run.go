@@ -34,6 +34,7 @@ type run struct {
 	place     mark.Place
 	frames    frameGuard
 	decoder   decoder // of the chunk in hand
+	unsettled bool    // a dispatch or flush of the session has not come to its end
 
 	firstExtent *broker.Extent // of the stream when the run first asked; nil before that
 	toldBelow   atomic.Uint64  // a session has reported what retention took below this offset
@@ -61,6 +62,7 @@ func newRun(c *Consumer) *run {
 		ended:    make(chan struct{}),
 		handling: context.Background(),
 	}
+	r.decoder.match = c.cfg.Filter.Match
 	r.letters = &deadLetters{run: r}
 	return r
 }

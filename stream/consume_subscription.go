@@ -36,6 +36,11 @@ type subscription struct {
 	dropping atomic.Bool    // chunks that still come are dropped
 	wake     chan struct{}  // has an item if queue may have grown
 
+	arrivals uint64           // guarded by mu: chunks that have come since Subscribe
+	granted  atomic.Uint64    // chunks that credit has left for since Subscribe, that of Subscribe included
+	crossed  chan *wire.Chunk // from the lookout; nil: there is none
+	upTo     *wire.Chunk      // what came last from crossed; used by the consumer
+
 	taken     takenChunks // used by the consumer
 	jumpWatch jumpWatch
 }
@@ -90,7 +95,7 @@ func (r *run) beginSubscription(ctx context.Context, s *subscription) error {
 	}()
 	from, err := r.findPosition(ctx, s)
 	if err == nil {
-		err = s.lease.Subscribe(ctx, s.stream, from.Spec, broker.SubscribeOptions{Name: r.consumer.cfg.Name})
+		err = s.lease.Subscribe(ctx, s.stream, from.Spec, r.subscribeOptions())
 	}
 	begun = err == nil
 	return err
@@ -135,11 +140,13 @@ func (e *Env) openOver(ctx context.Context, lease leaseFunc, l broker.Location, 
 }
 
 func newSubscription(stream string, n broker.Node, maxBuffered int, m *memory, corruptChunks *atomic.Uint64) *subscription {
-	return &subscription{
+	s := &subscription{
 		stream: stream, node: n, corruptChunks: corruptChunks,
 		memory: m, share: m.join(), flow: newFlow(maxBuffered),
 		ended: make(chan struct{}), wake: make(chan struct{}, 1),
 	}
+	s.granted.Store(broker.FirstCredit)
+	return s
 }
 
 // peekTime is how long peek waits for a chunk.
@@ -177,7 +184,7 @@ func (s *subscription) discard() (header *wire.Chunk) {
 		header = &wire.Chunk{ChunkHeader: w.chunk().ChunkHeader}
 		s.memory.put(w.buffer)
 	}
-	s.queue, s.flow = nil, newFlow(int(s.flow.limit))
+	s.queue, s.flow, s.arrivals = nil, newFlow(int(s.flow.limit)), 0
 	s.memory.update(s.share, &s.flow)
 	return header
 }
@@ -286,8 +293,8 @@ var errFlushDue = errors.New("a flush is due")
 // giveCredit asks the broker for n more chunks. It ignores an error: if the
 // connection is lost, receive reports that after the chunks that came before.
 func (s *subscription) giveCredit(ctx context.Context, n int) {
-	if n > 0 {
-		_ = s.lease.Credit(ctx, n)
+	if n > 0 && s.lease.Credit(ctx, n) == nil {
+		s.granted.Add(uint64(n)) // now, because a look counts what has left before it
 	}
 }
 

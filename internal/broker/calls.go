@@ -19,6 +19,7 @@ import (
 //	QueryOffset              the offset stored under a reference
 //	StoreOffset, VerifyOffset  store an offset; read it back
 //	Ping                     does the peer answer?
+//	Filters                  does it keep filter values?
 //
 // A Lease adds what a subscription needs.
 

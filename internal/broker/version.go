@@ -22,15 +22,18 @@ const subscriptionsOfStream = 16
 // or gets credit at its end. RabbitMQ does below 4.2.2 (server PR #14766). A
 // connection with 100 readers of a stream then takes 10 writes a second, and its
 // calls wait. A version that cannot be read counts as a new one.
-func SleepsPerSubscription(version string) bool {
+func SleepsPerSubscription(version string) bool { return olderThan(version, 4, 2, 2) }
+
+// olderThan reports whether a version comes before another one. A version that
+// cannot be read counts as a new one.
+func olderThan(version string, than ...int) bool {
 	release, _, _ := strings.Cut(version, "-")
 	release, _, _ = strings.Cut(release, "+")
 	parts := strings.Split(release, ".")
 	if len(parts) < 2 {
 		return false
 	}
-	fixed := [...]int{4, 2, 2}
-	for i, want := range fixed {
+	for i, want := range than {
 		if i == len(parts) {
 			return true // 4.2 stands for 4.2.0
 		}
