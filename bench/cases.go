@@ -43,7 +43,7 @@ type benchCase struct {
 	content     content
 	// n is how many messages there are of a size, at most.
 	n func(size int) int
-	// run measures one implementation.
+	// run measures one implementation. One that is missing takes no part.
 	run map[string]runner
 	// schedules are how a bare socket gives credit; the bench shows the best.
 	// None: the default one alone.
@@ -81,7 +81,7 @@ func (c benchCase) inStream(n int) int {
 // returns when m has ended and everything is closed.
 type runner func(ctx context.Context, j job, m *meter) error
 
-var allCases = slices.Concat(soloCases, publishCases(), superCases(), crowdCases())
+var allCases = slices.Concat(soloCases, []benchCase{filterCase}, publishCases(), superCases(), crowdCases())
 
 // officialN is n for the official client, which takes seconds to connect again,
 // and makes a new encoder for each sub-batch.

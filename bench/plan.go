@@ -39,6 +39,9 @@ type contender struct {
 // contendersOf are those that a case compares, with messages of a size.
 func contendersOf(c benchCase, o options, size int) (list []contender) {
 	for _, impl := range o.impls {
+		if c.run[impl] == nil && impl != implBefore {
+			continue
+		}
 		schedules := []schedule{defaultSchedule}
 		switch {
 		case impl != implSocket || c.schedules == nil:

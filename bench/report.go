@@ -29,7 +29,7 @@ func writeTable(w io.Writer, results []result) error {
 	section := func(head string, in func(result) bool, row func(result) string) {
 		last := ""
 		for _, r := range results {
-			if !in(r) || r.Failed != "" && r.Runs == 0 {
+			if !in(r) || r.Runs == 0 && (r.Failed != "" || r.N == 0) { // the second took no part
 				continue
 			}
 			if last == "" {
@@ -122,6 +122,10 @@ func (r result) note() string {
 		if r.RTT > 0 {
 			notes = append(notes, fmt.Sprintf("%g ms each way are added, a call takes %.2f ms", r.Delay, r.RTT))
 		}
+	}
+	if r.BytesFiltered > 0 {
+		notes = append(notes, fmt.Sprintf("%s reads %s bytes with the filter and %s without: 1/%d", r.Impl, thousands(float64(r.BytesFiltered)),
+			thousands(float64(r.BytesAll)), r.BytesAll/r.BytesFiltered))
 	}
 	if r.RatioBase > 0 {
 		notes = append(notes, fmt.Sprintf("%s is at %.2f (%.2f to %.2f) of its %s", r.Impl, r.RatioBase, r.RatioBaseMin, r.RatioBaseMax, r.Base))

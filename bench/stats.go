@@ -60,6 +60,10 @@ type sample struct {
 	MaxHeap  float64 `json:"max_heap_mib,omitempty"`  // the most, garbage included
 	HeldHeap float64 `json:"held_heap_mib,omitempty"` // what handlers that do not return keep alive
 
+	// Of the case with a filter.
+	BytesAll      int64 `json:"bytes_all,omitempty"` // read without the filter
+	BytesFiltered int64 `json:"bytes_filtered,omitempty"`
+
 	// Of cases with many consumers.
 	Consumers   int     `json:"consumers,omitempty"`
 	Connections int     `json:"connections,omitempty"` // to the broker, before the end; unknown without /proc
@@ -142,6 +146,10 @@ type result struct {
 	MaxHeap  float64 `json:"max_heap_mib,omitempty"`
 	HeldHeap float64 `json:"held_heap_mib,omitempty"`
 
+	// Of the case with a filter; medians.
+	BytesAll      int64 `json:"bytes_all,omitempty"`
+	BytesFiltered int64 `json:"bytes_filtered,omitempty"`
+
 	// Of cases with many consumers; medians, and sums over all runs of what is
 	// wrong.
 	Consumers        int     `json:"consumers,omitempty"`
@@ -207,6 +215,8 @@ func (r *result) summarizeCrowd(samples []sample) {
 	r.LiveHeap = column(func(s sample) float64 { return s.LiveHeap }).max
 	r.MaxHeap = column(func(s sample) float64 { return s.MaxHeap }).max
 	r.HeldHeap = column(func(s sample) float64 { return s.HeldHeap }).max
+	r.BytesAll = int64(column(func(s sample) float64 { return float64(s.BytesAll) }).median)
+	r.BytesFiltered = int64(column(func(s sample) float64 { return float64(s.BytesFiltered) }).median)
 	r.First = column(func(s sample) float64 { return s.First }).median
 	end := column(func(s sample) float64 { return s.End })
 	r.End, r.EndMax = end.median, end.max

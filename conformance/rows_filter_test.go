@@ -3,6 +3,8 @@ package conformance
 import (
 	"fmt"
 	"slices"
+
+	"github.com/tidemark-go/tidemark/internal/wire"
 )
 
 // RabbitMQ keeps a Bloom filter per chunk, which may let a few chunks through
@@ -73,6 +75,14 @@ var filterRows = []row{
 		is(r, c.subscribe(2, s, first, 1, "filter.0", "apple", "match-unfiltered", "true"), ok)
 		is(r, c.chunks(2, 1), []uint64{0})
 	}},
+	{name: "what a Credit is for comes before the answer to what follows it", section: "20", run: func(r *run) {
+		c, s := r.open(), r.stream()
+		r.fruits(s, append([]string{"apple"}, append(others(40), "apple", "pear", "apple")...))
+		is(r, c.subscribe(1, s, first, 1, "filter.0", "apple"), ok)
+		is(r, c.bodies(1, 1), []string{"apple"})
+		c.send(&wire.Credit{SubscriptionID: 1, Credit: 100}, &wire.Credit{SubscriptionID: 1}, &wire.Metadata{Correlation: c.next()})
+		is(r, c.lastBefore(wire.KeyMetadata.Response()), 43) // a Credit of 0 is no error
+	}},
 	{name: "on the largest filter", section: "8", run: func(r *run) {
 		c, s := r.open(), r.stream("stream-filter-size-bytes", "255")
 		r.fruits(s, append(others(40), "apple"))
@@ -120,6 +130,30 @@ func (c *client) upToBody(body string) []string {
 		if slices.Contains(got, body) {
 			return got
 		}
+	}
+}
+
+// lastBefore returns the first offset of the last chunk that comes before a frame
+// of a key.
+func (c *client) lastBefore(key wire.Key) (first uint64) {
+	c.t.Helper()
+	for {
+		f, err := c.read()
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		if f.key == key {
+			return first
+		}
+		d, err := wire.DecodeDeliver(f.version, f.fields)
+		if err != nil {
+			c.t.Fatalf("%v: %v", f.key, err)
+		}
+		chunk, err := wire.ParseChunk(d.Chunk)
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		first = chunk.FirstOffset
 	}
 }
 

@@ -34,16 +34,25 @@ type StreamConfig struct {
 	// LeaderLocator places the leader: "client-local" or "balanced". Default
 	// "": what the broker's configuration says.
 	LeaderLocator string
-	// Arguments are further arguments of the stream, by the broker's names, such
-	// as "stream-filter-size-bytes": "32" (16 to 255, for filters with many
-	// values). The broker ignores what it does not know, and some values that
-	// make no sense. An argument that one of the fields above sets as well is
+	// FilterSize is the size in bytes, from 16 to 255, of the Bloom filter that
+	// the broker keeps of each chunk's filter values; see [Filter]. The default,
+	// 16 bytes, is for about 50 values in a chunk. If a chunk has more, the
+	// broker sends more chunks by mistake. RabbitMQ below 3.13 ignores it.
+	// Default 0: the broker's 16.
+	FilterSize int
+	// Arguments are further arguments of the stream, by the broker's names, for
+	// what a newer broker has. The broker ignores what it does not know, and some
+	// values that make no sense. An argument that one of the fields above sets as well is
 	// [ErrInvalidConfig]. Default nil: none.
 	Arguments map[string]string
 }
 
 // maxSegmentBytes is the largest segment that RabbitMQ accepts.
 const maxSegmentBytes = 3_000_000_000
+
+// minFilterSize and maxFilterSize are what RabbitMQ accepts. The first is its
+// default.
+const minFilterSize, maxFilterSize = 16, 255
 
 // arguments returns the settings as the arguments of the Create command.
 func (c StreamConfig) arguments() (wire.Properties, error) {
@@ -55,6 +64,8 @@ func (c StreamConfig) arguments() (wire.Properties, error) {
 		return nil, fmt.Errorf("%w: MaxAge is %v; it must be at least 1s", ErrInvalidConfig, c.MaxAge)
 	case c.SegmentBytes > maxSegmentBytes:
 		return nil, fmt.Errorf("%w: SegmentBytes is %d; the broker takes at most %d", ErrInvalidConfig, c.SegmentBytes, int64(maxSegmentBytes))
+	case c.FilterSize != 0 && (c.FilterSize < minFilterSize || c.FilterSize > maxFilterSize):
+		return nil, fmt.Errorf("%w: FilterSize is %d bytes; it must be from %d to %d, or 0 for the broker's %d", ErrInvalidConfig, c.FilterSize, minFilterSize, maxFilterSize, minFilterSize)
 	case c.InitialClusterSize > maxClusterSize:
 		return nil, fmt.Errorf("%w: InitialClusterSize is %d; it must be at most %d", ErrInvalidConfig, c.InitialClusterSize, maxClusterSize)
 	}
@@ -68,6 +79,7 @@ func (c StreamConfig) arguments() (wire.Properties, error) {
 	add("max-age", c.MaxAge > 0, strconv.FormatInt(int64(c.MaxAge/time.Second), 10)+"s")
 	add("stream-max-segment-size-bytes", c.SegmentBytes > 0, strconv.FormatInt(c.SegmentBytes, 10))
 	add("initial-cluster-size", c.InitialClusterSize > 0, strconv.Itoa(c.InitialClusterSize))
+	add("stream-filter-size-bytes", c.FilterSize > 0, strconv.Itoa(c.FilterSize))
 	add("queue-leader-locator", c.LeaderLocator != "", c.LeaderLocator)
 	for _, key := range slices.Sorted(maps.Keys(c.Arguments)) {
 		value := c.Arguments[key]

@@ -25,6 +25,8 @@ func TestStreamArguments(t *testing.T) {
 		{StreamConfig{MaxAge: time.Second}, wire.Properties{arg("max-age", "1s")}},
 		{StreamConfig{MaxAge: 3*time.Second - 1}, wire.Properties{arg("max-age", "2s")}},
 		{StreamConfig{SegmentBytes: 1}, wire.Properties{arg("stream-max-segment-size-bytes", "1")}},
+		{StreamConfig{FilterSize: 16}, wire.Properties{arg("stream-filter-size-bytes", "16")}},
+		{StreamConfig{FilterSize: 255}, wire.Properties{arg("stream-filter-size-bytes", "255")}},
 		{StreamConfig{InitialClusterSize: 1}, wire.Properties{arg("initial-cluster-size", "1")}},
 		{StreamConfig{LeaderLocator: "balanced"}, wire.Properties{arg("queue-leader-locator", "balanced")}},
 		{
@@ -40,7 +42,7 @@ func TestStreamArguments(t *testing.T) {
 		}
 	}
 	for _, cfg := range []StreamConfig{
-		{MaxBytes: -1}, {SegmentBytes: -1}, {MaxAge: -1}, {MaxAge: -time.Hour}, {InitialClusterSize: -1}, {MaxAge: 1}, {MaxAge: time.Second - 1},
+		{FilterSize: -1}, {FilterSize: 15}, {FilterSize: 256}, {MaxBytes: -1}, {SegmentBytes: -1}, {MaxAge: -1}, {MaxAge: -time.Hour}, {InitialClusterSize: -1}, {MaxAge: 1}, {MaxAge: time.Second - 1},
 	} {
 		if got, err := cfg.arguments(); !errors.Is(err, ErrInvalidConfig) || got != nil {
 			t.Errorf("%+v became %v, %v", cfg, got, err)
@@ -171,6 +173,7 @@ func TestFurtherArguments(t *testing.T) {
 		"max-age":                       {MaxAge: time.Hour},
 		"stream-max-segment-size-bytes": {SegmentBytes: 1},
 		"initial-cluster-size":          {InitialClusterSize: 1},
+		"stream-filter-size-bytes":      {FilterSize: 20},
 		"queue-leader-locator":          {LeaderLocator: "balanced"},
 		"":                              {},
 		strings.Repeat("k", 1<<15):      {},

@@ -93,6 +93,7 @@ func (e *Env) NewConsumer(stream string, cfg ConsumerConfig) (*Consumer, error) 
 //     its own limit for frames
 //   - [ErrOffsetStore]
 //   - what OnActive or OnInactive has returned
+//   - [ErrUnsupported], if the broker is too old for Filter.Values
 //   - [ErrAuthentication], [ErrVirtualHost], [ErrAccessRefused] or [ErrTLS]
 //   - [ErrInvalidConfig], if h is nil, or if Config.Resolve returns no address
 //

@@ -58,7 +58,9 @@ type batches struct {
 	timer *time.Timer   // runs while something is pending
 
 	pending []Delivery
-	chunk   mark.ChunkID // of the last message that is pending
+	passed  uint64       // what the filter has left out behind the pending messages ends here
+	counts  int          // and counts as so many messages
+	chunk   mark.ChunkID // of the last message that is pending, or of passed
 }
 
 func newBatches(ctx context.Context, r *run) *batches {
@@ -99,6 +101,29 @@ func (b *batches) dispatch(chunk *wire.Chunk, d *decoder) error {
 	return b.flushOverdue()
 }
 
+// pass lets the mark pass what the filter has left out, together with the
+// pending messages.
+func (b *batches) pass(offset uint64, chunk mark.ChunkID, n int) error {
+	b.passed, b.chunk = offset, chunk
+	b.counts += n
+	if len(b.pending) > 0 {
+		return nil
+	}
+	return b.markHandled(offset, 0)
+}
+
+// markHandled moves the mark to an offset, over n messages and what the filter has
+// left out.
+func (b *batches) markHandled(offset uint64, n int) error {
+	b.run.place.HandledTo(offset, b.chunk)
+	n += b.counts
+	b.counts = 0
+	if b.run.progress.markMany(offset, n) && b.run.named() {
+		return unlessStopped(b.taking, b.run.requests.ask(b.taking, false, nil))
+	}
+	return nil
+}
+
 // flushOverdue flushes if the pending messages have waited long enough. receive
 // prefers a chunk to flushDue, so while chunks keep coming only this looks at
 // the timer.
@@ -122,15 +147,11 @@ func (b *batches) flush() error {
 	if b.taking.Err() != nil {
 		return errStopped
 	}
-	last := batch[len(batch)-1].Offset // the handler may sort the batch
+	last := max(batch[len(batch)-1].Offset, b.passed) // the handler may sort the batch
 	if err := b.run.handleBatch(b.lifetime, batch, b.kept); err != nil {
 		return err
 	}
-	b.run.place.HandledTo(last, b.chunk)
-	if b.run.progress.markMany(last, len(batch)) && b.run.named() {
-		return unlessStopped(b.taking, b.run.requests.ask(b.taking, false, nil))
-	}
-	return nil
+	return b.markHandled(last, len(batch))
 }
 
 func (b *batches) stopTimer() {

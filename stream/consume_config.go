@@ -71,6 +71,9 @@ type ConsumerConfig struct {
 	// OffsetStore keeps the offset in place of the broker. It needs Name.
 	// Default nil: the broker keeps it.
 	OffsetStore OffsetStore
+	// Filter lets the handler get a part of the stream, and keeps the broker from
+	// sending the rest. Default: everything.
+	Filter Filter
 	// OnError says what happens when a handler fails. Default: the run ends.
 	OnError ErrorPolicy
 
@@ -260,7 +263,9 @@ func (c ConsumerConfig) withDefaults(stream string) (ConsumerConfig, error) {
 	if c.MaxBuffered == 0 {
 		c.MaxBuffered = defaultMaxBuffered
 	}
-	for _, err := range []error{err, checkLength("consumer's name", c.Name), checkOwnName(c.Name), c.Start.validate(), c.Store.validate()} {
+	filter, filterErr := c.Filter.checked()
+	c.Filter = filter
+	for _, err := range []error{err, filterErr, checkLength("consumer's name", c.Name), checkOwnName(c.Name), c.Start.validate(), c.Store.validate()} {
 		if err != nil {
 			return c, err
 		}

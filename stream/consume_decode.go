@@ -49,6 +49,9 @@ type decoder struct {
 	subBatchCount  int    // how many records those are
 	subBatchOffset uint64 // of the first of them
 
+	match  func(*Delivery) bool // of the consumer's Filter; nil: all messages
+	failed *HandlerError        // a panic of match; nothing more is decoded
+
 	opened    int        // decompressed bytes of the sub-batches that the last block has opened
 	closed    wire.Entry // a sub-batch that the next block opens, if hasClosed
 	closedAt  uint64     // its offset
@@ -95,8 +98,8 @@ func (d *decoder) finish() {
 // clear forgets what only some chunks leave behind: chunks may be small and many,
 // and to clear everything would cost as much as to decode such a chunk.
 func (d *decoder) clear() {
-	if d.err != nil || d.subBatch != nil || d.hasClosed {
-		*d = decoder{slab: d.slab, spare: d.spare, slabFor: d.slabFor}
+	if d.err != nil || d.failed != nil || d.subBatch != nil || d.hasClosed {
+		*d = decoder{slab: d.slab, spare: d.spare, slabFor: d.slabFor, match: d.match}
 	}
 }
 
@@ -134,8 +137,51 @@ func (d *decoder) room(n int) []Delivery {
 
 // fill appends messages to a list until it has n, or until the chunk ends, or
 // until the next sub-batch would make it hold more than maxOpened (see more).
-// The list's memory behind its end must be zero.
+// The list's memory behind its end must be zero. Messages that the consumer's
+// filter leaves out do not count: only at the end of the chunk the list is as it
+// was, or empty.
 func (d *decoder) fill(list []Delivery, n int) []Delivery {
+	if d.match == nil {
+		return d.fillAny(list, n)
+	}
+	for d.failed == nil {
+		before := len(list)
+		list = d.fillAny(list, n)
+		ended := len(list) < n && !d.hasClosed
+		list = d.pick(list, before)
+		if ended || len(list) == n || d.hasClosed && len(list) > 0 {
+			break
+		}
+	}
+	return list
+}
+
+// pick removes the messages from an index on that the filter leaves out. At a
+// panic of the filter it removes the message in question and those behind it.
+func (d *decoder) pick(list []Delivery, from int) (picked []Delivery) {
+	picked = list[:from]
+	offset := uint64(0)
+	defer func() {
+		if v := recover(); v != nil {
+			d.failed = &HandlerError{Stream: d.stream, Offset: offset, Attempts: 1, Err: fmt.Errorf("Filter.Match: %w", panicError(v))}
+		}
+		clear(list[len(picked):])
+	}()
+	for i := from; i < len(list); i++ {
+		offset = list[i].Offset
+		if !d.match(&list[i]) {
+			continue
+		}
+		n := len(picked)
+		if picked = list[:n+1]; n != i {
+			picked[n] = list[i]
+		}
+	}
+	return picked
+}
+
+// fillAny is fill without the filter.
+func (d *decoder) fillAny(list []Delivery, n int) []Delivery {
 	d.opened = 0
 	for len(list) < n && d.err == nil {
 		if d.subBatchCount == 0 && !d.hasClosed { // the short way for plain messages
@@ -159,7 +205,7 @@ func (d *decoder) fill(list []Delivery, n int) []Delivery {
 
 // more reports whether the last block or fill has ended because of what it
 // holds, so that the chunk goes on.
-func (d *decoder) more() bool { return d.hasClosed && d.err == nil }
+func (d *decoder) more() bool { return d.hasClosed && d.err == nil && d.failed == nil }
 
 // next returns the next message, still encoded. At a sub-batch it opens it
 // first. It reports false at the end of the block.
@@ -214,7 +260,7 @@ func (d *decoder) nextRecord() (offset uint64, raw []byte, ok bool) {
 }
 
 // unread reports whether the chunk announces further messages.
-func (d *decoder) unread() bool { return d.announced(1) > 0 && d.err == nil }
+func (d *decoder) unread() bool { return d.announced(1) > 0 && d.err == nil && d.failed == nil }
 
 // announced returns how many further messages the chunk announces, and limit at
 // most. The chunk's count may be the largest int of a 32-bit system, so

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/tidemark-go/tidemark/internal/mark"
 	"github.com/tidemark-go/tidemark/internal/wire"
 )
 
@@ -16,6 +17,12 @@ type dispatcher interface {
 	// dispatch handles the messages of a chunk, or queues them, as far as they
 	// can be decoded. It blocks while the session holds as much as it may.
 	dispatch(chunk *wire.Chunk, d *decoder) error
+	// pass moves the mark to an offset, which lies in a chunk or is its last one,
+	// once everything that dispatch has taken is handled: what else comes before
+	// it, the filter has left out. That counts as n messages. pass is called
+	// where the offset lies behind everything that was dispatched, or is the last
+	// of that.
+	pass(offset uint64, chunk mark.ChunkID, n int) error
 	// flushDue returns a channel that gets an item when the caller has to call
 	// flush, unless it calls dispatch before. A nil channel stands for never.
 	flushDue() <-chan time.Time

@@ -58,9 +58,9 @@ func (r *run) joinGroup(ctx context.Context, s *subscription) error {
 	s.mu.Unlock()
 	s.park()
 	s.lease.WatchPeer()
-	return s.lease.Subscribe(ctx, s.stream, wire.OffsetSpec{Type: wire.OffsetNext}, broker.SubscribeOptions{
-		Name: c.cfg.Name, SingleActive: true, SuperStream: c.superStream,
-	})
+	options := r.subscribeOptions()
+	options.SingleActive, options.SuperStream = true, c.superStream
+	return s.lease.Subscribe(ctx, s.stream, wire.OffsetSpec{Type: wire.OffsetNext}, options)
 }
 
 // memberSession is session for a member of a group: it waits, and serves a term

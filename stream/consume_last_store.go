@@ -110,7 +110,7 @@ func (r *run) checkSameStream(ctx context.Context, s *subscription) error {
 	case err != nil:
 		return err
 	case chunk == nil || chunk.FirstOffset < resume.First && !r.place.Contradicts(chunk):
-		return fmt.Errorf("%w: its leader does not have the messages that were read", ErrStreamUnavailable)
+		return fmt.Errorf("%w: its node does not have the messages that were read", ErrStreamUnavailable)
 	case r.place.Contradicts(chunk):
 		return otherStream(chunk.FirstOffset)
 	}

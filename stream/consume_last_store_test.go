@@ -35,7 +35,7 @@ func TestFinishStoresTheMark(t *testing.T) {
 			test.cfg.OffsetStore = store
 			r := aloneRun(t, test.cfg)
 			if test.handled {
-				r.progress.markOne(7)
+				r.progress.markNext(7, 1)
 			}
 			err := r.finish(t.Context(), ErrClosed)
 			wantErr(t, err, ErrClosed)
@@ -68,7 +68,7 @@ func TestFinishWithoutBroker(t *testing.T) {
 			r := aloneRun(t, test.cfg)
 			r.consumer.env.cfg.Backoff = Backoff{Min: time.Second, Max: time.Second}
 			if test.handled {
-				r.progress.markOne(7)
+				r.progress.markNext(7, 1)
 			}
 			begun := time.Now()
 			err := r.finish(t.Context(), errTest)
@@ -88,7 +88,7 @@ func TestFinishWithoutBroker(t *testing.T) {
 func TestStoreLastNamesTheMark(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := aloneRun(t, ConsumerConfig{Name: "billing"})
-		r.progress.markOne(7)
+		r.progress.markNext(7, 1)
 		begun := time.Now()
 		err := r.storeLast()
 		wantErr(t, err, ErrNotStored)
@@ -115,7 +115,7 @@ func TestClosingIsOneWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := aloneRun(t, ConsumerConfig{Name: "billing"})
 		r.consumer.env.cfg.Backoff = Backoff{Min: time.Second, Max: time.Second}
-		r.progress.markOne(7)
+		r.progress.markNext(7, 1)
 		ctx, stop := context.WithCancel(t.Context())
 		stop()
 		if r.goodbye(t.Context()).Err() != nil || r.goodbye(ctx).Err() == nil {

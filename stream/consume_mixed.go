@@ -59,6 +59,18 @@ func (m *mixedBatch) partOf(from *mixed) *mixedPart {
 	return &m.parts[i]
 }
 
+// pass moves the mark of a partition to an offset, once what it has in the batch is
+// handled.
+func (m *mixedBatch) pass(from *mixed, offset uint64, n int) {
+	for i := range m.parts {
+		if p := &m.parts[i]; p.from == from {
+			p.n, p.last = p.n+n, offset
+			return
+		}
+	}
+	from.handled(mixedPart{from: from, n: n, last: offset})
+}
+
 // due returns a channel that gets an item when flush is to be called. A nil channel
 // stands for never.
 func (m *mixedBatch) due() <-chan time.Time {
@@ -163,6 +175,16 @@ func (m *mixed) dispatch(chunk *wire.Chunk, d *decoder) error {
 			return err
 		}
 	}
+}
+
+// pass moves the mark over what the filter has left out, together with what the
+// batch has of the partition.
+func (m *mixed) pass(offset uint64, chunk mark.ChunkID, n int) error {
+	m.run.place.HandledTo(offset, chunk)
+	if err := m.run.inTurn(m.taking, func() error { m.batch.pass(m, offset, n); return nil }); err != nil {
+		return err
+	}
+	return m.storeIfDue()
 }
 
 // handled moves the mark over the messages of a batch that was handled. The

@@ -7,6 +7,7 @@ import (
 
 	"github.com/tidemark-go/tidemark/internal/broker"
 	"github.com/tidemark-go/tidemark/internal/mark"
+	"github.com/tidemark-go/tidemark/internal/wire"
 )
 
 // findPosition decides where the coming session begins. It asks the node that
@@ -17,12 +18,17 @@ func (r *run) findPosition(ctx context.Context, s *subscription) (mark.Position,
 			return mark.Position{}, err
 		}
 	}
+	if err := r.checkFilters(ctx, s); err != nil {
+		return mark.Position{}, err
+	}
 	extent, err := s.lease.Stats(ctx, r.consumer.stream)
 	switch {
 	case err != nil:
 	case r.place.Begun():
 		r.place.Resume()
-		err = r.checkRecreated(ctx, s, extent)
+		if err = r.checkRecreated(ctx, s, extent); err == nil {
+			err = r.recognise(ctx, s)
+		}
 	default:
 		err = r.beginPlace(ctx, s, extent)
 	}
@@ -78,7 +84,20 @@ func (r *run) beginAfterStored(ctx context.Context, s *subscription, extent brok
 		}
 	}
 	r.place.BeginAfterStored(stored)
-	return nil
+	return r.knowStored(ctx, s, stored)
+}
+
+// knowStored looks at the chunk with the stored offset, by which later sessions
+// recognise the stream. Without a filter that chunk is the first that comes.
+func (r *run) knowStored(ctx context.Context, s *subscription, stored uint64) error {
+	if !r.filters() || stored == BeforeFirst {
+		return nil
+	}
+	chunk, err := s.peek(ctx, wire.OffsetSpec{Type: wire.OffsetAt, Value: stored})
+	if err == nil && chunk != nil {
+		r.place.Receive(chunk)
+	}
+	return err
 }
 
 // storedOffset asks the broker or the OffsetStore for the stored offset. If
@@ -89,6 +108,17 @@ func (r *run) storedOffset(ctx context.Context, s *subscription) (uint64, error)
 		return loadOffset(ctx, c.cfg.OffsetStore, c.cfg.Name, c.stream)
 	}
 	return s.lease.QueryOffset(ctx, c.cfg.Name, c.stream)
+}
+
+// recognise makes sure that the stream on the node is the one that the run has
+// read, before a session in which the broker may skip the chunks that would show
+// it: it looks at the chunk without the filter. Other sessions recognise the
+// stream by the first chunk that they get; see Place.Recognises.
+func (r *run) recognise(ctx context.Context, s *subscription) error {
+	if !r.filters() || !r.place.MustRecognise() {
+		return nil
+	}
+	return r.checkSameStream(ctx, s)
 }
 
 // checkRecreated returns ErrStreamRecreated if the stream on the node is not

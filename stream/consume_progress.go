@@ -16,7 +16,7 @@ import (
 //
 //	markOne, markFast         one message after the other
 //	markMany                  a batch
-//	takeInHand, markFinished  by workers, in any order
+//	takeInHand, markFinished  by workers, in any order; and pass
 //
 // markFast only writes fastNext, which costs a third of taking the lock. So the
 // tracker may lag behind fastNext, and whoever reads the tracker calls foldFast
@@ -43,10 +43,13 @@ func newProgress(policy StorePolicy) *progress {
 
 // markOne moves the mark over one handled message. mustStore says that the
 // policy wants a store before the next handler runs. Only the goroutine that
-// handles one message after the other calls markOne and markFast.
-func (p *progress) markOne(offset uint64) (mustStore bool) {
+// handles one message after the other calls markOne, markNext and markFast.
+func (p *progress) markOne(offset uint64) (mustStore bool) { return p.markNext(offset, 1) }
+
+// markNext is markOne for what counts as n messages.
+func (p *progress) markNext(offset uint64, n int) (mustStore bool) {
 	if p.policy.Every > 0 {
-		return p.markMany(offset, 1)
+		return p.markMany(offset, n)
 	}
 	p.markFast(offset + 1)
 	return false
@@ -164,6 +167,18 @@ func (p *progress) markFinished(ticket uint64) (mustStore bool) {
 		return false
 	}
 	return p.applyPolicy(p.advance(last, passed))
+}
+
+// pass records that everything up to an offset, behind the messages in hand,
+// needs no handling, and counts as n messages. The mark moves there at once if none
+// is in hand, and else with the last of them. mustStore is that of markMany.
+func (p *progress) pass(offset uint64, n int) (mustStore bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.lowWater.Pass(offset, n) {
+		return false
+	}
+	return p.applyPolicy(p.advance(offset, n))
 }
 
 // inHand returns how many messages the mark has not passed, and how many bytes

@@ -123,6 +123,7 @@ func (s *subscription) enqueue() (outcome arrival) {
 		if outcome = s.flow.arrived(w.cost()); outcome != arrivalHeld {
 			break
 		}
+		s.arrivals++
 		if s.tee != nil {
 			s.tee.add(w, time.Now())
 			continue
@@ -147,7 +148,8 @@ func (s *subscription) wakeUp() {
 }
 
 // receive waits for the next chunk and gives credit for further ones. It
-// returns errFlushDue if flushDue gets an item first. After the connection is
+// returns errFlushDue if flushDue gets an item first, and errCrossed once the
+// lookout has found something and what came before that was returned. After the connection is
 // lost it still returns the chunks that have come before. The caller passes
 // each chunk to giveBack.
 func (s *subscription) receive(ctx context.Context, flushDue <-chan time.Time) (receivedChunk, error) {
@@ -160,9 +162,14 @@ func (s *subscription) receive(ctx context.Context, flushDue <-chan time.Time) (
 			chunk.shared = s.inTee.Load() != nil
 			return chunk, nil
 		}
+		if s.upTo != nil && s.alive() { // a chunk that was dropped may lie before it
+			return receivedChunk{}, errCrossed
+		}
 		var over error
 		shared := s.waitShared()
 		select {
+		case s.upTo = <-s.crossed:
+			continue
 		case <-s.wake:
 			shared.woken()
 			continue

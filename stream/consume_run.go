@@ -38,6 +38,7 @@ type run struct {
 	frames    frameGuard
 	decoder   decoder       // of the chunk in hand
 	reading   *subscription // that of feed; nil: it is not called
+	unsettled bool          // a dispatch or flush of the session has not come to its end
 
 	firstExtent *broker.Extent // of the stream when the run first asked; nil before that
 	toldBelow   atomic.Uint64  // a session has reported what retention took below this offset
@@ -68,6 +69,7 @@ func newRun(c *Consumer) *run {
 		ended:    make(chan struct{}),
 		handling: context.Background(),
 	}
+	r.decoder.match = c.cfg.Filter.Match
 	r.letters = newDeadLetters(c, r.log)
 	r.letters.join()
 	return r

@@ -115,7 +115,7 @@ func TestStartOver(t *testing.T) {
 	r := aloneRun(t, ConsumerConfig{Name: "billing", Store: StorePolicy{Every: 7}})
 	changes := watchChanges(t, r)
 	r.place.BeginAfterStored(4)
-	r.progress.markOne(5)
+	r.progress.markNext(5, 1)
 	r.startOver(errTest)
 	if _, handled := r.progress.snapshot(); handled || r.place.Begun() || !r.recreated || r.progress.policy.Every != 7 {
 		t.Errorf("it remembers: handled %v, begun %v, recreated %v, %+v", handled, r.place.Begun(), r.recreated, r.progress.policy)

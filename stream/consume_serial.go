@@ -44,6 +44,15 @@ func (s *serial) dispatch(chunk *wire.Chunk, d *decoder) error {
 	}
 }
 
+// pass moves the mark: everything before it is handled.
+func (s *serial) pass(offset uint64, chunk mark.ChunkID, n int) error {
+	s.run.place.HandledTo(offset, chunk)
+	if s.run.named() && s.run.progress.markNext(offset, n) {
+		return s.store(false)
+	}
+	return nil
+}
+
 // block is up to blockSize messages of one chunk, some of which are handled.
 type block struct {
 	list       []Delivery
@@ -173,7 +182,16 @@ func (s *serial) callEach(b *block, handler Handler) (handlerErr, err error) {
 	return nil, nil
 }
 
-// store stores the mark. moreFollow says that the next message is at hand.
+// markHandled moves the mark over a message, and stores it if the policy says
+// so. moreFollow says that the next message is at hand.
+func (s *serial) markHandled(offset uint64, moreFollow bool) error {
+	if s.run.named() && s.run.progress.markOne(offset) {
+		return s.store(moreFollow)
+	}
+	return nil
+}
+
+// store stores the mark between two handlers.
 func (s *serial) store(moreFollow bool) error {
 	return unlessStopped(s.taking, s.run.storer.storeNow(s.taking, moreFollow))
 }

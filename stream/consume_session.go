@@ -27,11 +27,16 @@ func (r *run) session(ctx context.Context, s *subscription) (end sessionEnd) {
 			return sessionEnd{err: err}
 		}
 		defer func() { to.release(r.goodbye(ctx), end.inOrder) }()
-		if r.place.MustRecognise() {
+		if r.place.MustRecognise() && !r.filters() {
 			r.progress.pauseStores() // until feed recognises the stream
 		}
 		r.storer = startStorer(to, r.progress, r.requests, r.log)
 		defer r.storer.stop()
+	}
+	var look *lookout
+	if r.named() && r.filters() {
+		look = startLookout(s)
+		defer look.stop()
 	}
 	end.progressed, end.err = r.deliver(s)
 	if errors.Is(end.err, ErrStreamRecreated) || !s.alive() || r.progress.storesPaused() {
@@ -39,6 +44,7 @@ func (r *run) session(ctx context.Context, s *subscription) (end sessionEnd) {
 	}
 	end.err = endedBy(ctx, r.dispatcher.end(end.err))
 	if r.named() && !r.consumer.cfg.Store.Manual {
+		r.lookAtEnd(look)
 		s.leave(r.beginClosing())
 		err := r.storeLast()
 		if err != nil && !s.alive() {
@@ -83,11 +89,18 @@ func (r *run) feed(d dispatcher, s *subscription) (progressed bool, err error) {
 	r.reading = s
 	defer func() { r.reading = nil }()
 	var received receivedChunk // outside of the loop: it escapes to the heap
+	r.unsettled = false
 	for {
 		received, err = s.receive(d.context(), d.flushDue())
-		if err == errFlushDue {
-			err = d.flush()
-			if err == nil {
+		switch err {
+		case errFlushDue:
+			r.unsettled = true
+			if err = d.flush(); err == nil {
+				r.unsettled = false
+				continue
+			}
+		case errCrossed:
+			if err = r.passCrossed(d, s); err == nil {
 				continue
 			}
 		}
@@ -105,13 +118,14 @@ func (r *run) feed(d dispatcher, s *subscription) (progressed bool, err error) {
 			r.progress.resumeStores()
 		}
 		if next := r.place.Next(); next.Wants(chunk) && next.HasNew(chunk) {
-			progressed = true
+			progressed, r.unsettled = true, true
 			switch err := r.dispatch(d, s, &received, next.From); {
 			case err == errSessionOver:
 				return progressed, s.whyEnded()
 			case err != nil:
 				return progressed, err
 			}
+			r.unsettled = false
 		}
 		s.giveBack(d.context(), received)
 		received = receivedChunk{} // while receive waits, nothing holds its memory
@@ -137,11 +151,14 @@ func (r *run) dispatch(d dispatcher, s *subscription, chunk *receivedChunk, from
 	if err := d.dispatch(&chunk.Chunk, messages); err != nil {
 		return err
 	}
-	if messages.err == nil {
-		return nil
+	if messages.err == nil && messages.failed == nil {
+		return r.passChunk(d, &chunk.Chunk)
 	}
 	if err := d.flush(); err != nil { // so that the advice leaves out nothing
 		return err
+	}
+	if messages.failed != nil {
+		return messages.failed
 	}
 	return r.undecodable(s, &chunk.Chunk, messages)
 }

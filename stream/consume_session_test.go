@@ -18,6 +18,7 @@ type fakeDispatcher struct {
 	due     chan time.Time
 	got     []uint64
 	flushes int
+	passed  []uint64
 	fails   error // what dispatch returns
 	flushed error // what flush returns
 	ended   error // what endSession got
@@ -25,6 +26,10 @@ type fakeDispatcher struct {
 
 func (f *fakeDispatcher) context() context.Context   { return f.ctx }
 func (f *fakeDispatcher) flushDue() <-chan time.Time { return f.due }
+func (f *fakeDispatcher) pass(offset uint64, _ mark.ChunkID, _ int) error {
+	f.passed = append(f.passed, offset)
+	return nil
+}
 func (f *fakeDispatcher) flush() error               { f.flushes++; return f.flushed }
 func (f *fakeDispatcher) endSession(err error) error { f.ended = err; return err }
 func (f *fakeDispatcher) end(err error) error        { return err }

@@ -75,7 +75,7 @@ func TestStoreInBatch(t *testing.T) {
 		} {
 			s, b := batchedStorer(test.policy)
 			if !test.nothing {
-				s.progress.markOne(7)
+				s.progress.markNext(7, 1)
 			}
 			s.leads = test.leads
 			now := time.Now()
@@ -98,14 +98,14 @@ func TestTake(t *testing.T) {
 		if _, ok := s.Take(); ok {
 			t.Error("taken before anything is handled")
 		}
-		s.progress.markOne(7)
+		s.progress.markNext(7, 1)
 		if offset, ok := s.Take(); !ok || offset != 7 {
 			t.Errorf("taken %d, %v", offset, ok)
 		}
 		if s.sending.TryLock() {
 			t.Error("another store may begin")
 		}
-		s.progress.markOne(8) // while the batch is sent
+		s.progress.markNext(8, 1) // while the batch is sent
 		if !s.Taken(nil) {
 			t.Error("8 is not to be stored")
 		}
@@ -129,10 +129,10 @@ func TestTake(t *testing.T) {
 func TestTakenWakesForAnInterval(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, _ := batchedStorer(StorePolicy{Interval: time.Second})
-		s.progress.markOne(7)
+		s.progress.markNext(7, 1)
 		<-s.progress.wake
 		s.Take()
-		s.progress.markOne(8)
+		s.progress.markNext(8, 1)
 		if s.Taken(nil) || len(s.progress.wake) != 1 {
 			t.Errorf("a mark is due too early, or nobody sets the timer")
 		}
@@ -163,7 +163,7 @@ func TestTakeRefused(t *testing.T) {
 func TestTakenAfterStop(t *testing.T) {
 	s, _ := batchedStorer(StorePolicy{})
 	s.cancel = func() {}
-	s.progress.markOne(7)
+	s.progress.markNext(7, 1)
 	s.Take()
 	s.stop()
 	if s.Taken(nil) || s.stores != 0 {
@@ -196,7 +196,7 @@ func TestStorerYieldsItsBatch(t *testing.T) {
 		s := &stores{batch: b}
 		bench := startBench(StorePolicy{}, s)
 		defer bench.storer.stop()
-		bench.markOne(7)
+		bench.markNext(7, 1)
 		synctest.Wait()
 		if err := bench.requests.ask(t.Context(), true, nil); err != nil || b.yields != 1 || b.settled != 1 {
 			t.Errorf("%v, %d times handed over, %d times settled", err, b.yields, b.settled)

@@ -78,7 +78,7 @@ func TestStorerReadsBackEachTime(t *testing.T) {
 			b := startBench(StorePolicy{}, &stores{reads: func(offset uint64) error { read <- offset; return fails }})
 			defer b.storer.stop()
 			for i := range uint64(3) {
-				b.markOne(i)
+				b.markNext(i, 1)
 				time.Sleep(time.Second - 1)
 				if synctest.Wait(); len(read) != 0 {
 					t.Errorf("read back %d within a second", <-read)
@@ -104,7 +104,7 @@ func TestStorerTriesAgain(t *testing.T) {
 		defer b.storer.stop()
 		tried := func() int { synctest.Wait(); s.mu.Lock(); defer s.mu.Unlock(); return s.tried }
 		synctest.Wait() // for its first look
-		b.markOne(7)
+		b.markNext(7, 1)
 		for want := 1; want <= 3; want++ {
 			if n := tried(); n != want {
 				t.Errorf("tried %d times, want %d", n, want)
@@ -143,10 +143,10 @@ func TestStoreDue(t *testing.T) {
 		} {
 			to := &stores{fails: test.fails, took: time.Minute}
 			s := idleStorer(test.policy, to)
-			s.progress.markOne(7)
+			s.progress.markNext(7, 1)
 			to.block = func(context.Context) error {
 				if test.more {
-					s.progress.markOne(8)
+					s.progress.markNext(8, 1)
 				}
 				return nil
 			}
@@ -175,7 +175,7 @@ func TestStoreIfDue(t *testing.T) {
 		}
 		s.storeIfDue(t.Context(), timer)
 		fires(time.Hour)
-		s.progress.markOne(7)
+		s.progress.markNext(7, 1)
 		begun = time.Now()
 		s.storeIfDue(t.Context(), timer)
 		fires(time.Minute)
@@ -240,7 +240,7 @@ func TestStoreMark(t *testing.T) {
 		if to.tried != 0 || reads != 0 {
 			t.Errorf("%s: %d stores and %d reads without a mark", name, to.tried, reads)
 		}
-		s.progress.markOne(7)
+		s.progress.markNext(7, 1)
 		err := store()
 		if (err == nil) != test.stored || err != nil && !errors.Is(err, errTest) {
 			t.Errorf("%s: %v", name, err)
@@ -264,7 +264,7 @@ func TestStoreNow(t *testing.T) {
 		free := make(chan struct{})
 		to := &stores{}
 		s := idleStorer(StorePolicy{Every: 1}, to)
-		s.progress.markOne(7)
+		s.progress.markNext(7, 1)
 		must(t, s.storeNow(t.Context(), true))
 		must(t, s.storeNow(t.Context(), false))
 		if !slices.Equal(to.more, []bool{true, false}) {
@@ -293,7 +293,7 @@ func TestStopEndsARequest(t *testing.T) {
 	for _, verify := range []bool{true, false} {
 		synctest.Test(t, func(t *testing.T) {
 			b := startBench(StorePolicy{Manual: true}, &stores{block: func(ctx context.Context) error { <-ctx.Done(); return context.Cause(ctx) }})
-			b.markOne(1)
+			b.markNext(1, 1)
 			got := make(chan error, 1)
 			go func() { got <- b.requests.ask(context.Background(), verify, nil) }()
 			synctest.Wait()
@@ -309,7 +309,7 @@ func TestStopEndsARequest(t *testing.T) {
 func TestRequestsWaitWhileHeld(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := &bench{stores: &stores{}, progress: newProgress(StorePolicy{Manual: true}), requests: make(storeRequests)}
-		b.progress.markOne(3)
+		b.progress.markNext(3, 1)
 		b.progress.pauseStores()
 		b.storer = startStorer(b.stores, b.progress, b.requests, func(string, ...any) {})
 		defer b.storer.stop()

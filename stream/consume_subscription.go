@@ -41,6 +41,11 @@ type subscription struct {
 	dropping atomic.Bool    // chunks that still come are dropped
 	wake     chan struct{}  // has an item if queue may have grown
 
+	arrivals uint64           // guarded by mu: chunks that have come since Subscribe
+	granted  atomic.Uint64    // chunks that credit has left for since Subscribe, that of Subscribe included
+	crossed  chan *wire.Chunk // from the lookout; nil: there is none
+	upTo     *wire.Chunk      // what came last from crossed; used by the consumer
+
 	taken     takenChunks // used by the consumer
 	jumpWatch jumpWatch
 
@@ -117,7 +122,7 @@ func (r *run) beginSubscription(ctx context.Context, s *subscription) error {
 		s.name = r.consumer.cfg.Name
 		err = s.env.joinTee(ctx, s, from.Spec, s.name)
 	default:
-		err = s.lease.Subscribe(ctx, s.stream, from.Spec, broker.SubscribeOptions{Name: r.consumer.cfg.Name})
+		err = s.lease.Subscribe(ctx, s.stream, from.Spec, r.subscribeOptions())
 	}
 	begun = err == nil
 	return err
@@ -161,7 +166,7 @@ func (e *Env) openShared(ctx context.Context, l broker.Location, n broker.Node, 
 
 // mayShare reports whether the consumer wants what others want that read the
 // stream: the broker sends it nothing else, and at no other time.
-func (c *Consumer) mayShare() bool { return !c.cfg.OwnSubscription && !c.cfg.SingleActive }
+func (c *Consumer) mayShare() bool { return !c.cfg.OwnSubscription && !c.cfg.SingleActive && !c.cfg.Filter.isSet() }
 
 // shares reports whether consumers of a stream read together: several of them
 // run.
@@ -184,11 +189,13 @@ func (e *Env) openOver(ctx context.Context, lease leaseFunc, l broker.Location, 
 }
 
 func newSubscription(stream string, n broker.Node, maxBuffered int, m *memory, corruptChunks *atomic.Uint64) *subscription {
-	return &subscription{
+	s := &subscription{
 		stream: stream, node: n, corruptChunks: corruptChunks,
 		memory: m, share: m.join(), flow: newFlow(maxBuffered),
 		ended: make(chan struct{}), wake: make(chan struct{}, 1),
 	}
+	s.granted.Store(broker.FirstCredit)
+	return s
 }
 
 // peekTime is how long peek waits for a chunk.
@@ -263,7 +270,7 @@ func (s *subscription) discard() (header *wire.Chunk) {
 		header = &wire.Chunk{ChunkHeader: w.chunk().ChunkHeader}
 		s.memory.put(w.buffer)
 	}
-	s.queue, s.flow = nil, newFlow(int(s.flow.limit))
+	s.queue, s.flow, s.arrivals = nil, newFlow(int(s.flow.limit)), 0
 	s.memory.update(s.share, &s.flow)
 	return header
 }
@@ -398,8 +405,8 @@ func (s *subscription) giveCredit(ctx context.Context, n int) {
 	if s.aside != nil {
 		ctx = context.WithoutCancel(ctx)
 	}
-	if n > 0 {
-		_ = s.lease.Credit(ctx, n)
+	if n > 0 && s.lease.Credit(ctx, n) == nil {
+		s.granted.Add(uint64(n)) // now, because a look counts what has left before it
 	}
 }
 

@@ -205,7 +205,15 @@ func (t *term) play(ctx context.Context, end *sessionEnd) (why, failed error) {
 	defer func() { to.release(r.goodbye(ctx), !t.isOver()) }()
 	r.storer = startStorer(to, r.progress, r.requests, r.log)
 	defer r.storer.stop()
+	var look *lookout
+	if r.filters() {
+		look = startLookout(t.s)
+		defer look.stop()
+	}
 	end.progressed, why = t.deliver()
+	if ctx.Err() != nil && !t.isOver() {
+		r.lookAtEnd(look)
+	}
 	if failed = t.callInactive(); failed != nil || errors.Is(why, ErrStreamRecreated) {
 		return why, failed
 	}

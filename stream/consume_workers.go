@@ -151,6 +151,16 @@ func (w *workers) push(chunk *wire.Chunk, list []Delivery, opened int) error {
 	return nil
 }
 
+// pass lets the mark pass what the filter has left out, together with the last
+// message in hand.
+func (w *workers) pass(offset uint64, chunk mark.ChunkID, n int) error {
+	w.run.place.HandledTo(offset, chunk)
+	if w.run.progress.pass(offset, n) && w.run.named() {
+		return unlessStopped(w.taking, w.run.requests.ask(w.taking, false, nil))
+	}
+	return nil
+}
+
 // setKey sets the key that KeyOf returns, and returns a panic of KeyOf as an
 // error.
 func (j *job) setKey(keyOf func(*Delivery) string) (err error) {

@@ -78,6 +78,9 @@ var (
 	// when that ends; one of a super stream refuses what it has no room for, so
 	// that the other partitions go on. No frame of the protocol says which it is.
 	ErrBlocked = broker.ErrBlocked
+	// ErrUnsupported means that the broker is too old for what was asked of it,
+	// such as a [Filter].
+	ErrUnsupported = broker.ErrUnsupported
 	// ErrSequenceBehind means that the broker has lost messages that an earlier
 	// process of the producer's name had published and that were never confirmed,
 	// after LastPublishingID has counted them. The text says from which id on they
@@ -213,7 +216,7 @@ func isFatal(err error) bool {
 	}
 	for _, fatal := range []error{
 		ErrInvalidConfig, ErrTLS, ErrAuthentication, ErrVirtualHost, ErrAccessRefused,
-		ErrStreamNotFound, ErrStreamDeleted, ErrStreamRecreated, ErrStreamMismatch, ErrMalformed, ErrClosed, ErrOffsetStore, ErrNameInUse, ErrMessageTooLarge, ErrSequenceBehind,
+		ErrStreamNotFound, ErrStreamDeleted, ErrStreamRecreated, ErrStreamMismatch, ErrMalformed, ErrClosed, ErrOffsetStore, ErrNameInUse, ErrMessageTooLarge, ErrSequenceBehind, ErrUnsupported,
 	} {
 		if errors.Is(err, fatal) {
 			return true

@@ -158,3 +158,27 @@ func ExampleEnv_QueryOffset() {
 		fmt.Println("billing has handled everything up to offset", offset)
 	}
 }
+
+// The broker keeps to itself the chunks without an order of the region.
+func ExampleFilterBy() {
+	byRegion := stream.FilterBy(func(c stream.Content) string {
+		region, _ := c.ApplicationProperties()["region"].(string)
+		return region
+	})
+	// env is what stream.Connect returned, and producer what env.NewProducer did.
+	var env *stream.Env
+	var producer *stream.Producer
+	order := stream.Message{Body: []byte("order 7"), ApplicationProperties: map[string]any{"region": "eu"}}
+	if err := producer.Publish(context.Background(), byRegion.Tag(order)); err != nil {
+		log.Fatal(err)
+	}
+	consumer, err := env.NewConsumer("orders", stream.ConsumerConfig{Name: "billing-eu", Filter: byRegion.Filter("eu")})
+	if err != nil {
+		log.Fatal(err)
+	}
+	err = consumer.Run(context.Background(), func(_ context.Context, d *stream.Delivery) error {
+		fmt.Println(byRegion.Value(d), d.Offset)
+		return nil
+	})
+	log.Fatal(err)
+}

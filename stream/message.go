@@ -94,11 +94,11 @@ type Message struct {
 	// who reads needs it in the message too, such as in Properties.Subject. On a
 	// plain stream it does nothing.
 	Key string
-	// FilterValue lets a consumer that filters skip chunks in which no message
-	// has its value (RabbitMQ 3.13 or newer). It has 255 bytes at most, and
+	// FilterValue lets a consumer with a [Filter] skip chunks in which no message
+	// has its value; [FilterBy] makes both. It has 255 bytes at most, and
 	// does not go with ProducerConfig.SubEntries of 2 or more. Messages with and
-	// without a value mix freely. Consumers of this package do not filter yet.
-	// Default "": no value.
+	// without a value mix freely. A broker below RabbitMQ 3.13 keeps no values:
+	// publishing returns [ErrUnsupported]. Default "": no value.
 	FilterValue string
 
 	// origin is the first byte of Raw in a message that was read. As long as Raw

@@ -24,6 +24,8 @@ type Producer struct {
 	stream string
 	cfg    ProducerConfig
 	room   atomic.Int64 // for the entries of a frame; the current connection's
+	// noFilters says that the current connection's broker has no filters.
+	noFilters atomic.Bool
 
 	box         outbox
 	quota       *quota

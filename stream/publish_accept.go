@@ -375,6 +375,9 @@ func (p *Producer) checkFilter(value string) error {
 	if len(value) > maxName {
 		return fmt.Errorf("%w: the FilterValue has %d bytes; at most %d are kept", ErrInvalidMessage, len(value), maxName)
 	}
+	if p.noFilters.Load() {
+		return fmt.Errorf("%w: the FilterValue needs RabbitMQ 3.13 or newer: leave it out", ErrUnsupported)
+	}
 	return nil
 }
 

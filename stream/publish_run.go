@@ -262,6 +262,11 @@ func (p *Producer) declare(ctx context.Context, l *link) error {
 			return err
 		}
 	}
+	offered, err := l.pub.Filters(ctx)
+	if err != nil {
+		return err
+	}
+	p.noFilters.Store(!offered)
 	return p.attach(l, sequence)
 }
 

@@ -72,7 +72,13 @@ func (c *conn) open(req *wire.Open) {
 
 // serverCommands lists the commands that a client may send on a ready
 // connection, with their versions.
-var serverCommands = func() []wire.CommandVersion {
+var serverCommands = commandsUpTo(wire.Version2)
+
+// commandsBeforeFilters is serverCommands of a broker without filters.
+var commandsBeforeFilters = commandsUpTo(wire.Version1)
+
+// commandsUpTo lists the commands with a highest version of Publish.
+func commandsUpTo(publish uint16) []wire.CommandVersion {
 	var list []wire.CommandVersion
 	for _, key := range []wire.Key{
 		wire.KeyDeclarePublisher, wire.KeyPublish, wire.KeyQueryPublisherSequence, wire.KeyDeletePublisher,
@@ -83,12 +89,12 @@ var serverCommands = func() []wire.CommandVersion {
 	} {
 		v := wire.CommandVersion{Key: key, Min: wire.Version1, Max: wire.Version1}
 		if key == wire.KeyPublish {
-			v.Max = wire.Version2
+			v.Max = publish
 		}
 		list = append(list, v)
 	}
 	return list
-}()
+}
 
 func (c *conn) exchangeVersions(req *wire.ExchangeCommandVersions) {
 	for _, v := range req.Commands {
@@ -98,9 +104,11 @@ func (c *conn) exchangeVersions(req *wire.ExchangeCommandVersions) {
 			c.deliver = wire.Version2
 		}
 	}
-	c.send(&wire.ExchangeCommandVersionsResponse{
-		Correlation: req.Correlation, Code: wire.CodeOK, Commands: serverCommands,
-	})
+	offer := serverCommands
+	if c.b.cfg.noFilters {
+		offer = commandsBeforeFilters
+	}
+	c.send(&wire.ExchangeCommandVersionsResponse{Correlation: req.Correlation, Code: wire.CodeOK, Commands: offer})
 }
 
 func (c *conn) closeByClient(req *wire.Close) {

@@ -97,10 +97,14 @@ func (c *conn) newSubscription(req *wire.Subscribe) (*subscription, wire.Code) {
 			return nil, wire.CodePreconditionFailed
 		}
 	}
-	return &subscription{
+	s := &subscription{
 		conn: c, id: req.SubscriptionID, stream: stream, spec: req.Spec, credit: int(req.Credit),
-		threshold: int(req.Credit) / 2, properties: req.Properties, filter: newFilter(req.Properties),
-	}, wire.CodeOK
+		threshold: int(req.Credit) / 2, properties: req.Properties,
+	}
+	if !c.b.cfg.noFilters {
+		s.filter = newFilter(req.Properties)
+	}
+	return s, wire.CodeOK
 }
 
 // subscription returns the connection's subscription with this id, or nil.
@@ -156,6 +160,7 @@ func (c *conn) remove(s *subscription) {
 	s.attached, s.sending, s.listening = false, false, false
 	c.subs = slices.DeleteFunc(c.subs, func(x *subscription) bool { return x == s })
 	delete(s.stream.readers, s)
+	c.served()
 }
 
 // untouch marks a stream as unused by the connection, unless the connection
@@ -210,6 +215,23 @@ func (c *conn) credit(req *wire.Credit) {
 		return
 	}
 	s.beginSending()
+	c.credited = s
+}
+
+// mustServe reports whether the chunks that the last Credit is for come before
+// the next frame of the client is handled. RabbitMQ sends them on the process that
+// handles the frames, so an answer to a later request says that they have left.
+// With WithSubscriptionDelay, turns sees to that.
+func (c *conn) mustServe() bool {
+	return c.credited != nil && c.credited.sending && !c.slow && !c.b.faults.stopAnswering
+}
+
+// served ends the wait for a Credit once its chunks are sent. The writer calls it.
+func (c *conn) served() {
+	if c.credited != nil && !c.credited.sending {
+		c.credited = nil
+		c.room.Broadcast()
+	}
 }
 
 func (c *conn) resolveOffsetSpec(req *wire.ResolveOffsetSpec) {

@@ -77,10 +77,13 @@ type conn struct {
 	turn        int // index of the subscription that is served first
 	timers      timers
 	turns       turns
-	gone        bool // detached: without state, handles no frame
-	flush       bool // gone, but the writer still has to write out
-	waiting     bool // the broker does not read, so the client may be alive
-	mute        bool // cut silently: the socket is open, but not read or written
+	// credited is the subscription of the last Credit, while its chunks may have to
+	// be sent before the next frame is handled; see mustServe.
+	credited *subscription
+	gone     bool // detached: without state, handles no frame
+	flush    bool // gone, but the writer still has to write out
+	waiting  bool // the broker does not read, so the client may be alive
+	mute     bool // cut silently: the socket is open, but not read or written
 }
 
 func newConn(b *Broker, raw, nc net.Conn) *conn {
@@ -169,8 +172,9 @@ func (c *conn) waitRoom() {
 }
 
 // mustWait reports whether the broker must not handle a frame of the
-// connection: it is blocked, or it is not the turn of the client's frames.
-func (c *conn) mustWait() bool { return c.blocked() || c.mustWaitItsTurn() }
+// connection: it is blocked, it is not the turn of the client's frames, or it has
+// chunks to send for a Credit.
+func (c *conn) mustWait() bool { return c.blocked() || c.mustWaitItsTurn() || c.mustServe() }
 
 // blocked reports whether the broker handles no frame of the connection,
 // however long it waits: a test stopped reading, the client does not read its

@@ -86,7 +86,7 @@ func (c *conn) dispatch(key wire.Key, version uint16, fields []byte) error {
 		}
 		return c.run(key, fields, h.do)
 	}
-	if key == wire.KeyPublish {
+	if key == wire.KeyPublish && (version < wire.Version2 || !c.b.cfg.noFilters) {
 		return c.publish(version, fields)
 	}
 	do, known := commands[key]

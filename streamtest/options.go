@@ -32,6 +32,7 @@ type config struct {
 	apart             bool      // see WithSeparateFrames
 	stepDownBug       bool      // see WithStepDownBug
 	oneByOne          bool      // see WithMembersLeavingOneByOne
+	noFilters         bool      // see WithoutFilters
 	inMemory          bool      // see InMemory
 	start             time.Time // zero: real time
 	logger            *slog.Logger
@@ -172,6 +173,14 @@ func WithSubscriptionDelay(d time.Duration) Option {
 // filter lets through the other messages of a chunk too, and a subscription
 // that begins at the last chunk gets all of it.
 func WithSeparateFrames() Option { return func(c *config) { c.apart = true } }
+
+// WithoutFilters makes the broker behave as RabbitMQ below 3.13, which has no
+// filters: it does not offer version 2 of Publish and closes the connection of a
+// client that sends it, and it ignores the filter of a Subscribe. The version that
+// it reports is 3.12.14, unless a WithVersion follows.
+func WithoutFilters() Option {
+	return func(c *config) { c.noFilters, c.version = true, "3.12.14" }
+}
 
 // WithStartTime sets the time of the broker's clock at Start. The clock runs
 // from there; see Broker.Now. The default is the real time. Heartbeats and

@@ -165,6 +165,7 @@ func (c *conn) takeChunks(w *batch) time.Duration {
 		}
 	}
 	c.turn++
+	c.served()
 	w.closeFlat()
 	return wait
 }

@@ -20,6 +20,7 @@ import (
 //	StoreOffset, VerifyOffset  store an offset; read it back
 //	Ping                     does the peer answer?
 //	CreateSuper, DeleteSuper, Partitions, Route  super streams, in calls_super.go
+//	Filters                  does it keep filter values?
 //
 // A Lease adds what a subscription needs.
 

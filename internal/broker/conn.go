@@ -63,9 +63,10 @@ type hooks struct {
 // wait for all three.
 type Conn struct {
 	endpoint   Endpoint
-	advertised string // host:port by which the cluster knows this node
-	version    string // of the peer, such as 4.0.5
-	frameMax   int    // bytes of the largest frame, with its size prefix
+	advertised string               // host:port by which the cluster knows this node
+	version    string               // of the peer, such as 4.0.5
+	filters    atomic.Pointer[bool] // whether the peer keeps filter values; nil: it was not asked
+	frameMax   int                  // bytes of the largest frame, with its size prefix
 	heartbeat  time.Duration
 	hooks      hooks
 

@@ -22,6 +22,7 @@ var (
 	ErrStreamUnavailable = errors.New("stream not available")
 	ErrNoOffset          = errors.New("no offset stored")
 	ErrNotStored         = errors.New("offset not stored")
+	ErrUnsupported       = errors.New("not supported by the broker")
 	ErrBlocked           = errors.New("the broker takes no messages")
 	ErrClosed            = errors.New("closed")
 )

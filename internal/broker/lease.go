@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"sync/atomic"
 
 	"github.com/tidemark-go/tidemark/internal/wire"
@@ -49,6 +50,7 @@ type Update struct {
 //
 //	Subscribe, Unsubscribe, Credit   chunks, which go to the Subscriber
 //	Answer                           membership of a group
+//	Beside                           another place on the connection
 //	Stats, Locate, QueryOffset       questions
 //	StoreOffset, VerifyOffset        the offset
 //	Offsets                          the offset, again and again
@@ -85,6 +87,12 @@ type SubscribeOptions struct {
 	// SuperStream is the super stream whose partition the stream is, for
 	// SingleActive: without it the broker lets one member have every partition.
 	SuperStream string
+	// FilterValues makes the broker send only the chunks in which a message may
+	// have one of these filter values; none stands for every chunk.
+	FilterValues []string
+	// Unfiltered asks for the chunks with a message that has no filter value as
+	// well. It needs FilterValues.
+	Unfiltered bool
 }
 
 // properties returns the properties of the Subscribe frame.
@@ -98,6 +106,12 @@ func (o SubscribeOptions) properties() (p wire.Properties) {
 		if o.SuperStream != "" {
 			add("super-stream", o.SuperStream)
 		}
+	}
+	for i, value := range o.FilterValues {
+		add("filter."+strconv.Itoa(i), value)
+	}
+	if len(o.FilterValues) > 0 {
+		add("match-unfiltered", strconv.FormatBool(o.Unfiltered))
 	}
 	return p
 }
@@ -123,7 +137,8 @@ func (l *Lease) Unsubscribe(ctx context.Context) error {
 }
 
 // Credit asks for n more chunks. It does not wait for the socket, unless the
-// connection's queue is full.
+// connection's queue is full. With an n of 0 the broker sends what it has for
+// the credit that is still out.
 func (l *Lease) Credit(ctx context.Context, n int) error { return l.conn.credit(ctx, l.id, n) }
 
 // Answer answers what the broker has said of the subscription, on the connection
@@ -139,6 +154,19 @@ func (l *Lease) Version() string { return l.conn.version }
 // Stats is [Conn.Stats].
 func (l *Lease) Stats(ctx context.Context, stream string) (Extent, error) {
 	return l.conn.Stats(ctx, stream)
+}
+
+// Filters is [Conn.Filters].
+func (l *Lease) Filters(ctx context.Context) (bool, error) { return l.conn.Filters(ctx) }
+
+// Ping is [Conn.Ping].
+func (l *Lease) Ping(ctx context.Context) error { return l.conn.Ping(ctx) }
+
+// Beside returns another lease of the same stream on the same connection. The
+// caller releases it. It fails if the connection has ended, or has no id left.
+func (l *Lease) Beside(s Subscriber) (*Lease, error) {
+	beside := &Lease{node: l.node, subscriber: s, stream: l.stream, batches: l.batches}
+	return beside, l.conn.admit(beside, l)
 }
 
 // LastChunk is [Conn.LastChunk].

@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/bits"
 	"runtime"
 	"slices"
@@ -125,12 +126,32 @@ func (p *pool) enter(l *Lease) (c *sharedConn, first bool) {
 		p.open[l.node] = append(p.open[l.node], c)
 	}
 	id, _ := c.freeID()
+	c.add(l, id)
+	return c, first
+}
+
+// add adds a lease under a free id. The caller holds pool.mu.
+func (c *sharedConn) add(l *Lease, id uint8) {
 	c.lastID = id
 	l.conn, l.id = c, id
 	c.leases[l] = struct{}{}
 	c.ofStream[l.stream]++
 	c.byID[id].Store(l)
-	return c, first
+}
+
+// errNoPlace is why no further lease fits on a connection.
+var errNoPlace = fmt.Errorf("%w: the connection has no place for another subscription", ErrUnreachable)
+
+// admit adds a lease to the connection of another one, which has not left it.
+func (c *sharedConn) admit(l, beside *Lease) error {
+	c.pool.mu.Lock()
+	defer c.pool.mu.Unlock()
+	id, ok := c.freeID()
+	if _, there := c.leases[beside]; !ok || !there || !c.Alive() {
+		return errNoPlace
+	}
+	c.add(l, id)
+	return nil
 }
 
 // choose returns the connection for a lease to join, or nil for a new one. The

@@ -23,9 +23,13 @@ const subscriptionsOfStream = 16
 // or gets credit at its end. RabbitMQ does below 4.2.2 (server PR #14766). A
 // connection with 100 readers of a stream then takes 10 writes a second, and its
 // calls wait. A version that cannot be read counts as a new one.
-func SleepsPerSubscription(version string) bool {
+func SleepsPerSubscription(version string) bool { return olderThan(version, release{4, 2, 2}) }
+
+// olderThan reports whether a version comes before another one. A version that
+// cannot be read counts as a new one.
+func olderThan(version string, than release) bool {
 	v, ok := parseVersion(version)
-	return ok && v.before(release{4, 2, 2})
+	return ok && v.before(than)
 }
 
 // ForgetsMembers reports whether a broker of a version may choose a member of a

@@ -12,7 +12,7 @@ import (
 // chunks are none. The stream's first offset tells the two apart: what was taken
 // lies below it. The zero Jumps expects no certain chunk as the first.
 type Jumps struct {
-	next     uint64 // the offset behind the newest chunk
+	next     uint64 // the offset behind the newest chunk, or behind what Pass says
 	expected bool   // a chunk that begins behind next has jumped
 	open     []Gap  // to be judged, ascending
 }
@@ -55,6 +55,13 @@ func (j *Jumps) add(gap Gap) {
 	}
 	j.open = append(j.open, gap)
 }
+
+// Pass takes note that nothing below next can be missed any more, because the
+// broker has looked at it for a filter.
+func (j *Jumps) Pass(next uint64) { j.next = max(j.next, next) }
+
+// Next returns the offset behind the newest chunk, or behind what Pass says.
+func (j *Jumps) Next() uint64 { return j.next }
 
 // Take returns the gaps that are to be judged. The caller asks for the stream's
 // first offset after that, and passes both to Lost.

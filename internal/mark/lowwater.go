@@ -20,8 +20,9 @@ type LowWater struct {
 
 // message is a message that was delivered and that the mark has not passed.
 type message struct {
-	offset      uint64
+	offset      uint64 // of the message, or of what Pass has added behind it
 	bytesBefore uint64 // size of what came before it
+	behind      int    // what Pass has added counts as so many messages
 	finished    bool
 }
 
@@ -39,7 +40,7 @@ func (w *LowWater) Begin(offset uint64, chunk ChunkID, size int) (ticket uint64)
 		w.holds = 0
 	}
 	ticket = w.firstTicket + uint64(w.Messages())
-	w.inHand = append(w.inHand, message{offset, w.bytesBefore, false})
+	w.inHand = append(w.inHand, message{offset: offset, bytesBefore: w.bytesBefore})
 	return ticket
 }
 
@@ -49,20 +50,35 @@ func (w *LowWater) Hold(size int) { w.holds += uint64(size) }
 
 // Finish records that a message is handled. It is called once for each. passed
 // is how many messages the mark passes by that, which is 0 while an earlier one
-// is unfinished; last is the offset of the last of them.
+// is unfinished, with what Pass has added to these; last is the offset of the last
+// of them.
 func (w *LowWater) Finish(ticket uint64) (last uint64, passed int) {
 	w.inHand[w.head+int(ticket-w.firstTicket)].finished = true
-	for w.finished++; w.head < len(w.inHand) && w.inHand[w.head].finished; passed++ {
+	for w.finished++; w.head < len(w.inHand) && w.inHand[w.head].finished; w.finished-- {
 		last = w.inHand[w.head].offset
+		passed += 1 + w.inHand[w.head].behind
 		w.head++
 		w.firstTicket++
 	}
-	w.finished -= passed
 	if w.head > len(w.inHand)/2 { // so that each message is moved once at most, on average
 		w.inHand = w.inHand[:copy(w.inHand, w.inHand[w.head:])]
 		w.head = 0
 	}
 	return last, passed
+}
+
+// Pass takes note that everything up to an offset, behind the messages in hand,
+// needs no handling, and counts as so many messages that the mark passes. The mark
+// passes it together with the last message in hand. If none is in hand, Pass
+// reports that the mark moves there at once.
+func (w *LowWater) Pass(offset uint64, count int) (atOnce bool) {
+	if w.Messages() == 0 {
+		return true
+	}
+	last := &w.inHand[len(w.inHand)-1]
+	last.offset = max(last.offset, offset)
+	last.behind += count
+	return false
 }
 
 // Messages returns the number of messages in hand: those from the first
