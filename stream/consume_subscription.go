@@ -166,7 +166,9 @@ func (e *Env) openShared(ctx context.Context, l broker.Location, n broker.Node, 
 
 // mayShare reports whether the consumer wants what others want that read the
 // stream: the broker sends it nothing else, and at no other time.
-func (c *Consumer) mayShare() bool { return !c.cfg.OwnSubscription && !c.cfg.SingleActive && !c.cfg.Filter.isSet() }
+func (c *Consumer) mayShare() bool {
+	return !c.cfg.OwnSubscription && !c.cfg.SingleActive && !c.cfg.Filter.isSet()
+}
 
 // shares reports whether consumers of a stream read together: several of them
 // run.
