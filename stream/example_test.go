@@ -89,6 +89,28 @@ func ExampleProducer_PublishAsync() {
 	}
 }
 
+// A producer to a super stream publishes each message to the partition of its key.
+func ExampleProducer_superStream() {
+	// env is what stream.Connect returned.
+	var env *stream.Env
+	ctx := context.Background()
+	if err := env.DeclareSuperStream(ctx, "orders", stream.SuperStreamConfig{Partitions: 3}); err != nil {
+		log.Fatal(err)
+	}
+	producer, err := env.NewProducer(ctx, "orders", stream.ProducerConfig{SuperStream: true})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer producer.Close(ctx)
+	err = producer.Publish(ctx,
+		stream.Message{Key: "customer-7", Body: []byte("first")},
+		stream.Message{Key: "customer-7", Body: []byte("second")}, // in the same partition, behind it
+	)
+	if err != nil {
+		log.Fatal(err)
+	}
+}
+
 // All is Run as a loop. Asking for the next message marks the last as handled.
 func ExampleConsumer_All() {
 	// env is what stream.Connect returned.

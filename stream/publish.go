@@ -17,7 +17,8 @@ import (
 //
 // It ends by Close, or with an error for every message and call when trying
 // again cannot help: [ErrStreamDeleted], [ErrAuthentication], [ErrVirtualHost],
-// [ErrAccessRefused], [ErrTLS], [ErrNameInUse].
+// [ErrAccessRefused], [ErrTLS], [ErrNameInUse]. On a super stream such an error
+// ends a partition, whose messages get it, and the others go on.
 type Producer struct {
 	*joint // its lock guards the fields below
 	env    *Env
@@ -167,7 +168,8 @@ func (e *Env) disown(p *Producer) {
 // [ErrMessageTooLarge] for a message that is not in the stream,
 // [ErrUnconfirmed] if it may be. For several messages it is a [PublishError],
 // which has the outcome of each. After the first message that cannot be accepted,
-// Publish accepts none of the rest. When ctx ends, its error comes together with
+// Publish accepts none of the rest; on a super stream, none of the rest for its
+// partition. A message that no partition is for has [ErrNoRoute] alone. When ctx ends, its error comes together with
 // [ErrUnconfirmed] if something had been accepted, which goes on being sent.
 func (p *Producer) Publish(ctx context.Context, msgs ...Message) error {
 	if len(msgs) == 0 {
@@ -205,7 +207,8 @@ func (p *Producer) failed(err error) error {
 // them have a PublishingID, or none.
 //
 // What does not fit into one frame is [ErrMessageTooLarge], and nothing of it is
-// published.
+// published. On a super stream the messages for a partition, of which each is for
+// one, are a sub-batch there, and what is said of a sub-batch holds for each.
 func (p *Producer) PublishBatch(ctx context.Context, msgs ...Message) error {
 	if len(msgs) == 0 {
 		return nil

@@ -416,6 +416,33 @@ func TestSceneSuperPartitionAdded(t *testing.T) {
 	})
 }
 
+// TestSceneSuperPartitionInUse: a new partition whose name another producer has
+// changes nothing until that one is closed, and Env.Close waits for nobody.
+func TestSceneSuperPartitionInUse(t *testing.T) {
+	playSuper(t, 2, func(s *scene) {
+		p := s.superProducer(ProducerConfig{Name: "n"})
+		s.create("o-2", "o-3")
+		other := s.producer("o-3", ProducerConfig{Name: "n"})
+		must(s, s.b.BindPartition("o", "o-2", "2"))
+		must(s, s.b.BindPartition("o", "o-3", "3"))
+		time.Sleep(refreshEvery + time.Millisecond)
+		if n := len(p.LastPublishingIDs()); n != 2 {
+			s.Errorf("%d partitions", n)
+		}
+		must(s, p.Publish(s.ctx, keyed(keyFor("k", 3, 4), 0)))
+		must(s, other.Close(s.ctx))
+		time.Sleep(refreshEvery)
+		if n := len(p.LastPublishingIDs()); n != 4 {
+			s.Errorf("%d partitions", n)
+		}
+		must(s, p.Publish(s.ctx, keyed(keyFor("k", 3, 4), 1)))
+		if got := s.bodies("o-3"); len(got) != 1 {
+			s.Errorf("o-3 has %v", got)
+		}
+		must(s, s.env.Close())
+	})
+}
+
 // TestSceneSuperPartitionDeleted: a partition that is deleted takes its messages
 // with it, and the next ones go elsewhere at once.
 func TestSceneSuperPartitionDeleted(t *testing.T) {

@@ -112,26 +112,34 @@ func (s *superProducer) refresh(ctx context.Context) {
 }
 
 // follow makes the table one of these partitions: it begins producers to new ones,
-// and ends those to others.
+// and ends those to others. Without a producer for each of them it changes nothing.
 func (s *superProducer) follow(names []string) {
 	old := s.table.Load()
-	of, changed := map[string]*Producer{}, !slices.Equal(names, old.names)
+	of := map[string]*Producer{}
+	var begun []*Producer
 	for _, name := range names {
 		p := old.of[name]
 		if p == nil || isDeleted(p) {
-			next, err := s.newPart(name)
-			if err != nil {
+			var err error
+			if p, err = s.newPart(name); err != nil {
 				s.env.cfg.Logger.Warn("no producer to a new partition; trying again", "stream", name, "error", err)
+				undoAll(begun)
 				return
 			}
-			p, changed = next, true
+			begun = append(begun, p)
 		}
 		of[name] = p
 	}
-	if !changed {
-		return
+	if len(begun) > 0 || !slices.Equal(names, old.names) {
+		s.replace(newPartitionTable(names, of), old, begun)
 	}
-	s.replace(newPartitionTable(names, of), old)
+}
+
+// undoAll takes back newPart.
+func undoAll(begun []*Producer) {
+	for _, p := range begun {
+		partStart{p: p}.undo()
+	}
 }
 
 // isDeleted reports whether a producer has ended because its stream was deleted.
@@ -141,39 +149,41 @@ func isDeleted(p *Producer) bool {
 	return errors.Is(p.refusal, ErrStreamDeleted)
 }
 
-// replace makes a table the one that messages are routed by.
-func (s *superProducer) replace(t, old *partitionTable) {
-	s.mu.Lock()
-	refused := s.refusal != nil
-	var begun, gone []*Producer
-	for _, p := range t.parts {
-		if _, known := s.parts[p]; !known {
-			begun = append(begun, p)
-			if !refused {
-				s.parts[p] = true
-			}
-		}
+// replace makes a table the one that messages are routed by, unless the producer
+// accepts none any more. begun are those of its producers that are new.
+func (s *superProducer) replace(t, old *partitionTable, begun []*Producer) {
+	gone, replaced := s.swap(t, old, begun)
+	if !replaced {
+		undoAll(begun)
+		return
 	}
-	if !refused {
-		s.table.Store(t)
-		for _, p := range old.parts {
-			if t.of[p.stream] != p {
-				s.parts[p] = false
-				gone = append(gone, p)
-			}
-		}
-	}
-	s.mu.Unlock()
 	for _, p := range begun {
-		if refused {
-			partStart{p: p}.undo()
-		} else {
-			go s.connectPart(p)
-		}
+		go s.connectPart(p)
 	}
 	for _, p := range gone {
 		s.retire(p)
 	}
+}
+
+// swap is replace without what takes time. It returns the producers that no message
+// is for any more.
+func (s *superProducer) swap(t, old *partitionTable, begun []*Producer) (gone []*Producer, replaced bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.refusal != nil {
+		return nil, false
+	}
+	for _, p := range begun {
+		s.parts[p] = true
+	}
+	s.table.Store(t)
+	for _, p := range old.parts {
+		if t.of[p.stream] != p {
+			s.parts[p] = false
+			gone = append(gone, p)
+		}
+	}
+	return gone, true
 }
 
 // connectPart connects the producer of a new partition, and becomes its goroutine.
