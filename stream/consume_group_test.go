@@ -821,3 +821,56 @@ func TestGroupStoresOnItsConnection(t *testing.T) {
 		}
 	})
 }
+
+// A member that leaves while the broker waits for its answer gives it nevertheless:
+// the broker would end the connection after a minute, which others use too.
+func TestGroupLeavesNoAnswerOwed(t *testing.T) {
+	playPartition(t, func(g *group) {
+		env := g.connect(Config{})
+		reach(t, env, readersPerNode(1))
+		ctx, stop := context.WithCancel(g.ctx)
+		defer stop()
+		run := func(h Handler) chan error {
+			c, err := env.NewConsumer(g.stream, ConsumerConfig{Name: "g", SingleActive: true})
+			must(t, err)
+			c.superStream = g.super
+			done := make(chan error, 1)
+			go func() { done <- c.Run(ctx, h) }()
+			return done
+		}
+		held, began := make(chan struct{}), make(chan struct{})
+		done := run(func(context.Context, *Delivery) error {
+			close(began)
+			<-held
+			return nil
+		})
+		g.publish("1")
+		recv(t, began, "the handler's call")
+		neighbour, err := env.NewConsumer("s", ConsumerConfig{})
+		must(t, err)
+		got := make(chan struct{}, 10)
+		ended := make(chan error, 1)
+		other, end := context.WithCancel(g.ctx)
+		go func() {
+			ended <- neighbour.Run(other, func(context.Context, *Delivery) error { got <- struct{}{}; return nil })
+		}()
+		must(t, g.b.Publish("s", "x"))
+		recv(t, got, "the neighbour's message")
+		b := g.join("b", ConsumerConfig{}, nil) // so that the first is told to step down
+		synctest.Wait()
+		stop()
+		close(held)
+		must(t, recv(t, done, "the end"))
+		b.active(1)
+		subscribed := g.b.Received(streamtest.Subscribe)
+		time.Sleep(3 * time.Minute)
+		must(t, g.b.Publish("s", "y"))
+		recv(t, got, "the neighbour's message")
+		if n := g.b.Received(streamtest.Subscribe); n != subscribed {
+			t.Error("the neighbour has lost its connection")
+		}
+		end()
+		must(t, recv(t, ended, "the neighbour's end"))
+		must(t, b.end())
+	})
+}
