@@ -337,7 +337,9 @@ func TestGroupQueryFailsAtPromotion(t *testing.T) {
 // Unsubscribe of the test's, and nobody else joins or leaves. The credit of
 // members that were not active is there when they are.
 func TestGroupChangesOften(t *testing.T) {
-	for name, version := range map[string]string{"4.0": "4.0.5", "4.2": "4.2.1", "4.3": "4.3.6"} {
+	for name, version := range map[string]streamtest.Option{
+		"4.0": streamtest.WithMembersLeavingOneByOne("4.0.5"), "4.2": streamtest.WithVersion("4.2.1"), "4.3": streamtest.WithVersion("4.3.6"),
+	} {
 		t.Run(name, func(t *testing.T) {
 			playPartition(t, func(g *group) {
 				var members, all []*groupMember
@@ -371,7 +373,7 @@ func TestGroupChangesOften(t *testing.T) {
 				if !slices.Equal(got, want) {
 					t.Errorf("handled %q", g.list())
 				}
-			}, streamtest.WithVersion(version))
+			}, version)
 		})
 	}
 }
@@ -630,6 +632,129 @@ func TestGroupCreditOutlivesTerm(t *testing.T) {
 		synctest.Wait()
 		if n := g.b.Received(streamtest.Credit); n != before+1 {
 			t.Errorf("the broker got %d Credits", n-before)
+		}
+	})
+}
+
+// Env.Close ends a member as the end of its context does: it stores and leaves.
+func TestGroupEnvClose(t *testing.T) {
+	playGroup(t, func(g *group) {
+		a := g.join("a", ConsumerConfig{Store: StorePolicy{Interval: time.Hour}}, nil)
+		a.active(1)
+		b := g.join("b", ConsumerConfig{}, nil)
+		g.publish("1", "2")
+		g.want("a 1", "a 2")
+		must(t, a.env.Close())
+		recv(t, a.done, "the end")
+		wantErr(t, a.err, ErrClosed)
+		g.publish("3")
+		g.want("a 1", "a 2", "b 3")
+		c := g.join("c", ConsumerConfig{}, nil)
+		must(t, c.env.Close())
+		recv(t, c.done, "the end of one that waits")
+		wantErr(t, c.err, ErrClosed)
+		must(t, b.end())
+	})
+}
+
+// A handler's failure ends the run in order, and the next member begins with its
+// message.
+func TestGroupHandlerFails(t *testing.T) {
+	for _, cfg := range []ConsumerConfig{{}, {Workers: 3}} {
+		playGroup(t, func(g *group) {
+			a := g.join("a", cfg, func(ctx context.Context, m *groupMember) error {
+				return m.c.Run(ctx, func(ctx context.Context, d *Delivery) error {
+					if string(d.Body) == "2" {
+						return errTest
+					}
+					return m.handle(ctx, d)
+				})
+			})
+			a.active(1)
+			b := g.join("b", cfg, nil)
+			g.publish("1")
+			g.want("a 1")
+			g.publish("2")
+			recv(t, a.done, "the end")
+			wantErr(t, a.err, errTest)
+			g.want("a 1", "b 2")
+			must(t, b.end())
+		})
+	}
+}
+
+// Dead letters are published in each term, by one producer.
+func TestGroupDeadLetters(t *testing.T) {
+	playPartition(t, func(g *group) {
+		g.create("dead")
+		cfg := ConsumerConfig{OnError: ErrorPolicy{DeadLetter: "dead"}}
+		fails := func(ctx context.Context, m *groupMember) error {
+			return m.c.Run(ctx, func(ctx context.Context, d *Delivery) error { return errors.Join(m.handle(ctx, d), errTest) })
+		}
+		a := g.join("a", cfg, fails)
+		a.active(1)
+		g.publish("1")
+		g.until("a dead letter", func() bool { return len(g.bodies("dead")) == 1 })
+		b := g.join("b", cfg, fails)
+		b.active(1)
+		g.publish("2")
+		g.until("a dead letter", func() bool { return len(g.bodies("dead")) == 2 })
+		must(t, b.end())
+		a.active(2)
+		g.publish("3")
+		g.until("a dead letter", func() bool { return len(g.bodies("dead")) == 3 })
+		must(t, a.end())
+		g.want("a 1", "b 2", "a 3")
+	})
+}
+
+// OnActive is interrupted by the end of the run, by the broker's word and by the
+// loss of the connection, which is no failure of it.
+func TestGroupOnActiveInterrupted(t *testing.T) {
+	playPartition(t, func(g *group) {
+		entered := make(chan struct{}, 10)
+		slow := ConsumerConfig{OnActive: func(ctx context.Context, _ string, _ uint64) error {
+			entered <- struct{}{}
+			<-ctx.Done()
+			return ctx.Err()
+		}, OnInactive: func(context.Context, string) error {
+			t.Error("OnInactive was called without an OnActive that succeeded")
+			return nil
+		}}
+		a := g.join("a", slow, nil)
+		recv(t, entered, "OnActive")
+		g.publish("1")
+		b := g.join("b", ConsumerConfig{}, nil)
+		g.want("b 1") // a has stepped down
+		must(t, b.end())
+		recv(t, entered, "OnActive again")
+		g.cut(a, streamtest.CutRST)
+		recv(t, entered, "OnActive on the next connection")
+		if n := a.count(StateActive) + a.count(StateOverlap); n > 0 {
+			t.Errorf("it was %v", a.states)
+		}
+		must(t, a.end())
+	})
+}
+
+// A stream that is deleted ends the run of a member as any run, and one that is
+// created again meanwhile is read from its beginning.
+func TestGroupStreamDeleted(t *testing.T) {
+	playGroup(t, func(g *group) {
+		a := g.join("a", ConsumerConfig{}, nil)
+		a.active(1)
+		b := g.join("b", ConsumerConfig{}, nil)
+		g.publish("1", "2")
+		g.want("a 1", "a 2")
+		must(t, g.b.DeleteStream("s"))
+		must(t, g.b.CreateStream("s"))
+		g.until("one is active again", func() bool { return a.count(StateActive)+b.count(StateActive) == 2 })
+		g.publish("new")
+		g.until("it is handled", func() bool { return len(g.list()) == 3 })
+		must(t, g.b.DeleteStream("s"))
+		for _, m := range []*groupMember{a, b} {
+			recv(t, m.done, "the end")
+			wantErr(t, m.err, ErrStreamDeleted)
 		}
 	})
 }

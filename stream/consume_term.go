@@ -177,6 +177,8 @@ func (t *term) serve(ctx context.Context) (end sessionEnd) {
 	}()
 	why, failed := t.play(ctx, &end)
 	switch {
+	case why != errStopped && !t.opened && ctx.Err() == nil && !endedByHandler(why):
+		end.err = why // as where any session finds no place to begin
 	case ctx.Err() != nil, endedByHandler(why), endedByHandler(failed),
 		why != errStopped && !errors.Is(why, ErrStreamRecreated) && t.s.alive():
 		end.inOrder, end.err = true, joinErrors(endedBy(ctx, why), failed)

@@ -211,7 +211,7 @@ func testGroupTakesOverLive(t *testing.T, b testBroker) {
 		stopWatch()
 		active.stop()
 		slices.Sort(took)
-		t.Logf("%s: the next one's first message after %v (p50), %v (worst); %d messages were handled twice", name, took[len(took)/2], took[len(took)-1], twice)
+		t.Logf("%s, %s: the next one's first message after %v (p50), %v (worst); %d messages were handled twice", env.cluster.Version(), name, took[len(took)/2], took[len(took)-1], twice)
 		if name == "stopped" && twice > 0 {
 			t.Errorf("%d messages were handled twice after orderly stops", twice)
 		}

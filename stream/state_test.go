@@ -266,14 +266,15 @@ func TestStateDrainIsBounded(t *testing.T) {
 func TestStateNames(t *testing.T) {
 	for want, got := range map[string]string{
 		"connected": StateConnected.String(), "reconnecting": StateReconnecting.String(), "closed": StateClosed.String(), "blocked": StateBlocked.String(),
-		"messages lost": StateMessagesLost.String(), "offset beyond end": StateOffsetBeyondEnd.String(), "stream recreated": StateStreamRecreated.String(), "unknown": State(0).String(),
+		"messages lost": StateMessagesLost.String(), "offset beyond end": StateOffsetBeyondEnd.String(), "stream recreated": StateStreamRecreated.String(),
+		"active": StateActive.String(), "waiting": StateWaiting.String(), "overlap": StateOverlap.String(), "unknown": State(0).String(),
 		"consumer": RoleConsumer.String(), "producer": RoleProducer.String(),
 	} {
 		if got != want {
 			t.Errorf("%q, want %q", got, want)
 		}
 	}
-	if State(8).String() != "unknown" || Role(0).String() != "unknown" || Role(3).String() != "unknown" {
+	if State(11).String() != "unknown" || Role(0).String() != "unknown" || Role(3).String() != "unknown" {
 		t.Error("what there is not has a name")
 	}
 }
