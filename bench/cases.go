@@ -60,6 +60,7 @@ type benchCase struct {
 	compressed bool          // the messages are published in sub-batches
 	resets     bool          // n is how often connections are reset
 	streams    int           // 0: one
+	super      bool          // the streams are the partitions of a super stream
 	rate       int           // messages a second in each stream
 	delay      time.Duration // added, each way
 	limit      time.Duration // ends reading before n messages
@@ -70,7 +71,7 @@ func (c benchCase) inStream(n int) int {
 	switch {
 	case c.content == contentLive:
 		return 1
-	case c.family == "fan-out":
+	case c.family == "fan-out", c.super:
 		return max(1, n/c.consumers)
 	}
 	return n
@@ -80,7 +81,7 @@ func (c benchCase) inStream(n int) int {
 // returns when m has ended and everything is closed.
 type runner func(ctx context.Context, j job, m *meter) error
 
-var allCases = slices.Concat(soloCases, publishCases(), crowdCases())
+var allCases = slices.Concat(soloCases, publishCases(), superCases(), crowdCases())
 
 // officialN is n for the official client, which takes seconds to connect again,
 // and makes a new encoder for each sub-batch.

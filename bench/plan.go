@@ -214,10 +214,7 @@ func (p *plan) make(name string, g *group) error {
 func (p *plan) makeOn(c *raw, name string, g *group) error {
 	err := p.create(c, name)
 	if err == nil && g.content != contentNone {
-		if err = c.declare(name); err == nil {
-			err = c.fill(g.content, g.inStream(g.n), g.size)
-		}
-		err = errors.Join(err, c.ask(&wire.DeletePublisher{PublisherID: 1}))
+		err = p.fillOn(c, name, g)
 	}
 	if err == nil {
 		err = checkChunks(c, name, g.content)
@@ -226,6 +223,15 @@ func (p *plan) makeOn(c *raw, name string, g *group) error {
 		return fmt.Errorf("fill a stream: %w", err)
 	}
 	return nil
+}
+
+// fillOn fills a stream.
+func (p *plan) fillOn(c *raw, name string, g *group) error {
+	err := c.declare(name)
+	if err == nil {
+		err = c.fill(g.content, g.inStream(g.n), g.size)
+	}
+	return errors.Join(err, c.ask(&wire.DeletePublisher{PublisherID: 1}))
 }
 
 // checkChunks makes sure that a stream has the chunks that its content promises,
@@ -302,6 +308,18 @@ func (p *plan) one(ctx context.Context, g *group, c contender) (s sample, err er
 		return p.measure(ctx, j)
 	}
 	j.Stream = p.id + "-" + rand.Text()[:8]
+	if g.super {
+		if err := p.makeSuper(j.Stream, g); err != nil {
+			return s, err
+		}
+		defer func() { err = errors.Join(err, p.deleteSuper(j.Stream)) }()
+		if g.content == contentOwn {
+			if err := p.forEach(j.Stream, j.Streams, func(c *raw, partition string) error { return p.fillOn(c, partition, g) }); err != nil {
+				return s, err
+			}
+		}
+		return p.measure(ctx, j)
+	}
 	defer func() { err = errors.Join(err, p.forEach(j.Stream, j.Streams, p.delete)) }()
 	if err := p.forEach(j.Stream, j.Streams, func(c *raw, stream string) error { return p.makeOn(c, stream, g) }); err != nil {
 		return s, err

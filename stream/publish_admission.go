@@ -191,7 +191,19 @@ func (a *admission) grant() {
 	}
 }
 
+// ripe reports whether it is time to look at the line. Several quotas get back
+// their places few at a time: who were woken for each few would publish as few, in
+// frames of one or two messages. So a sixteenth of all is to be free, or half of
+// the quota's own reserve.
+func (q *quota) ripe() bool {
+	a := q.of
+	return len(a.quotas) == 1 || a.used.n <= a.most.n-a.most.n/16 || q.used.n <= a.reserve.n/2
+}
+
 func (q *quota) grant() {
+	if !q.ripe() {
+		return
+	}
 	n := 0
 	for _, t := range q.line {
 		if !q.fits(t.wants) {

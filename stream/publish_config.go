@@ -54,9 +54,10 @@ type ProducerConfig struct {
 	Name string
 	// MaxInFlight is how many messages may have no outcome, or a callback that
 	// has not returned; PublishAsync and Publish wait while there are so many.
-	// Default 10,000. It is at most 30,000 times SubEntries, and 900,000: RabbitMQ
-	// reads no more from a connection with 50,000 unconfirmed entries, so a stream
-	// may have 30,000 on a connection. A sub-batch is one entry.
+	// Default 10,000; 100,000 for a super stream. It is at most 30,000 times
+	// SubEntries, and 900,000: RabbitMQ reads no more from a connection with 50,000
+	// unconfirmed entries, so a stream may have 30,000 on a connection. A sub-batch
+	// is one entry. For a super stream it is at most 900,000.
 	MaxInFlight int
 	// MaxInFlightBytes is how many bytes these may have, encoded; a larger message
 	// goes alone. Config.MaxInFlightBytes bounds all producers of the Env
@@ -107,12 +108,16 @@ const (
 	maxMaxInFlight = 900_000 // messages, and broker.MaxUnconfirmed entries
 	maxSubEntries  = 10_000
 
+	defaultMaxInFlight      = 10_000
 	defaultMaxInFlightBytes = 64 << 20
+	// superMaxInFlight lets the frames to each of many partitions be large ones
+	// where the broker is what is slow: with 10,000 they have a few messages.
+	superMaxInFlight = 100_000
 )
 
 func (c ProducerConfig) withDefaults() (ProducerConfig, error) {
 	if c.MaxInFlight == 0 {
-		c.MaxInFlight = 10_000
+		c.MaxInFlight = c.usualInFlight()
 	}
 	if c.MaxInFlightBytes == 0 {
 		c.MaxInFlightBytes = defaultMaxInFlightBytes
@@ -122,7 +127,7 @@ func (c ProducerConfig) withDefaults() (ProducerConfig, error) {
 	}
 	switch {
 	case c.MaxInFlight < 1 || c.MaxInFlight > c.mostInFlight():
-		return c, fmt.Errorf("%w: MaxInFlight is %d; it must be from 1 to %d, or 0 for 10000", ErrInvalidConfig, c.MaxInFlight, c.mostInFlight())
+		return c, fmt.Errorf("%w: MaxInFlight is %d; it must be from 1 to %d, or 0 for %d", ErrInvalidConfig, c.MaxInFlight, c.mostInFlight(), c.usualInFlight())
 	case c.MaxInFlightBytes < 0:
 		return c, fmt.Errorf("%w: MaxInFlightBytes is %d; it must be positive, or 0 for 64 MiB", ErrInvalidConfig, c.MaxInFlightBytes)
 	case c.SubEntries < 0 || c.SubEntries > maxSubEntries:
@@ -141,8 +146,19 @@ func (c ProducerConfig) withDefaults() (ProducerConfig, error) {
 	return c, checkLength("producer's name", c.Name)
 }
 
+// usualInFlight is the default of MaxInFlight.
+func (c ProducerConfig) usualInFlight() int {
+	if c.SuperStream {
+		return superMaxInFlight
+	}
+	return defaultMaxInFlight
+}
+
 // mostInFlight is the largest MaxInFlight: what the broker lets a connection have
-// unconfirmed, in entries of the log.
+// unconfirmed, in entries of the log. What is more in a partition waits unsent.
 func (c ProducerConfig) mostInFlight() int {
+	if c.SuperStream {
+		return maxMaxInFlight
+	}
 	return min(maxMaxInFlight, broker.MaxUnconfirmed*min(max(1, c.SubEntries), maxSubEntries))
 }

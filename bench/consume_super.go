@@ -1,0 +1,85 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/rabbitmq/rabbitmq-stream-go-client/pkg/amqp"
+	official "github.com/rabbitmq/rabbitmq-stream-go-client/pkg/stream"
+	"github.com/tidemark-go/tidemark/stream"
+)
+
+// superConsumeCase reads a super stream from its beginning. The bare socket reads
+// its partitions, over a connection for each.
+func superConsumeCase() benchCase {
+	return benchCase{family: "superstream", name: "superstream-consume", about: "read a super stream of 100 partitions from its beginning, with one handler and a name (the socket: the same streams, nothing stored)",
+		content: contentOwn, n: upTo(2_000_000, 400_000_000), schedules: allSchedules, super: true, streams: superPartitions, consumers: superPartitions,
+		run: map[string]runner{implTidemark: consumeSuper(superTidemark), implOfficial: consumeSuper(superOfficial), implSocket: fanOut(crowdSocket)}}
+}
+
+// consumeSuper is fanOut in which all members are one consumer.
+func consumeSuper(read crowdReader) runner {
+	return fanOut(func(ctx context.Context, j job, c *crowd) error {
+		for _, f := range c.members {
+			f.name = j.Name
+		}
+		err := read(ctx, j, c)
+		c.last = time.Now()
+		if context.Cause(ctx) == errEnough && (err == nil || errors.Is(err, errEnough) || errors.Is(err, context.Canceled)) {
+			return nil
+		}
+		return err
+	})
+}
+
+// byPartition returns the members by the streams that they read.
+func (c *crowd) byPartition() map[string]*member {
+	members := make(map[string]*member, len(c.members))
+	for _, f := range c.members {
+		members[f.stream] = f
+	}
+	return members
+}
+
+func superTidemark(ctx context.Context, j job, c *crowd) (err error) {
+	env, err := stream.Connect(ctx, stream.Config{URIs: []string{j.URI}})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, env.Close()) }()
+	consumer, err := env.NewConsumer(j.Stream, stream.ConsumerConfig{SuperStream: true, Name: j.Name})
+	if err != nil {
+		return err
+	}
+	members := c.byPartition()
+	return consumer.Run(ctx, func(_ context.Context, d *stream.Delivery) error {
+		members[d.Stream].message(d.Offset, d.Body)
+		return nil
+	})
+}
+
+// superOfficial has the handler called on a goroutine for each partition.
+func superOfficial(ctx context.Context, j job, c *crowd) (err error) {
+	env, err := environmentWith(j.URI, superPartitions)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, env.Close()) }()
+	members := c.byPartition()
+	o := official.NewSuperStreamConsumerOptions().SetConsumerName(j.Name).SetOffset(official.OffsetSpecification{}.First()).
+		SetAutoCommit(official.NewAutoCommitStrategy())
+	consumer, err := env.NewSuperStreamConsumer(j.Stream, func(cc official.ConsumerContext, m *amqp.Message) {
+		f := members[cc.Consumer.GetStreamName()]
+		var offset uint64
+		if f.n+1 == f.want { // takes a lock
+			offset = uint64(cc.Consumer.GetOffset())
+		}
+		f.message(offset, m.Data[0])
+	}, o)
+	if err != nil {
+		return err
+	}
+	<-ctx.Done()
+	return consumer.Close()
+}
