@@ -837,7 +837,7 @@ func TestSuperStreamWorkersTrouble(t *testing.T) {
 					return false
 				}
 			}
-			return true
+			return s.countOf(bad) > 100 // it is in trouble
 		})
 		if n := s.countOf(slow); n > 150 {
 			s.Errorf("%d messages of the slow partition", n)
