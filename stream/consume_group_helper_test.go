@@ -91,6 +91,13 @@ func (g *group) until(what string, cond func() bool) {
 	}
 }
 
+// claimed returns the memory that the member claims for chunks.
+func (m *groupMember) claimed() int64 {
+	m.env.memory.mu.Lock()
+	defer m.env.memory.mu.Unlock()
+	return m.env.memory.budget.claimed
+}
+
 // running returns the consumer's run, or nil.
 func (c *Consumer) running() *run {
 	c.mu.Lock()

@@ -53,7 +53,7 @@ func TestGroupWaitsWithoutAsking(t *testing.T) {
 		if len(asked) > 0 {
 			t.Errorf("it asked %v", asked)
 		}
-		if claimed := b.env.memory.budget.claimed; claimed != 0 {
+		if claimed := b.claimed(); claimed != 0 {
 			t.Errorf("it claims %d bytes", claimed)
 		}
 		must(t, b.end())
@@ -187,6 +187,9 @@ func TestGroupStepsDown(t *testing.T) {
 				if n := a.count(StateOverlap); n > 0 {
 					t.Errorf("%d overlaps were reported", n)
 				}
+				if claimed := a.claimed(); claimed != 0 {
+					t.Errorf("the first claims %d bytes when it waits", claimed)
+				}
 				must(t, b.end())
 				g.wantStored(40)
 				must(t, a.end())
@@ -226,6 +229,9 @@ func TestGroupHandlerTakesTooLong(t *testing.T) {
 				must(t, b.end())
 				if g.wantStored(3); before > 0 {
 					t.Errorf("stored %d before", before)
+				}
+				if d.name != "all" { // whose body has no context
+					g.until("its handler has learned of it", func() bool { return a.count(StateWaiting) == 2 })
 				}
 				release() // what it has in hand ends now
 				a.active(2)
@@ -756,5 +762,115 @@ func TestGroupStreamDeleted(t *testing.T) {
 			recv(t, m.done, "the end")
 			wantErr(t, m.err, ErrStreamDeleted)
 		}
+	})
+}
+
+// A handler that ignores the end of its context, and then succeeds, moves the mark
+// of a term that is over. The mark is not stored, however long the term's end
+// takes: the next member is further.
+func TestGroupStoresNothingWhenLate(t *testing.T) {
+	playPartition(t, func(g *group) {
+		held := make(chan struct{})
+		slow := ConsumerConfig{OnInactive: func(context.Context, string) error {
+			time.Sleep(time.Minute)
+			return nil
+		}}
+		a := g.join("a", slow, func(ctx context.Context, m *groupMember) error {
+			return m.c.Run(ctx, func(_ context.Context, d *Delivery) error {
+				m.begin(string(d.Body))
+				<-held
+				return nil
+			})
+		})
+		a.active(1)
+		g.publish("1")
+		g.began("a 1")
+		b := g.join("b", ConsumerConfig{}, nil)
+		g.publish("2", "3")
+		g.want("a 1", "b 1", "b 2", "b 3")
+		g.until("stored", func() bool { return g.stored() == 2 })
+		close(held)
+		for range 100 {
+			time.Sleep(time.Second)
+			g.wantStored(2)
+		}
+		if n := a.count(StateWaiting); n != 2 {
+			t.Errorf("it waited %d times", n)
+		}
+		must(t, b.end())
+		must(t, a.end())
+		g.wantStored(2)
+	})
+}
+
+// The stores of a member leave on the connection that carries its subscription:
+// others neither send them in a batch, nor is there another one for Every.
+func TestGroupStoresOnItsConnection(t *testing.T) {
+	playGroup(t, func(g *group) {
+		a := g.join("a", ConsumerConfig{}, nil)
+		a.active(1)
+		g.until("it serves", func() bool { return a.c.running().term.Load() != nil })
+		s, conns := a.c.running().term.Load().s, a.env.cluster.SharedConns()
+		for _, policy := range []StorePolicy{{}, {Every: 1}} {
+			to, err := a.env.brokerOffsets(g.ctx, s, "g", policy)
+			must(t, err)
+			if to.joinBatch(nil) != nil || a.env.cluster.SharedConns() != conns {
+				t.Errorf("with %+v its stores leave elsewhere", policy)
+			}
+			to.release(g.ctx, true)
+		}
+	})
+}
+
+// A member that leaves while the broker waits for its answer gives it nevertheless:
+// the broker would end the connection after a minute, which others use too.
+func TestGroupLeavesNoAnswerOwed(t *testing.T) {
+	playPartition(t, func(g *group) {
+		env := g.connect(Config{})
+		reach(t, env, readersPerNode(1))
+		ctx, stop := context.WithCancel(g.ctx)
+		defer stop()
+		run := func(h Handler) chan error {
+			c, err := env.NewConsumer(g.stream, ConsumerConfig{Name: "g", SingleActive: true})
+			must(t, err)
+			c.superStream = g.super
+			done := make(chan error, 1)
+			go func() { done <- c.Run(ctx, h) }()
+			return done
+		}
+		held, began := make(chan struct{}), make(chan struct{})
+		done := run(func(context.Context, *Delivery) error {
+			close(began)
+			<-held
+			return nil
+		})
+		g.publish("1")
+		recv(t, began, "the handler's call")
+		neighbour, err := env.NewConsumer("s", ConsumerConfig{})
+		must(t, err)
+		got := make(chan struct{}, 10)
+		ended := make(chan error, 1)
+		other, end := context.WithCancel(g.ctx)
+		go func() {
+			ended <- neighbour.Run(other, func(context.Context, *Delivery) error { got <- struct{}{}; return nil })
+		}()
+		must(t, g.b.Publish("s", "x"))
+		recv(t, got, "the neighbour's message")
+		b := g.join("b", ConsumerConfig{}, nil) // so that the first is told to step down
+		synctest.Wait()
+		stop()
+		close(held)
+		must(t, recv(t, done, "the end"))
+		b.active(1)
+		subscribed := g.b.Received(streamtest.Subscribe)
+		time.Sleep(3 * time.Minute)
+		must(t, g.b.Publish("s", "y"))
+		recv(t, got, "the neighbour's message")
+		if n := g.b.Received(streamtest.Subscribe); n != subscribed {
+			t.Error("the neighbour has lost its connection")
+		}
+		end()
+		must(t, recv(t, ended, "the neighbour's end"))
+		must(t, b.end())
 	})
 }
