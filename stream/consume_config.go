@@ -116,12 +116,16 @@ type ConsumerConfig struct {
 	// Without Workers the handler still runs on the goroutine that called Run, for
 	// one message at a time; the partitions take turns of up to 256 messages. With
 	// Workers there are that many for all partitions together, which take turns
-	// too, and KeyOf orders within a partition. KeyOf, and Load and Save of an
-	// OffsetStore, then run on goroutines of the consumer's, for several
-	// partitions at a time, but for one partition never twice at a time.
+	// too, and KeyOf orders within a partition. KeyOf, OnActive, OnInactive, and
+	// Load and Save of an OffsetStore run on goroutines of the consumer's, for
+	// several partitions at a time, but for one partition never twice at a time.
 	// MaxBuffered and MaxAhead are for all partitions together, and each may have
 	// one chunk, or one message in hand, whatever they leave. RunBatch has
 	// BatchPerPartition.
+	//
+	// With SingleActive the partitions spread over the members of the group, and
+	// each changes its owner by itself. A mixed batch of RunBatch then counts for
+	// each of its partitions as a message in hand.
 	//
 	// Start holds for each partition that exists when the run begins. At is
 	// [ErrInvalidConfig], because an offset is a place in one stream. The consumers

@@ -85,3 +85,29 @@ func TestManyConsumersMemory(t *testing.T) {
 		t.Errorf("%d consumers at the end of the stream hold %d bytes, more than %d each", consumers, used, each)
 	}
 }
+
+// TestMemoryOfSeveralSubscriptions: those of a consumer of a super stream have what
+// the consumer may have, however much the Env has.
+func TestMemoryOfSeveralSubscriptions(t *testing.T) {
+	m, consumer := newMemory(1000), &budget{total: 100}
+	one, two, other := m.join(), m.join(), m.join()
+	m.group(one, consumer)
+	m.group(two, consumer)
+	m.group(other, nil)
+	if a := m.allowance(one); a != 50 {
+		t.Errorf("the first may have %d", a)
+	}
+	m.change(one, 50)
+	if a, b := m.allowance(two), m.allowance(other); a != 25 || b != 475 {
+		t.Errorf("then the second may have %d, and another consumer %d", a, b)
+	}
+	m.change(other, 980)
+	if a := m.allowance(two); a != 0 {
+		t.Errorf("beyond the Env's the second may have %d", a)
+	}
+	m.leave(one)
+	m.change(other, 0)
+	if a := m.allowance(two); a != 50 || m.budget.claimed != 0 || consumer.claimed != 0 {
+		t.Errorf("alone the second may have %d", a)
+	}
+}

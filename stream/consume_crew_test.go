@@ -1,0 +1,36 @@
+package stream
+
+import "testing"
+
+// TestCrewShares: a partition may have in hand half of what the others leave, and
+// always something.
+func TestCrewShares(t *testing.T) {
+	for _, test := range []struct {
+		others, own, places, enough int
+	}{
+		{0, 0, 256, 1}, {0, 400, 100, 63}, {0, 500, 0, 63}, {600, 0, 200, 1}, {600, 150, 50, 26},
+		{999, 0, 1, 1}, {5000, 0, 1, 1}, {5000, 1, -1, 1},
+	} {
+		c := &crew{size: 4, maxAhead: 1000, quarter: 100}
+		c.messages.Store(int64(test.others + test.own))
+		places, enough := c.places(inHand{messages: test.own})
+		if places != test.places || enough != test.enough {
+			t.Errorf("%d in hand, %d of others: %d places, %d are enough; want %d, %d", test.own, test.others, places, enough, test.places, test.enough)
+		}
+	}
+	for _, test := range []struct {
+		all, own inHand
+		room     bool
+	}{
+		{inHand{100, 1000}, inHand{0, 0}, true}, {inHand{100, 60}, inHand{10, 19}, true}, {inHand{100, 60}, inHand{10, 30}, true},
+		{inHand{100, 70}, inHand{10, 30}, false}, {inHand{100, 70}, inHand{10, 31}, false}, {inHand{100, 140}, inHand{10, 40}, false},
+		{inHand{7, 140}, inHand{2, 40}, true}, {inHand{8, 140}, inHand{2, 40}, false}, {inHand{7, 100 + maxOpened}, inHand{2, 40}, false},
+	} {
+		c := &crew{size: 4, maxAhead: 1000, quarter: 100}
+		c.messages.Store(int64(test.all.messages))
+		c.bytes.Store(int64(test.all.bytes))
+		if c.hasRoom(test.own) != test.room {
+			t.Errorf("of %+v %+v in hand: want room %v", test.all, test.own, test.room)
+		}
+	}
+}
