@@ -100,8 +100,11 @@ func (m *memberProcess) run(ctx context.Context) error {
 		URIs: m.URIs, Heartbeat: m.Heartbeat, Backoff: Backoff{Max: time.Second}, Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 		Resolve: func(host string, port int) (string, int) { return host, m.Ports[port] },
 		OnState: func(c StateChange) {
-			if c.State == StateReconnecting || c.State == StateOverlap {
+			switch c.State {
+			case StateReconnecting, StateOverlap:
 				m.write(history.Record{Kind: history.Lost})
+			case StateWaiting:
+				m.write(history.Record{Kind: history.Waits, Partition: m.partition(c.Stream)})
 			}
 		},
 	})

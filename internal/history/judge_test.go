@@ -423,7 +423,7 @@ func TestRecord(t *testing.T) {
 	if got, err := Parse(b); err != nil || got != want || len(b) != Size {
 		t.Errorf("%+v, %v, %d bytes", got, err, len(b))
 	}
-	for _, bad := range [][]byte{nil, b[1:], append([]byte{0}, b[1:]...), append([]byte{byte(Done) + 1}, b[1:]...)} {
+	for _, bad := range [][]byte{nil, b[1:], append([]byte{0}, b[1:]...), append([]byte{byte(Waits) + 1}, b[1:]...)} {
 		if _, err := Parse(bad); err == nil {
 			t.Errorf("% x is taken for a record", bad)
 		}

@@ -28,6 +28,9 @@ const (
 	// Done says that the member ended as it was asked to. It is about all
 	// partitions.
 	Done
+	// Waits says that the member is in the group of the partition, and not the
+	// active one.
+	Waits
 )
 
 // Record is what a member writes down.
@@ -54,7 +57,7 @@ func Append(b []byte, r Record) []byte {
 
 // Parse returns the record in b, which has Size bytes.
 func Parse(b []byte) (Record, error) {
-	if len(b) != Size || Kind(b[0]) < Active || Kind(b[0]) > Done {
+	if len(b) != Size || Kind(b[0]) < Active || Kind(b[0]) > Waits {
 		return Record{}, errors.New("not a record")
 	}
 	return Record{
