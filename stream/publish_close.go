@@ -18,8 +18,11 @@ type flushing struct {
 
 // Flush returns when everything accepted so far has its outcome, whichever it
 // is, and the callbacks have returned. It returns the context's error if that
-// ends first. A callback must not call it.
+// ends first. Within a callback of the producer it is an error at once.
 func (p *Producer) Flush(ctx context.Context) error {
+	if p.calls.mine() {
+		return opErr("flush to stream", p.stream, p.cfg.Name, errWithinCallback)
+	}
 	err := p.flushAll(ctx)
 	if err == nil {
 		select {
@@ -30,6 +33,9 @@ func (p *Producer) Flush(ctx context.Context) error {
 	}
 	return opErr("flush to stream", p.stream, p.cfg.Name, err)
 }
+
+// errWithinCallback is the error of a call that waits for its own caller.
+var errWithinCallback = errors.New("a callback has called what waits until it returns: call it on another goroutine")
 
 // flushAll is flush for everything accepted so far.
 func (p *Producer) flushAll(ctx context.Context) error {
@@ -95,9 +101,12 @@ func (p *Producer) reached() {
 // left gets [ErrUnconfirmed], and Close returns that with the context's error,
 // 200 ms later at most if a callback or the connection is stuck. Further calls
 // wait for the first, under their own contexts, and return the same; one whose ctx
-// ends before that of the first ends the waiting of both. A callback must not call
-// it.
+// ends before that of the first ends the waiting of both. Within a callback of the
+// producer Close is an error at once, and closes nothing.
 func (p *Producer) Close(ctx context.Context) error {
+	if p.calls.mine() {
+		return opErr("close producer on stream", p.stream, p.cfg.Name, errWithinCallback)
+	}
 	if p.closing.CompareAndSwap(false, true) {
 		p.err = opErr("close producer on stream", p.stream, p.cfg.Name, p.closeAny(ctx))
 		close(p.closed)

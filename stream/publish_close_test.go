@@ -252,6 +252,28 @@ func TestFlush(t *testing.T) {
 	})
 }
 
+// TestWithinCallback: what would wait for its own caller says so at once, and
+// changes nothing.
+func TestWithinCallback(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := offlineOf(unconnected(), ProducerConfig{})
+		var errs []error
+		must(t, p.PublishAsync(t.Context(), Message{}, func(error) {
+			errs = append(errs, p.Flush(t.Context()), p.Close(t.Context()))
+		}))
+		confirm(p, nil, 1)
+		must(t, p.Flush(t.Context()))
+		if len(errs) != 2 {
+			t.Fatalf("%d calls have returned", len(errs))
+		}
+		for _, err := range errs {
+			wantErr(t, err, errWithinCallback)
+		}
+		must(t, p.PublishAsync(t.Context(), Message{}, nil))
+		endOffline(t, p)
+	})
+}
+
 // TestFailTellsWhy: the messages of a producer that fails have no outcome, and
 // calls after it get the reason alone.
 func TestFailTellsWhy(t *testing.T) {
