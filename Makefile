@@ -16,7 +16,7 @@ RABBITMQ   := $(OWN_BROKER) $(GO) run ./tools/rabbitmq
 # their own, so that make test, and CI with it, stays below half an hour.
 CLUSTER    := TestRealReplicaHeldBack|TestRealLeaderInDoubt|TestRealGroupSoakCluster
 
-.PHONY: help demo demo-cold demo-rabbitmq test test-cluster cluster-tests test-sid test-386 soak soak-producers soak-groups scenes check
+.PHONY: help demo demo-cold demo-rabbitmq test test-cluster cluster-tests test-sid test-java test-386 soak soak-producers soak-groups scenes check
 
 help:
 	@echo 'make demo            publish, consume, stop half-way, go on at the next message: in seconds'
@@ -25,6 +25,7 @@ help:
 	@echo 'make test            the tests, with the race detector, on a real RabbitMQ'
 	@echo 'make test-cluster    three that break three nodes for a minute each, which make test leaves out'
 	@echo 'make test-sid        what depends on the version of RabbitMQ, on the newer one of Debian sid'
+	@echo 'make test-java       RabbitMQ'"'"'s Java client publishes beside ours: needs Maven and a JDK, 11 or later'
 	@echo 'make test-386        the tests that need no RabbitMQ, where int has 32 bits (Linux on x86-64)'
 	@echo 'make soak            200 faults in 10 M messages on a cluster of three: an hour'
 	@echo 'make scenes          the random scenes of producers, 500 times each, in virtual time: minutes'
@@ -73,6 +74,14 @@ test-sid:
 	TIDEMARK_REAL=1 $(OWN_BROKER) $(GO) test -race -count=1 -timeout 10m -v -run ByVersion $(TESTFLAGS) ./stream && \
 	TIDEMARK_REAL=1 $(OWN_BROKER) $(GO) test -race -count=1 -timeout 10m $(TESTFLAGS) ./conformance
 
+# Maven downloads the Java client at the first time. The build tag keeps the test
+# out of make test and CI, whose machines may have no Java.
+test-java:
+	@down() { for d in .rabbitmq/test*/; do [ ! -d "$$d" ] || $(RABBITMQ) --dir "$$d" down >/dev/null; done; }; \
+	trap 'down' EXIT; trap 'exit 130' INT TERM; \
+	$(RABBITMQ) --dir .rabbitmq/test up && \
+	TIDEMARK_REAL=1 $(OWN_BROKER) $(GO) test -tags java -race -count=1 -timeout 20m -v $(TESTFLAGS) ./internal/javatest
+
 # Without the race detector, which 386 does not have.
 test-386: export GOARCH = 386
 test-386: export CGO_ENABLED = 0
@@ -108,8 +117,8 @@ scenes:
 check:
 	@unformatted=$$(gofmt -l .); \
 	[ -z "$$unformatted" ] || { echo "not formatted, run gofmt -w on: $$unformatted"; exit 1; }
-	$(GO) vet ./...
-	$(GO) run $(STATICCHECK) ./...
+	$(GO) vet -tags java ./... # what make test-java runs too
+	$(GO) run $(STATICCHECK) -tags java ./...
 	$(GO) mod tidy -diff
 	cd examples/sqlite && $(GO) vet ./... && $(GO) mod tidy -diff # a module of its own
 	@for p in $(PLATFORMS); do for dir in . examples/sqlite; do \
