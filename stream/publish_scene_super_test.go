@@ -468,6 +468,21 @@ func TestSceneSuperPartitionDeleted(t *testing.T) {
 	})
 }
 
+// TestSceneSuperCloseAfterDeletion: a partition that was deleted is no error of
+// Close, though its producer has not been removed yet.
+func TestSceneSuperCloseAfterDeletion(t *testing.T) {
+	playSuper(t, 3, func(s *scene) {
+		p := s.superProducer(ProducerConfig{})
+		s.b.WithholdConfirms()
+		lost := make(chan error, 1)
+		must(s, p.PublishAsync(s.ctx, keyed(keyFor("k", 2, 3), 0), func(err error) { lost <- err }))
+		s.until("sent", func() bool { return len(s.bodies("o-2")) == 1 })
+		must(s, s.b.DeleteStream("o-2")) // too soon for a refresh at once, see restartAfter
+		wantErr(s, <-lost, ErrUnconfirmed)
+		must(s, p.Close(s.ctx))
+	})
+}
+
 // TestSceneSuperDeleted: the end of the super stream is that of the producer.
 func TestSceneSuperDeleted(t *testing.T) {
 	playSuper(t, 3, func(s *scene) {
