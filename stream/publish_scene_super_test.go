@@ -338,7 +338,9 @@ func TestSceneRouteByKey(t *testing.T) {
 // TestSceneRouteBy: the user's function decides.
 func TestSceneRouteBy(t *testing.T) {
 	playRouted(t, func(s *scene) {
+		asked := map[string]int{}
 		p := s.superProducer(ProducerConfig{Routing: RouteBy(func(m *Message, partitions []string) ([]string, error) {
+			asked[m.Key]++
 			switch m.Key {
 			case "all":
 				return append(partitions[:len(partitions):len(partitions)], partitions[0]), nil
@@ -354,6 +356,9 @@ func TestSceneRouteBy(t *testing.T) {
 			err := p.Publish(s.ctx, keyed(key, 0))
 			wantErr(s, err, want)
 			wantErr(s, err, ErrNoRoute)
+			if asked[key] != 1 {
+				s.Errorf("%q was asked for %d times", key, asked[key])
+			}
 		}
 		if a, b := s.bodies("o-a"), s.bodies("o-b"); len(a) != 1 || len(b) != 2 {
 			s.Errorf("%v and %v", a, b)
@@ -412,6 +417,34 @@ func TestSceneSuperPartitionAdded(t *testing.T) {
 			closed := s.reported(StateClosed)
 			return len(closed) == 1 && closed[0].Stream == "o-2" && closed[0].Err == nil
 		})
+		must(s, p.Close(s.ctx))
+	})
+}
+
+// TestSceneSuperRemovedWhileWaiting: a message that waits for a place in a partition
+// goes to another one when that is removed.
+func TestSceneSuperRemovedWhileWaiting(t *testing.T) {
+	playSuper(t, 3, func(s *scene) {
+		p := s.superProducer(ProducerConfig{MaxInFlight: 1})
+		time.Sleep(refreshEvery - 2*time.Second) // the next one is before the partition counts as stalled
+		must(s, s.b.SetQuorum("o-2", false))
+		key := keyFor("k", 2, 3)
+		sent := make(chan error, 2)
+		must(s, p.PublishAsync(s.ctx, keyed(key, 0), func(err error) { sent <- err }))
+		waited := make(chan error, 1)
+		go func() { waited <- p.PublishAsync(s.ctx, keyed(key, 1), func(err error) { sent <- err }) }()
+		time.Sleep(time.Second)
+		if len(waited) > 0 {
+			s.Fatal("there was a place")
+		}
+		must(s, s.b.UnbindPartition("o", "o-2"))
+		must(s, <-waited)
+		must(s, <-sent)
+		must(s, s.b.SetQuorum("o-2", true))
+		must(s, <-sent)
+		if n := len(s.bodies("o-0")) + len(s.bodies("o-1")); n != 1 {
+			s.Errorf("%d messages went elsewhere", n)
+		}
 		must(s, p.Close(s.ctx))
 	})
 }
