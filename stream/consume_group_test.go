@@ -714,6 +714,34 @@ func TestGroupDeadLetters(t *testing.T) {
 	})
 }
 
+// A member without its dead-letter stream does not join: it could not go on after
+// a failure.
+func TestGroupDeadLettersMissing(t *testing.T) {
+	playGroup(t, func(g *group) {
+		a := g.join("a", ConsumerConfig{OnError: ErrorPolicy{DeadLetter: "nowhere"}}, nil)
+		recv(t, a.done, "the end")
+		wantErr(t, a.err, ErrStreamNotFound)
+		if n := a.count(StateWaiting); n > 0 {
+			t.Errorf("it has waited %d times", n)
+		}
+	})
+}
+
+// A member that leaves in order says goodbye on its connection, too.
+func TestGroupSaysGoodbye(t *testing.T) {
+	playGroup(t, func(g *group) {
+		for range 2 {
+			a := g.join("a", ConsumerConfig{}, nil)
+			a.active(1)
+			before := g.b.Received(streamtest.Close)
+			must(t, a.end())
+			if n := g.b.Received(streamtest.Close) - before; n != 1 {
+				t.Errorf("%d connections were closed with a goodbye, want 1", n)
+			}
+		}
+	})
+}
+
 // OnActive is interrupted by the end of the run, by the broker's word and by the
 // loss of the connection, which is no failure of it.
 func TestGroupOnActiveInterrupted(t *testing.T) {
