@@ -224,6 +224,9 @@ func TestGroupHandlerTakesTooLong(t *testing.T) {
 					t.Fatalf("the overlaps that were reported are %v", changes)
 				}
 				wantErr(t, changes[0].Err, ErrNotActive)
+				if text := changes[0].Err.Error(); !strings.Contains(text, "; 1 handlers are at work") {
+					t.Error(text)
+				}
 				g.publish("2", "3")
 				g.until("the second handles it again, and more", func() bool { return slices.Contains(g.list(), "b 3") && slices.Contains(g.list(), "b 1") })
 				must(t, b.end())
