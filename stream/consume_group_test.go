@@ -224,6 +224,9 @@ func TestGroupHandlerTakesTooLong(t *testing.T) {
 					t.Fatalf("the overlaps that were reported are %v", changes)
 				}
 				wantErr(t, changes[0].Err, ErrNotActive)
+				if text := changes[0].Err.Error(); !strings.Contains(text, "; 1 handlers are at work") {
+					t.Error(text)
+				}
 				g.publish("2", "3")
 				g.until("the second handles it again, and more", func() bool { return slices.Contains(g.list(), "b 3") && slices.Contains(g.list(), "b 1") })
 				must(t, b.end())
@@ -711,6 +714,34 @@ func TestGroupDeadLetters(t *testing.T) {
 		g.until("a dead letter", func() bool { return len(g.bodies("dead")) == 3 })
 		must(t, a.end())
 		g.want("a 1", "b 2", "a 3")
+	})
+}
+
+// A member without its dead-letter stream does not join: it could not go on after
+// a failure.
+func TestGroupDeadLettersMissing(t *testing.T) {
+	playGroup(t, func(g *group) {
+		a := g.join("a", ConsumerConfig{OnError: ErrorPolicy{DeadLetter: "nowhere"}}, nil)
+		recv(t, a.done, "the end")
+		wantErr(t, a.err, ErrStreamNotFound)
+		if n := a.count(StateWaiting); n > 0 {
+			t.Errorf("it has waited %d times", n)
+		}
+	})
+}
+
+// A member that leaves in order says goodbye on its connection, too.
+func TestGroupSaysGoodbye(t *testing.T) {
+	playGroup(t, func(g *group) {
+		for range 2 {
+			a := g.join("a", ConsumerConfig{}, nil)
+			a.active(1)
+			before := g.b.Received(streamtest.Close)
+			must(t, a.end())
+			if n := g.b.Received(streamtest.Close) - before; n != 1 {
+				t.Errorf("%d connections were closed with a goodbye, want 1", n)
+			}
+		}
 	})
 }
 

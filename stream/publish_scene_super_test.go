@@ -338,7 +338,9 @@ func TestSceneRouteByKey(t *testing.T) {
 // TestSceneRouteBy: the user's function decides.
 func TestSceneRouteBy(t *testing.T) {
 	playRouted(t, func(s *scene) {
+		asked := map[string]int{}
 		p := s.superProducer(ProducerConfig{Routing: RouteBy(func(m *Message, partitions []string) ([]string, error) {
+			asked[m.Key]++
 			switch m.Key {
 			case "all":
 				return append(partitions[:len(partitions):len(partitions)], partitions[0]), nil
@@ -354,6 +356,9 @@ func TestSceneRouteBy(t *testing.T) {
 			err := p.Publish(s.ctx, keyed(key, 0))
 			wantErr(s, err, want)
 			wantErr(s, err, ErrNoRoute)
+			if asked[key] != 1 {
+				s.Errorf("%q was asked for %d times", key, asked[key])
+			}
 		}
 		if a, b := s.bodies("o-a"), s.bodies("o-b"); len(a) != 1 || len(b) != 2 {
 			s.Errorf("%v and %v", a, b)
@@ -416,6 +421,34 @@ func TestSceneSuperPartitionAdded(t *testing.T) {
 	})
 }
 
+// TestSceneSuperRemovedWhileWaiting: a message that waits for a place in a partition
+// goes to another one when that is removed.
+func TestSceneSuperRemovedWhileWaiting(t *testing.T) {
+	playSuper(t, 3, func(s *scene) {
+		p := s.superProducer(ProducerConfig{MaxInFlight: 1})
+		time.Sleep(refreshEvery - 2*time.Second) // the next one is before the partition counts as stalled
+		must(s, s.b.SetQuorum("o-2", false))
+		key := keyFor("k", 2, 3)
+		sent := make(chan error, 2)
+		must(s, p.PublishAsync(s.ctx, keyed(key, 0), func(err error) { sent <- err }))
+		waited := make(chan error, 1)
+		go func() { waited <- p.PublishAsync(s.ctx, keyed(key, 1), func(err error) { sent <- err }) }()
+		time.Sleep(time.Second)
+		if len(waited) > 0 {
+			s.Fatal("there was a place")
+		}
+		must(s, s.b.UnbindPartition("o", "o-2"))
+		must(s, <-waited)
+		must(s, <-sent)
+		must(s, s.b.SetQuorum("o-2", true))
+		must(s, <-sent)
+		if n := len(s.bodies("o-0")) + len(s.bodies("o-1")); n != 1 {
+			s.Errorf("%d messages went elsewhere", n)
+		}
+		must(s, p.Close(s.ctx))
+	})
+}
+
 // TestSceneSuperPartitionInUse: a new partition whose name another producer has
 // changes nothing until that one is closed, and Env.Close waits for nobody.
 func TestSceneSuperPartitionInUse(t *testing.T) {
@@ -464,6 +497,21 @@ func TestSceneSuperPartitionDeleted(t *testing.T) {
 		if n := len(s.bodies("o-0")) + len(s.bodies("o-1")); n != 200 {
 			s.Errorf("%d messages", n)
 		}
+		must(s, p.Close(s.ctx))
+	})
+}
+
+// TestSceneSuperCloseAfterDeletion: a partition that was deleted is no error of
+// Close, though its producer has not been removed yet.
+func TestSceneSuperCloseAfterDeletion(t *testing.T) {
+	playSuper(t, 3, func(s *scene) {
+		p := s.superProducer(ProducerConfig{})
+		s.b.WithholdConfirms()
+		lost := make(chan error, 1)
+		must(s, p.PublishAsync(s.ctx, keyed(keyFor("k", 2, 3), 0), func(err error) { lost <- err }))
+		s.until("sent", func() bool { return len(s.bodies("o-2")) == 1 })
+		must(s, s.b.DeleteStream("o-2")) // too soon for a refresh at once, see restartAfter
+		wantErr(s, <-lost, ErrUnconfirmed)
 		must(s, p.Close(s.ctx))
 	})
 }

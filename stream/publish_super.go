@@ -374,7 +374,7 @@ func (s *superProducer) close(ctx context.Context) error {
 	errs := make([]error, len(list)+1)
 	var wg sync.WaitGroup
 	for i, p := range list {
-		wg.Go(func() { errs[i] = p.Close(ctx) })
+		wg.Go(func() { errs[i] = closePart(ctx, p) })
 	}
 	wg.Wait()
 	s.copying.Lock() // who copies is refused by now; no callback is added any more
@@ -389,6 +389,17 @@ func (s *superProducer) close(ctx context.Context) error {
 	defer done()
 	errs[len(list)] = s.calls.drain(calling)
 	return errors.Join(errs...)
+}
+
+// closePart closes the producer of a partition. A partition that was deleted has
+// taken its messages with it, as their outcomes say: that is no error of Close,
+// whether a refresh has removed its producer by now or not.
+func closePart(ctx context.Context, p *Producer) error {
+	deleted := isDeleted(p)
+	if err := p.Close(ctx); !deleted {
+		return err
+	}
+	return nil
 }
 
 // disown frees the name in the Env.

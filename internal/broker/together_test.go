@@ -65,3 +65,48 @@ func TestTogether(t *testing.T) {
 		}
 	})
 }
+
+// TestTogetherError: all who wait for a question get its error, and its answer even
+// if the one who asks is told to end meanwhile. They ask themselves if it panics.
+func TestTogetherError(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		wrong := errors.New("wrong")
+		ending, end := context.WithCancel(t.Context())
+		outcomes := []func() (int, error){
+			func() (int, error) { return 1, wrong },
+			func() (int, error) { end(); return 2, nil },
+			func() (int, error) { panic(wrong) },
+			func() (int, error) { return 4, nil },
+		}
+		asked := 0
+		var all together[string, int]
+		question := func(context.Context) (int, error) {
+			asked++
+			outcome := outcomes[asked-1]
+			time.Sleep(time.Second)
+			return outcome()
+		}
+		for i, want := range []int{1, 2, 4} {
+			var wg sync.WaitGroup
+			wg.Go(func() {
+				defer func() {
+					if r := recover(); (r != nil) != (want == 4) {
+						t.Errorf("question %d: panic %v", i, r)
+					}
+				}()
+				_, _ = all.ask(ending, "a", question)
+			})
+			synctest.Wait()
+			wg.Go(func() {
+				n, err := all.ask(t.Context(), "a", question)
+				if n != want || (err == wrong) != (want == 1) {
+					t.Errorf("question %d: %d, %v", i, n, err)
+				}
+			})
+			wg.Wait()
+		}
+		if asked != 4 || len(all.open) > 0 {
+			t.Errorf("asked %d times, %d are left", asked, len(all.open))
+		}
+	})
+}

@@ -153,6 +153,11 @@ var sound = map[string]struct {
 		s.active(2, 1)
 		s.handle(2, 1, 2)
 	}, messages: 3, twice: map[Repeat]int{{Moved, NotStored}: 2}, back: 1},
+	"seen stored at the moment in which it is handled": {write: func(s *script) {
+		s.active(1, 0)
+		s.handle(1, 0)
+		s.polls = append(s.polls, Poll{Offset: 0, Asked: s.now - ms, Answered: s.now})
+	}, messages: 1},
 	"keys are handled side by side": {write: func(s *script) {
 		s.active(1, 0)
 		s.begin(1, 0)
@@ -216,6 +221,13 @@ var faulty = map[string]struct {
 		s.active(3, 1)
 		s.handle(3, 1)
 	}, 3, []string{skipped}},
+	"the first message passed over and handled later": {func(s *script) {
+		s.active(1, 1)
+		s.handle(1, 1)
+		s.fault(Killed, 1, 1)
+		s.active(2, 0)
+		s.handle(2, 0)
+	}, 2, []string{skipped}},
 	"out of order in a term": {func(s *script) {
 		s.active(1, 0)
 		s.handle(1, 0, 2, 1)
@@ -355,6 +367,9 @@ var faulty = map[string]struct {
 		s.handle(1, 1)
 		s.stored(1)
 	}, 2, []string{aheadOfMark, missing}},
+	"stored, and nobody has begun a message": {func(s *script) {
+		s.stored(0)
+	}, 1, []string{missing}},
 	"the stored offset goes back": {func(s *script) {
 		s.active(1, 0)
 		s.handle(1, 0, 1)
@@ -406,6 +421,19 @@ func TestFaulty(t *testing.T) {
 				t.Errorf("got %q, want %q", got, want)
 			}
 		})
+	}
+}
+
+// TestTooLateSaysHowLate: the text of a violation is what a person has to go by.
+func TestTooLateSaysHowLate(t *testing.T) {
+	s := &script{}
+	s.active(1, 0)
+	s.handle(1, 0)
+	s.active(2, 1)
+	s.pause(6)
+	s.handle(1, 1)
+	if v := s.judge(2, 1).Violations; len(v) != 1 || !strings.Contains(v[0], "7ms after member 2 began") {
+		t.Errorf("%q", v)
 	}
 }
 

@@ -107,6 +107,32 @@ func TestLate(t *testing.T) {
 	}
 }
 
+// Only a step-down that waits for its answer can be late, and a term that is over
+// is not over once more.
+func TestNothingIsLate(t *testing.T) {
+	m := promoted(t)
+	if m.Late() || !m.MayStore() || !m.Serves() {
+		t.Error("a member that is not told to step down is late")
+	}
+	if !m.Ordered(false) || m.Ordered(false) {
+		t.Error("a step-down ends no term, or its repetition ends one more")
+	}
+	if !m.Late() {
+		t.Error("a late step-down is no overlap")
+	}
+	m.Ordered(false)
+	if m.Late() {
+		t.Error("a term that is over overlaps once more")
+	}
+	wantAnswers(t, m, "none", "none", "none")
+	m = promoted(t)
+	m.Ordered(false)
+	m.Lose()
+	if m.Late() {
+		t.Error("a lost member is late")
+	}
+}
+
 func TestLose(t *testing.T) {
 	m := promoted(t)
 	if !m.Lose() || m.MayStore() || m.Serves() {
@@ -326,8 +352,9 @@ func TestVigil(t *testing.T) {
 		}
 		pauses = append(pauses, n)
 	}
-	if !slices.IsSorted(pauses) || pauses[0] < 3 || pauses[3] < 2*pauses[1] {
-		t.Errorf("it joined anew after %v looks", pauses)
+	// The first look after it has joined anew only takes note of the offset.
+	if want := []int{3, 1 + 6, 1 + 12, 1 + 24}; !slices.Equal(pauses, want) {
+		t.Errorf("it joined anew after %v looks, want %v", pauses, want)
 	}
 	look(1, true)
 	if look(2, true) || v.Looks() {
@@ -336,6 +363,24 @@ func TestVigil(t *testing.T) {
 	v.SteppedDown()
 	if v.Promoted(); v.Looks() {
 		t.Error("it looks on when it is promoted")
+	}
+}
+
+// Members that wait alike do not all join anew at the same look: jitter makes the
+// next wait up to half as long again.
+func TestVigilJitter(t *testing.T) {
+	var v Vigil
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	v.SteppedDown()
+	for _, want := range []int{4, 1 + 9} {
+		n := 1
+		for ; !v.Look(1, true, now, 1); n++ {
+			now = now.Add(LookEvery)
+		}
+		if n != want {
+			t.Errorf("it joined anew after %d looks, want %d", n, want)
+		}
+		now = now.Add(LookEvery)
 	}
 }
 
