@@ -215,15 +215,6 @@ func (s *serial) callEach(b *block, handler Handler) (handlerErr, err error) {
 	return nil, nil
 }
 
-// markHandled moves the mark over a message, and stores it if the policy says
-// so. moreFollow says that the next message is at hand.
-func (s *serial) markHandled(offset uint64, moreFollow bool) error {
-	if s.run.named() && s.run.progress.markOne(offset) {
-		return s.store(moreFollow)
-	}
-	return nil
-}
-
 // store stores the mark between two handlers.
 func (s *serial) store(moreFollow bool) error {
 	return unlessStopped(s.taking, s.run.storer.storeNow(s.taking, moreFollow))
