@@ -52,9 +52,12 @@ func superTidemark(ctx context.Context, j job, c *crowd) (err error) {
 	if err != nil {
 		return err
 	}
-	members := c.byPartition()
+	members, f := c.byPartition(), c.members[0]
 	return consumer.Run(ctx, func(_ context.Context, d *stream.Delivery) error {
-		members[d.Stream].message(d.Offset, d.Body)
+		if d.Stream != f.stream { // a look into the map for each message costs a tenth of the whole
+			f = members[d.Stream]
+		}
+		f.message(d.Offset, d.Body)
 		return nil
 	})
 }

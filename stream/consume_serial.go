@@ -37,7 +37,7 @@ func (s *serial) dispatch(chunk *wire.Chunk, d *decoder) error {
 		if len(list) == 0 {
 			return nil
 		}
-		b := block{list: list, chunk: mark.IDOf(chunk), moreFollow: d.unread()}
+		b := block{list: list, chunk: mark.IDOf(chunk), moreFollow: d.unread(), source: d}
 		if err := s.handle(&b); err != nil {
 			return err
 		}
@@ -57,12 +57,13 @@ func (s *serial) pass(offset uint64, chunk mark.ChunkID, n int) error {
 type block struct {
 	list       []Delivery
 	chunk      mark.ChunkID
-	moreFollow bool   // messages of the chunk follow the block
-	handled    int    // how many of list are handled
-	last       uint64 // the offset of the last of these
-	next       uint64 // the offset of the message that the handler has, or had last
-	inHandler  bool   // the handler is at work, so that a panic is the handler's
-	mustStore  bool   // the policy wants a store before the next handler runs
+	source     *decoder // of the chunk's messages
+	moreFollow bool     // messages of the chunk follow the block
+	handled    int      // how many of list are handled
+	last       uint64   // the offset of the last of these
+	next       uint64   // the offset of the message that the handler has, or had last
+	inHandler  bool     // the handler is at work, so that a panic is the handler's
+	mustStore  bool     // the policy wants a store before the next handler runs
 }
 
 // handle handles the messages of a block, one after the other.
@@ -106,20 +107,52 @@ func (s *serial) settleNext(b *block, handlerErr error) error {
 
 // callInTurn is callHandler on the goroutine that calls the handlers.
 func (s *serial) callInTurn(b *block) (handlerErr, err error) {
-	if s.run.relay == nil {
+	if s.run.relay.calls == nil {
 		return s.callHandler(b)
 	}
 	return s.callRelayed(b)
 }
 
-// callRelayed is callHandler on the goroutine of the relay. It is a function of
-// its own because its results escape to the heap.
+// callRelayed is callHandler on the goroutine of the relay. It goes on with the
+// chunk's next block while nobody waits for a turn, because each turn costs two
+// changes of the goroutine. Where others wait, that goroutine has no time to
+// decode, and the next block is for the run to decode while others have their
+// turns. callRelayed is a function of its own because its results escape to the
+// heap.
 func (s *serial) callRelayed(b *block) (handlerErr, err error) {
-	turnErr := s.run.relay.call(s.taking, func() { handlerErr, err = s.callHandler(b) })
+	turnErr := s.run.relay.call(s.taking, func() {
+		begun := time.Now()
+		for {
+			handlerErr, err = s.callHandler(b)
+			if handlerErr != nil || err != nil || b.mustStore || s.run.relay.isWanted() || time.Since(begun) >= turnTime || !s.refill(b) {
+				return
+			}
+		}
+	})
 	if turnErr != nil {
 		return nil, turnErr
 	}
 	return handlerErr, err
+}
+
+// turnTime is how long a turn goes on with further blocks. The goroutine of the
+// relay has other things to look at.
+const turnTime = time.Millisecond
+
+// refill makes a block, all of which is handled, the chunk's next one. It reports
+// whether there is one. The goroutine of the relay calls it while the run's waits.
+// Filter.Match is not called there, so that it cannot end that goroutine.
+func (s *serial) refill(b *block) bool {
+	if s.run.filters() || !b.source.unread() {
+		return false
+	}
+	list := b.source.block(blockSize)
+	if len(list) == 0 {
+		return false
+	}
+	s.run.place.HandledTo(b.last, b.chunk)
+	b.list, b.handled, b.moreFollow = list, 0, b.source.unread()
+	return true
 }
 
 // callHandler calls the handler for the block's messages that are not handled,

@@ -42,7 +42,7 @@ type superRun struct {
 // superPart is what the run on a partition shares with those on the others. It is
 // empty for a stream that is no partition.
 type superPart struct {
-	relay  handlerRelay    // calls the handlers; nil: the run does, or workers do
+	relay  handlerRelay    // calls the handlers; zero: the run does, or workers do
 	crew   *crew           // the workers; nil: there are none
 	mixed  *mixedBatch     // of RunBatch; nil: each partition has a batch of its own
 	budget *budget         // for the chunks of all partitions
@@ -74,7 +74,7 @@ func (c *Consumer) consumeSuper(ctx context.Context, setup func(*run)) error {
 		s.shared.mixed = &mixedBatch{lifetime: lifetime{taking: s.taking, handling: s.handling}, size: c.cfg.BatchSize, wait: c.cfg.BatchWait}
 	}
 	if c.cfg.Workers > 1 { // RunBatch and All refuse them
-		s.shared.crew, s.shared.relay = startCrew(c.cfg), nil
+		s.shared.crew, s.shared.relay = startCrew(c.cfg), handlerRelay{}
 		defer s.shared.crew.close()
 	}
 	s.view = c.env.watchSuper(c.stream)
@@ -122,7 +122,7 @@ func (s *superRun) supervise(ctx context.Context) error {
 	stopping := s.taking.Done()
 	for s.taking.Err() == nil || len(s.runs) > 0 {
 		select {
-		case call := <-s.shared.relay:
+		case call := <-s.shared.relay.calls:
 			call.serve()
 		case e := <-s.ended:
 			s.afterEnd(e)
@@ -147,7 +147,7 @@ func (s *superRun) stop() {
 	s.end(nil)
 	for len(s.runs) > 0 {
 		select {
-		case call := <-s.shared.relay:
+		case call := <-s.shared.relay.calls:
 			call.refuse()
 		case e := <-s.ended:
 			s.forget(e.stream)
