@@ -211,18 +211,24 @@ func (c *Consumer) consume(ctx context.Context, setup func(*run)) error {
 }
 
 // consumeOne is consume for one stream. ctx ends with the Env, too.
-func (c *Consumer) consumeOne(ctx context.Context, setup func(*run)) error {
+func (c *Consumer) consumeOne(ctx context.Context, setup func(*run)) (err error) {
 	r, err := c.beginRun(setup)
 	if err != nil {
 		return err
 	}
-	defer c.endRun(r)
+	supervised := false
+	defer func() {
+		c.endRun(r)
+		if supervised { // the handler neither panicked nor ended the goroutine
+			r.reportClosed(err) // last: who hears of it may use the name
+		}
+	}()
 	defer r.finishClosing()
 	handling, end := drainContext(ctx, c.cfg.Drain)
 	defer end()
 	r.handling = handling
 	err = r.supervise(ctx)
-	r.reportClosed(err)
+	supervised = true
 	return err
 }
 

@@ -26,6 +26,9 @@ type superRun struct {
 	listed   bool            // the partitions were known once
 	left     map[string]bool // partitions whose run has ended in order, because they were unbound
 	errs     []error
+	// supervised is set once supervise has come to its end: no handler has
+	// panicked or has ended the goroutine.
+	supervised bool
 
 	taking   context.Context // ends when the run is to end
 	end      context.CancelCauseFunc
@@ -60,12 +63,17 @@ type partitionEnd struct {
 }
 
 // consumeSuper is consume for a super stream. ctx ends with the Env, too.
-func (c *Consumer) consumeSuper(ctx context.Context, setup func(*run)) error {
+func (c *Consumer) consumeSuper(ctx context.Context, setup func(*run)) (err error) {
 	s, err := c.beginSuper(setup)
 	if err != nil {
 		return err
 	}
-	defer c.endSuper(s)
+	defer func() {
+		c.endSuper(s)
+		if s.supervised {
+			s.report(StateChange{State: StateClosed, Err: withoutLoopEnd(err)})
+		}
+	}()
 	s.taking, s.end = context.WithCancelCause(ctx)
 	var stopDraining func()
 	s.handling, stopDraining = drainContext(s.taking, c.cfg.Drain)
@@ -136,9 +144,8 @@ func (s *superRun) supervise(ctx context.Context) error {
 			stopping = nil
 		}
 	}
-	err := s.result(ctx)
-	s.report(StateChange{State: StateClosed, Err: withoutLoopEnd(err)})
-	return err
+	s.supervised = true
+	return s.result(ctx)
 }
 
 // stop ends the runs that are left, which there are only if a handler has
@@ -248,14 +255,18 @@ func (s *superRun) begin(stream string) {
 func (s *superRun) runPartition(ctx context.Context, r *run) {
 	c := r.consumer
 	err := errors.New("KeyOf or the OffsetStore ended its goroutine with runtime.Goexit")
+	supervised := false
 	defer func() {
 		r.finishClosing()
 		c.env.giveBackName(c.stream, c.cfg.Name)
+		if supervised {
+			r.reportClosed(err)
+		}
 		close(r.ended)
 		s.ended <- partitionEnd{c.stream, err}
 	}()
 	err = r.supervise(ctx)
-	r.reportClosed(err)
+	supervised = true
 }
 
 // afterEnd decides what the end of a partition's run means for the others. A

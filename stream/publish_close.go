@@ -136,10 +136,10 @@ func (p *Producer) closeAny(ctx context.Context) error {
 }
 
 func (p *Producer) close(ctx context.Context) error {
-	defer p.env.disown(p)
 	p.refuse(fmt.Errorf("%w: the producer is closed", ErrClosed))
 	err := p.flush(ctx, math.MaxUint64)
 	p.giveBackName(ctx, err == nil)
+	p.env.disown(p) // before run reports the end: who hears of it may use the name
 	if err == nil {
 		err = errors.New("another Close did not wait for them")
 	}

@@ -147,9 +147,18 @@ func (c *Cluster) Ask(ctx context.Context, exchange func(context.Context, *Conn)
 // connection of its own: whoever asks has often lost a connection already, and
 // should not wait until heartbeats show that another one is lost too.
 //
-// Those who look for a stream at the same moment share the answer.
+// Those who look for a stream at the same moment share the answer, unless it is
+// that there is none: the caller may have declared it since somebody else asked.
 func (c *Cluster) Find(ctx context.Context, stream string) (Location, error) {
-	return c.finding.ask(ctx, stream, func(ctx context.Context) (Location, error) { return c.find(ctx, stream) })
+	own := false
+	l, err := c.finding.ask(ctx, stream, func(ctx context.Context) (Location, error) {
+		own = true
+		return c.find(ctx, stream)
+	})
+	if !own && errors.Is(err, ErrStreamNotFound) {
+		return c.find(ctx, stream)
+	}
+	return l, err
 }
 
 func (c *Cluster) find(ctx context.Context, stream string) (l Location, err error) {
