@@ -215,8 +215,9 @@ func TestSceneSuperWithoutQuorum(t *testing.T) {
 		if n := accepted.Load(); n != 40 {
 			s.Errorf("%d were accepted", n)
 		}
-		if list := s.reported(StateBlocked); len(list) == 0 || list[0].Stream != "o-1" {
-			s.Errorf("reported: %v", s.story())
+		s.until("reported", func() bool { return len(s.reported(StateBlocked)) > 0 })
+		if of := s.reported(StateBlocked)[0].Stream; of != "o-1" {
+			s.Errorf("%s is reported: %v", of, s.story())
 		}
 		must(s, s.b.SetQuorum("o-1", true))
 		must(s, p.Flush(s.ctx))
