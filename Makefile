@@ -50,13 +50,13 @@ demo-cold:
 demo-rabbitmq:
 	@$(GO) run ./examples/demo
 
-# Brought up first, so that a download is seen; ended in any case. Package stream
-# takes longest, so it begins first, and the others run beside it.
+# Brought up first, so that a download is seen; ended in any case. Package bench,
+# which needs no RabbitMQ, runs beside package stream, which takes longest.
 test:
 	@down() { for d in .rabbitmq/test*/; do [ ! -d "$$d" ] || $(RABBITMQ) --dir "$$d" down >/dev/null; done; }; \
 	trap 'down' EXIT; trap 'exit 130' INT TERM; \
 	$(RABBITMQ) --dir .rabbitmq/test up && \
-	TIDEMARK_REAL=1 $(OWN_BROKER) $(GO) test -race -count=1 -timeout 25m -skip '^($(CLUSTER))$$' $(TESTFLAGS) ./stream ./... && \
+	TIDEMARK_REAL=1 $(OWN_BROKER) $(GO) test -race -count=1 -timeout 25m -skip '^($(CLUSTER))$$' $(TESTFLAGS) $$($(GO) list ./... | grep -v /bench$$) ./bench && \
 	(cd examples/sqlite && $(OWN_BROKER) $(GO) test -count=1 $(TESTFLAGS) ./...) # its own shell: the trap runs here
 
 test-cluster:
