@@ -12,8 +12,8 @@ import (
 	"github.com/tidemark-go/tidemark/internal/broker"
 )
 
-// TestRealManyReadersByVersion: many consumers of one stream in one Env read
-// everything, and each mark is stored when they end together, whatever a
+// TestRealManyReadersByVersion: many consumers of one stream in one Env, each with a
+// subscription of its own, read everything, and each mark is stored when they end together, whatever a
 // subscription costs its neighbours in the broker's version. CI runs it on two
 // of them.
 func TestRealManyReadersByVersion(t *testing.T) {
@@ -29,7 +29,7 @@ func TestRealManyReadersByVersion(t *testing.T) {
 	errs := make([]error, consumers)
 	var runs sync.WaitGroup
 	for i := range consumers {
-		c, err := env.NewConsumer(stream, ConsumerConfig{Name: fmt.Sprint("c", i)})
+		c, err := env.NewConsumer(stream, ConsumerConfig{Name: fmt.Sprint("c", i), OwnSubscription: true})
 		must(t, err)
 		runs.Go(func() {
 			errs[i] = c.Run(ctx, func(context.Context, *Delivery) error { handled.Add(1); return nil })
