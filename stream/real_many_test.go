@@ -13,9 +13,9 @@ import (
 )
 
 // TestRealManyReadersByVersion: many consumers of one stream in one Env, each with a
-// subscription of its own, read everything, and each mark is stored when they end together, whatever a
-// subscription costs its neighbours in the broker's version. CI runs it on two
-// of them.
+// subscription of its own, read everything, and each mark is stored when they end
+// together, whatever a subscription costs its neighbours in the broker's version.
+// CI runs it on two of them.
 func TestRealManyReadersByVersion(t *testing.T) {
 	b := realBroker(t)
 	const consumers, messages = 100, 2000
