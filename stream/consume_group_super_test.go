@@ -111,3 +111,78 @@ func TestGroupCommitOnSuperStream(t *testing.T) {
 		must(t, a.end())
 	})
 }
+
+// TestSuperStreamGroup: the partitions spread over the members of a group. Members
+// come and go in order: each message is handled once, and by partition in order.
+func TestSuperStreamGroup(t *testing.T) {
+	for name, cfg := range map[string]ConsumerConfig{
+		"one at a time": {}, "workers": {Workers: 4, KeyOf: func(d *Delivery) string { return "" }},
+		"batches": {BatchSize: 7, BatchWait: 50 * time.Millisecond}, "batches apart": {BatchSize: 7, BatchWait: 50 * time.Millisecond, BatchPerPartition: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			playParts(t, 3, func(s *partScene) {
+				cfg.Name, cfg.SingleActive = "billing", true
+				by := make([]map[string]int, 3)
+				join := func(i int) *superRunning {
+					env := s.connect(Config{})
+					c, err := env.NewConsumer("orders", func() ConsumerConfig { cfg := cfg; cfg.SuperStream = true; return cfg }())
+					must(s, err)
+					by[i] = map[string]int{}
+					note := func(d *Delivery) {
+						time.Sleep(time.Millisecond)
+						s.note(d)
+						s.mu.Lock()
+						defer s.mu.Unlock()
+						by[i][d.Stream]++
+					}
+					return s.start(func(ctx context.Context) error {
+						if cfg.BatchSize > 0 {
+							return c.RunBatch(ctx, func(_ context.Context, batch []Delivery) error {
+								for i := range batch {
+									note(&batch[i])
+								}
+								return nil
+							})
+						}
+						return c.Run(ctx, func(_ context.Context, d *Delivery) error { note(d); return nil })
+					})
+				}
+				members := make([]*superRunning, 3)
+				end := 0
+				step := func() {
+					end += 100
+					s.fill(end-100, end, s.partitions...)
+					s.want(3 * end)
+				}
+				for i := range members {
+					members[i] = join(i)
+					time.Sleep(time.Second)
+					step()
+				}
+				for i := range by { // each has a partition of its own now
+					s.mu.Lock()
+					clear(by[i])
+					s.mu.Unlock()
+				}
+				step()
+				s.mu.Lock()
+				for i := range by {
+					if len(by[i]) != 1 {
+						s.Errorf("member %d has %v", i, by[i])
+					}
+				}
+				s.mu.Unlock()
+				for _, m := range members {
+					s.fill(end, end+50, s.partitions...) // while a member leaves
+					must(s, m.stopped())
+					end += 50
+					if m != members[2] {
+						s.want(3 * end)
+					}
+				}
+				join(0)
+				s.want(3 * end)
+			})
+		})
+	}
+}

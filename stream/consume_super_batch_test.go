@@ -1,0 +1,114 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/tidemark-go/tidemark/streamtest"
+)
+
+// TestSuperStreamBatches mix partitions, or not. The marks move with the batches.
+func TestSuperStreamBatches(t *testing.T) {
+	for _, apart := range []bool{false, true} {
+		for name, store := range map[string]StorePolicy{"by time": {}, "each": {Every: 1}, "some": {Every: 1000}} {
+			t.Run(fmt.Sprintf("apart %v, %s", apart, name), func(t *testing.T) {
+				playParts(t, 4, func(s *partScene) {
+					const each = 650
+					s.fill(0, each, s.partitions...)
+					var sizes []int
+					collect := s.handleBatch(&sizes)
+					c := s.consumer(ConsumerConfig{Name: "billing", BatchSize: 100, BatchWait: time.Minute, BatchPerPartition: apart, Store: store})
+					mixed := false
+					r := s.start(func(ctx context.Context) error {
+						return c.RunBatch(ctx, func(ctx context.Context, batch []Delivery) error {
+							for i := range batch {
+								mixed = mixed || batch[i].Stream != batch[0].Stream
+							}
+							return collect(ctx, batch)
+						})
+					})
+					full := 4 * each / 100 * 100
+					if apart {
+						full = 4 * (each / 100 * 100)
+					}
+					begin := time.Now()
+					s.want(full)
+					if time.Since(begin) > time.Minute/2 {
+						s.Errorf("full batches took %v", time.Since(begin))
+					}
+					s.b.DropConnections(streamtest.CutRST)
+					s.want(4 * each)
+					if time.Since(begin) > 2*time.Minute {
+						s.Errorf("the last batches took %v", time.Since(begin))
+					}
+					if mixed == apart {
+						s.Errorf("a batch had several partitions: %v", mixed)
+					}
+					if apart { // as for a plain stream, a lost connection ends a batch
+						for _, n := range sizes {
+							if n != 100 && n != 50 {
+								s.Errorf("batches of %d", sizes)
+							}
+						}
+					}
+					s.fill(each, each+20, s.partitions[0]) // which nobody waits for
+					time.Sleep(time.Second)
+					must(s, r.stopped())
+					s.want(4 * each)
+					for _, p := range s.partitions {
+						s.wantStored("billing", p, each-1)
+					}
+					r = s.start(func(ctx context.Context) error { return c.RunBatch(ctx, collect) })
+					s.want(4*each + 20)
+					must(s, r.stopped())
+				})
+			})
+		}
+	}
+}
+
+// TestSuperStreamBatchFails: that ends the run, and no message of the batch counts
+// as handled. One that is tried again succeeds as a whole.
+func TestSuperStreamBatchFails(t *testing.T) {
+	for _, apart := range []bool{false, true} {
+		playParts(t, 4, func(s *partScene) {
+			s.fill(0, 100, s.partitions...)
+			var sizes []int
+			collect := s.handleBatch(&sizes)
+			cfg := ConsumerConfig{Name: "billing", BatchSize: 30, BatchWait: time.Second, BatchPerPartition: apart}
+			fails := func(ctx context.Context, batch []Delivery) error {
+				if s.count() >= 120 {
+					return errTest
+				}
+				return collect(ctx, batch)
+			}
+			c := s.consumer(cfg)
+			err := c.RunBatch(s.ctx, fails)
+			if !errors.Is(err, errTest) {
+				s.Fatalf("the run ended with %v", err)
+			}
+			for _, p := range s.partitions {
+				if n := s.countOf(p); n > 0 {
+					s.wantStored("billing", p, uint64(n-1))
+				}
+			}
+			cfg.OnError = ErrorPolicy{Attempts: 3}
+			c = s.consumer(cfg)
+			r := s.start(func(ctx context.Context) error {
+				return c.RunBatch(ctx, func(ctx context.Context, batch []Delivery) error {
+					if batch[0].Attempt() < 3 {
+						return errTest
+					}
+					return collect(ctx, batch)
+				})
+			})
+			s.want(400)
+			must(s, r.stopped())
+		})
+	}
+	_, err := (&Env{cfg: testConfig()}).NewConsumer("orders", ConsumerConfig{BatchPerPartition: true})
+	wantErr(t, err, ErrInvalidConfig)
+}

@@ -1,0 +1,129 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tidemark-go/tidemark/streamtest"
+)
+
+// routed is a super stream o of which two keys lead to partitions a and b, one to
+// both, and all others nowhere.
+func playRouted(t *testing.T, act func(*scene)) {
+	t.Helper()
+	play(t, Config{}, func(s *scene) {
+		must(s, s.env.DeclareSuperStream(s.ctx, "o", SuperStreamConfig{BindingKeys: []string{"a", "b"}}))
+		must(s, s.b.BindPartition("o", "o-a", "both"))
+		must(s, s.b.BindPartition("o", "o-b", "both"))
+		act(s)
+	})
+}
+
+// TestSceneRouteByKey: the binding decides, the broker is asked once for each key,
+// a key of several partitions makes copies, and one of none is an error for that
+// message alone.
+func TestSceneRouteByKey(t *testing.T) {
+	playRouted(t, func(s *scene) {
+		p := s.superProducer(ProducerConfig{Routing: RouteByKey()})
+		err := p.Publish(s.ctx, keyed("a", 0), keyed("nowhere", 0), keyed("b", 0), keyed("both", 0), keyed(strings.Repeat("l", 300), 0))
+		var several *PublishError
+		if !errors.As(err, &several) {
+			s.Fatal(err)
+		}
+		for i, err := range several.Outcomes {
+			if want := i == 1 || i == 4; errors.Is(err, ErrNoRoute) != want || !want && err != nil {
+				s.Errorf("message %d: %v", i, err)
+			}
+		}
+		wantErr(s, p.Publish(s.ctx, keyed("nowhere", 0)), ErrNoRoute)
+		wantErr(s, p.PublishAsync(s.ctx, keyed("nowhere", 0), nil), ErrNoRoute)
+		outcomes := 0
+		must(s, p.PublishAsync(s.ctx, keyed("both", 1), func(err error) { must(s, err); outcomes++ }))
+		must(s, p.Flush(s.ctx))
+		for stream, want := range map[string]string{"o-a": "a:0", "o-b": "b:0"} {
+			if got := s.bodies(stream); !slices.Equal(got, []string{want, "both:0", "both:1"}) {
+				s.Errorf("%s has %v", stream, got)
+			}
+		}
+		if outcomes != 1 {
+			s.Errorf("%d outcomes of one message", outcomes)
+		}
+		asked := s.b.Received(streamtest.Route)
+		for i := range 100 {
+			must(s, p.Publish(s.ctx, keyed("a", i)))
+		}
+		if n := s.b.Received(streamtest.Route) - asked; n > 0 {
+			s.Errorf("a known key was asked for %d times", n)
+		}
+		must(s, s.b.CreateStream("o-new"))
+		must(s, s.b.BindPartition("o", "o-new", "nowhere")) // and at once
+		must(s, p.Publish(s.ctx, keyed("nowhere", 1)))
+		if got := s.bodies("o-new"); len(got) != 1 {
+			s.Errorf("o-new has %v", got)
+		}
+		must(s, s.b.BindPartition("o", "o-new", "a")) // known already
+		must(s, p.Publish(s.ctx, keyed("a", 100)))
+		time.Sleep(refreshEvery + time.Millisecond)
+		must(s, p.Publish(s.ctx, keyed("a", 101)))
+		if got := s.bodies("o-new"); len(got) != 2 {
+			s.Errorf("o-new has %v", got)
+		}
+	})
+}
+
+// TestSceneRouteBy: the user's function decides.
+func TestSceneRouteBy(t *testing.T) {
+	playRouted(t, func(s *scene) {
+		asked := map[string]int{}
+		p := s.superProducer(ProducerConfig{Routing: RouteBy(func(m *Message, partitions []string) ([]string, error) {
+			asked[m.Key]++
+			switch m.Key {
+			case "all":
+				return append(partitions[:len(partitions):len(partitions)], partitions[0]), nil
+			case "none":
+				return nil, nil
+			case "bad":
+				return nil, errTest
+			}
+			return []string{m.Key}, nil
+		})})
+		must(s, p.Publish(s.ctx, keyed("all", 0), keyed("o-b", 0)))
+		for key, want := range map[string]error{"none": ErrNoRoute, "bad": errTest, "o-x": ErrNoRoute} {
+			err := p.Publish(s.ctx, keyed(key, 0))
+			wantErr(s, err, want)
+			wantErr(s, err, ErrNoRoute)
+			if asked[key] != 1 {
+				s.Errorf("%q was asked for %d times", key, asked[key])
+			}
+		}
+		if a, b := s.bodies("o-a"), s.bodies("o-b"); len(a) != 1 || len(b) != 2 {
+			s.Errorf("%v and %v", a, b)
+		}
+	})
+}
+
+// TestSceneSuperCopies: the outcome of a message with copies is that of all of them.
+func TestSceneSuperCopies(t *testing.T) {
+	playRouted(t, func(s *scene) {
+		p := s.superProducer(ProducerConfig{Routing: RouteByKey(), MaxInFlight: 1})
+		must(s, s.b.SetQuorum("o-b", false))
+		results := make(chan error, 2)
+		short, cancel := context.WithTimeout(s.ctx, time.Second)
+		defer cancel()
+		must(s, p.PublishAsync(s.ctx, keyed("both", 0), func(err error) { results <- err }))
+		must(s, p.PublishAsync(short, keyed("both", 1), func(err error) { results <- err })) // no place in o-b
+		if err := <-results; !errors.Is(err, context.DeadlineExceeded) || SafeToRetry(err) || !strings.Contains(err.Error(), "1 of") {
+			s.Errorf("accepted by one: %v", err)
+		}
+		must(s, s.b.SetQuorum("o-b", true))
+		must(s, <-results)
+		must(s, p.Publish(s.ctx, keyed("both", 2)))
+		if a, b := s.bodies("o-a"), s.bodies("o-b"); len(a) != 3 || len(b) != 2 {
+			s.Errorf("%v and %v", a, b)
+		}
+	})
+}

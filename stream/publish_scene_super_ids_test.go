@@ -1,0 +1,140 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+)
+
+// TestSceneSuperLastID: who numbers messages in one sequence and goes on above
+// LastPublishingID has each of them in the super stream once.
+func TestSceneSuperLastID(t *testing.T) {
+	playSuper(t, 3, func(s *scene) {
+		const total = 300
+		message := func(id uint64) Message {
+			m := keyed(fmt.Sprint("k", id%17), int(id/17))
+			m.PublishingID = id
+			return m
+		}
+		p := s.superProducer(ProducerConfig{Name: "n"})
+		if id := p.LastPublishingID(); id != 0 {
+			s.Errorf("the last id of nothing is %d", id)
+		}
+		for id := uint64(1); id <= 100; id++ {
+			must(s, p.Publish(s.ctx, message(id)))
+		}
+		must(s, s.b.SetLeader("o-1", false)) // goes on without one of them, and is killed
+		for id := uint64(101); id <= 200; id++ {
+			must(s, p.PublishAsync(s.ctx, message(id), nil))
+		}
+		time.Sleep(time.Second)
+		short, cancel := context.WithCancel(s.ctx)
+		cancel()
+		wantErr(s, p.Close(short), ErrUnconfirmed)
+		must(s, s.b.SetLeader("o-1", true))
+
+		p = s.superProducer(ProducerConfig{Name: "n"})
+		ids, last := p.LastPublishingIDs(), p.LastPublishingID()
+		smallest := min(ids["o-0"], ids["o-1"], ids["o-2"])
+		if len(ids) != 3 || last != smallest || last > 100 || last == 0 || max(ids["o-0"], ids["o-2"]) < 195 {
+			s.Errorf("the last id is %d, of %v", last, ids)
+		}
+		for id := last + 1; id <= total; id++ {
+			must(s, p.Publish(s.ctx, message(id)))
+		}
+		n := 0
+		for i := range 3 {
+			seen := map[string]int{}
+			for _, body := range s.bodies(fmt.Sprint("o-", i)) {
+				seen[body]++
+			}
+			for body, times := range seen {
+				if times > 1 {
+					s.Errorf("%s is there %d times", body, times)
+				}
+			}
+			n += len(seen)
+		}
+		if n != total {
+			s.Errorf("%d of %d are there", n, total)
+		}
+	})
+}
+
+// TestSceneSuperCountedIDs: where the producer counts, each message is there once
+// through moves of leaders, and another process takes the name over.
+func TestSceneSuperCountedIDs(t *testing.T) {
+	playSuper(t, 3, func(s *scene) {
+		p := s.superProducer(ProducerConfig{Name: "n"})
+		_, err := s.env.NewProducer(s.ctx, "o", ProducerConfig{Name: "n", SuperStream: true})
+		wantErr(s, err, ErrNameInUse)
+		_, err = s.env.NewProducer(s.ctx, "o-1", ProducerConfig{Name: "n"})
+		wantErr(s, err, ErrNameInUse)
+		for i := range 300 {
+			must(s, p.PublishAsync(s.ctx, keyed("k"+fmt.Sprint(i%7), i/7), func(err error) { must(s, err) }))
+			if i%30 == 29 {
+				must(s, s.b.MoveLeader(fmt.Sprint("o-", i/30%3)))
+				time.Sleep(10 * time.Millisecond)
+			}
+		}
+		must(s, p.Flush(s.ctx))
+		n := 0
+		for i := range 3 {
+			n += s.inOrder(fmt.Sprint("o-", i), s.bodies(fmt.Sprint("o-", i)))
+		}
+		if n != 300 {
+			s.Errorf("%d messages", n)
+		}
+		other, err := s.connect(Config{}).NewProducer(s.ctx, "o", ProducerConfig{Name: "n", SuperStream: true})
+		must(s, err)
+		for i := range 3 {
+			must(s, other.Publish(s.ctx, keyed(keyFor("other", i, 3), 0)))
+		}
+		for i := range 3 {
+			wantErr(s, p.Publish(s.ctx, keyed(keyFor("mine", i, 3), 0)), ErrNameInUse)
+		}
+		must(s, other.Close(s.ctx))
+		wantErr(s, p.Close(s.ctx), ErrUnconfirmed) // of what it published last
+	})
+}
+
+// TestSceneSuperBatch: what a PublishBatch has for one partition is one sub-batch.
+func TestSceneSuperBatch(t *testing.T) {
+	playSuper(t, 3, func(s *scene) {
+		p := s.superProducer(ProducerConfig{Name: "n", SubEntries: 100})
+		batch := func() (list []Message) {
+			for i := range 60 {
+				m := keyed(fmt.Sprint("k", i), 0)
+				m.PublishingID = uint64(i + 1)
+				list = append(list, m)
+			}
+			return list
+		}
+		must(s, p.PublishBatch(s.ctx, batch()...))
+		must(s, p.Close(s.ctx))
+		p = s.superProducer(ProducerConfig{Name: "n", SubEntries: 100})
+		must(s, p.PublishBatch(s.ctx, batch()...)) // as another process does
+		n := 0
+		for i := range 3 {
+			n += len(s.bodies(fmt.Sprint("o-", i)))
+		}
+		if n != 60 {
+			s.Errorf("%d messages", n)
+		}
+		must(s, s.b.SetQuorum("o-1", false))
+		short, cancel := context.WithTimeout(s.ctx, time.Second)
+		defer cancel()
+		var several []Message
+		for i := range 3 {
+			several = append(several, keyed(keyFor("b", i, 3), 0))
+		}
+		err := p.PublishBatch(short, several...)
+		var outcomes *PublishError
+		if !errors.As(err, &outcomes) || outcomes.Outcomes[0] != nil || !errors.Is(outcomes.Outcomes[1], ErrUnconfirmed) || outcomes.Outcomes[2] != nil {
+			s.Errorf("%v", err)
+		}
+		must(s, s.b.SetQuorum("o-1", true))
+	})
+}
