@@ -88,9 +88,10 @@ var (
 	ErrSequenceBehind = errors.New("the broker has lost the last messages of an earlier process")
 	// ErrNameInUse means that another producer publishes to the stream under
 	// the same name, or that another consumer of the same Env runs on the stream
-	// under the same name, and not both have SingleActive. The broker takes the messages of one producer for
-	// repeats of the other's; each of two consumers would overwrite the other's
-	// offset. The Env does not notice a consumer of another process.
+	// under the same name, and not both have SingleActive. The broker takes the
+	// messages of one producer for repeats of the other's; each of two consumers
+	// would overwrite the other's offset. The Env does not notice a consumer of
+	// another process.
 	ErrNameInUse = errors.New("name in use")
 	// ErrNoRoute reports a message to a super stream that no partition is for: none
 	// is bound with its key, or ProducerConfig.Routing has chosen none. The message
@@ -177,13 +178,11 @@ func (e *HandlerError) Unwrap() error { return e.Err }
 
 // SafeToRetry reports whether the caller can repeat the failed call: the broker
 // was not reached or took nothing, the connection was lost, or the stream had no
-// leader. It is
-// false if that may publish a message twice: the outcome of one is unknown
-// ([ErrUnconfirmed]), or one of several is confirmed ([PublishError], whose
-// Outcomes say which to publish again), or one of several copies in a super stream.
-// The other calls are idempotent. If the
-// connection was lost, the first attempt may have worked; a repeated
-// DeleteStream then returns [ErrStreamNotFound].
+// leader. It is false if that may publish a message twice: the outcome of one is
+// unknown ([ErrUnconfirmed]), one of several is confirmed ([PublishError], whose
+// Outcomes say which to publish again), or one of several copies in a super stream
+// is. The other calls are idempotent. If the connection was lost, the first attempt
+// may have worked; a repeated DeleteStream then returns [ErrStreamNotFound].
 func SafeToRetry(err error) bool {
 	if err == nil || errors.Is(err, ErrUnconfirmed) || isCopies(err) {
 		return false
