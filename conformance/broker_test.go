@@ -97,12 +97,13 @@ func streamtestOptions() []streamtest.Option {
 	return opts
 }
 
-// newRabbitMQ starts the real broker and leaves it running. make test stops it.
+// newRabbitMQ starts a real broker and leaves it running. make test stops it. No
+// other package uses it: a row sets its disk alarm, which blocks every publisher.
 func newRabbitMQ(t *testing.T) *broker {
 	if os.Getenv("TIDEMARK_REAL") != "1" {
 		t.Skip("needs a real RabbitMQ: run make test, or set TIDEMARK_REAL=1 (the first run downloads one)")
 	}
-	dir := "test" // whose instances make test ends: those in test*
+	dir := "test-conformance" // make test ends those in test*
 	if suite := os.Getenv(suiteVariable); suite != "" {
 		dir += "-" + suite
 	}
