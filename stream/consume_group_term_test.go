@@ -176,6 +176,43 @@ func TestGroupHandlerTakesTooLong(t *testing.T) {
 	}
 }
 
+// An overlap names the handlers that were at work when the term ended, although
+// they learn of it at once and may return before anybody else does anything.
+func TestGroupOverlapCountsWhoIsInterrupted(t *testing.T) {
+	cfg := testConfig()
+	var reported []StateChange
+	cfg.OnState = func(c StateChange) { reported = append(reported, c) }
+	states := startStates(cfg)
+	c, err := (&Env{cfg: cfg, states: states}).NewConsumer("s", ConsumerConfig{Name: "g", SingleActive: true})
+	must(t, err)
+	const terms = 2000
+	for range terms {
+		x := newRun(c).newTerm(t.Context(), &subscription{})
+		x.handed.Store(true)
+		x.inHand.Store(1)
+		atWork, stopped := make(chan struct{}), make(chan struct{})
+		go func() {
+			defer close(stopped)
+			close(atWork)
+			for x.handling.Err() == nil {
+			}
+			x.leave()
+		}()
+		<-atWork
+		x.over(ErrNotActive)
+		<-stopped
+	}
+	must(t, states.drain())
+	if len(reported) != terms {
+		t.Fatalf("%d overlaps", len(reported))
+	}
+	for _, change := range reported {
+		if text := change.Err.Error(); !strings.HasSuffix(text, "; 1 handlers are at work") {
+			t.Fatal(text)
+		}
+	}
+}
+
 // A stored offset that cannot be asked for at a promotion is asked for again.
 func TestGroupQueryFailsAtPromotion(t *testing.T) {
 	playGroup(t, func(g *group) {

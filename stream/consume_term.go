@@ -65,11 +65,12 @@ func (t *term) stepDown() {
 // handlers that are at work learn of it by their context, and nothing is stored.
 func (t *term) over(why error) {
 	t.once.Do(func() {
+		atWork := t.inHand.Load() // before they learn of it
 		t.cancelTaking(broker.OwnReason(why))
 		t.cancelHandling(broker.OwnReason(why))
 		close(t.ended)
 		if t.handed.Load() {
-			t.run.report(StateChange{State: StateOverlap, Err: fmt.Errorf("%w; %d handlers are at work", why, t.inHand.Load())})
+			t.run.report(StateChange{State: StateOverlap, Err: fmt.Errorf("%w; %d handlers are at work", why, atWork)})
 		}
 	})
 }
