@@ -44,7 +44,9 @@ func main() {
 	err := fs.Parse(os.Args[1:])
 	switch {
 	case errors.Is(err, flag.ErrHelp):
-		fmt.Print("filter publishes orders, or prints those of one region.\n\n" + usage)
+		fmt.Print("filter publishes orders, or prints those of one region.\n\n" + usage + "\n")
+		fs.SetOutput(os.Stdout)
+		fs.PrintDefaults()
 		return
 	case err != nil || fs.NArg() > 0 || (*publish > 0) == (*region != ""):
 		fmt.Fprint(os.Stderr, "filter: give -publish or -region\n"+usage)

@@ -29,12 +29,14 @@ const usage = "Usage: group [-stream STREAM] [-group GROUP]\n"
 func main() {
 	fs := flag.NewFlagSet("group", flag.ContinueOnError)
 	fs.SetOutput(io.Discard)
-	name := fs.String("stream", "stream_queue", "read the stream of this name")
-	group := fs.String("group", "readers", "join the group of this name")
+	name := fs.String("stream", "stream_queue", "`NAME` of the stream")
+	group := fs.String("group", "readers", "`NAME` of the group")
 	err := fs.Parse(os.Args[1:])
 	switch {
 	case errors.Is(err, flag.ErrHelp):
-		fmt.Print("group prints a stream's messages while it is the active one of its group.\n\n" + usage)
+		fmt.Print("group prints a stream's messages while it is the active one of its group.\n\n" + usage + "\n")
+		fs.SetOutput(os.Stdout)
+		fs.PrintDefaults()
 		return
 	case err != nil || fs.NArg() > 0:
 		fmt.Fprint(os.Stderr, "group: it takes -stream and -group\n"+usage)
