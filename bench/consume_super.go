@@ -73,12 +73,7 @@ func superOfficial(ctx context.Context, j job, c *crowd) (err error) {
 	o := official.NewSuperStreamConsumerOptions().SetConsumerName(j.Name).SetOffset(official.OffsetSpecification{}.First()).
 		SetAutoCommit(official.NewAutoCommitStrategy())
 	consumer, err := env.NewSuperStreamConsumer(j.Stream, func(cc official.ConsumerContext, m *amqp.Message) {
-		f := members[cc.Consumer.GetStreamName()]
-		var offset uint64
-		if f.n+1 == f.want { // takes a lock
-			offset = uint64(cc.Consumer.GetOffset())
-		}
-		f.message(offset, m.Data[0])
+		members[cc.Consumer.GetStreamName()].official(cc, m)
 	}, o)
 	if err != nil {
 		return err

@@ -47,19 +47,23 @@ func crowdOfficial(ctx context.Context, j job, c *crowd) (err error) {
 			SetConsumerName(f.name).SetAutoCommit(official.NewAutoCommitStrategy())
 		// It makes one consumer at a time. None of them is closed before all
 		// are made: it would give the connection of the closed one to the next.
-		consumer, err := env.NewConsumer(f.stream, func(cc official.ConsumerContext, m *amqp.Message) {
-			var offset uint64
-			if f.n+1 == f.want { // takes a lock
-				offset = uint64(cc.Consumer.GetOffset())
-			}
-			f.message(offset, m.Data[0])
-		}, o)
+		consumer, err := env.NewConsumer(f.stream, f.official, o)
 		if err != nil {
 			return err
 		}
 		<-ctx.Done()
 		return consumer.Close()
 	})
+}
+
+// official takes a message from the official client. GetOffset takes a lock, so it
+// is called for the last message alone.
+func (f *member) official(cc official.ConsumerContext, m *amqp.Message) {
+	var offset uint64
+	if f.n+1 == f.want {
+		offset = uint64(cc.Consumer.GetOffset())
+	}
+	f.message(offset, m.Data[0])
 }
 
 // crowdSocket reads with a bare connection for each consumer, and stores

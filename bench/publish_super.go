@@ -12,12 +12,11 @@ import (
 	"github.com/tidemark-go/tidemark/stream"
 )
 
-// superPartitions is how many partitions the super stream has that is published
-// to.
+// superPartitions is how many partitions a super stream has.
 const superPartitions = 100
 
-// superCases publish to a super stream. The bare socket publishes to its
-// partitions, as many messages to each, and chooses none.
+// superCases read a super stream, and publish to one. The bare socket publishes to
+// its partitions, as many messages to each, and chooses none.
 func superCases() []benchCase {
 	return []benchCase{superConsumeCase(), {family: "superstream", name: "superstream-publish", about: "publish to a super stream of 100 partitions, by the hash of a key (the socket: to the same streams in turns)",
 		content: contentNone, n: upTo(1_000_000, 400_000_000), windows: superWindows, super: true, streams: superPartitions, producers: superPartitions,

@@ -241,8 +241,11 @@ func (b *broker) unbindByManagement(superStream, stream string) error {
 	}
 	for _, x := range all {
 		status, err := b.request(http.MethodDelete, path+"/"+url.PathEscape(x.PropertiesKey), nil, nil)
-		if err != nil || status != http.StatusNoContent {
-			return fmt.Errorf("unbind %s from %s: status %d, %w", stream, superStream, status, err)
+		if err == nil && status != http.StatusNoContent {
+			err = fmt.Errorf("unbind %s from %s: status %d", stream, superStream, status)
+		}
+		if err != nil {
+			return err
 		}
 	}
 	return nil

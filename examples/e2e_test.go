@@ -49,6 +49,11 @@ var programs = sync.OnceValue(func() error {
 	if err != nil {
 		return fmt.Errorf("go build: %w\n%s", err, out)
 	}
+	super := filepath.Join(bin, "superstream") + string(filepath.Separator)
+	out, err = exec.Command("go", "build", "-o", super, "./superstream/pub", "./superstream/sub").CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("go build: %w\n%s", err, out)
+	}
 	return nil
 })
 
@@ -295,7 +300,7 @@ func awaitStored(t *testing.T, env *stream.Env, consumer, name string, printed i
 // TestHelp: every program shows its help on stdout, and says what is wrong with
 // its arguments, and how to use it, on stderr.
 func TestHelp(t *testing.T) {
-	for _, name := range []string{"amqp091", "demo", "filter", "fromfile", "official", "pub", "quickstart", "sub", "rabbitmq"} {
+	for _, name := range []string{"amqp091", "demo", "filter", "fromfile", "group", "official", "pub", "quickstart", "sub", "superstream/pub", "superstream/sub", "rabbitmq"} {
 		for _, help := range []string{"-h", "-help", "--help"} {
 			r := finish(t, "rabbitmq-stream://u:s3cr3t@h", name, help)
 			if r.code != 0 || !strings.Contains(r.stdout, "Usage: ") || r.stderr != "" || strings.Contains(r.stdout, "s3cr3t") {

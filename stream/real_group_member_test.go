@@ -184,7 +184,7 @@ type memberOutside struct {
 	wg      sync.WaitGroup
 }
 
-// startMember starts a process. record is called for each of its records, on
+// startOutside starts a process. record is called for each of its records, on
 // another goroutine.
 func startOutside(t *testing.T, s memberSettings, uris []string, record func(history.Record)) *memberOutside {
 	t.Helper()

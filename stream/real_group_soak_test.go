@@ -255,34 +255,11 @@ const groupPace = 20
 
 // publish publishes the numbers of a partition, as far as the faults have come.
 func (s *groupSoak) publish(ctx context.Context, partition string) error {
-	p, err := s.direct.NewProducer(ctx, partition, ProducerConfig{Name: "numbers"})
-	if err != nil {
-		return err
-	}
-	var failed atomic.Pointer[error]
-	for n := range s.total {
-		for wait := n%groupPace == 0; wait || int64(n) >= s.allowed.Load(); wait = false {
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
+	return publishNumbers(ctx, s.direct, partition, s.total, groupBody, func(n int) {
+		for wait := n%groupPace == 0; ctx.Err() == nil && (wait || int64(n) >= s.allowed.Load()); wait = false {
 			pause(time.Millisecond)
 		}
-		err := p.PublishAsync(ctx, Message{Body: groupBody(n)}, func(err error) {
-			if err != nil {
-				failed.CompareAndSwap(nil, &err)
-			}
-		})
-		if err != nil {
-			return err
-		}
-	}
-	if err := p.Close(ctx); err != nil {
-		return err
-	}
-	if err := failed.Load(); err != nil {
-		return *err
-	}
-	return nil
+	})
 }
 
 // watch asks for the stored offset of a partition until ctx ends. It keeps what
@@ -485,8 +462,8 @@ func groupSoakInProcess(t *testing.T, super bool) {
 	s.run()
 }
 
-// TestRealGroupSoakCluster is the soak on three nodes, where leaders move. Only
-// make soak-groups runs it.
+// TestRealGroupSoakCluster is the soak on three nodes, where leaders move.
+// make test-cluster runs it, and make soak-groups with more faults.
 func TestRealGroupSoakCluster(t *testing.T) {
 	b := runningCluster(t)
 	for _, super := range []bool{false, true} {

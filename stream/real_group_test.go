@@ -46,12 +46,16 @@ func (m *liveMember) dial(ctx context.Context, network, address string) (net.Con
 	}
 	var d net.Dialer
 	nc, err := d.DialContext(ctx, network, address)
-	if err == nil {
-		m.mu.Lock()
-		m.conns = append(m.conns, nc)
-		m.mu.Unlock()
+	if err != nil {
+		return nil, err
 	}
-	return nc, err
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.killed.Load() { // meanwhile, and kill has not seen this one
+		return nil, errors.Join(errors.New("killed"), nc.Close())
+	}
+	m.conns = append(m.conns, nc)
+	return nc, nil
 }
 
 // join adds a member and waits until it waits in the group.

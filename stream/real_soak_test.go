@@ -165,19 +165,27 @@ func (s *soak) ended(n int) {
 // publish publishes the numbers, as far as the faults have come, so that there
 // is something to break, with a producer that does not go through the proxies.
 func (s *soak) publish(ctx context.Context) error {
-	p, err := s.direct.NewProducer(ctx, s.stream, ProducerConfig{Name: "numbers"})
+	return publishNumbers(ctx, s.direct, s.stream, s.total, soakBody, func(n int) {
+		for ctx.Err() == nil && int64(n) >= s.allowed.Load() {
+			pause(time.Millisecond)
+		}
+	})
+}
+
+// publishNumbers publishes the bodies of the numbers below total to a stream, and
+// returns when all are confirmed. It calls hold before each number. hold returns
+// when the number may be published, or ctx has ended.
+func publishNumbers(ctx context.Context, env *Env, stream string, total int, body func(n int) []byte, hold func(n int)) error {
+	p, err := env.NewProducer(ctx, stream, ProducerConfig{Name: "numbers"})
 	if err != nil {
 		return err
 	}
 	var failed atomic.Pointer[error]
-	for n := range s.total {
-		for int64(n) >= s.allowed.Load() {
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
-			pause(time.Millisecond)
+	for n := range total {
+		if hold(n); ctx.Err() != nil {
+			return ctx.Err()
 		}
-		err := p.PublishAsync(ctx, Message{Body: soakBody(n)}, func(err error) {
+		err := p.PublishAsync(ctx, Message{Body: body(n)}, func(err error) {
 			if err != nil {
 				failed.CompareAndSwap(nil, &err)
 			}

@@ -21,14 +21,7 @@ func (b *Broker) LoseUpdates(n int) { b.setFaults(func(f *faults) { f.updates = 
 // ends the connection as RabbitMQ does. AnswerWith loses answers of all
 // connections, and later ones as well.
 func (b *Broker) LoseUpdateAnswers(name string, n int) int {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	named := b.byName(name)
-	for _, c := range named {
-		c.lostAnswers = n
-	}
-	b.changed()
-	return len(named)
+	return b.eachNamed(name, func(c *conn) { c.lostAnswers = n })
 }
 
 // HangGroup takes the active member's place from it, without a word, and gives it to

@@ -247,6 +247,26 @@ func TestMembersLeavingOneByOne(t *testing.T) {
 	}
 }
 
+// TestMembersLeaveInOrder expects that the groups of a connection that ends go on
+// in the order of its subscriptions, so that a test runs the same each time.
+func TestMembersLeaveInOrder(t *testing.T) {
+	b := newSuper(t)
+	one, two := openRaw(t, b), openRaw(t, b)
+	join := func(c *rawClient, id uint8) {
+		c.subscribe(id, "p0", fromFirst, 1, wire.Property{Key: "name", Value: string(rune('a' + id))},
+			wire.Property{Key: "single-active-consumer", Value: "true"})
+	}
+	for id := range uint8(10) {
+		join(one, id)
+		one.tell(id, true)
+		join(two, id)
+	}
+	one.nc.Close()
+	for id := range uint8(10) {
+		two.tell(id, true)
+	}
+}
+
 // TestVersionOfFaults expects that the options that make the broker behave like an
 // older RabbitMQ also make it report that version.
 func TestVersionOfFaults(t *testing.T) {

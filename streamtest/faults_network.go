@@ -36,13 +36,7 @@ func (b *Broker) cutAll(how Cut) int {
 // DropConnection ends the connections whose Connection.Name or
 // Connection.ClientName is name. It returns their number.
 func (b *Broker) DropConnection(name string, how Cut) int {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	named := b.byName(name)
-	for _, c := range named {
-		c.end(how)
-	}
-	return len(named)
+	return b.eachNamed(name, func(c *conn) { c.end(how) })
 }
 
 // byName returns the connections that have the name, or whose client gave
@@ -76,18 +70,24 @@ func (b *Broker) ResumeReading() { b.setFaults(func(f *faults) { f.stopReading =
 // StopReadingFrom is StopReading for the connections whose Connection.Name or
 // Connection.ClientName is name, as if the broker's flow control had stopped them.
 // It returns their number. ResumeReadingFrom or ClearFaults ends it.
-func (b *Broker) StopReadingFrom(name string) int { return b.stopConnections(name, true) }
+func (b *Broker) StopReadingFrom(name string) int {
+	return b.eachNamed(name, func(c *conn) { c.stopped = true })
+}
 
 // ResumeReadingFrom ends StopReadingFrom. It returns the number of connections
 // with that name.
-func (b *Broker) ResumeReadingFrom(name string) int { return b.stopConnections(name, false) }
+func (b *Broker) ResumeReadingFrom(name string) int {
+	return b.eachNamed(name, func(c *conn) { c.stopped = false })
+}
 
-func (b *Broker) stopConnections(name string, stop bool) int {
+// eachNamed changes the connections with a name under the mutex and makes them
+// notice. It returns their number.
+func (b *Broker) eachNamed(name string, change func(*conn)) int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	named := b.byName(name)
 	for _, c := range named {
-		c.stopped = stop
+		change(c)
 	}
 	b.nudge()
 	return len(named)

@@ -139,11 +139,12 @@ func WithStepDownBug(version string) Option {
 
 // WithMembersLeavingOneByOne makes the broker treat the single active consumers
 // of a connection that ends, and those that join while another steps down, as
-// RabbitMQ 4.0 does, and makes it report version, which should be a 4.0. The members of
-// the connection leave their groups one after the other, and after each the broker
-// chooses among those that are left, so that others may be told to step down and
-// to go on. Later versions remove all first. And a member that steps down is not
-// told again if the choice changes before it has answered.
+// RabbitMQ 4.0 does, and makes it report version, which should be a 4.0. The
+// members of the connection leave their groups one after the other, and after
+// each the broker chooses among those that are left, so that others may be told
+// to step down and to go on. Later versions remove all first. A member that steps
+// down is not told again if the choice changes before it has answered; later
+// versions tell it.
 func WithMembersLeavingOneByOne(version string) Option {
 	return func(c *config) { c.version, c.oneByOne = version, true }
 }

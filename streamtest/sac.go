@@ -73,18 +73,17 @@ func (s *subscription) join(name string) {
 // all of them before it chooses again. RabbitMQ 4.0 chooses after each, which may
 // be one that ends next.
 func (b *Broker) leave(members []*subscription) {
-	groups := make(map[*group]struct{})
+	var groups []*group // each once, in the order of the members
 	for _, s := range members {
 		s.group.remove(s)
 		if b.cfg.oneByOne {
 			s.group.rebalance()
 		}
-		groups[s.group] = struct{}{}
+		if !b.cfg.oneByOne && !slices.Contains(groups, s.group) {
+			groups = append(groups, s.group)
+		}
 	}
-	if b.cfg.oneByOne {
-		return
-	}
-	for g := range groups {
+	for _, g := range groups {
 		g.rebalance()
 	}
 }

@@ -5,8 +5,8 @@
 //	go run ./examples/filter -publish 300
 //	go run ./examples/filter -region eu -max 100
 //
-// The broker is RABBITMQ_STREAM_URL, by default one on this machine. A run with
-// the same region goes on behind the last one. Exit codes: 0 all done or
+// The broker is RABBITMQ_STREAM_URL, by default the one on this machine. A run
+// with the same region goes on behind the last one. Exit codes: 0 all done or
 // interrupted, 1 failed, 2 wrong usage.
 package main
 
@@ -40,11 +40,13 @@ func main() {
 	fs.SetOutput(io.Discard)
 	publish := fs.Int("publish", 0, "publish so many orders of each region")
 	region := fs.String("region", "", "print the orders of this region")
-	most := fs.Int("max", 0, "end after so many orders; 0: with a signal")
+	most := fs.Int("max", 0, "end after so many orders; 0 stands for never")
 	err := fs.Parse(os.Args[1:])
 	switch {
 	case errors.Is(err, flag.ErrHelp):
-		fmt.Print("filter publishes orders, or prints those of one region.\n\n" + usage)
+		fmt.Print("filter publishes orders, or prints those of one region.\n\n" + usage + "\n")
+		fs.SetOutput(os.Stdout)
+		fs.PrintDefaults()
 		return
 	case err != nil || fs.NArg() > 0 || (*publish > 0) == (*region != ""):
 		fmt.Fprint(os.Stderr, "filter: give -publish or -region\n"+usage)
@@ -59,7 +61,7 @@ func main() {
 }
 
 func run(ctx context.Context, orders int, region string, most int) (err error) {
-	uri := cmp.Or(os.Getenv("RABBITMQ_STREAM_URL"), "rabbitmq-stream://guest:guest@localhost:5552/")
+	uri := cmp.Or(os.Getenv("RABBITMQ_STREAM_URL"), stream.DefaultURI)
 	env, err := stream.Connect(ctx, stream.Config{URIs: []string{uri}})
 	if err != nil {
 		return err

@@ -4,14 +4,19 @@
 //
 //	go run ./examples/group -stream stream_queue
 //
-// It prints a line "active" or "waiting" on stderr when that changes, and each
-// message on stdout.
+// The stream must exist: examples/pub creates it. The broker is
+// RABBITMQ_STREAM_URL, by default the one on this machine. group prints a line
+// "active" or "waiting" on stderr when that changes, and each message on stdout.
+// Exit codes: 0 ended by a signal, 1 failed, 2 wrong usage.
 package main
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"syscall"
@@ -19,10 +24,24 @@ import (
 	"github.com/tidemark-go/tidemark/stream"
 )
 
+const usage = "Usage: group [-stream STREAM] [-group GROUP]\n"
+
 func main() {
-	name := flag.String("stream", "stream_queue", "the stream to read")
-	group := flag.String("group", "readers", "the name of the group")
-	flag.Parse()
+	fs := flag.NewFlagSet("group", flag.ContinueOnError)
+	fs.SetOutput(io.Discard)
+	name := fs.String("stream", "stream_queue", "`NAME` of the stream")
+	group := fs.String("group", "readers", "`NAME` of the group")
+	err := fs.Parse(os.Args[1:])
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		fmt.Print("group prints a stream's messages while it is the active one of its group.\n\n" + usage + "\n")
+		fs.SetOutput(os.Stdout)
+		fs.PrintDefaults()
+		return
+	case err != nil || fs.NArg() > 0:
+		fmt.Fprint(os.Stderr, "group: it takes -stream and -group\n"+usage)
+		os.Exit(2)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := consume(ctx, *name, *group); err != nil {
@@ -31,12 +50,13 @@ func main() {
 	}
 }
 
-func consume(ctx context.Context, name, group string) error {
-	env, err := stream.Connect(ctx, stream.Config{URIs: []string{os.Getenv("RABBITMQ_STREAM_URL")}, OnState: tell})
+func consume(ctx context.Context, name, group string) (err error) {
+	uri := cmp.Or(os.Getenv("RABBITMQ_STREAM_URL"), stream.DefaultURI)
+	env, err := stream.Connect(ctx, stream.Config{URIs: []string{uri}, OnState: tell})
 	if err != nil {
 		return err
 	}
-	defer env.Close()
+	defer func() { err = errors.Join(err, env.Close()) }()
 	consumer, err := env.NewConsumer(name, stream.ConsumerConfig{Name: group, SingleActive: true})
 	if err != nil {
 		return err

@@ -49,7 +49,7 @@ func TestPub(t *testing.T) {
 // TestPubFails: an error of the broker's, and one of the command line.
 func TestPubFails(t *testing.T) {
 	b := streamtest.NewBroker(t)
-	for _, args := range [][]string{{"-uri", b.URI(), "-partitions", "0"}, {"-nonsense"}} {
+	for _, args := range [][]string{{"-uri", b.URI(), "-partitions", "0"}, {"-uri", b.URI(), "-events", "-1"}, {"-nonsense"}} {
 		if err := run(t.Context(), args, io.Discard, io.Discard); err == nil {
 			t.Errorf("%v worked", args)
 		}

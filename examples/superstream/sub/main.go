@@ -5,7 +5,8 @@
 //
 // Each message is one line: its partition, its offset there, its subject and its
 // body. The messages of a partition, hence those of a subject that the example pub
-// has published, come in order.
+// has published, come in order. Exit codes: 0 ended by a signal or -max, 1 failed,
+// 2 wrong usage.
 package main
 
 import (
@@ -27,22 +28,40 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil && !errors.Is(err, flag.ErrHelp) {
-		fmt.Fprintln(os.Stderr, "sub:", err)
-		os.Exit(1)
+	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	switch {
+	case err == nil || errors.Is(err, flag.ErrHelp):
+		return
+	case errors.Is(err, errUsage), errors.Is(err, stream.ErrInvalidConfig):
+		fmt.Fprintf(os.Stderr, "sub: %v\nUsage: sub [flags]; sub -h lists them\n", err)
+		os.Exit(2)
 	}
+	fmt.Fprintf(os.Stderr, "sub: %v\n", err)
+	os.Exit(1)
 }
+
+// errUsage marks errors of the command line.
+var errUsage = errors.New("wrong usage")
 
 // run is main without the process.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err error) {
 	flags := flag.NewFlagSet("sub", flag.ContinueOnError)
-	flags.SetOutput(stderr)
+	flags.SetOutput(io.Discard)
 	uri := flags.String("uri", "", "the broker's `URI` (default $RABBITMQ_STREAM_URL, then port 5552 on localhost as guest)")
 	super := flags.String("super", "events", "`NAME` of the super stream")
 	name := flags.String("name", "go", "`NAME` under which the broker keeps the offsets")
 	most := flags.Int("max", 0, "end after so many messages; 0 stands for never")
-	if err := flags.Parse(args); err != nil {
+	err = flags.Parse(args)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		fmt.Fprint(stdout, "sub prints the messages of a super stream, and goes on where it was.\n\nUsage: sub [flags]\n\n")
+		flags.SetOutput(stdout)
+		flags.PrintDefaults()
 		return err
+	case err != nil:
+		return fmt.Errorf("%w: %w", errUsage, err)
+	case flags.NArg() > 0: // not shown: it may be a URI with its password
+		return fmt.Errorf("%w: an argument without a flag", errUsage)
 	}
 	env, err := stream.Connect(ctx, stream.Config{
 		URIs:   strings.Split(cmp.Or(*uri, os.Getenv("RABBITMQ_STREAM_URL"), stream.DefaultURI), ","),
