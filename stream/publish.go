@@ -235,8 +235,9 @@ func (p *Producer) PublishBatch(ctx context.Context, msgs ...Message) error {
 // goroutine of the producer. A message keeps its place until its callback has
 // returned, so slow callbacks hold up publishing. A callback may publish again:
 // it waits while MaxInFlight messages, or MaxInFlightBytes, have no outcome, and
-// not for callbacks. Flush and Close are errors within it. It must not wait for
-// another goroutine that publishes. A panic of done ends the process.
+// not for callbacks. Flush and Close are errors within it, and so is Publish for a
+// message that goes to several partitions. It must not wait for another goroutine
+// that publishes. A panic of done ends the process.
 func (p *Producer) PublishAsync(ctx context.Context, m Message, done func(error)) error {
 	if p.super != nil {
 		return p.super.publishAsync(ctx, &m, done)

@@ -261,8 +261,12 @@ func (s *superProducer) sendTo(ctx context.Context, p *Producer, m *Message, sl 
 }
 
 // sendCopies gives a message to several partitions. It returns an error if none
-// has accepted it.
+// has accepted it. A Publish within a callback would wait for itself: the outcome of
+// copies comes on the goroutine of the callbacks.
 func (s *superProducer) sendCopies(ctx context.Context, m *Message, sl slot, parts []*Producer, failed *failures) error {
+	if sl.waits != nil && s.calls.mine() {
+		return errWithinCallback
+	}
 	s.copying.RLock()
 	defer s.copying.RUnlock()
 	c := newCopies(len(parts))
@@ -377,8 +381,7 @@ func (s *superProducer) close(ctx context.Context) error {
 		wg.Go(func() { errs[i] = closePart(ctx, p) })
 	}
 	wg.Wait()
-	s.copying.Lock() // who copies is refused by now; no callback is added any more
-	defer s.copying.Unlock()
+	s.awaitCopies()
 	ending, done := withGrace(ctx)
 	defer done()
 	select {
@@ -389,6 +392,14 @@ func (s *superProducer) close(ctx context.Context) error {
 	defer done()
 	errs[len(list)] = s.calls.drain(calling)
 	return errors.Join(errs...)
+}
+
+// awaitCopies waits for who has begun to copy a message before all was refused:
+// nobody adds a callback any more after that. It does not keep the lock, because a
+// callback may copy too, and Close waits for callbacks.
+func (s *superProducer) awaitCopies() {
+	s.copying.Lock()
+	defer s.copying.Unlock()
 }
 
 // closePart closes the producer of a partition. A partition that was deleted has
