@@ -99,6 +99,7 @@ func (e *Env) startProducer(ctx context.Context, stream string, cfg ProducerConf
 	if err != nil {
 		p.cancel()
 		e.disown(p)
+		close(p.ended) // Env.Close may wait for it
 		e.owned.Done()
 		return nil, err
 	}

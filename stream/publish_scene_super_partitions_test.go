@@ -152,3 +152,26 @@ func TestSceneSuperDeleted(t *testing.T) {
 		must(s, s.superProducer(ProducerConfig{Name: "n"}).Publish(s.ctx, keyed("a", 0)))
 	})
 }
+
+// TestSceneSuperBoundTwice: a partition that is bound with two keys has one
+// producer, whether it is there at the beginning or comes later. The hash chooses
+// from the list that the broker gives, which names it twice.
+func TestSceneSuperBoundTwice(t *testing.T) {
+	playSuper(t, 2, func(s *scene) {
+		must(s, s.b.BindPartition("o", "o-1", "again"))
+		p := s.superProducer(ProducerConfig{Name: "n"})
+		must(s, p.Publish(s.ctx, keyed(keyFor("k", 1, 3), 0), keyed(keyFor("k", 2, 3), 0)))
+		s.create("o-2")
+		must(s, s.b.BindPartition("o", "o-2", "2"))
+		must(s, s.b.BindPartition("o", "o-2", "3"))
+		time.Sleep(refreshEvery + time.Millisecond)
+		must(s, p.Publish(s.ctx, keyed(keyFor("k", 3, 5), 1), keyed(keyFor("k", 4, 5), 1)))
+		if a, b := s.bodies("o-1"), s.bodies("o-2"); len(a) != 2 || len(b) != 2 {
+			s.Errorf("%v and %v", a, b)
+		}
+		if n := len(p.super.all()); n != 3 {
+			s.Errorf("%d producers for 3 partitions", n)
+		}
+		must(s, p.Close(s.ctx))
+	})
+}

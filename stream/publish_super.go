@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -53,6 +54,7 @@ func (e *Env) startSuper(ctx context.Context, name string, cfg ProducerConfig) (
 	if err != nil {
 		s.cancel()
 		e.disown(p)
+		close(s.over) // Env.Close may wait for it
 		e.owned.Done()
 		return nil, err
 	}
@@ -72,31 +74,45 @@ func (s *superProducer) begin(ctx context.Context) error {
 	if len(names) == 0 {
 		return fmt.Errorf("%w: the super stream %q has no partition", ErrStreamNotFound, s.name)
 	}
-	list := make([]partStart, len(names))
+	distinct := slices.Compact(slices.Sorted(slices.Values(names))) // one that is bound with two keys is named twice
+	list := make([]partStart, len(distinct))
 	turns := make(chan struct{}, beginners)
 	var wg sync.WaitGroup
 	for i := range list {
 		wg.Go(func() {
 			turns <- struct{}{}
 			defer func() { <-turns }()
-			list[i] = s.beginPart(ctx, names[i])
+			list[i] = s.beginPart(ctx, distinct[i])
 		})
 	}
 	wg.Wait()
-	if err := beginError(ctx, list); err != nil {
+	err = beginError(ctx, list)
+	if err == nil && !s.adoptAll(names, list) {
+		err = s.refused() // by Env.Close
+	}
+	if err != nil {
 		for _, b := range list {
 			b.undo()
 		}
 		return err
 	}
-	of := map[string]*Producer{}
 	for _, b := range list {
-		of[b.p.stream] = b.p
-		s.parts[b.p] = true
 		b.goOn()
 	}
-	s.table.Store(newPartitionTable(names, of))
 	return nil
+}
+
+// adoptAll makes the first table. It reports whether the producer still accepts
+// messages.
+func (s *superProducer) adoptAll(names []string, list []partStart) bool {
+	of := map[string]*Producer{}
+	var begun []*Producer
+	for _, b := range list {
+		of[b.p.stream] = b.p
+		begun = append(begun, b.p)
+	}
+	_, adopted := s.swap(newPartitionTable(names, of), &partitionTable{}, begun)
+	return adopted
 }
 
 // partStart is the producer of a partition before its goroutine runs.

@@ -118,6 +118,9 @@ func (s *superProducer) follow(names []string) {
 	of := map[string]*Producer{}
 	var begun []*Producer
 	for _, name := range names {
+		if of[name] != nil {
+			continue // it is bound with two keys
+		}
 		p := old.of[name]
 		if p == nil || isDeleted(p) {
 			var err error
