@@ -54,7 +54,7 @@ type Producer struct {
 	cancel  context.CancelFunc
 	ended   chan struct{} // closed when run has ended
 	closing atomic.Bool
-	dropped int           // under mu: how many messages were left without outcome
+	left    left          // under mu
 	closed  chan struct{} // closed when Close is through
 	err     error         // of Close
 }

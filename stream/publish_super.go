@@ -452,10 +452,9 @@ func (s *superProducer) refuse(err error) {
 	}
 }
 
-// abandon gives what is left its outcome. It returns how many messages that were.
-func (s *superProducer) abandon(err error) (n int) {
+// abandon gives what is left its outcome.
+func (s *superProducer) abandon(reason error) {
 	for _, p := range s.all() {
-		n += p.abandon(err)
+		p.abandon(reason)
 	}
-	return n
 }
