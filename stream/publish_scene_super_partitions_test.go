@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"testing"
 	"time"
+
+	"github.com/tidemark-go/tidemark/streamtest"
 )
 
 // TestSceneSuperPartitionAdded: a partition that is added is published to within
@@ -25,7 +27,7 @@ func TestSceneSuperPartitionAdded(t *testing.T) {
 		late := make(chan error, 1)
 		must(s, p.PublishAsync(s.ctx, keyed(key, 2), func(err error) { late <- err }))
 		must(s, s.b.UnbindPartition("o", "o-2"))
-		time.Sleep(refreshEvery + time.Millisecond)
+		time.Sleep(refreshEvery + recreationTime + time.Millisecond)
 		must(s, p.Publish(s.ctx, keyed(key, 3)))
 		must(s, s.b.SetQuorum("o-2", true))
 		must(s, <-late)
@@ -36,6 +38,18 @@ func TestSceneSuperPartitionAdded(t *testing.T) {
 			closed := s.reported(StateClosed)
 			return len(closed) == 1 && closed[0].Stream == "o-2" && closed[0].Err == nil
 		})
+		must(s, p.Close(s.ctx))
+	})
+}
+
+// TestSceneSuperForgetfulNode: a node that says once that the super stream does not
+// exist, as one may that has just come up, does not end the producer.
+func TestSceneSuperForgetfulNode(t *testing.T) {
+	playSuper(t, 2, func(s *scene) {
+		p := s.superProducer(ProducerConfig{})
+		s.b.AnswerWith(streamtest.Partitions, streamtest.StreamDoesNotExist, 1)
+		time.Sleep(refreshEvery + recreationTime + time.Millisecond)
+		must(s, p.Publish(s.ctx, keyed("a", 0)))
 		must(s, p.Close(s.ctx))
 	})
 }

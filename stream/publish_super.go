@@ -67,7 +67,7 @@ const beginners = 16
 
 // begin asks for the partitions and connects a producer to each.
 func (s *superProducer) begin(ctx context.Context) error {
-	names, err := s.ask(ctx)
+	names, err := s.env.askPartitions(ctx, s.name)
 	if err != nil {
 		return err
 	}
