@@ -54,7 +54,7 @@ type Producer struct {
 	cancel  context.CancelFunc
 	ended   chan struct{} // closed when run has ended
 	closing atomic.Bool
-	dropped int           // under mu: how many messages were left without outcome
+	left    left          // under mu
 	closed  chan struct{} // closed when Close is through
 	err     error         // of Close
 }
@@ -99,6 +99,7 @@ func (e *Env) startProducer(ctx context.Context, stream string, cfg ProducerConf
 	if err != nil {
 		p.cancel()
 		e.disown(p)
+		close(p.ended) // Env.Close may wait for it
 		e.owned.Done()
 		return nil, err
 	}
@@ -235,8 +236,9 @@ func (p *Producer) PublishBatch(ctx context.Context, msgs ...Message) error {
 // goroutine of the producer. A message keeps its place until its callback has
 // returned, so slow callbacks hold up publishing. A callback may publish again:
 // it waits while MaxInFlight messages, or MaxInFlightBytes, have no outcome, and
-// not for callbacks. Flush and Close are errors within it. It must not wait for
-// another goroutine that publishes. A panic of done ends the process.
+// not for callbacks. Flush and Close are errors within it, and so is Publish for a
+// message that goes to several partitions. It must not wait for another goroutine
+// that publishes. A panic of done ends the process.
 func (p *Producer) PublishAsync(ctx context.Context, m Message, done func(error)) error {
 	if p.super != nil {
 		return p.super.publishAsync(ctx, &m, done)

@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -117,7 +118,7 @@ func (p *Producer) Close(ctx context.Context) error {
 		return p.err
 	case <-ctx.Done():
 	}
-	p.abandon(fmt.Errorf("%w: the producer was closed first", ErrUnconfirmed))
+	p.abandon(errClosedFirst)
 	ending, done := withGrace(ctx)
 	defer done()
 	select {
@@ -140,14 +141,8 @@ func (p *Producer) close(ctx context.Context) error {
 	err := p.flush(ctx, math.MaxUint64)
 	p.giveBackName(ctx, err == nil)
 	p.env.disown(p) // before run reports the end: who hears of it may use the name
-	if err == nil {
-		err = errors.New("another Close did not wait for them")
-	}
-	if n := p.abandon(fmt.Errorf("%w: the producer was closed first", ErrUnconfirmed)); n > 0 {
-		err = fmt.Errorf("%w: %d messages: %w", ErrUnconfirmed, n, err)
-	} else {
-		err = nil
-	}
+	p.abandon(errClosedFirst)
+	err = p.leftError(err)
 	ending, done := withGrace(ctx)
 	defer done()
 	select {
@@ -178,18 +173,40 @@ func (p *Producer) refuse(err error) {
 	p.told() // whoever waits for room is to see it
 }
 
-// abandon gives what is left its outcome, and ends run. It returns how many
-// messages were left so far.
-func (p *Producer) abandon(err error) int {
+// errClosedFirst is why a Close that does not wait any longer leaves messages.
+var errClosedFirst = errors.New("the producer was closed first")
+
+// leftError returns an error if messages were left without outcome. flushed is why
+// Close did not wait for them, or nil: it did, and something else has left them.
+func (p *Producer) leftError(flushed error) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.left.n == 0 {
+		return nil
+	}
+	return fmt.Errorf("%w: %d messages: %w", ErrUnconfirmed, p.left.n, cmp.Or(flushed, p.left.reason))
+}
+
+// left is messages that a producer has given up.
+type left struct {
+	n      int
+	reason error // of the first ones
+}
+
+// abandon gives what is left its outcome, ErrUnconfirmed with the reason, and ends
+// run.
+func (p *Producer) abandon(reason error) {
 	if p.super != nil {
-		return p.super.abandon(err)
+		p.super.abandon(reason)
+		return
 	}
 	p.cancel()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.dropped += p.box.settleAll(err, p.tell)
+	if n := p.box.settleAll(fmt.Errorf("%w: %w", ErrUnconfirmed, reason), p.tell); n > 0 {
+		p.left = left{p.left.n + n, cmp.Or(p.left.reason, reason)}
+	}
 	p.told()
-	return p.dropped
 }
 
 // closeGrace is what is left for each last step when ctx has ended already.

@@ -157,7 +157,7 @@ func TestCloseBesideClose(t *testing.T) {
 		if took := time.Since(begin); took != time.Second {
 			t.Errorf("the second Close took %v", took)
 		}
-		wantErr(t, err, ErrUnconfirmed)
+		wantErr(t, err, ErrUnconfirmed, errClosedFirst)
 		wantErr(t, outcome, ErrUnconfirmed)
 		if got := <-first; got != err {
 			t.Errorf("the first returned %v, the second %v", got, err)
@@ -291,7 +291,10 @@ func TestFailTellsWhy(t *testing.T) {
 		if len(e.producers) != 0 {
 			t.Error("it keeps its name")
 		}
-		_ = p.Close(t.Context())
+		err := p.Close(t.Context())
+		if wantErr(t, err, ErrUnconfirmed, ErrStreamDeleted); strings.Contains(err.Error(), "Close") || !strings.Contains(err.Error(), ": 1 messages: ") {
+			t.Errorf("Close does not say what has left them: %v", err)
+		}
 		wantErr(t, outcome, ErrUnconfirmed, ErrStreamDeleted)
 	})
 }

@@ -219,9 +219,9 @@ func (p *Producer) stateClosed() {
 // fail ends the producer with an error that trying again cannot mend, and frees
 // its name. Whether the messages on their way got into the stream is not known.
 func (p *Producer) fail(err error) {
+	p.env.disown(p) // first: who hears of the end may use the name
 	p.refuse(err)
-	p.env.disown(p)
-	p.abandon(fmt.Errorf("%w: %w", ErrUnconfirmed, err))
+	p.abandon(err)
 	if p.part != nil {
 		p.part.ended(p, err)
 	} else {

@@ -3,9 +3,13 @@ package stream
 import (
 	"context"
 	"fmt"
+	"log/slog"
+	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/tidemark-go/tidemark/streamtest"
@@ -245,4 +249,37 @@ func TestSceneEnvBytes(t *testing.T) {
 			s.Errorf("%d messages, want %d", n, producers*each)
 		}
 	})
+}
+
+// TestSceneEnvClosesWhileProducersBegin: Env.Close ends a NewProducer that is at
+// work, and does not wait for the producer that never comes.
+func TestSceneEnvClosesWhileProducersBegin(t *testing.T) {
+	for _, super := range []bool{false, true} {
+		play(t, Config{}, func(s *scene) {
+			must(s, s.env.DeclareSuperStream(s.ctx, "o", SuperStreamConfig{Partitions: 3}))
+			var hang atomic.Bool
+			env, err := Connect(s.ctx, Config{URIs: []string{s.b.URI()}, Logger: slog.New(slog.DiscardHandler),
+				Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+					if hang.Load() {
+						<-ctx.Done()
+						return nil, ctx.Err()
+					}
+					return s.b.Dial(ctx, network, address)
+				}})
+			must(s, err)
+			hang.Store(true)
+			begun := make(chan error, 1)
+			go func() {
+				_, err := env.NewProducer(s.ctx, map[bool]string{false: "s", true: "o"}[super], ProducerConfig{SuperStream: super})
+				begun <- err
+			}()
+			synctest.Wait()
+			closing := time.Now()
+			must(s, env.Close())
+			if took := time.Since(closing); took >= time.Second {
+				s.Errorf("super stream %v: Close took %v", super, took)
+			}
+			wantErr(s, <-begun, ErrClosed)
+		})
+	}
 }

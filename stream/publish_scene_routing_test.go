@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/tidemark-go/tidemark/streamtest"
@@ -125,5 +126,29 @@ func TestSceneSuperCopies(t *testing.T) {
 		if a, b := s.bodies("o-a"), s.bodies("o-b"); len(a) != 3 || len(b) != 2 {
 			s.Errorf("%v and %v", a, b)
 		}
+	})
+}
+
+// TestSceneCopiesWithinCallback: a callback that publishes copies while the
+// producer is closed is refused, and Close waits for it. One that would wait for
+// outcomes that come behind itself is told so.
+func TestSceneCopiesWithinCallback(t *testing.T) {
+	playRouted(t, func(s *scene) {
+		p := s.superProducer(ProducerConfig{Routing: RouteByKey()})
+		closing, outcomes := make(chan struct{}), make(chan error, 2)
+		must(s, p.PublishAsync(s.ctx, keyed("both", 0), func(error) {
+			short, cancel := context.WithTimeout(s.ctx, time.Minute)
+			defer cancel()
+			outcomes <- p.Publish(short, keyed("both", 1))
+			<-closing
+			outcomes <- p.PublishAsync(s.ctx, keyed("both", 2), nil)
+		}))
+		wantErr(s, <-outcomes, errWithinCallback)
+		closed := make(chan error, 1)
+		go func() { closed <- p.Close(s.ctx) }()
+		synctest.Wait()
+		close(closing)
+		wantErr(s, <-outcomes, ErrClosed)
+		must(s, <-closed)
 	})
 }

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"testing"
 	"time"
+
+	"github.com/tidemark-go/tidemark/streamtest"
 )
 
 // TestSceneSuperPartitionAdded: a partition that is added is published to within
@@ -25,7 +27,7 @@ func TestSceneSuperPartitionAdded(t *testing.T) {
 		late := make(chan error, 1)
 		must(s, p.PublishAsync(s.ctx, keyed(key, 2), func(err error) { late <- err }))
 		must(s, s.b.UnbindPartition("o", "o-2"))
-		time.Sleep(refreshEvery + time.Millisecond)
+		time.Sleep(refreshEvery + recreationTime + time.Millisecond)
 		must(s, p.Publish(s.ctx, keyed(key, 3)))
 		must(s, s.b.SetQuorum("o-2", true))
 		must(s, <-late)
@@ -36,6 +38,18 @@ func TestSceneSuperPartitionAdded(t *testing.T) {
 			closed := s.reported(StateClosed)
 			return len(closed) == 1 && closed[0].Stream == "o-2" && closed[0].Err == nil
 		})
+		must(s, p.Close(s.ctx))
+	})
+}
+
+// TestSceneSuperForgetfulNode: a node that says once that the super stream does not
+// exist, as one may that has just come up, does not end the producer.
+func TestSceneSuperForgetfulNode(t *testing.T) {
+	playSuper(t, 2, func(s *scene) {
+		p := s.superProducer(ProducerConfig{})
+		s.b.AnswerWith(streamtest.Partitions, streamtest.StreamDoesNotExist, 1)
+		time.Sleep(refreshEvery + recreationTime + time.Millisecond)
+		must(s, p.Publish(s.ctx, keyed("a", 0)))
 		must(s, p.Close(s.ctx))
 	})
 }
@@ -150,5 +164,28 @@ func TestSceneSuperDeleted(t *testing.T) {
 		wantErr(s, err, ErrStreamNotFound)
 		must(s, s.env.DeclareSuperStream(s.ctx, "o", SuperStreamConfig{Partitions: 2}))
 		must(s, s.superProducer(ProducerConfig{Name: "n"}).Publish(s.ctx, keyed("a", 0)))
+	})
+}
+
+// TestSceneSuperBoundTwice: a partition that is bound with two keys has one
+// producer, whether it is there at the beginning or comes later. The hash chooses
+// from the list that the broker gives, which names it twice.
+func TestSceneSuperBoundTwice(t *testing.T) {
+	playSuper(t, 2, func(s *scene) {
+		must(s, s.b.BindPartition("o", "o-1", "again"))
+		p := s.superProducer(ProducerConfig{Name: "n"})
+		must(s, p.Publish(s.ctx, keyed(keyFor("k", 1, 3), 0), keyed(keyFor("k", 2, 3), 0)))
+		s.create("o-2")
+		must(s, s.b.BindPartition("o", "o-2", "2"))
+		must(s, s.b.BindPartition("o", "o-2", "3"))
+		time.Sleep(refreshEvery + time.Millisecond)
+		must(s, p.Publish(s.ctx, keyed(keyFor("k", 3, 5), 1), keyed(keyFor("k", 4, 5), 1)))
+		if a, b := s.bodies("o-1"), s.bodies("o-2"); len(a) != 2 || len(b) != 2 {
+			s.Errorf("%v and %v", a, b)
+		}
+		if n := len(p.super.all()); n != 3 {
+			s.Errorf("%d producers for 3 partitions", n)
+		}
+		must(s, p.Close(s.ctx))
 	})
 }

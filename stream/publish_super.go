@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -53,6 +54,7 @@ func (e *Env) startSuper(ctx context.Context, name string, cfg ProducerConfig) (
 	if err != nil {
 		s.cancel()
 		e.disown(p)
+		close(s.over) // Env.Close may wait for it
 		e.owned.Done()
 		return nil, err
 	}
@@ -65,38 +67,52 @@ const beginners = 16
 
 // begin asks for the partitions and connects a producer to each.
 func (s *superProducer) begin(ctx context.Context) error {
-	names, err := s.ask(ctx)
+	names, err := s.env.askPartitions(ctx, s.name)
 	if err != nil {
 		return err
 	}
 	if len(names) == 0 {
 		return fmt.Errorf("%w: the super stream %q has no partition", ErrStreamNotFound, s.name)
 	}
-	list := make([]partStart, len(names))
+	distinct := slices.Compact(slices.Sorted(slices.Values(names))) // one that is bound with two keys is named twice
+	list := make([]partStart, len(distinct))
 	turns := make(chan struct{}, beginners)
 	var wg sync.WaitGroup
 	for i := range list {
 		wg.Go(func() {
 			turns <- struct{}{}
 			defer func() { <-turns }()
-			list[i] = s.beginPart(ctx, names[i])
+			list[i] = s.beginPart(ctx, distinct[i])
 		})
 	}
 	wg.Wait()
-	if err := beginError(ctx, list); err != nil {
+	err = beginError(ctx, list)
+	if err == nil && !s.adoptAll(names, list) {
+		err = s.refused() // by Env.Close
+	}
+	if err != nil {
 		for _, b := range list {
 			b.undo()
 		}
 		return err
 	}
-	of := map[string]*Producer{}
 	for _, b := range list {
-		of[b.p.stream] = b.p
-		s.parts[b.p] = true
 		b.goOn()
 	}
-	s.table.Store(newPartitionTable(names, of))
 	return nil
+}
+
+// adoptAll makes the first table. It reports whether the producer still accepts
+// messages.
+func (s *superProducer) adoptAll(names []string, list []partStart) bool {
+	of := map[string]*Producer{}
+	var begun []*Producer
+	for _, b := range list {
+		of[b.p.stream] = b.p
+		begun = append(begun, b.p)
+	}
+	_, adopted := s.swap(newPartitionTable(names, of), &partitionTable{}, begun)
+	return adopted
 }
 
 // partStart is the producer of a partition before its goroutine runs.
@@ -261,8 +277,12 @@ func (s *superProducer) sendTo(ctx context.Context, p *Producer, m *Message, sl 
 }
 
 // sendCopies gives a message to several partitions. It returns an error if none
-// has accepted it.
+// has accepted it. A Publish within a callback would wait for itself: the outcome of
+// copies comes on the goroutine of the callbacks.
 func (s *superProducer) sendCopies(ctx context.Context, m *Message, sl slot, parts []*Producer, failed *failures) error {
+	if sl.waits != nil && s.calls.mine() {
+		return errWithinCallback
+	}
 	s.copying.RLock()
 	defer s.copying.RUnlock()
 	c := newCopies(len(parts))
@@ -377,8 +397,7 @@ func (s *superProducer) close(ctx context.Context) error {
 		wg.Go(func() { errs[i] = closePart(ctx, p) })
 	}
 	wg.Wait()
-	s.copying.Lock() // who copies is refused by now; no callback is added any more
-	defer s.copying.Unlock()
+	s.awaitCopies()
 	ending, done := withGrace(ctx)
 	defer done()
 	select {
@@ -389,6 +408,14 @@ func (s *superProducer) close(ctx context.Context) error {
 	defer done()
 	errs[len(list)] = s.calls.drain(calling)
 	return errors.Join(errs...)
+}
+
+// awaitCopies waits for who has begun to copy a message before all was refused:
+// nobody adds a callback any more after that. It does not keep the lock, because a
+// callback may copy too, and Close waits for callbacks.
+func (s *superProducer) awaitCopies() {
+	s.copying.Lock()
+	defer s.copying.Unlock()
 }
 
 // closePart closes the producer of a partition. A partition that was deleted has
@@ -425,10 +452,9 @@ func (s *superProducer) refuse(err error) {
 	}
 }
 
-// abandon gives what is left its outcome. It returns how many messages that were.
-func (s *superProducer) abandon(err error) (n int) {
+// abandon gives what is left its outcome.
+func (s *superProducer) abandon(reason error) {
 	for _, p := range s.all() {
-		n += p.abandon(err)
+		p.abandon(reason)
 	}
-	return n
 }

@@ -20,15 +20,6 @@ const (
 	restartAfter = time.Second
 )
 
-// ask asks the broker for the partitions.
-func (s *superProducer) ask(ctx context.Context) (names []string, err error) {
-	err = s.env.cluster.Ask(ctx, func(ctx context.Context, c *broker.Conn) (err error) {
-		names, err = c.Partitions(ctx, s.name)
-		return err
-	})
-	return names, err
-}
-
 // run follows the partitions until Close: every refreshEvery, and whenever somebody
 // asks for it.
 func (s *superProducer) run() {
@@ -99,7 +90,7 @@ func (s *superProducer) refresh(ctx context.Context) {
 	if s.refused() != nil {
 		return
 	}
-	names, err := s.ask(ctx)
+	names, err := s.env.lookAtSuper(ctx, s.name, s.table.Load().names)
 	switch {
 	case errors.Is(err, ErrStreamNotFound):
 		s.refuse(fmt.Errorf("%w: create the super stream again with Env.DeclareSuperStream and make a new producer", ErrStreamDeleted))
@@ -118,6 +109,9 @@ func (s *superProducer) follow(names []string) {
 	of := map[string]*Producer{}
 	var begun []*Producer
 	for _, name := range names {
+		if of[name] != nil {
+			continue // it is bound with two keys
+		}
 		p := old.of[name]
 		if p == nil || isDeleted(p) {
 			var err error

@@ -119,14 +119,7 @@ func (w *superWatch) run(ctx context.Context) {
 	defer close(w.ended)
 	var known []string
 	for failures := 0; ; {
-		found := w.look(ctx)
-		if !found.covers(known) {
-			// The node may have just come up, so another look decides.
-			if sleep(ctx, recreationTime) != nil {
-				return
-			}
-			found = w.look(ctx)
-		}
+		found := w.look(ctx, known)
 		if ctx.Err() != nil {
 			return
 		}
@@ -144,27 +137,48 @@ func (w *superWatch) run(ctx context.Context) {
 	}
 }
 
-// covers reports whether a look has found all partitions that were known, or says
-// nothing about them.
-func (l *superLooked) covers(known []string) bool {
-	if l.err != nil {
-		return !errors.Is(l.err, ErrStreamNotFound) || known == nil
+// look asks the broker.
+func (w *superWatch) look(ctx context.Context, known []string) (l superLooked) {
+	names, err := w.env.lookAtSuper(ctx, w.name, known)
+	l.err = err
+	for _, name := range names { // one that is bound with two keys is named twice
+		if !slices.Contains(l.partitions, name) {
+			l.partitions = append(l.partitions, name)
+		}
 	}
-	return !slices.ContainsFunc(known, func(p string) bool { return !slices.Contains(l.partitions, p) })
+	return l
 }
 
-// look asks the broker once.
-func (w *superWatch) look(ctx context.Context) (l superLooked) {
-	l.err = w.env.cluster.Ask(ctx, func(ctx context.Context, c *broker.Conn) error {
-		names, err := c.Partitions(ctx, w.name)
-		for _, name := range names { // one that is bound with two keys is named twice
-			if !slices.Contains(l.partitions, name) {
-				l.partitions = append(l.partitions, name)
-			}
-		}
+// lookAtSuper asks the broker for the partitions of a super stream. It believes
+// that some that are known are missing, or that the super stream is, only after a
+// second look, recreationTime later: the node may have just come up.
+func (e *Env) lookAtSuper(ctx context.Context, name string, known []string) ([]string, error) {
+	names, err := e.askPartitions(ctx, name)
+	if covers(names, err, known) {
+		return names, err
+	}
+	if sleep(ctx, recreationTime) != nil {
+		return nil, broker.ContextError(ctx)
+	}
+	return e.askPartitions(ctx, name)
+}
+
+// covers reports whether an answer names all partitions that are known, or says
+// nothing about them.
+func covers(names []string, err error, known []string) bool {
+	if err != nil {
+		return !errors.Is(err, ErrStreamNotFound) || known == nil
+	}
+	return !slices.ContainsFunc(known, func(p string) bool { return !slices.Contains(names, p) })
+}
+
+// askPartitions asks the broker for the partitions of a super stream, once.
+func (e *Env) askPartitions(ctx context.Context, name string) (names []string, err error) {
+	err = e.cluster.Ask(ctx, func(ctx context.Context, c *broker.Conn) (err error) {
+		names, err = c.Partitions(ctx, name)
 		return err
 	})
-	return l
+	return names, err
 }
 
 // publish tells every view what a look has found.
