@@ -162,6 +162,38 @@ func TestGroupCommit(t *testing.T) {
 	})
 }
 
+// Commit waits for nobody in OnActive, and in an OnInactive before which no message
+// could come: there is nothing to store, and nobody who would.
+func TestGroupCommitInCallbacks(t *testing.T) {
+	playPartition(t, func(g *group) {
+		var a *groupMember
+		joined, entered := make(chan struct{}), make(chan struct{}, 10)
+		a = g.join("a", ConsumerConfig{OnActive: func(ctx context.Context, _ string, _ uint64) error {
+			<-joined
+			soon, cancel := context.WithTimeout(ctx, time.Second)
+			defer cancel()
+			if err := a.c.Commit(soon); err != nil {
+				t.Errorf("in OnActive: %v", err)
+			}
+			entered <- struct{}{}
+			<-ctx.Done()
+			return nil
+		}, OnInactive: func(context.Context, string) error { return a.c.Commit(context.Background()) }}, nil)
+		close(joined)
+		recv(t, entered, "OnActive")
+		g.publish("1")
+		begun := time.Now()
+		b := g.join("b", ConsumerConfig{}, nil)
+		g.want("b 1")
+		if took := time.Since(begun); took > 10*time.Second {
+			t.Errorf("a stepped down after %v", took)
+		}
+		must(t, b.c.Commit(g.ctx))
+		g.wantStored(0)
+		must(t, a.end())
+	})
+}
+
 // A handler that ignores the end of its context, and then succeeds, moves the mark
 // of a term that is over. The mark is not stored, however long the term's end
 // takes: the next member is further.
