@@ -116,6 +116,39 @@ func TestGroupOffsetStore(t *testing.T) {
 	})
 }
 
+// lastSaveStore fails, and then loses the member's connection in its last Save.
+type lastSaveStore struct {
+	groupStore
+	saves int
+	cut   func()
+}
+
+func (s *lastSaveStore) Save(ctx context.Context, _, _ string, _ uint64) error {
+	switch s.saves++; s.saves {
+	case 1:
+		return errTest
+	case 2:
+		s.cut()
+		<-ctx.Done()
+		return context.Cause(ctx)
+	}
+	return nil
+}
+
+// A run that has begun its end does not go on, although its connection is lost
+// while it stores the last mark.
+func TestGroupEndsLostWhileItStores(t *testing.T) {
+	playGroup(t, func(g *group) {
+		store := &lastSaveStore{}
+		a := g.join("a", ConsumerConfig{OffsetStore: store, Store: StorePolicy{Every: 1}}, nil)
+		store.cut = func() { g.cut(a, streamtest.CutRST) }
+		g.publish("1")
+		recv(t, a.done, "the end")
+		wantErr(t, a.err, errTest, ErrOffsetStore, ErrNotStored)
+		g.want("a 1")
+	})
+}
+
 // groupStore is an OffsetStore in memory.
 type groupStore struct {
 	mu     sync.Mutex

@@ -176,7 +176,7 @@ func (t *term) serve(ctx context.Context) (end sessionEnd) {
 	switch {
 	case why != errStopped && !t.opened && ctx.Err() == nil && !endedByHandler(why):
 		end.err = why // as where any session finds no place to begin
-	case ctx.Err() != nil, endedByHandler(why), endedByHandler(failed),
+	case ctx.Err() != nil, r.closing != nil, endedByHandler(why), endedByHandler(failed),
 		why != errStopped && !errors.Is(why, ErrStreamRecreated) && t.s.alive():
 		end.inOrder, end.err = true, joinErrors(endedBy(ctx, why), failed)
 	case !t.s.alive():
