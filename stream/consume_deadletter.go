@@ -42,14 +42,15 @@ type deadLetters struct {
 	consumer *Consumer
 	log      func(msg string, args ...any)
 
-	mu       sync.Mutex // held while the producer is made
+	making   turn       // held while the producer is made, by a run that has joined
+	mu       sync.Mutex // guards runs and producer
 	runs     int        // whose handlers may still fail
 	producer *Producer
 	closed   sync.WaitGroup // waits for the producer's end
 }
 
 func newDeadLetters(c *Consumer, log func(string, ...any)) *deadLetters {
-	return &deadLetters{consumer: c, log: log}
+	return &deadLetters{consumer: c, log: log, making: newTurn()}
 }
 
 // join counts a run that uses the letters until it calls leave.
@@ -77,16 +78,24 @@ func (l *deadLetters) publish(ctx context.Context, h *HandlerError, failed []Del
 	return p.Publish(ctx, msgs...)
 }
 
-// connect returns the producer and makes it if need be.
+// connect returns the producer and makes it if need be. Runs that join or leave do
+// not wait for it.
 func (l *deadLetters) connect(ctx context.Context) (*Producer, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	if err := l.making.LockWithin(ctx); err != nil {
+		return nil, err
+	}
+	defer l.making.Unlock()
+	if p := l.made(); p != nil {
+		return p, nil
+	}
 	to := l.consumer.cfg.OnError.DeadLetter
-	for attempt := 1; l.producer == nil; attempt++ {
+	for attempt := 1; ; attempt++ {
 		p, err := l.newProducer(ctx)
 		if err == nil {
+			l.mu.Lock()
+			defer l.mu.Unlock()
 			l.producer = p
-			break
+			return p, nil
 		}
 		if isFatal(err) || ctx.Err() != nil {
 			return nil, err
@@ -96,7 +105,13 @@ func (l *deadLetters) connect(ctx context.Context) (*Producer, error) {
 			return nil, err
 		}
 	}
-	return l.producer, nil
+}
+
+// made returns the producer, or nil if there is none yet.
+func (l *deadLetters) made() *Producer {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.producer
 }
 
 // newProducer makes the producer. Unlike Env.NewProducer it does so after

@@ -267,6 +267,33 @@ func TestDeadLettersKeepTrying(t *testing.T) {
 	wantErr(t, p.Publish(t.Context(), Message{}), ErrClosed)
 }
 
+// TestDeadLettersHoldUpNoOther: while a partition's run waits for the producer,
+// others join and leave. One that leaves has no time to lose before its last store.
+func TestDeadLettersHoldUpNoOther(t *testing.T) {
+	b, env, to := faulty(t, 0)
+	l, _ := lettersOf(t, env, to)
+	b.AnswerWith(streamtest.DeclarePublisher, streamtest.StreamNotAvailable, streamtest.Forever)
+	tried := make(chan struct{}, 100)
+	l.log = func(string, ...any) { tried <- struct{}{} }
+	ctx, cancel := context.WithCancelCause(t.Context())
+	publish := func(done chan<- error) {
+		done <- l.publish(ctx, &HandlerError{Err: errTest, Attempts: 1}, []Delivery{{}})
+	}
+	first, second, other := make(chan error, 1), make(chan error, 1), make(chan struct{})
+	go publish(first)
+	recv(t, tried, "the first attempt")
+	go publish(second)
+	go func() {
+		defer close(other)
+		l.join()
+		l.leave(inTime(t))
+	}()
+	recv(t, other, "who joins and leaves")
+	cancel(errTest)
+	wantErr(t, recv(t, first, "who makes the producer"), errTest)
+	wantErr(t, recv(t, second, "who waits for it"), errTest)
+}
+
 // TestDeadLettersGiveUp: when trying again cannot help, and when the run ends.
 func TestDeadLettersGiveUp(t *testing.T) {
 	b, env, to := faulty(t, 0)

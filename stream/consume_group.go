@@ -202,6 +202,9 @@ func (r *run) commitTerm(ctx context.Context) error {
 	if t == nil {
 		return fmt.Errorf("%w: it waits, and has nothing to store", ErrNotActive)
 	}
+	if !t.stores.Load() { // as in OnActive, and in an OnInactive that follows at once
+		return nil
+	}
 	err := r.requests.ask(ctx, true, t.ended)
 	if errors.Is(err, ErrNotRunning) {
 		err = fmt.Errorf("%w: its term is over", ErrNotActive)

@@ -116,6 +116,39 @@ func TestGroupOffsetStore(t *testing.T) {
 	})
 }
 
+// lastSaveStore fails, and then loses the member's connection in its last Save.
+type lastSaveStore struct {
+	groupStore
+	saves int
+	cut   func()
+}
+
+func (s *lastSaveStore) Save(ctx context.Context, _, _ string, _ uint64) error {
+	switch s.saves++; s.saves {
+	case 1:
+		return errTest
+	case 2:
+		s.cut()
+		<-ctx.Done()
+		return context.Cause(ctx)
+	}
+	return nil
+}
+
+// A run that has begun its end does not go on, although its connection is lost
+// while it stores the last mark.
+func TestGroupEndsLostWhileItStores(t *testing.T) {
+	playGroup(t, func(g *group) {
+		store := &lastSaveStore{}
+		a := g.join("a", ConsumerConfig{OffsetStore: store, Store: StorePolicy{Every: 1}}, nil)
+		store.cut = func() { g.cut(a, streamtest.CutRST) }
+		g.publish("1")
+		recv(t, a.done, "the end")
+		wantErr(t, a.err, errTest, ErrOffsetStore, ErrNotStored)
+		g.want("a 1")
+	})
+}
+
 // groupStore is an OffsetStore in memory.
 type groupStore struct {
 	mu     sync.Mutex
@@ -159,6 +192,38 @@ func TestGroupCommit(t *testing.T) {
 			t.Errorf("a commit of a term that is over: %v", err)
 		}
 		release()
+	})
+}
+
+// Commit waits for nobody in OnActive, and in an OnInactive before which no message
+// could come: there is nothing to store, and nobody who would.
+func TestGroupCommitInCallbacks(t *testing.T) {
+	playPartition(t, func(g *group) {
+		var a *groupMember
+		joined, entered := make(chan struct{}), make(chan struct{}, 10)
+		a = g.join("a", ConsumerConfig{OnActive: func(ctx context.Context, _ string, _ uint64) error {
+			<-joined
+			soon, cancel := context.WithTimeout(ctx, time.Second)
+			defer cancel()
+			if err := a.c.Commit(soon); err != nil {
+				t.Errorf("in OnActive: %v", err)
+			}
+			entered <- struct{}{}
+			<-ctx.Done()
+			return nil
+		}, OnInactive: func(context.Context, string) error { return a.c.Commit(context.Background()) }}, nil)
+		close(joined)
+		recv(t, entered, "OnActive")
+		g.publish("1")
+		begun := time.Now()
+		b := g.join("b", ConsumerConfig{}, nil)
+		g.want("b 1")
+		if took := time.Since(begun); took > 10*time.Second {
+			t.Errorf("a stepped down after %v", took)
+		}
+		must(t, b.c.Commit(g.ctx))
+		g.wantStored(0)
+		must(t, a.end())
 	})
 }
 

@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/tidemark-go/tidemark/internal/broker"
 	"github.com/tidemark-go/tidemark/streamtest"
 )
 
@@ -320,6 +321,23 @@ func TestGroupCreditOutlivesTerm(t *testing.T) {
 		synctest.Wait()
 		if n := g.b.Received(streamtest.Credit); n != before+1 {
 			t.Errorf("the broker got %d Credits", n-before)
+		}
+	})
+}
+
+// An answer that is late when the member leaves is sent once, by who leaves.
+func TestGroupAnswersNothingAfterItHasLeft(t *testing.T) {
+	playGroup(t, func(g *group) {
+		a := g.join("a", ConsumerConfig{}, nil)
+		a.active(1)
+		g.until("it serves", func() bool { return a.c.running().term.Load() != nil })
+		m := newMembership(a.c.running().term.Load().s)
+		m.ordered(broker.Update{Active: true})
+		m.ordered(broker.Update{})
+		m.close()
+		m.answer() // as late does, which has seen that an answer is owed
+		if n := len(m.owed); n > 0 {
+			t.Errorf("%d answers are owed", n)
 		}
 	})
 }

@@ -127,6 +127,9 @@ const answerPatience = 10 * time.Second
 func (m *membership) nextAnswer() (a *owedAnswer, begins, ok bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.closed { // close answers what is owed
+		return nil, false, false
+	}
 	if begins, ok = m.core.Answer(); !ok {
 		return nil, false, false
 	}

@@ -3,7 +3,7 @@ package stream
 import (
 	"context"
 	"slices"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"github.com/tidemark-go/tidemark/internal/mark"
@@ -148,12 +148,14 @@ func (m *mixedBatch) clear() {
 // then on they are the batch's: the next session goes on behind them.
 type mixed struct {
 	lifetime
-	run       *run
-	batch     *mixedBatch
-	term      *term          // in which the run is a member of a group; nil: it is in none
-	progress  *progress      // of the stream: one that is created again has another one
-	stores    chan time.Time // gets an item when the policy wants a store
-	mustStore atomic.Bool    // stores has got one
+	run      *run
+	batch    *mixedBatch
+	term     *term     // in which the run is a member of a group; nil: it is in none
+	progress *progress // of the stream: one that is created again has another one
+
+	mu        sync.Mutex     // held while both of these change
+	mustStore bool           // the policy wants a store
+	stores    chan time.Time // has an item only while mustStore
 }
 
 func newMixed(ctx context.Context, r *run) *mixed {
@@ -192,12 +194,27 @@ func (m *mixed) pass(offset uint64, chunk mark.ChunkID, n int) error {
 // other partition.
 func (m *mixed) handled(p mixedPart) {
 	if m.progress.markMany(p.last, p.n) && m.run.named() {
-		m.mustStore.Store(true)
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.mustStore = true
 		select {
 		case m.stores <- time.Time{}:
 		default:
 		}
 	}
+}
+
+// takeStore reports whether a store is due, and forgets that it is: an item that
+// stayed in stores would have flush hand out a batch that is not full.
+func (m *mixed) takeStore() (due bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	due, m.mustStore = m.mustStore, false
+	select {
+	case <-m.stores:
+	default:
+	}
+	return due
 }
 
 // flushDue says when a store is due: the batch has a timer of its own.
@@ -206,8 +223,8 @@ func (m *mixed) flushDue() <-chan time.Time { return m.stores }
 // flush stores, or has the batch handled. If a store is due, a batch with all that
 // the partition had in it was handled.
 func (m *mixed) flush() error {
-	if m.mustStore.Load() {
-		return m.storeIfDue()
+	if m.takeStore() {
+		return m.store()
 	}
 	if err := m.run.inTurn(m.taking, m.batch.flush); err != nil {
 		return err
@@ -216,9 +233,13 @@ func (m *mixed) flush() error {
 }
 
 func (m *mixed) storeIfDue() error {
-	if !m.mustStore.Swap(false) {
+	if !m.takeStore() {
 		return nil
 	}
+	return m.store()
+}
+
+func (m *mixed) store() error {
 	return unlessStopped(m.taking, m.run.requests.ask(m.taking, false, nil))
 }
 

@@ -70,6 +70,34 @@ func TestSuperStreamBatches(t *testing.T) {
 	}
 }
 
+// TestSuperStreamBatchStoredInDispatch: a store that a partition makes between two
+// blocks of a chunk leaves nothing behind. What it left would have the partition
+// hand out a batch that is not full, once it waits for a chunk.
+func TestSuperStreamBatchStoredInDispatch(t *testing.T) {
+	c, err := (&Env{cfg: testConfig()}).NewConsumer("orders-0", ConsumerConfig{Name: "billing", Store: StorePolicy{Every: 1}})
+	must(t, err)
+	r := newRun(c)
+	r.mixed = &mixedBatch{lifetime: lifetime{taking: t.Context(), handling: t.Context()}}
+	m := newMixed(t.Context(), r)
+	go func() {
+		q := <-r.requests
+		q.done <- nil
+	}()
+	m.handled(mixedPart{from: m, n: 1, last: 0})
+	must(t, m.storeIfDue())
+	select {
+	case <-m.flushDue():
+		t.Error("a flush is due although the offset is stored")
+	default:
+	}
+	m.handled(mixedPart{from: m, n: 1, last: 1})
+	select {
+	case <-m.flushDue():
+	default:
+		t.Error("no flush is due although an offset is to be stored")
+	}
+}
+
 // TestSuperStreamBatchFails: that ends the run, and no message of the batch counts
 // as handled. One that is tried again succeeds as a whole.
 func TestSuperStreamBatchFails(t *testing.T) {

@@ -28,9 +28,9 @@ type term struct {
 	cancelTaking   context.CancelCauseFunc
 	cancelHandling context.CancelCauseFunc
 
-	inHand  atomic.Int64 // messages, or batches, that a handler has
-	handed  atomic.Bool  // a handler was called
-	stepped atomic.Bool  // the broker has ended the term
+	inHand atomic.Int64 // messages, or batches, that a handler has
+	handed atomic.Bool  // a handler was called
+	stores atomic.Bool  // there is a storer; before that nothing was handled
 
 	once   sync.Once     // closes ended
 	ended  chan struct{} // closed when nothing of the term is stored any more
@@ -56,10 +56,7 @@ func (t *term) cancel() {
 }
 
 // stepDown ends the taking of messages. The caller waits for those in hand.
-func (t *term) stepDown() {
-	t.stepped.Store(true)
-	t.cancelTaking(broker.OwnReason(errSteppedDown))
-}
+func (t *term) stepDown() { t.cancelTaking(broker.OwnReason(errSteppedDown)) }
 
 // over ends a term beside which another member may be active: those of its
 // handlers that are at work learn of it by their context, and nothing is stored.
@@ -180,7 +177,7 @@ func (t *term) serve(ctx context.Context) (end sessionEnd) {
 	switch {
 	case why != errStopped && !t.opened && ctx.Err() == nil && !endedByHandler(why):
 		end.err = why // as where any session finds no place to begin
-	case ctx.Err() != nil, endedByHandler(why), endedByHandler(failed),
+	case ctx.Err() != nil, r.closing != nil, endedByHandler(why), endedByHandler(failed),
 		why != errStopped && !errors.Is(why, ErrStreamRecreated) && t.s.alive():
 		end.inOrder, end.err = true, joinErrors(endedBy(ctx, why), failed)
 	case !t.s.alive():
@@ -206,6 +203,7 @@ func (t *term) play(ctx context.Context, end *sessionEnd) (why, failed error) {
 	defer func() { to.release(r.goodbye(ctx), !t.isOver()) }()
 	r.storer = startStorer(to, r.progress, r.requests, r.log)
 	defer r.storer.stop()
+	t.stores.Store(true)
 	var look *lookout
 	if r.filters() {
 		look = startLookout(t.s)

@@ -63,6 +63,7 @@ const silentHeartbeats = 2
 func (l *Lease) WatchPeer() { l.conn.hearing.watch() }
 
 // SilentPeer reports whether the peer was not heard of for two heartbeats, by the
-// clock that says longer, at some time since WatchPeer. The connection may live:
-// its keeper counts a process's own pause as nobody's fault.
+// clock that says longer, at some time since the connection's first WatchPeer. The
+// connection may live: its keeper counts a process's own pause as nobody's fault. No
+// further lease joins it then, because SilentPeer stays true.
 func (l *Lease) SilentPeer() bool { return l.conn.hearing.silentAt(time.Now()) }

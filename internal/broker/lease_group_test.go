@@ -111,6 +111,28 @@ func TestSilentPeer(t *testing.T) {
 	})
 }
 
+// A connection whose peer was silent for too long stays so, whatever comes. Who
+// joins anew gets another one, although the first one lives and others use it.
+func TestSilentPeerIsNotJoined(t *testing.T) {
+	virtual(t, func(t *testing.T, b *fake) {
+		cluster, first := onlyConn(t, b)
+		l := b.lease(t, cluster, &recorder{})
+		l.WatchPeer()
+		time.Sleep(first.conn.heartbeat)
+		l.conn.hearing.set(time.Now().Add(-3 * first.conn.heartbeat)) // as if the process had been stopped
+		check.Nil(t, first.conn.Ping(t.Context()))
+		if !l.SilentPeer() || !l.conn.Alive() {
+			t.Fatal("the pause was not noticed, or has ended the connection")
+		}
+		l.Release(false)
+		anew := b.join(t, cluster.readers, &recorder{})
+		anew.WatchPeer()
+		if anew.SilentPeer() {
+			t.Error("the member that joined anew is on the connection that it has left")
+		}
+	})
+}
+
 func TestForgetsMembers(t *testing.T) {
 	for version, want := range map[string]bool{
 		"4.0.5": false, "4.1.1": false, "4.1.2": true, "4.1.8": true, "4.1.9": false, "4.2": true, "4.2.0": true, "4.2.7": true,

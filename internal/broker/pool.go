@@ -197,7 +197,7 @@ func (c *sharedConn) freeID() (id uint8, ok bool) {
 func (c *sharedConn) lost() bool {
 	select {
 	case <-c.dialed:
-		return c.dialError != nil || !c.Alive() || c.silent.Load() || c.sender != nil && c.sender.slow(time.Now())
+		return c.dialError != nil || !c.Alive() || c.silent.Load() || c.hearing.missed.Load() || c.sender != nil && c.sender.slow(time.Now())
 	default:
 		return false // somebody is dialing it
 	}
