@@ -80,8 +80,8 @@ func (b buffers) trim() {
 
 // smallChunks hands out memory for chunks that are smaller than minBuffer. Many
 // such chunks that come together lie in one block. Messages alias it. The garbage
-// collector frees a block when none of its chunks and messages is needed any more. Only the connection's
-// reader uses it.
+// collector frees a block when none of its chunks and messages is needed any
+// more. Only the connection's reader uses it.
 type smallChunks struct {
 	block []byte // the rest of the newest block
 	count int    // chunks of the present burst

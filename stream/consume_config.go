@@ -168,9 +168,10 @@ type ConsumerConfig struct {
 	// Default false: consumers of one Env that read a stream at the same place
 	// share one, so that each chunk comes once, is checked once and lies in memory
 	// once; the broker's management then shows one of their names. The first
-	// consumer of a stream has its own in any case. One for which others wait, for
-	// 100 ms within a second, gets another. A corrupt chunk makes all that share a
-	// subscription connect again.
+	// consumer of a stream has its own in any case, and so has one with a Filter,
+	// SingleActive or SuperStream. One for which others wait, for 100 ms within a
+	// second, gets another. A corrupt chunk makes all that share a subscription
+	// connect again.
 	OwnSubscription bool
 
 	// MaxBuffered bounds the memory of the chunks that are on their way, wait,

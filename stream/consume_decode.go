@@ -52,7 +52,7 @@ type decoder struct {
 	match  func(*Delivery) bool // of the consumer's Filter; nil: all messages
 	failed *HandlerError        // a panic of match; nothing more is decoded
 
-	opened    int        // decompressed bytes of the sub-batches that the last block has opened
+	opened    int        // decompressed bytes of the sub-batches that the last block or fill has opened
 	closed    wire.Entry // a sub-batch that the next block opens, if hasClosed
 	closedAt  uint64     // its offset
 	hasClosed bool
@@ -141,14 +141,18 @@ func (d *decoder) room(n int) []Delivery {
 // filter leaves out do not count: only at the end of the chunk the list is as it
 // was, or empty.
 func (d *decoder) fill(list []Delivery, n int) []Delivery {
+	d.opened = 0
 	if d.match == nil {
 		return d.fillAny(list, n)
 	}
-	for d.failed == nil {
+	for start := len(list); d.failed == nil; {
 		before := len(list)
 		list = d.fillAny(list, n)
 		ended := len(list) < n && !d.hasClosed
 		list = d.pick(list, before)
+		if len(list) == start && d.subBatchCount == 0 {
+			d.opened = 0 // nothing of what was opened is held
+		}
 		if ended || len(list) == n || d.hasClosed && len(list) > 0 {
 			break
 		}
@@ -182,7 +186,6 @@ func (d *decoder) pick(list []Delivery, from int) (picked []Delivery) {
 
 // fillAny is fill without the filter.
 func (d *decoder) fillAny(list []Delivery, n int) []Delivery {
-	d.opened = 0
 	for len(list) < n && d.err == nil {
 		if d.subBatchCount == 0 && !d.hasClosed { // the short way for plain messages
 			if offset, raw, ok := d.entries.Message(); ok {

@@ -328,6 +328,35 @@ func TestLargeSubBatches(t *testing.T) {
 	}
 }
 
+// TestFilteredSubBatches: a filter that drops a part of each sub-batch changes
+// nothing of that.
+func TestFilteredSubBatches(t *testing.T) {
+	const n, size = 9, 30 << 20
+	records := wire.AppendEntry(wire.AppendEntry(nil, []byte("small")), make([]byte, size))
+	body := compress(t, wire.CompressionZstd, records)
+	var data []byte
+	for range n {
+		data = wire.AppendBatch(data, wire.Entry{Compression: wire.CompressionZstd, Records: 2, Uncompressed: uint32(len(records)), Body: body})
+	}
+	d := decode("s", chunkOf(10, n, 2*n, data), 0)
+	d.match = func(m *Delivery) bool { return len(m.Raw()) >= size }
+	next := uint64(11)
+	for list := d.block(3); len(list) > 0; list = d.block(3) {
+		if held := len(list) * len(records); held > maxOpened || d.opened != held {
+			t.Errorf("a block holds %d bytes and says %d", held, d.opened)
+		}
+		for _, m := range list {
+			if m.Offset != next {
+				t.Errorf("message %d, want %d", m.Offset, next)
+			}
+			next += 2
+		}
+	}
+	if must(t, d.err); next != 11+2*n {
+		t.Errorf("the messages end at %d", next)
+	}
+}
+
 // TestUnread: what is left by the word of the chunk.
 func TestUnread(t *testing.T) {
 	data := wire.AppendEntry(wire.AppendBatch(nil, batchOf(t, wire.CompressionNone, "0", "1")), []byte("2"))

@@ -47,11 +47,12 @@ type Filter struct {
 	// Match reports whether the handler is to get a message. It sees each
 	// message of a chunk that is sent, and must accept those with a wanted
 	// value; Unfiltered says nothing about it. It runs on the goroutine that
-	// called Run, before ConsumerConfig.KeyOf and any handler of the message,
-	// once for each time that the message is read. It must not block, keep the
-	// Delivery or change it. A panic ends the run with a [*HandlerError], once
-	// the messages before are handled. Match can be used without Values. Default
-	// nil: every message.
+	// called Run, and for a SuperStream on goroutines of the consumer's, for
+	// several partitions at a time. It comes before ConsumerConfig.KeyOf and any
+	// handler of the message, once for each time that the message is read. It
+	// must not block, keep the Delivery or change it. A panic ends the run with
+	// a [*HandlerError], once the messages before are handled. Match can be used
+	// without Values. Default nil: every message.
 	Match func(*Delivery) bool
 }
 

@@ -149,9 +149,9 @@ func (s *subscription) wakeUp() {
 
 // receive waits for the next chunk and gives credit for further ones. It
 // returns errFlushDue if flushDue gets an item first, and errCrossed once the
-// lookout has found something and what came before that was returned. After the connection is
-// lost it still returns the chunks that have come before. The caller passes
-// each chunk to giveBack.
+// lookout has found something and what came before that was returned. After the
+// connection is lost it still returns the chunks that have come before. The
+// caller passes each chunk to giveBack.
 func (s *subscription) receive(ctx context.Context, flushDue <-chan time.Time) (receivedChunk, error) {
 	for {
 		if s.take(ctx) {
@@ -271,7 +271,8 @@ func (s *subscription) giveBack(ctx context.Context, chunk receivedChunk) {
 }
 
 // takeShared is take for a member of a tee. If the member was detached, it joins
-// another tee at its place; if that fails, the subscription ends.
+// another tee at its place. If that fails, the subscription ends, unless ctx has
+// ended: then the run goes on to use its connection for the last store.
 func (s *subscription) takeShared(ctx context.Context) bool {
 	t := &s.taken
 	for {
@@ -283,8 +284,13 @@ func (s *subscription) takeShared(ctx context.Context) bool {
 			m.tee.credit(ctx, credit)
 			return len(list) > 0
 		}
+		if s.endReason() != nil {
+			return false
+		}
 		if err := s.env.joinTee(ctx, s, m.from, s.name); err != nil {
-			s.end(err)
+			if ctx.Err() == nil {
+				s.end(err)
+			}
 			return false
 		}
 	}

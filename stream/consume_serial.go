@@ -143,7 +143,7 @@ const turnTime = time.Millisecond
 // whether there is one. The goroutine of the relay calls it while the run's waits.
 // Filter.Match is not called there, so that it cannot end that goroutine.
 func (s *serial) refill(b *block) bool {
-	if s.run.filters() || !b.source.unread() {
+	if b.source.match != nil || !b.source.unread() {
 		return false
 	}
 	list := b.source.block(blockSize)

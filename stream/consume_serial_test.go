@@ -233,3 +233,16 @@ func TestNewDispatcher(t *testing.T) {
 		must(t, d.end(nil))
 	}
 }
+
+// The goroutine of the relay, on which the caller of Run waits, calls no Match.
+func TestRefillCallsNoMatch(t *testing.T) {
+	d := decode("s", chunkOf(0, 1, 1, wire.AppendEntry(nil, []byte("m"))), 0)
+	d.match = func(*Delivery) bool {
+		t.Error("Match is called")
+		return true
+	}
+	s := &serial{run: &run{consumer: &Consumer{}}}
+	if s.refill(&block{source: d}) {
+		t.Error("a block came")
+	}
+}

@@ -52,7 +52,6 @@ type subscription struct {
 	tee   *tee                      // whose source it is; nil: a consumer's own
 	inTee atomic.Pointer[teeMember] // its place in a tee, from where it reads; nil: it reads by itself
 	env   *Env                      // where it finds tees; nil: it does not share
-	tees  *tees                     // of env
 	name  string                    // of its consumer
 }
 
@@ -159,15 +158,17 @@ func (e *Env) openSubscriptionAlone(ctx context.Context, l broker.Location, n br
 func (e *Env) openShared(ctx context.Context, l broker.Location, n broker.Node, stream string, maxBuffered int) (*subscription, error) {
 	s, err := e.openOver(ctx, e.cluster.LeaseQuestions, l, n, stream, maxBuffered)
 	if err == nil {
-		s.env, s.tees = e, &e.tees
+		s.env = e
 	}
 	return s, err
 }
 
 // mayShare reports whether the consumer wants what others want that read the
-// stream: the broker sends it nothing else, and at no other time.
+// stream: the broker sends it nothing else, and at no other time. The chunks of a
+// partition count for the budget of its super stream's consumer, so they are not
+// shared.
 func (c *Consumer) mayShare() bool {
-	return !c.cfg.OwnSubscription && !c.cfg.SingleActive && !c.cfg.Filter.isSet()
+	return !c.cfg.OwnSubscription && !c.cfg.SingleActive && !c.cfg.Filter.isSet() && c.superStream == ""
 }
 
 // shares reports whether consumers of a stream read together: several of them

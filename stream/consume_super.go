@@ -254,7 +254,7 @@ func (s *superRun) begin(stream string) {
 // runPartition runs a partition to its end, on a goroutine of the partition's.
 func (s *superRun) runPartition(ctx context.Context, r *run) {
 	c := r.consumer
-	err := errors.New("KeyOf or the OffsetStore ended its goroutine with runtime.Goexit")
+	err := errors.New("Filter.Match, KeyOf or the OffsetStore ended its goroutine with runtime.Goexit")
 	supervised := false
 	defer func() {
 		r.finishClosing()

@@ -1,8 +1,10 @@
 package stream
 
 import (
+	"context"
 	"runtime"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -159,6 +161,28 @@ func TestSuperStreamLooksTogether(t *testing.T) {
 		time.Sleep(10 * time.Minute)
 		if n := s.b.Received(streamtest.Partitions) - asked; n > 0 {
 			s.Errorf("asked %d times after the end", n)
+		}
+	})
+}
+
+// TestSuperStreamSharesNothing: a partition's chunks count for the budget of its
+// consumer, whatever others read the partition as a stream.
+func TestSuperStreamSharesNothing(t *testing.T) {
+	playParts(t, 2, func(s *partScene) {
+		s.fill(0, 10, s.partitions...)
+		var others atomic.Int32
+		for range 2 {
+			c, err := s.env.NewConsumer(s.partitions[0], ConsumerConfig{})
+			must(s, err)
+			s.start(func(ctx context.Context) error {
+				return c.Run(ctx, func(context.Context, *Delivery) error { others.Add(1); return nil })
+			})
+		}
+		s.until("the others have all", func() bool { return others.Load() == 20 })
+		s.run(ConsumerConfig{}, s.handle)
+		s.want(20)
+		if n := subscriptions(s.b); n != 4 {
+			s.Errorf("%d subscriptions, want one for each of the others and for each partition", n)
 		}
 	})
 }

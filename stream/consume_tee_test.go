@@ -1,13 +1,18 @@
 package stream
 
 import (
+	"context"
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
 	"slices"
 	"strconv"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/tidemark-go/tidemark/internal/broker"
 	"github.com/tidemark-go/tidemark/internal/wire"
@@ -214,7 +219,7 @@ func (m *teeModel) join() {
 		spec = wire.OffsetSpec{Type: wire.OffsetAt, Value: from}
 	}
 	s := newSubscription("s", broker.Node{}, m.key.maxBuffered, m.env.memory, &m.env.corruptChunks)
-	s.tees = &m.env.tees
+	s.env = m.env
 	if member := m.enter(s, spec); member != nil {
 		m.readers = append(m.readers, &teeReader{t: m.t, m: member, next: from})
 	}
@@ -284,4 +289,84 @@ func TestTeeAnyOrder(t *testing.T) {
 	if detached == 0 {
 		t.Error("nobody was detached")
 	}
+}
+
+// teeScene is a bench with two consumers that share a subscription, beside the
+// stream's first consumer, which has its own. Their subscription has room for one
+// chunk at a time, so they have each chunk together. Of two chunks the slower
+// consumer takes its time for the first one, and the other consumer a moment for
+// the second one.
+func teeScene(t *testing.T, pause time.Duration, act func(x *filterBench, twoChunks func())) {
+	inBubble(t, func(x *filterBench) {
+		var wg sync.WaitGroup
+		defer wg.Wait()
+		ctx, cancel := context.WithCancel(x.ctx)
+		defer cancel()
+		body := "x " + strings.Repeat("y", 64<<10)
+		pauses := [3][2]time.Duration{1: {0, time.Millisecond}, 2: {pause, 0}}
+		for _, pause := range pauses {
+			c, err := x.env.NewConsumer(x.name, ConsumerConfig{MaxBuffered: len(body)})
+			must(t, err)
+			wg.Go(func() {
+				_ = c.Run(ctx, func(ctx context.Context, d *Delivery) error {
+					_ = sleep(ctx, pause[d.Offset%2])
+					return nil
+				})
+			})
+			x.settle(time.Second)
+		}
+		act(x, func() {
+			x.put(body)
+			x.put(body)
+		})
+	})
+}
+
+// A consumer that is a little slower than the other one stays, however long they
+// run: the other one counts what it waits within a second.
+func TestTeePatienceEnds(t *testing.T) {
+	teeScene(t, teePatience*4/10, func(x *filterBench, twoChunks func()) {
+		for range 20 {
+			twoChunks()
+			x.settle(2 * teePatienceWindow)
+		}
+		if n := subscriptions(x.b); n != 2 {
+			t.Errorf("%d subscriptions, want 2", n)
+		}
+		for range 20 {
+			twoChunks()
+		}
+		x.settle(2 * teePatienceWindow)
+		if n := subscriptions(x.b); n != 3 {
+			t.Errorf("%d subscriptions after one had to wait for many chunks, want 3", n)
+		}
+	})
+}
+
+// A detached consumer joins nobody at its end. Its connection serves for the last
+// store.
+func TestDetachedAtTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newTeeModel(t)
+		m.join()
+		slow := m.readers[0].m
+		s := slow.consumer
+		slow.detached = true
+		s.inTee.Store(slow)
+		other := newTeeModel(t) // which somebody else is about to open
+		other.join()
+		m.env.tees.open[teeKey{"s", broker.Node{}, m.key.maxBuffered}] = []*tee{other.tee}
+
+		ended, cancel := context.WithCancel(t.Context())
+		cancel()
+		if s.takeShared(ended) || s.endReason() != nil {
+			t.Errorf("at the end of the run the subscription has ended: %v", s.endReason())
+		}
+		s.end(errMoved)
+		soon, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if s.takeShared(soon) || soon.Err() != nil {
+			t.Error("it waits for another subscription, though its own has ended")
+		}
+	})
 }
