@@ -171,14 +171,14 @@ func TestSuperStreamSharesNothing(t *testing.T) {
 	playParts(t, 2, func(s *partScene) {
 		s.fill(0, 10, s.partitions...)
 		var others atomic.Int32
-		for range 2 {
+		for i := range 2 {
 			c, err := s.env.NewConsumer(s.partitions[0], ConsumerConfig{})
 			must(s, err)
 			s.start(func(ctx context.Context) error {
 				return c.Run(ctx, func(context.Context, *Delivery) error { others.Add(1); return nil })
 			})
+			s.until("it has all", func() bool { return others.Load() == int32(10*(i+1)) })
 		}
-		s.until("the others have all", func() bool { return others.Load() == 20 })
 		s.run(ConsumerConfig{}, s.handle)
 		s.want(20)
 		if n := subscriptions(s.b); n != 4 {
