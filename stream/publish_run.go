@@ -237,6 +237,16 @@ func (p *Producer) connect(ctx context.Context) (*link, error) {
 	if err != nil {
 		return nil, err
 	}
+	for {
+		l, err := p.connectTo(ctx, at)
+		if !errors.Is(err, broker.ErrSilent) {
+			return l, err
+		} // else nobody joins that connection any more: another one may say why
+	}
+}
+
+// connectTo makes a link to a leader, and makes it the producer's.
+func (p *Producer) connectTo(ctx context.Context, at broker.Location) (_ *link, err error) {
 	l := newLink(p)
 	if l.pub, err = p.env.cluster.Publish(ctx, at.Contact, at.Leader, p.stream, l, p.cfg.OwnConnection); err != nil {
 		l.cancel()

@@ -169,7 +169,7 @@ func (c *Cluster) find(ctx context.Context, stream string) (l Location, err erro
 		l, err = admin.Locate(soon, stream)
 		return err
 	})
-	if !errors.Is(err, errSilent) || ctx.Err() != nil {
+	if !errors.Is(err, ErrSilent) || ctx.Err() != nil {
 		return l, err
 	}
 	conn, err := dialAny(ctx, c.opts, c.endpoints, adminLabel, hooks{})
@@ -258,11 +258,12 @@ func (c *Cluster) locateOver(ctx context.Context, dial func(context.Context) (*C
 // patience bounds the wait for a connection that may be silent by the time that
 // a new connection would take: DialTimeout, and half of callTimeout at most.
 func (c *Cluster) patience(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeoutCause(ctx, min(c.opts.DialTimeout, callTimeout/2), OwnReason(errSilent))
+	return context.WithTimeoutCause(ctx, min(c.opts.DialTimeout, callTimeout/2), OwnReason(ErrSilent))
 }
 
-// errSilent ends a call that was not answered within patience.
-var errSilent = fmt.Errorf("%w: no answer in the time in which a connection could be made", ErrUnreachable)
+// ErrSilent ends a call that was not answered within patience. It is the broker's
+// silence on a connection: another one may be answered.
+var ErrSilent = fmt.Errorf("%w: no answer in the time in which a connection could be made", ErrUnreachable)
 
 // ping returns an error if the peer does not answer within patience. Those who
 // ask at the same moment share the answer.

@@ -74,7 +74,7 @@ func FuzzConn(f *testing.F) {
 			}))
 		}
 		l := leases[0]
-		leases[2].conn.leave(context.Background(), leases[2], func() error { return errSilent }, false) // its id stays taken
+		leases[2].conn.leave(context.Background(), leases[2], func() error { return ErrSilent }, false) // its id stays taken
 		calls := []func() error{
 			func() error { _, err := l.Locate(ctx, "s"); return err },
 			func() error { _, err := l.Stats(ctx, "s"); return err },

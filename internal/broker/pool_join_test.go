@@ -119,7 +119,7 @@ func TestJoinASilentConnection(t *testing.T) {
 		pings := 0
 		p := newPool(conns(1), func(_ context.Context, c *Conn) error {
 			if pings++; c == silent && pings < 100 { // or it would be joined for ever
-				return errSilent
+				return ErrSilent
 			}
 			return nil
 		})
@@ -153,7 +153,7 @@ func TestLeavesASilentConnectionAlone(t *testing.T) {
 		p := newPool(conns(1), func(_ context.Context, c *Conn) error {
 			if c == first.conn.Conn {
 				first.Release(false) // meanwhile
-				return errSilent
+				return ErrSilent
 			}
 			return nil
 		})
@@ -178,7 +178,7 @@ func TestPingHasPatience(t *testing.T) {
 		check.Nil(t, cluster.ping(t.Context(), c))
 		b.mute(wire.KeyMetadata)
 		begin := time.Now()
-		check.Err(t, cluster.ping(t.Context(), c), errSilent, ErrUnreachable)
+		check.Err(t, cluster.ping(t.Context(), c), ErrSilent, ErrUnreachable)
 		took(t, begin, o.DialTimeout)
 		if !c.Alive() {
 			t.Error("it ended the connection")

@@ -54,6 +54,9 @@ type Publisher struct {
 	source Source
 	sender *sender
 	turn   *turn // for SendNow
+	// patience bounds the wait for Declare's answer, if others have the connection;
+	// else it is nil.
+	patience func(context.Context) (context.Context, context.CancelFunc)
 
 	// The sender's lock guards these.
 	load        *streamLoad
@@ -74,10 +77,13 @@ func (c *Cluster) Publish(ctx context.Context, by Contact, n Node, stream string
 	if apart {
 		from = newPublisherPool(oneConn, nil, c.goodbyes)
 	}
-	p := &Publisher{source: source, turn: &turn{}}
+	p := &Publisher{source: source, turn: &turn{}, patience: c.patience}
 	l := &Lease{node: n, stream: stream, subscriber: publisherSubscriber{source: source}, publisher: p}
 	p.lease = l
-	err := from.join(ctx, l, func(h hooks) (*Conn, error) { return c.dialNode(ctx, by, n, publishLabel, h) })
+	err := from.join(ctx, l, func(h hooks) (*Conn, error) {
+		p.patience = nil // the connection is new
+		return c.dialNode(ctx, by, n, publishLabel, h)
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -97,12 +103,25 @@ func (s publisherSubscriber) Moved(stream string) { s.source.Moved(stream) }
 
 // Declare opens the publisher on its stream. With an empty reference the broker
 // does not deduplicate.
+//
+// A broker that takes no messages does not read a connection that has a publisher.
+// So Declare waits on a connection of others for as long as a new one could take,
+// and then returns ErrSilent: nobody joins that connection any more, and the caller
+// releases the publisher and tries again.
 func (p *Publisher) Declare(ctx context.Context, reference string) error {
-	stream := p.lease.stream
-	code, err := p.lease.conn.request(ctx, wire.KeyDeclarePublisher, func(id uint32) wire.Frame {
+	stream, within := p.lease.stream, ctx
+	if p.patience != nil {
+		var cancel context.CancelFunc
+		within, cancel = p.patience(ctx)
+		defer cancel()
+	}
+	code, err := p.lease.conn.request(within, wire.KeyDeclarePublisher, func(id uint32) wire.Frame {
 		return &wire.DeclarePublisher{Correlation: id, PublisherID: p.lease.id, Reference: reference, Stream: stream}
 	})
 	switch {
+	case err != nil && within.Err() != nil && ctx.Err() == nil:
+		p.lease.conn.silent.Store(true)
+		return err
 	case err != nil:
 		return err
 	case code == wire.CodePreconditionFailed:

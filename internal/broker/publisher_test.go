@@ -3,6 +3,7 @@ package broker
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -124,6 +125,41 @@ func TestDeclarePublisher(t *testing.T) {
 		ctx, cancel := context.WithTimeoutCause(t.Context(), time.Second, check.ErrTest)
 		defer cancel()
 		check.Err(t, p.Declare(ctx, "me"), check.ErrTest)
+	})
+}
+
+// TestDeclareSilent: a broker that takes no messages does not read a connection that
+// has a publisher. Who joins that notices soon, and finds another one.
+func TestDeclareSilent(t *testing.T) {
+	virtual(t, func(t *testing.T, b *fake) {
+		c := b.publishing(t, time.Hour)
+		c.publishers.perNode = oneConn
+		p, _ := b.publisher(t, c, "s")
+		defer p.Release()
+		join := func() *Publisher {
+			q, err := c.Publish(t.Context(), testContact, testNode, "s", &feed{}, false)
+			check.Nil(t, err)
+			t.Cleanup(q.Release)
+			return q
+		}
+		b.mute(wire.KeyDeclarePublisher)
+		q := join()
+		begin := time.Now()
+		check.Err(t, q.Declare(t.Context(), "me"), ErrSilent, ErrUnreachable)
+		took(t, begin, callTimeout/2)
+		if q.lease.conn != p.lease.conn {
+			t.Fatal("the second has another connection")
+		}
+		check.Nil(t, p.Reason())
+		anew := join()
+		if anew.lease.conn == p.lease.conn {
+			t.Error("the third has joined a silent connection")
+		}
+		begin = time.Now()
+		if err := anew.Declare(t.Context(), "me"); errors.Is(err, ErrSilent) || err == nil {
+			t.Errorf("on a connection of its own: %v", err)
+		}
+		took(t, begin, callTimeout)
 	})
 }
 
