@@ -33,6 +33,9 @@ type mixedPart struct {
 // add adds messages of a partition, and handles each batch that they fill.
 func (m *mixedBatch) add(from *mixed, list []Delivery) error {
 	for len(list) > 0 {
+		if from.dropped {
+			return errStopped
+		}
 		n := min(m.size-len(m.pending), len(list))
 		m.pending = append(m.pending, list[:n]...)
 		part := m.partOf(from)
@@ -62,6 +65,9 @@ func (m *mixedBatch) partOf(from *mixed) *mixedPart {
 // pass moves the mark of a partition to an offset, once what it has in the batch is
 // handled.
 func (m *mixedBatch) pass(from *mixed, offset uint64, n int) {
+	if from.dropped {
+		return
+	}
 	for i := range m.parts {
 		if p := &m.parts[i]; p.from == from {
 			p.n, p.last = p.n+n, offset
@@ -81,28 +87,37 @@ func (m *mixedBatch) due() <-chan time.Time {
 }
 
 // flush calls the handler for what is pending, and moves the mark of each
-// partition over it. A failure is that of the first message's partition.
+// partition over it. A failure is that of the first message's partition. It ends
+// the run, and the marks stay before the messages of the batch.
 func (m *mixedBatch) flush() error {
 	leave := m.enterTerms()
 	defer leave()
 	batch, parts := m.pending, m.parts
 	m.clear()
-	switch {
-	case len(batch) == 0:
+	if len(batch) == 0 {
 		return nil
-	case m.taking.Err() != nil:
+	}
+	err := m.handle(batch, parts[0].from.run)
+	for _, p := range parts {
+		if err != nil {
+			p.from.dropped = true
+		} else {
+			p.from.handled(p)
+		}
+	}
+	return err
+}
+
+// handle calls the handler of a run for a batch, unless no message is to be taken
+// any more.
+func (m *mixedBatch) handle(batch []Delivery, r *run) error {
+	if m.taking.Err() != nil {
 		return errStopped
 	}
 	if m.kept == nil {
-		m.kept = parts[0].from.run.originals()
+		m.kept = r.originals()
 	}
-	if err := parts[0].from.run.handleBatch(m.lifetime, batch, m.kept); err != nil {
-		return err
-	}
-	for _, p := range parts {
-		p.from.handled(p)
-	}
-	return nil
+	return r.handleBatch(m.lifetime, batch, m.kept)
 }
 
 // enterTerms drops the messages of the partitions of which another member of the
@@ -125,9 +140,11 @@ func (m *mixedBatch) enterTerms() (leave func()) {
 	}
 }
 
-// drop removes the messages of a partition.
+// drop removes the messages of a partition. Its mark stays before them.
 func (m *mixedBatch) drop(from *mixed) {
+	there := len(m.parts)
 	m.parts = slices.DeleteFunc(m.parts, func(p mixedPart) bool { return p.from == from })
+	from.dropped = from.dropped || len(m.parts) < there
 	if len(m.parts) == 0 {
 		m.clear()
 		return
@@ -152,6 +169,7 @@ type mixed struct {
 	batch    *mixedBatch
 	term     *term     // in which the run is a member of a group; nil: it is in none
 	progress *progress // of the stream: one that is created again has another one
+	dropped  bool      // messages were in a batch and were not handled; the batch guards it
 
 	mu        sync.Mutex     // held while both of these change
 	mustStore bool           // the policy wants a store
@@ -180,12 +198,11 @@ func (m *mixed) dispatch(chunk *wire.Chunk, d *decoder) error {
 }
 
 // pass moves the mark over what the filter has left out, together with what the
-// batch has of the partition.
+// batch has of the partition. It waits for its turn however long that takes: at the
+// end of the run its context has ended.
 func (m *mixed) pass(offset uint64, chunk mark.ChunkID, n int) error {
 	m.run.place.HandledTo(offset, chunk)
-	if err := m.run.inTurn(m.taking, func() error { m.batch.pass(m, offset, n); return nil }); err != nil {
-		return err
-	}
+	m.run.relay.always(func() { m.batch.pass(m, offset, n) })
 	return m.storeIfDue()
 }
 

@@ -272,7 +272,9 @@ func (s *subscription) giveBack(ctx context.Context, chunk receivedChunk) {
 
 // takeShared is take for a member of a tee. If the member was detached, it joins
 // another tee at its place. If that fails, the subscription ends, unless ctx has
-// ended: then the run goes on to use its connection for the last store.
+// ended: then the run goes on to use its connection for the last store. The
+// subscription ends as well if the old tee has: the stream may be another one of
+// the same name by now, which the next session finds out.
 func (s *subscription) takeShared(ctx context.Context) bool {
 	t := &s.taken
 	for {
@@ -284,10 +286,14 @@ func (s *subscription) takeShared(ctx context.Context) bool {
 			m.tee.credit(ctx, credit)
 			return len(list) > 0
 		}
-		if s.endReason() != nil {
+		if s.endReason() != nil || ctx.Err() != nil {
 			return false
 		}
-		if err := s.env.joinTee(ctx, s, m.from, s.name); err != nil {
+		err := m.tee.over()
+		if err == nil {
+			err = s.env.joinTee(ctx, s, m.from, s.name)
+		}
+		if err != nil {
 			if ctx.Err() == nil {
 				s.end(err)
 			}

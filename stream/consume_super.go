@@ -201,14 +201,19 @@ func (s *superRun) adopt(partitions []string) {
 	s.listed = true
 }
 
-// checkLetters returns an error if the dead-letter stream does not exist.
+// checkLetters returns an error if the dead-letter stream does not exist. A broker
+// that cannot be asked is the partitions' matter.
 func (s *superRun) checkLetters() error {
 	if s.cfg.OnError.DeadLetter == "" {
 		return nil
 	}
-	return s.consumer.env.cluster.Ask(s.taking, func(ctx context.Context, c *broker.Conn) error {
+	err := s.consumer.env.cluster.Ask(s.taking, func(ctx context.Context, c *broker.Conn) error {
 		return s.letters.check(ctx, c)
 	})
+	if errors.Is(err, ErrStreamNotFound) {
+		return err
+	}
+	return nil
 }
 
 // startOf returns where a partition's run begins. Whatever Start says, a partition
@@ -254,7 +259,7 @@ func (s *superRun) begin(stream string) {
 // runPartition runs a partition to its end, on a goroutine of the partition's.
 func (s *superRun) runPartition(ctx context.Context, r *run) {
 	c := r.consumer
-	err := errors.New("Filter.Match, KeyOf or the OffsetStore ended its goroutine with runtime.Goexit")
+	err := errors.New("Filter.Match, KeyOf, OnActive, OnInactive or the OffsetStore ended its goroutine with runtime.Goexit")
 	supervised := false
 	defer func() {
 		r.finishClosing()

@@ -98,6 +98,64 @@ func TestSuperStreamBatchStoredInDispatch(t *testing.T) {
 	}
 }
 
+// TestSuperStreamBatchNotHandled: the mark stays before messages of a batch that no
+// handler has handled, whatever the filter leaves out behind them: at the end of a
+// run, where the batch was not full, and when the handler has failed.
+func TestSuperStreamBatchNotHandled(t *testing.T) {
+	for _, fails := range []bool{false, true} {
+		t.Run(fmt.Sprint("fails ", fails), func(t *testing.T) {
+			for range 10 { // several goroutines are on their way
+				playParts(t, 2, func(s *partScene) {
+					p, err := s.env.NewProducer(s.ctx, s.partitions[0], ProducerConfig{})
+					must(s, err)
+					const wait = 10 * time.Second
+					c := s.consumer(ConsumerConfig{Name: "billing", BatchSize: 100, BatchWait: wait, Filter: byFirst.Filter("a")})
+					r := s.start(func(ctx context.Context) error {
+						return c.RunBatch(ctx, func(context.Context, []Delivery) error { return errTest })
+					})
+					time.Sleep(time.Second)
+					must(s, p.Publish(s.ctx, byFirst.Tag(Message{Body: []byte("b 0")})))
+					time.Sleep(5 * time.Second) // for the mark to pass it
+					must(s, p.Publish(s.ctx, byFirst.Tag(Message{Body: []byte("a 1")})))
+					time.Sleep(wait * 99 / 100)
+					must(s, p.Publish(s.ctx, byFirst.Tag(Message{Body: []byte("b 2")})))
+					if fails {
+						if err := r.end(); !errors.Is(err, errTest) {
+							s.Errorf("the run ended with %v", err)
+						}
+					} else {
+						must(s, r.stopped())
+					}
+					s.wantStored("billing", s.partitions[0], 0)
+				})
+			}
+		})
+	}
+}
+
+// TestSuperStreamBatchLastLook: at the end of a run the mark passes what the filter
+// has left out, on each partition.
+func TestSuperStreamBatchLastLook(t *testing.T) {
+	for range 10 { // several goroutines are on their way
+		playParts(t, 2, func(s *partScene) {
+			c := s.consumer(ConsumerConfig{Name: "billing", Filter: byFirst.Filter("a")})
+			r := s.start(func(ctx context.Context) error {
+				return c.RunBatch(ctx, func(context.Context, []Delivery) error { return errTest })
+			})
+			time.Sleep(time.Second)
+			for _, partition := range s.partitions {
+				p, err := s.env.NewProducer(s.ctx, partition, ProducerConfig{})
+				must(s, err)
+				must(s, p.Publish(s.ctx, byFirst.Tag(Message{Body: []byte("b 0")})))
+			}
+			must(s, r.stopped())
+			for _, partition := range s.partitions {
+				s.wantStored("billing", partition, 0)
+			}
+		})
+	}
+}
+
 // TestSuperStreamBatchFails: that ends the run, and no message of the batch counts
 // as handled. One that is tried again succeeds as a whole.
 func TestSuperStreamBatchFails(t *testing.T) {

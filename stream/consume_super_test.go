@@ -284,6 +284,26 @@ func TestSuperStreamDeadLetters(t *testing.T) {
 	})
 }
 
+// TestSuperStreamDeadLettersUnseen: a broker that cannot be asked for the dead-letter
+// stream when the run begins does not end it.
+func TestSuperStreamDeadLettersUnseen(t *testing.T) {
+	playParts(t, 3, func(s *partScene) {
+		s.fill(0, 10, s.partitions...)
+		s.b.TruncateNext(streamtest.Metadata)
+		s.b.RefuseConnections(true)
+		r := s.run(ConsumerConfig{Name: "billing", OnError: ErrorPolicy{DeadLetter: "s"}}, s.handle)
+		time.Sleep(time.Second)
+		s.b.RefuseConnections(false)
+		s.want(30)
+		must(s, r.stopped())
+
+		s.b.StopAnswering()
+		r = s.run(ConsumerConfig{Name: "other", OnError: ErrorPolicy{DeadLetter: "s"}}, s.handle)
+		time.Sleep(time.Second)
+		must(s, r.stopped())
+	})
+}
+
 // TestSuperStreamClose: the end of the Env ends the run.
 func TestSuperStreamClose(t *testing.T) {
 	playParts(t, 3, func(s *partScene) {

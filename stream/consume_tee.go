@@ -3,6 +3,7 @@ package stream
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -203,6 +204,23 @@ func (m *teeMember) leave(ctx context.Context, polite bool) {
 	if t.source.lease != nil {
 		t.source.lease.ReleaseWithin(ctx, polite)
 	}
+}
+
+// errAllLeft ends the subscription of a detached consumer whose tee nobody reads.
+var errAllLeft = fmt.Errorf("%w: the others with which the consumer shared a subscription have left it", ErrStreamUnavailable)
+
+// over returns why the tee has ended, and nil while it goes on. While it does, the
+// broker tells it if the stream is deleted.
+func (t *tee) over() error {
+	t.source.mu.Lock()
+	defer t.source.mu.Unlock()
+	switch {
+	case t.source.reason != nil:
+		return t.source.reason
+	case len(t.members) == 0:
+		return errAllLeft
+	}
+	return t.source.lease.Reason()
 }
 
 // drop removes the member. It reports whether it was the last one, in which case

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -367,6 +368,58 @@ func TestDetachedAtTheEnd(t *testing.T) {
 		defer cancel()
 		if s.takeShared(soon) || soon.Err() != nil {
 			t.Error("it waits for another subscription, though its own has ended")
+		}
+	})
+}
+
+// A detached consumer finds out that the stream was created again, though only the
+// subscription that it read from was told.
+func TestDetachedStreamRecreated(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(8)) // so many connections
+	inBubble(t, func(x *filterBench) {
+		body := strings.Repeat("y", 64<<10)
+		var wg sync.WaitGroup
+		defer wg.Wait()
+		ctx, cancel := context.WithCancel(x.ctx)
+		defer cancel()
+		held := make(chan struct{})
+		slow := make(chan string, 20)
+		for i := range 3 {
+			c, err := x.env.NewConsumer(x.name, ConsumerConfig{MaxBuffered: len(body)})
+			must(t, err)
+			wg.Go(func() {
+				_ = c.Run(ctx, func(ctx context.Context, d *Delivery) error {
+					if i == 2 {
+						slow <- fmt.Sprint(d.Offset, string(d.Body[:3]))
+						<-held
+					}
+					return nil
+				})
+			})
+			x.settle(time.Second)
+		}
+		for range 3 {
+			x.put("old " + body)
+		}
+		x.settle(time.Minute)
+		must(t, x.b.DeleteStream(x.name))
+		must(t, x.b.CreateStream(x.name))
+		x.settle(time.Minute)
+		for range 10 {
+			x.put("new " + body)
+		}
+		x.settle(time.Minute)
+		close(held)
+		x.settle(time.Minute)
+		cancel()
+		wg.Wait()
+		close(slow)
+		var got []string
+		for s := range slow {
+			got = append(got, s)
+		}
+		if len(got) < 11 || got[len(got)-10] != "0new" {
+			t.Errorf("the slow consumer got %q, want all new ones", got)
 		}
 	})
 }

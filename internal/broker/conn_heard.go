@@ -25,8 +25,9 @@ func (h *hearing) init(limit time.Duration) { h.limit, h.began = limit, time.Now
 
 // watch makes hearing take note from now on. The peer counts as heard of now.
 func (h *hearing) watch() {
-	if !h.watched.Swap(true) {
-		h.set(time.Now())
+	if !h.watched.Load() {
+		h.set(time.Now()) // first, because the reader looks at it from then on
+		h.watched.Store(true)
 	}
 }
 
