@@ -340,3 +340,31 @@ func TestSceneSuperRefused(t *testing.T) {
 		must(s, s.env.Close())
 	})
 }
+
+// TestSceneSuperNameless: a partition whose name cannot be made sure of refuses its
+// messages at once after blockedAfter, says so once, and goes on by itself.
+func TestSceneSuperNameless(t *testing.T) {
+	playSuper(t, 3, func(s *scene) {
+		p := s.superProducer(ProducerConfig{Name: "n"})
+		s.b.AnswerWith(streamtest.QueryOffset, streamtest.InternalError, 1<<20)
+		key := keyFor("k", 1, 3)
+		wantErr(s, p.PublishAsync(s.ctx, keyed(key, 0), nil), ErrBlocked)
+		for range 20 {
+			time.Sleep(time.Second)
+			begin := time.Now()
+			wantErr(s, p.PublishAsync(s.ctx, keyed(key, 0), nil), ErrBlocked)
+			if took := time.Since(begin); took > 0 {
+				s.Fatalf("refused after %v", took)
+			}
+		}
+		if n := len(s.reported(StateBlocked)); n != 1 {
+			s.Errorf("reported %d times: %v", n, s.story())
+		}
+		s.b.ClearFaults()
+		time.Sleep(blockedAfter)
+		must(s, p.Publish(s.ctx, keyed(key, 0)))
+		if list := s.reported(StateConnected); len(list) != 4 {
+			s.Errorf("reported: %v", s.story())
+		}
+	})
+}
