@@ -3,6 +3,7 @@ package stream
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -366,5 +367,30 @@ func TestSceneSuperNameless(t *testing.T) {
 		if list := s.reported(StateConnected); len(list) != 4 {
 			s.Errorf("reported: %v", s.story())
 		}
+	})
+}
+
+// TestSceneCallbackGoexit: a callback that ends its goroutine, as FailNow of a test
+// does, keeps no other callback, no place, and no Flush.
+func TestSceneCallbackGoexit(t *testing.T) {
+	playSuper(t, 3, func(s *scene) {
+		p := s.superProducer(ProducerConfig{MaxInFlight: 20})
+		called := 0
+		for i := range 200 {
+			must(s, p.PublishAsync(s.ctx, keyed(fmt.Sprint(i), 0), func(error) {
+				if called++; i%7 == 0 {
+					runtime.Goexit()
+				}
+			}))
+		}
+		must(s, p.Flush(s.ctx))
+		if called != 200 {
+			s.Errorf("%d were called", called)
+		}
+		if used := p.super.admission.used; used != (amount{}) {
+			s.Errorf("%v are taken", used)
+		}
+		must(s, p.PublishAsync(s.ctx, keyed("last", 0), func(error) { runtime.Goexit() }))
+		must(s, p.Close(s.ctx))
 	})
 }
