@@ -146,6 +146,9 @@ func (e *Env) adopt(p *Producer) error {
 		if (other.super == nil) != (p.super == nil) {
 			continue // a stream may have the name of a super stream
 		}
+		if other.super != nil && other.super.deleted.Load() {
+			continue
+		}
 		if p.cfg.Name != "" && other.cfg.Name == p.cfg.Name && other.stream == p.stream {
 			return fmt.Errorf("%w: another producer of this Env has it: the broker would drop the messages of one as the other's repeats", ErrNameInUse)
 		}
@@ -170,8 +173,9 @@ func (e *Env) disown(p *Producer) {
 // [ErrUnconfirmed] if it may be. For several messages it is a [PublishError],
 // which has the outcome of each. After the first message that cannot be accepted,
 // Publish accepts none of the rest; on a super stream, none of the rest for its
-// partition. A message that no partition is for has [ErrNoRoute] alone. When ctx ends, its error comes together with
-// [ErrUnconfirmed] if something had been accepted, which goes on being sent.
+// partition. A message that no partition is for has [ErrNoRoute] alone. When ctx
+// ends, its error comes together with [ErrUnconfirmed] if something had been
+// accepted, which goes on being sent.
 func (p *Producer) Publish(ctx context.Context, msgs ...Message) error {
 	if len(msgs) == 0 {
 		return nil
@@ -238,7 +242,8 @@ func (p *Producer) PublishBatch(ctx context.Context, msgs ...Message) error {
 // it waits while MaxInFlight messages, or MaxInFlightBytes, have no outcome, and
 // not for callbacks. Flush and Close are errors within it, and so is Publish for a
 // message that goes to several partitions. It must not wait for another goroutine
-// that publishes. A panic of done ends the process.
+// that publishes. A panic of done ends the process; runtime.Goexit within it counts
+// as its return.
 func (p *Producer) PublishAsync(ctx context.Context, m Message, done func(error)) error {
 	if p.super != nil {
 		return p.super.publishAsync(ctx, &m, done)

@@ -206,10 +206,11 @@ func checkBatchIDs(msgs []Message) error {
 	return nil
 }
 
-// addBatch adds the messages of a sub-batch. The caller holds the lock and has
-// places for them.
+// addBatch adds the messages of a sub-batch: one, whatever a frame takes, which is
+// not known before the first connection. The caller holds the lock and has places
+// for them.
 func (p *Producer) addBatch(msgs []Message, list []outgoing, w *waiter, bytes int) error {
-	p.box.seal()
+	var b *publishFrame
 	for i := range list {
 		id, err := p.nextID(msgs[i].PublishingID)
 		if err != nil {
@@ -222,7 +223,10 @@ func (p *Producer) addBatch(msgs []Message, list []outgoing, w *waiter, bytes in
 		}
 		s := slot{id: id, waits: w, nth: int32(i), size: int32(list[i].size() + recordOverhead)}
 		bytes -= int(s.size)
-		p.box.add(s, "", &list[i])
+		if b == nil {
+			b = p.box.newSubBatch()
+		}
+		p.box.addRecord(b, s, &list[i])
 	}
 	p.box.seal()
 	return nil

@@ -46,11 +46,11 @@ type ProducerConfig struct {
 	// therefore makes sure that it has the name to itself: the first message takes
 	// a few round trips, and 2 s more if the last process of that name was not
 	// closed. If another process then begins with the name, this producer ends with
-	// [ErrNameInUse] within 2 s. On a super stream all of this is so for each
-	// partition: another process takes it over partition by partition. While it publishes it asks the broker three times a
-	// second; a broker that takes 1 s to answer holds it up. Producers whose
-	// callers number the messages are left alone: two of them with the same ids are
-	// a way to be redundant.
+	// [ErrNameInUse] within 2 s. While the producer publishes it asks the broker
+	// three times a second; a broker that takes 1 s to answer holds it up. On a super
+	// stream all of this is so for each partition: another process takes it over
+	// partition by partition. Producers whose callers number the messages are left
+	// alone: two of them with the same ids are a way to be redundant.
 	Name string
 	// MaxInFlight is how many messages may have no outcome, or a callback that
 	// has not returned; PublishAsync and Publish wait while there are so many.

@@ -33,6 +33,9 @@ type keptOutcome struct {
 // maySend reports whether messages may be sent, and confirms counted, now.
 func (n *naming) maySend(now time.Time) bool { return n.lease == nil || n.lease.Sure(now) }
 
+// pending reports whether the name is yet to become the producer's.
+func (n *naming) pending() bool { return n.lease != nil && !n.lease.Began() }
+
 // floor is what counted ids have to be above.
 func (n *naming) floor() uint64 {
 	if n.lease == nil {
@@ -53,7 +56,7 @@ func (p *Producer) takeName(ctx context.Context) error {
 			n.lease.Link()
 		}
 	}
-	for p.refusal == nil && n.lease != nil && !n.lease.Began() {
+	for p.refusal == nil && n.pending() {
 		switch {
 		case ctx.Err() != nil:
 			return broker.ContextError(ctx)
@@ -63,6 +66,14 @@ func (p *Producer) takeName(ctx context.Context) error {
 		p.awaitName(ctx)
 	}
 	return p.refusal
+}
+
+// nameless reports whether somebody has waited too long for the name. A partition
+// that refuses messages for that remains nameless until it has the name, though
+// nobody waits any more. The caller holds the lock.
+func (p *Producer) nameless() bool {
+	waited := p.wanted > 0 && time.Since(p.wantedSince) >= blockedAfter
+	return p.naming.pending() && (waited || p.stalled.on)
 }
 
 // awaitName waits until the name may be the producer's.
@@ -103,7 +114,8 @@ func (p *Producer) nextStep(l *link) fence.Step {
 	if p.naming.lease == nil {
 		return fence.Step{}
 	}
-	step := p.naming.lease.Next(time.Now(), p.box.open > 0 || p.wanted > 0 || len(p.naming.kept) > 0)
+	need := p.box.open > 0 || p.wanted > 0 || len(p.naming.kept) > 0 || p.stalled.on
+	step := p.naming.lease.Next(time.Now(), need)
 	l.resting = step.Do == fence.Rest
 	return step
 }

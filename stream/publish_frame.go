@@ -167,7 +167,8 @@ func (b *publishFrame) addSlot(s slot) {
 // firstRoom is the size of a new frame's memory.
 const firstRoom = 1 << 10
 
-// withRoom returns frame with room for n bytes more. It grows fourfold, to 64 KiB: a new frame has its size after few allocations, and a small one remains small.
+// withRoom returns frame with room for n bytes more. It grows fourfold, to 64 KiB: a
+// new frame has its size after few allocations, and a small one remains small.
 func withRoom(frame []byte, n int) []byte {
 	need := len(frame) + n
 	if need <= cap(frame) {

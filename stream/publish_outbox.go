@@ -31,18 +31,29 @@ type tellOutcome func(b *publishFrame, slots []slot, err error)
 
 // add accepts a message. Its id is above lastID.
 func (o *outbox) add(s slot, filter string, m *outgoing) {
-	o.lastID = s.id
-	o.open++
-	o.openBytes += int(s.size)
 	if o.subEntries > 1 {
-		o.subBatch(m.size()).addRecord(s, m)
+		o.addRecord(o.subBatch(m.size()), s, m)
 		return
 	}
+	o.count(s)
 	version := wire.Version1
 	if filter != "" {
 		version = wire.Version2
 	}
 	o.plainBatch(version, m.size(), len(filter)).add(s, filter, m)
+}
+
+// addRecord accepts a message into a sub-batch. Its id is above lastID.
+func (o *outbox) addRecord(b *publishFrame, s slot, m *outgoing) {
+	o.count(s)
+	b.addRecord(s, m)
+}
+
+// count counts a message that is accepted.
+func (o *outbox) count(s slot) {
+	o.lastID = s.id
+	o.open++
+	o.openBytes += int(s.size)
 }
 
 // tail returns the batch that is still open for messages, or nil.
@@ -78,8 +89,13 @@ func (o *outbox) subBatch(n int) *publishFrame {
 	if b != nil && b.sub && len(b.slots) < o.subEntries && len(b.records)+n+recordOverhead <= o.subBatchBytes() {
 		return b
 	}
+	return o.newSubBatch()
+}
+
+// newSubBatch begins a sub-batch, to which the caller adds a record at once.
+func (o *outbox) newSubBatch() *publishFrame {
 	o.seal()
-	b = newPublishFrame(wire.Version1)
+	b := newPublishFrame(wire.Version1)
 	b.sub = true
 	o.batches = append(o.batches, b)
 	return b
@@ -140,9 +156,9 @@ func (o *outbox) prepared(b *publishFrame, frame []byte, err error, tell tellOut
 	}
 }
 
-// tooLarge is the outcome of what fitted into the frames of a connection before.
+// tooLarge is the outcome of what was accepted before there was this connection.
 func (o *outbox) tooLarge() error {
-	return fmt.Errorf("%w: the connection made anew takes frames of %d bytes only (stream.frame_max)", ErrMessageTooLarge, o.limit)
+	return fmt.Errorf("%w: the connection that was made since takes frames of %d bytes only (stream.frame_max)", ErrMessageTooLarge, o.limit)
 }
 
 // sent says that everything handed out is written: its memory may be used again

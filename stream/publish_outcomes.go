@@ -25,6 +25,11 @@ type outcomeCalls struct {
 	wake    chan struct{} // wakes it
 	ended   chan struct{} // closed when it has ended
 	id      atomic.Uint64 // of the goroutine
+
+	// The goroutine uses these.
+	list    []outcome // whose callbacks are being called
+	at, nth int       // the call in progress, or the next one: place in list, and slot
+	through int       // outcomes of list that returned was told of
 }
 
 // outcome is that of messages with callbacks that follow one another in a frame.
@@ -130,48 +135,63 @@ func (c *outcomeCalls) drain(ctx context.Context) error {
 }
 
 func (c *outcomeCalls) run() {
-	defer close(c.ended)
+	over := false
+	defer func() {
+		if over {
+			close(c.ended)
+		} else {
+			c.goOn()
+		}
+	}()
 	c.id.Store(goroutineID())
-	var list []outcome
 	pause := pauses{stride: 1}
 	for {
-		c.mu.Lock()
-		clear(list)
-		list, c.queue = c.queue, list[:0]
-		closing := c.closing
-		c.mu.Unlock()
-		if len(list) > 0 {
+		if len(c.list) > 0 {
 			pause.begin()
-			c.callAll(list, &pause)
+			c.callAll(&pause)
 		}
+		c.mu.Lock()
+		c.list, c.queue = c.queue, c.list[:0]
+		over = c.closing && len(c.list) == 0
+		c.mu.Unlock()
 		switch {
-		case len(list) > 0:
-		case closing:
+		case over:
 			return
-		default:
+		case len(c.list) == 0:
 			<-c.wake
 		}
 	}
 }
 
-func (c *outcomeCalls) callAll(list []outcome, pause *pauses) {
-	through := 0 // outcomes that returned was told of
-	for i := range list {
-		o := &list[i]
+// goOn begins another goroutine where a callback has ended this one by
+// runtime.Goexit, as a test's FailNow does. It goes on behind that call.
+func (c *outcomeCalls) goOn() {
+	o := &c.list[c.at]
+	o.to.add(o.slots[c.nth].size)
+	c.nth++
+	go c.run()
+}
+
+// callAll calls the callbacks of the list, and empties it.
+func (c *outcomeCalls) callAll(pause *pauses) {
+	for ; c.at < len(c.list); c.at, c.nth = c.at+1, 0 {
+		o := &c.list[c.at]
 		if o.slots == nil {
 			close(o.reached)
 		}
-		for k := range o.slots {
-			s := &o.slots[k]
+		for ; c.nth < len(o.slots); c.nth++ {
+			s := &o.slots[c.nth]
 			s.done(o.err)
 			many := o.to.add(s.size)
 			if c.awaited() && pause.isOver() || many {
-				c.returned(list[through:i])
-				through = i
+				c.returned(c.list[c.through:c.at])
+				c.through = c.at
 			}
 		}
 	}
-	c.returned(list[through:])
+	c.returned(c.list[c.through:])
+	clear(c.list)
+	c.list, c.at, c.through = c.list[:0], 0, 0
 }
 
 // pauses tells when returnPause is over, again and again. To look at the clock

@@ -89,6 +89,16 @@ func (t *partitionTable) named(names []string) (parts []*Producer, missing strin
 	return parts, ""
 }
 
+// has reports whether all of some partitions are there.
+func (t *partitionTable) has(names []string) bool {
+	for _, name := range names {
+		if t.of[name] == nil {
+			return false
+		}
+	}
+	return true
+}
+
 // route returns the producers that a message is for: one, or the first one and
 // others.
 func (s *superProducer) route(ctx context.Context, t *partitionTable, m *Message) (first *Producer, others []*Producer, err error) {
@@ -126,7 +136,7 @@ func (e *missingError) Unwrap() error { return ErrNoRoute }
 // chosen returns the partitions for a message, by key or by the user's function.
 func (s *superProducer) chosen(ctx context.Context, t *partitionTable, m *Message) ([]string, error) {
 	if s.cfg.Routing.by == keyRouting {
-		return s.routes.find(ctx, m.Key)
+		return s.routes.find(ctx, t, m.Key)
 	}
 	own := *m // m stays where it is: by hash a message costs no allocation
 	names, err := s.cfg.Routing.by.choose(&own, t.names)
@@ -152,11 +162,13 @@ type routeOf struct {
 	used       atomic.Bool // since the last refresh
 }
 
-func (r *routes) find(ctx context.Context, key string) ([]string, error) {
+// find returns the partitions of a key. It asks for them if they are not known, or
+// if one that is known is not in the table any more: the key may have moved.
+func (r *routes) find(ctx context.Context, t *partitionTable, key string) ([]string, error) {
 	r.mu.RLock()
 	known := r.of[key]
 	r.mu.RUnlock()
-	if known != nil {
+	if known != nil && t.has(known.partitions) {
 		known.used.Store(true)
 		return known.partitions, nil
 	}

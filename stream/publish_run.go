@@ -106,7 +106,7 @@ func (p *Producer) look(l *link, last *looked) error {
 	if p.box.waiting == 0 {
 		quiet = 0
 	}
-	nameless := p.wanted > 0 && time.Since(p.wantedSince) >= blockedAfter
+	nameless := p.nameless()
 	blocked := nameless || quiet >= min(p.cfg.ConfirmTimeout, blockedAfter)
 	changed := blocked != l.blocked
 	l.blocked = blocked

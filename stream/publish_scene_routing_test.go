@@ -152,3 +152,21 @@ func TestSceneCopiesWithinCallback(t *testing.T) {
 		must(s, <-closed)
 	})
 }
+
+// TestSceneRouteMoved: a key that has moved to another partition goes there, though
+// the broker did not answer when the producer asked for it again.
+func TestSceneRouteMoved(t *testing.T) {
+	playRouted(t, func(s *scene) {
+		p := s.superProducer(ProducerConfig{Routing: RouteByKey()})
+		must(s, p.Publish(s.ctx, keyed("a", 0)))
+		must(s, p.Publish(s.ctx, keyed("a", 0))) // now the key counts as one in use
+		must(s, s.b.UnbindPartition("o", "o-a"))
+		must(s, s.b.BindPartition("o", "o-b", "a"))
+		s.b.AnswerWith(streamtest.Route, streamtest.InternalError, 1)
+		time.Sleep(refreshEvery + recreationTime + time.Millisecond)
+		must(s, p.Publish(s.ctx, keyed("a", 1)))
+		if got := s.bodies("o-b"); !slices.Equal(got, []string{"a:1"}) {
+			s.Errorf("o-b has %v", got)
+		}
+	})
+}

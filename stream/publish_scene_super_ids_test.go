@@ -138,3 +138,26 @@ func TestSceneSuperBatch(t *testing.T) {
 		must(s, s.b.SetQuorum("o-1", true))
 	})
 }
+
+// TestSceneSuperBatchWithoutLeader: what a PublishBatch has for a partition is one
+// sub-batch although the partition has never had a connection, and it is not known
+// what its frames take. Another process, which publishes the batch as a whole,
+// would otherwise repeat the first part of one that was cut.
+func TestSceneSuperBatchWithoutLeader(t *testing.T) {
+	playSuper(t, 2, func(s *scene) {
+		must(s, s.b.SetLeader("o-1", false))
+		p := s.superProducer(ProducerConfig{Name: "n", SubEntries: 100, Compression: CompressionZstd}) // which the broker keeps as it is
+		var batch []Message
+		for i := range 100 {
+			batch = append(batch, Message{Key: keyFor("k", 1, 2), Body: make([]byte, 2000), PublishingID: uint64(i + 1)})
+		}
+		done := make(chan error, 1)
+		go func() { done <- p.PublishBatch(s.ctx, batch...) }()
+		time.Sleep(time.Second)
+		must(s, s.b.SetLeader("o-1", true))
+		must(s, <-done)
+		if list := s.b.Messages("o-1"); len(list) != 1 || list[0].Records != len(batch) {
+			s.Errorf("%d sub-batches, the first of %d messages", len(list), list[0].Records)
+		}
+	})
+}

@@ -189,3 +189,37 @@ func TestSceneSuperBoundTwice(t *testing.T) {
 		must(s, p.Close(s.ctx))
 	})
 }
+
+// TestSceneSuperDeletedIsFree: a producer that has ended with its super stream has
+// its name no longer, though nobody has closed it.
+func TestSceneSuperDeletedIsFree(t *testing.T) {
+	playSuper(t, 3, func(s *scene) {
+		p := s.superProducer(ProducerConfig{Name: "n"})
+		must(s, s.env.DeleteSuperStream(s.ctx, "o"))
+		time.Sleep(refreshEvery + recreationTime + time.Millisecond)
+		wantErr(s, p.Publish(s.ctx, keyed("a", 0)), ErrStreamDeleted)
+		must(s, s.env.DeclareSuperStream(s.ctx, "o", SuperStreamConfig{Partitions: 2}))
+		must(s, s.superProducer(ProducerConfig{Name: "n"}).Publish(s.ctx, keyed("a", 0)))
+		must(s, s.env.Close())
+	})
+}
+
+// TestSceneSuperAsksOnce: a Publish asks once for the partitions, and not for each
+// message, where one is deleted and the broker does not say what has become of it.
+func TestSceneSuperAsksOnce(t *testing.T) {
+	playSuper(t, 2, func(s *scene) {
+		p := s.superProducer(ProducerConfig{})
+		s.b.AnswerWith(streamtest.Partitions, streamtest.InternalError, 1<<20)
+		must(s, s.b.DeleteStream("o-1"))
+		time.Sleep(time.Second)
+		var list []Message
+		for i := range 50 {
+			list = append(list, keyed(keyFor("k", 1, 2), i))
+		}
+		asked := s.b.Received(streamtest.Partitions)
+		wantErr(s, p.Publish(s.ctx, list...), ErrStreamDeleted)
+		if n := s.b.Received(streamtest.Partitions) - asked; n != 1 {
+			s.Errorf("%d questions", n)
+		}
+	})
+}

@@ -3,6 +3,7 @@ package stream
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -338,5 +339,58 @@ func TestSceneSuperRefused(t *testing.T) {
 		must(s, p.Publish(s.ctx, keyed("a", 0)))
 		must(s, p.Close(s.ctx))
 		must(s, s.env.Close())
+	})
+}
+
+// TestSceneSuperNameless: a partition whose name cannot be made sure of refuses its
+// messages at once after blockedAfter, says so once, and goes on by itself.
+func TestSceneSuperNameless(t *testing.T) {
+	playSuper(t, 3, func(s *scene) {
+		p := s.superProducer(ProducerConfig{Name: "n"})
+		s.b.AnswerWith(streamtest.QueryOffset, streamtest.InternalError, 1<<20)
+		key := keyFor("k", 1, 3)
+		wantErr(s, p.PublishAsync(s.ctx, keyed(key, 0), nil), ErrBlocked)
+		for range 20 {
+			time.Sleep(time.Second)
+			begin := time.Now()
+			wantErr(s, p.PublishAsync(s.ctx, keyed(key, 0), nil), ErrBlocked)
+			if took := time.Since(begin); took > 0 {
+				s.Fatalf("refused after %v", took)
+			}
+		}
+		if n := len(s.reported(StateBlocked)); n != 1 {
+			s.Errorf("reported %d times: %v", n, s.story())
+		}
+		s.b.ClearFaults()
+		time.Sleep(blockedAfter)
+		must(s, p.Publish(s.ctx, keyed(key, 0)))
+		if list := s.reported(StateConnected); len(list) != 4 {
+			s.Errorf("reported: %v", s.story())
+		}
+	})
+}
+
+// TestSceneCallbackGoexit: a callback that ends its goroutine, as FailNow of a test
+// does, keeps no other callback, no place, and no Flush.
+func TestSceneCallbackGoexit(t *testing.T) {
+	playSuper(t, 3, func(s *scene) {
+		p := s.superProducer(ProducerConfig{MaxInFlight: 20})
+		called := 0
+		for i := range 200 {
+			must(s, p.PublishAsync(s.ctx, keyed(fmt.Sprint(i), 0), func(error) {
+				if called++; i%7 == 0 {
+					runtime.Goexit()
+				}
+			}))
+		}
+		must(s, p.Flush(s.ctx))
+		if called != 200 {
+			s.Errorf("%d were called", called)
+		}
+		if used := p.super.admission.used; used != (amount{}) {
+			s.Errorf("%v are taken", used)
+		}
+		must(s, p.PublishAsync(s.ctx, keyed("last", 0), func(error) { runtime.Goexit() }))
+		must(s, p.Close(s.ctx))
 	})
 }

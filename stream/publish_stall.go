@@ -32,7 +32,7 @@ func (s *stall) end() {
 
 // stallError is for a message that found no room, or that waited for the name.
 func (p *Producer) stallError() error {
-	if p.naming.lease != nil && !p.naming.lease.Began() {
+	if p.naming.pending() {
 		return fmt.Errorf("%w: partition %q has had no leader or answered nothing for %v, so that the producer cannot make sure of its name there; publish the message again later", ErrBlocked, p.stream, blockedAfter)
 	}
 	return fmt.Errorf("%w: partition %q has had no leader or confirmed nothing for %v, and its part of MaxInFlight is used up; publish the message again later", ErrBlocked, p.stream, blockedAfter)

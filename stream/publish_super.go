@@ -27,6 +27,7 @@ type superProducer struct {
 	parts   map[*Producer]bool // all that have not ended; false: removed, no message is for it any more
 	refusal error              // once set, nothing is accepted
 
+	deleted  atomic.Bool // the super stream; its name is free
 	wake     chan struct{}
 	waitMu   sync.Mutex
 	waiting  chan struct{} // closed after the next refresh that begins; nil if nobody waits
@@ -242,6 +243,9 @@ func (s *superProducer) send(ctx context.Context, m *Message, sl slot, failed *f
 		t := s.table.Load()
 		first, others, err := s.route(ctx, t, m)
 		if err == nil {
+			if err := (*failed)[first]; err != nil {
+				return err // the partitions were asked for then
+			}
 			if len(others) > 0 {
 				return s.sendCopies(ctx, m, sl, append([]*Producer{first}, others...), failed)
 			}

@@ -93,6 +93,7 @@ func (s *superProducer) refresh(ctx context.Context) {
 	names, err := s.env.lookAtSuper(ctx, s.name, s.table.Load().names)
 	switch {
 	case errors.Is(err, ErrStreamNotFound):
+		s.deleted.Store(true) // first: who hears of the end may use the name
 		s.refuse(fmt.Errorf("%w: create the super stream again with Env.DeclareSuperStream and make a new producer", ErrStreamDeleted))
 	case err != nil:
 		s.env.cfg.Logger.Debug("the partitions are not known anew", "super stream", s.name, "error", err)
@@ -182,7 +183,9 @@ func (s *superProducer) swap(t, old *partitionTable, begun []*Producer) (gone []
 
 // connectPart connects the producer of a new partition, and becomes its goroutine.
 func (s *superProducer) connectPart(p *Producer) {
+	stop := p.stallAfter(blockedAfter)
 	l, err := p.connect(p.life)
+	stop()
 	if errors.Is(err, ErrStreamNotFound) {
 		err = fmt.Errorf("%w: the partition is not there any more", ErrStreamDeleted)
 	}
