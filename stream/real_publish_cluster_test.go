@@ -18,21 +18,7 @@ import (
 	"time"
 
 	"github.com/tidemark-go/tidemark/internal/rabbit"
-	"go.uber.org/goleak"
 )
-
-// wholeCluster returns the cluster of three, with every node running.
-func wholeCluster(t *testing.T) *rabbit.Instance {
-	t.Helper()
-	needReal(t)
-	b, err := cluster()
-	must(t, err)
-	for _, n := range b.Nodes() {
-		must(t, b.Start(t.Context(), n.Name))
-	}
-	noLeaks(t, goleak.IgnoreAnyFunction("os/exec.(*Cmd).Wait"))
-	return b
-}
 
 // eval evaluates Erlang on a node.
 func eval(t *testing.T, b *rabbit.Instance, node, format string, args ...any) string {
@@ -152,7 +138,7 @@ func (s *steady) check(t *testing.T, bodies []string) {
 // killed, while producers with and without names publish beside each other on the
 // same connections, two of them as fast as they may. What is confirmed is there.
 func TestRealPublishMoves(t *testing.T) {
-	b := wholeCluster(t)
+	b := runningCluster(t)
 	moves := soakNumber(t, "TIDEMARK_MOVES", 4)
 	kills := (moves + 4) / 5
 	env := connect(t, b.StreamURL())
@@ -228,7 +214,7 @@ func suspendReplicas(t *testing.T, b *rabbit.Instance, leader, stream string) (r
 // nothing, and its producers take what room they may have. Those of other streams,
 // on the same connections, go on. When the quorum is back, everything is there.
 func TestRealPublishOneWithoutQuorum(t *testing.T) {
-	b := wholeCluster(t)
+	b := runningCluster(t)
 	var states stateLog
 	env := connectWith(t, b.StreamURL(), Config{Heartbeat: 3 * time.Second, OnState: states.note})
 	stream := newStream(t, env)
@@ -310,7 +296,7 @@ func streamOn(t *testing.T, env *Env, b *rabbit.Instance, node string) string {
 // together, TIDEMARK_KILLS_TOGETHER times. The next process begins where the broker
 // says that the stream ends. The stream equals the file.
 func TestRealPublishKilledWithLeader(t *testing.T) {
-	b := wholeCluster(t)
+	b := runningCluster(t)
 	env := connect(t, b.StreamURL())
 	stream := newStream(t, env)
 	kills := soakNumber(t, "TIDEMARK_KILLS_TOGETHER", 1)
@@ -362,7 +348,7 @@ func finishFile(t *testing.T, env *Env, stream, file string) {
 // its that no replica has, the next one goes on above them, and the leader dies.
 // Who numbers the messages himself is told where to go back to.
 func TestRealPublishSequenceFallsBack(t *testing.T) {
-	b := wholeCluster(t)
+	b := runningCluster(t)
 	env := connect(t, b.StreamURL())
 	stream := newStream(t, env)
 	file := linesFile(t, 20_000)
