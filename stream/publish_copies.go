@@ -13,7 +13,7 @@ type copies struct {
 	of        int
 	left      int
 	confirmed int
-	err       error // the first
+	err       error // the first; one that is safe to retry gives way to one that is not
 }
 
 func newCopies(n int) *copies { return &copies{of: n, left: n} }
@@ -25,7 +25,7 @@ func (c *copies) settle(n int, outcome error) (done bool, err error) {
 	defer c.mu.Unlock()
 	if c.left -= n; outcome == nil {
 		c.confirmed += n
-	} else if c.err == nil {
+	} else if c.err == nil || SafeToRetry(c.err) && !SafeToRetry(outcome) {
 		c.err = outcome
 	}
 	if c.err != nil && c.confirmed > 0 {

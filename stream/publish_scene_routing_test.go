@@ -129,6 +129,44 @@ func TestSceneSuperCopies(t *testing.T) {
 	})
 }
 
+// TestCopiesOutcome: a message of which one copy may be in its stream is not safe to
+// publish again, though another copy was refused.
+func TestCopiesOutcome(t *testing.T) {
+	for _, list := range [][]error{{ErrBlocked, ErrUnconfirmed}, {ErrUnconfirmed, ErrBlocked}} {
+		c := newCopies(2)
+		if done, _ := c.settle(1, list[0]); done {
+			t.Error("one of two copies is all of them")
+		}
+		done, err := c.settle(1, list[1])
+		if wantErr(t, err, ErrUnconfirmed); !done || SafeToRetry(err) {
+			t.Errorf("%v, safe to retry: %v", err, SafeToRetry(err))
+		}
+	}
+}
+
+// TestSceneCopyToRemoved: a copy that waits for a place in a partition which is
+// removed meanwhile is refused, and not as one of a producer that is closed.
+func TestSceneCopyToRemoved(t *testing.T) {
+	playRouted(t, func(s *scene) {
+		p := s.superProducer(ProducerConfig{Routing: RouteByKey(), MaxInFlight: 1})
+		time.Sleep(refreshEvery - 2*time.Second) // the next one is before the partition counts as stalled
+		must(s, s.b.SetQuorum("o-b", false))
+		results := make(chan error, 2)
+		must(s, p.PublishAsync(s.ctx, keyed("b", 0), nil))
+		go func() {
+			must(s, p.PublishAsync(s.ctx, keyed("both", 0), func(err error) { results <- err }))
+		}()
+		time.Sleep(time.Second)
+		must(s, s.b.UnbindPartition("o", "o-b"))
+		err := <-results
+		wantErr(s, err, ErrStreamUnavailable)
+		if errors.Is(err, ErrClosed) || SafeToRetry(err) {
+			s.Errorf("%v, safe to retry: %v", err, SafeToRetry(err))
+		}
+		must(s, s.b.SetQuorum("o-b", true))
+	})
+}
+
 // TestSceneCopiesWithinCallback: a callback that publishes copies while the
 // producer is closed is refused, and Close waits for it. One that would wait for
 // outcomes that come behind itself is told so.

@@ -42,10 +42,6 @@ type scene struct {
 // play runs a scene in a bubble, on a broker with a stream s.
 func play(t *testing.T, cfg Config, act func(*scene), opts ...streamtest.Option) {
 	t.Helper()
-	if realBrokers() {
-		t.Log("a scene plays on streamtest alone: go test ./stream plays it")
-		return
-	}
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), sceneTime)
 		t.Cleanup(cancel)

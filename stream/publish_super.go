@@ -271,13 +271,22 @@ func (s *superProducer) sendTo(ctx context.Context, p *Producer, m *Message, sl 
 	l, err := p.accept(ctx, m, sl, !now)
 	switch {
 	case err != nil:
-		return failed.note(p, p.failed(err))
+		return failed.note(p, s.partError(p, err))
 	case now:
 		p.offer(true)
 	case l != nil:
 		l.pub.Ready()
 	}
 	return nil
+}
+
+// partError is the error of what a partition has not accepted. That of a partition
+// which was removed is not ErrClosed: the producer goes on.
+func (s *superProducer) partError(p *Producer, err error) error {
+	if errors.Is(err, ErrClosed) && s.refused() == nil {
+		err = fmt.Errorf("%w: the partition was removed meanwhile; publish the message again", ErrStreamUnavailable)
+	}
+	return p.failed(err)
 }
 
 // sendCopies gives a message to several partitions. It returns an error if none

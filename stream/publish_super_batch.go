@@ -21,7 +21,7 @@ func (s *superProducer) publishBatch(ctx context.Context, msgs []Message) error 
 	for _, b := range s.split(ctx, msgs, outcomes) {
 		b.w = newWaiter(len(b.msgs))
 		if err := b.p.acceptBatch(ctx, b.msgs, b.w); err != nil {
-			b.all(outcomes, s.batchError(b.p, err))
+			b.all(outcomes, s.partError(b.p, err))
 			continue
 		}
 		b.w.release()
@@ -68,14 +68,6 @@ func (s *superProducer) routeOne(ctx context.Context, m *Message) (*Producer, er
 			return nil, err
 		}
 	}
-}
-
-// batchError is the error of a sub-batch that a partition has not accepted.
-func (s *superProducer) batchError(p *Producer, err error) error {
-	if s.refused() == nil && s.isRetired(p) {
-		return fmt.Errorf("%w: the partition %q was removed meanwhile; publish its messages again", ErrStreamUnavailable, p.stream)
-	}
-	return p.failed(err)
 }
 
 // all gives all messages of a part their outcome.
