@@ -377,6 +377,9 @@ func (t turn) TryLock() bool {
 
 // LockWithin locks, unless ctx ends first, whose cause it then returns.
 func (t turn) LockWithin(ctx context.Context) error {
+	if ctx.Err() != nil {
+		return broker.ContextError(ctx)
+	}
 	select {
 	case t <- struct{}{}:
 		return nil

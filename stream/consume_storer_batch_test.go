@@ -25,6 +25,7 @@ type fakeBatch struct {
 	yields  int
 	settled int
 	next    int // calls of storeNext
+	onNext  func()
 	retired bool
 }
 
@@ -40,7 +41,11 @@ func (b *fakeBatch) storeSoon(_ context.Context, wanted bool) (time.Time, bool, 
 func (b *fakeBatch) storeNext(ctx context.Context) (time.Time, bool, error) {
 	b.mu.Lock()
 	b.next++
+	onNext := b.onNext
 	b.mu.Unlock()
+	if onNext != nil {
+		onNext()
+	}
 	return b.storeSoon(ctx, true)
 }
 
