@@ -20,7 +20,8 @@ import (
 type lastBench struct {
 	*bench
 	batch *fakeBatch
-	reads []uint64
+	mu    sync.Mutex
+	read  []uint64
 	got   chan error
 	end   context.CancelCauseFunc // of who asks
 }
@@ -31,7 +32,9 @@ func awaitLast(t *testing.T, test func(t *testing.T, b *lastBench)) {
 	synctest.Test(t, func(t *testing.T) {
 		b := &lastBench{batch: &fakeBatch{}, got: make(chan error, 1)}
 		b.bench = startBench(StorePolicy{}, &stores{batch: b.batch, reads: func(offset uint64) error {
-			b.reads = append(b.reads, offset)
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			b.read = append(b.read, offset)
 			return nil
 		}})
 		defer b.storer.stop()
@@ -41,11 +44,25 @@ func awaitLast(t *testing.T, test func(t *testing.T, b *lastBench)) {
 		synctest.Wait()
 		go func() { b.got <- b.requests.ask(ctx, storeLast, nil) }()
 		synctest.Wait()
-		if len(b.got) > 0 || len(b.reads) > 0 || b.batch.next != 1 {
-			t.Errorf("before the batch: %d answers, read back %v, asked for a batch %d times", len(b.got), b.reads, b.batch.next)
+		if len(b.got) > 0 || len(b.reads()) > 0 || b.asked() != 1 {
+			t.Errorf("before the batch: %d answers, read back %v, asked for a batch %d times", len(b.got), b.reads(), b.asked())
 		}
 		test(t, b)
 	})
+}
+
+// reads returns what was read back.
+func (b *lastBench) reads() []uint64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Clone(b.read)
+}
+
+// asked returns how often the storer has asked for a batch.
+func (b *lastBench) asked() int {
+	b.batch.mu.Lock()
+	defer b.batch.mu.Unlock()
+	return b.batch.next
 }
 
 // leave is the batch, which any other storer sends.
@@ -76,8 +93,8 @@ func TestLastStoreWithOthers(t *testing.T) {
 		time.Sleep(batchPatience / 2)
 		b.leave(t, nil)
 		must(t, <-b.got)
-		if !slices.Equal(b.reads, []uint64{7}) || b.batch.settled != 1 {
-			t.Errorf("read back %v, settled %d times", b.reads, b.batch.settled)
+		if !slices.Equal(b.reads(), []uint64{7}) || b.batch.settled != 1 {
+			t.Errorf("read back %v, settled %d times", b.reads(), b.batch.settled)
 		}
 		if s := b.storer; !b.free() || s.stores != 1 || s.lastOffset != 7 || !s.settled || b.batch.yields == 0 {
 			t.Errorf("%d stores, the last of %d, settled %v", s.stores, s.lastOffset, s.settled)
@@ -139,12 +156,12 @@ func TestLastStoreLeads(t *testing.T) {
 		b.batch.mu.Unlock()
 		b.storer.Wake()
 		synctest.Wait()
-		if b.batch.next != 2 {
-			t.Errorf("asked for a batch %d times after it was woken", b.batch.next)
+		if b.asked() != 2 {
+			t.Errorf("asked for a batch %d times after it was woken", b.asked())
 		}
 		time.Sleep(40 * time.Millisecond)
-		if synctest.Wait(); b.batch.next != 2 {
-			t.Errorf("asked for a batch %d times before it is due", b.batch.next)
+		if synctest.Wait(); b.asked() != 2 {
+			t.Errorf("asked for a batch %d times before it is due", b.asked())
 		}
 		b.batch.mu.Lock()
 		b.batch.leads = false
@@ -152,7 +169,7 @@ func TestLastStoreLeads(t *testing.T) {
 		b.batch.mu.Unlock()
 		time.Sleep(10 * time.Millisecond)
 		must(t, <-b.got)
-		if synctest.Wait(); b.batch.next != 3 || b.storer.stores != 1 {
+		if synctest.Wait(); b.asked() != 3 || b.storer.stores != 1 {
 			t.Errorf("asked for a batch %d times; %d stores", b.batch.next, b.storer.stores)
 		}
 	})
@@ -184,8 +201,8 @@ func TestLastStoreWithoutBatch(t *testing.T) {
 				begin := time.Now()
 				test.fail(t, b)
 				must(t, <-b.got)
-				if got := b.list(); !slices.Equal(got, []uint64{7}) || !slices.Equal(b.reads, []uint64{7}) || !b.free() {
-					t.Errorf("stored %v, read back %v", got, b.reads)
+				if got := b.list(); !slices.Equal(got, []uint64{7}) || !slices.Equal(b.reads(), []uint64{7}) || !b.free() {
+					t.Errorf("stored %v, read back %v", got, b.reads())
 				}
 				if took := time.Since(begin); took != test.took {
 					t.Errorf("after %v, want %v", took, test.took)
@@ -259,7 +276,7 @@ func TestCommitWaitsForNoBatch(t *testing.T) {
 type storePackets struct {
 	mu    sync.Mutex
 	count int
-	onOne func(net.Conn) // called before each, with the connection
+	onOne func(n int, c net.Conn) // called before each, with its number and connection
 }
 
 // storingConn counts its writes that begin with a StoreOffset.
@@ -272,11 +289,10 @@ func (c storingConn) Write(b []byte) (int, error) {
 	if len(b) > 6 && bytes.Equal(b[4:6], []byte{0, byte(wire.KeyStoreOffset)}) {
 		c.packets.mu.Lock()
 		c.packets.count++
-		onOne := c.packets.onOne
-		c.packets.mu.Unlock()
-		if onOne != nil {
-			onOne(c.Conn)
+		if c.packets.onOne != nil {
+			c.packets.onOne(c.packets.count, c.Conn)
 		}
+		c.packets.mu.Unlock()
 	}
 	return c.Conn.Write(b)
 }
@@ -290,7 +306,7 @@ func (p *storePackets) take() int {
 	return n
 }
 
-func (p *storePackets) do(onOne func(net.Conn)) {
+func (p *storePackets) do(onOne func(n int, c net.Conn)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.onOne = onOne
@@ -410,14 +426,13 @@ func TestEndAlone(t *testing.T) {
 func TestEndTogetherWithLoss(t *testing.T) {
 	for lost := range 2 {
 		endTogether(t, 20, ConsumerConfig{OwnSubscription: true}, func(e *ending) {
-			n := 0
-			e.packets.do(func(c net.Conn) {
-				if n++; n-1 == lost {
+			e.packets.do(func(n int, c net.Conn) {
+				if n-1 == lost {
 					_ = c.Close()
 				}
 			})
 			e.wait()
-			if n <= lost {
+			if n := e.packets.take(); n <= lost {
 				e.Errorf("there were %d packets", n)
 			}
 		}, streamtest.WithVersion("4.0.5"))
