@@ -414,7 +414,6 @@ func TestSettleAll(t *testing.T) {
 		carry(1)
 		g.writers[3].Settle(t.Context())
 		b.took(t, "metadata []", "metadata []")
-		g.writers[0].conn.fail(check.ErrTest)
 		carry(2)
 		g.writers[3].Settle(t.Context())
 		b.took(t, "metadata []", "metadata []") // the last one of before is asked again
@@ -425,6 +424,13 @@ func TestSettleAll(t *testing.T) {
 		g.writers[2].Close(false)
 		if g.sources[3].doubts != 1 {
 			t.Error("the last offset is not in doubt")
+		}
+		for i := range 3 {
+			g.writers[i].conn.fail(check.ErrTest)
+		}
+		time.Sleep(testGap)
+		if g.soon(t, 3, true, false); len(g.writers[3].sentOver) != 1 {
+			t.Errorf("%d connections are remembered, want the last one", len(g.writers[3].sentOver))
 		}
 	})
 }
