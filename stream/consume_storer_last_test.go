@@ -446,3 +446,28 @@ func TestEndTogetherWithLostStores(t *testing.T) {
 		e.wait()
 	})
 }
+
+// A storer leaves the batch while it reads back, and looks again after that. While
+// stores follow each other it stays.
+func TestQuietStorerYields(t *testing.T) {
+	s, b := batchedStorer(StorePolicy{})
+	s.settled, s.stores, s.leads = false, 1, true
+	if s.verifyWhenQuiet(t.Context()); b.yields != 0 || !s.leads {
+		t.Errorf("%d times handed over within a burst", b.yields)
+	}
+	if s.verifyWhenQuiet(t.Context()); b.yields != 1 || s.leads || len(s.progress.wake) != 1 {
+		t.Errorf("%d times handed over, %d looks follow", b.yields, len(s.progress.wake))
+	}
+}
+
+// TestLockWithin: nobody whose context has ended gets the turn, though it is free.
+func TestLockWithin(t *testing.T) {
+	free := newTurn()
+	must(t, free.LockWithin(t.Context()))
+	free.Unlock()
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(errTest)
+	for range 50 {
+		wantErr(t, free.LockWithin(ctx), errTest)
+	}
+}
