@@ -186,7 +186,7 @@ func (r *run) commit(ctx context.Context) error {
 	if r.grouped() {
 		return r.commitTerm(ctx)
 	}
-	return r.requests.ask(ctx, true, r.ended)
+	return r.requests.ask(ctx, storeRead, r.ended)
 }
 
 // consume does what Run, RunBatch and All have in common. setup sets the new

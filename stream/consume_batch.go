@@ -119,7 +119,7 @@ func (b *batches) markHandled(offset uint64, n int) error {
 	n += b.counts
 	b.counts = 0
 	if b.run.progress.markMany(offset, n) && b.run.named() {
-		return unlessStopped(b.taking, b.run.requests.ask(b.taking, false, nil))
+		return unlessStopped(b.taking, b.run.requests.ask(b.taking, storeSent, nil))
 	}
 	return nil
 }

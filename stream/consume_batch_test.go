@@ -133,7 +133,7 @@ func TestBatchesStore(t *testing.T) {
 			go func() {
 				defer close(ended)
 				for request := range b.run.requests {
-					if asked++; request.verify {
+					if asked++; request.kind != storeSent {
 						t.Error("the offset is read back")
 					}
 					request.done <- map[bool]error{true: errTest}[asked == test.asks]

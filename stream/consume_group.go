@@ -205,7 +205,7 @@ func (r *run) commitTerm(ctx context.Context) error {
 	if !t.stores.Load() { // as in OnActive, and in an OnInactive that follows at once
 		return nil
 	}
-	err := r.requests.ask(ctx, true, t.ended)
+	err := r.requests.ask(ctx, storeRead, t.ended)
 	if errors.Is(err, ErrNotRunning) {
 		err = fmt.Errorf("%w: its term is over", ErrNotActive)
 	}

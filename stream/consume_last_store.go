@@ -12,7 +12,7 @@ import (
 // waits under the context of beginClosing and not under the run's, which has
 // usually ended.
 func (r *run) storeLast() error {
-	err := r.requests.ask(r.beginClosing(), true, nil)
+	err := r.requests.ask(r.beginClosing(), storeLast, nil)
 	if err != nil {
 		snapshot, _ := r.progress.snapshot()
 		err = notStored(snapshot.Mark, err)

@@ -97,8 +97,8 @@ func TestStoreLastNamesTheMark(t *testing.T) {
 		}
 		go func() { // an answer
 			request := <-r.requests
-			if !request.verify {
-				t.Error("it is not to be read back")
+			if request.kind != storeLast {
+				t.Error("it is not asked for as the last one")
 			}
 			request.done <- nil
 		}()

@@ -257,7 +257,7 @@ func (m *mixed) storeIfDue() error {
 }
 
 func (m *mixed) store() error {
-	return unlessStopped(m.taking, m.run.requests.ask(m.taking, false, nil))
+	return unlessStopped(m.taking, m.run.requests.ask(m.taking, storeSent, nil))
 }
 
 func (m *mixed) endSession(err error) error { return err }

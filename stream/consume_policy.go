@@ -33,6 +33,10 @@ import (
 // chunks, and each chunk wakes every reader of the stream, in other processes
 // too. The stores of consumers with Every, or with an Interval below 200 ms, do
 // not wait for that.
+//
+// The last store of a run, except with Every, waits for others that end too: 1 ms
+// for each further consumer of the stream since the last packet, at most 100 ms.
+// A Commit leaves at once, by itself.
 type StorePolicy struct {
 	// Every stores the mark after that many handled messages, before the next
 	// handler runs. With Every: 1 a crash of the process repeats at most the

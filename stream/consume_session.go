@@ -52,6 +52,9 @@ func (r *run) session(ctx context.Context, s *subscription) (end sessionEnd) {
 		}
 		end.err = joinErrors(end.err, err)
 	}
+	if r.named() {
+		r.storer.stop() // first, since a batch of others may go over the connection
+	}
 	s.releaseWithin(r.beginClosing(), true)
 	end.inOrder = true
 	return end

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/tidemark-go/tidemark/internal/broker"
+	"github.com/tidemark-go/tidemark/internal/mark"
 )
 
 // brokerOffsets stores a session's offsets on the broker, over the connection
@@ -91,6 +92,12 @@ func (o *brokerOffsets) storeSoon(ctx context.Context, wanted bool) (at time.Tim
 	return at, leads, o.endSessionIfLost(ctx, err)
 }
 
+// storeNext is [broker.OffsetWriter.StoreNext].
+func (o *brokerOffsets) storeNext(ctx context.Context) (at time.Time, leads bool, err error) {
+	at, leads, err = o.writer.StoreNext(ctx, mark.AutoInterval)
+	return at, leads, o.endSessionIfLost(ctx, err)
+}
+
 // endSessionIfLost ends the session if the writer's connection is lost, because
 // only the next session has another one. err is the error of the last call of
 // the writer, and endSessionIfLost returns it.
@@ -106,6 +113,9 @@ func (o *brokerOffsets) endSessionIfLost(ctx context.Context, err error) error {
 
 // yield is [broker.OffsetWriter.Yield].
 func (o *brokerOffsets) yield() { o.writer.Yield() }
+
+// retire is [broker.OffsetWriter.Retire].
+func (o *brokerOffsets) retire() { o.writer.Retire() }
 
 // usable reports whether the stream is still there to store an offset on.
 func (o *brokerOffsets) usable() bool { return !o.session.streamGone() }

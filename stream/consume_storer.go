@@ -38,8 +38,9 @@ type offsets interface {
 // goroutine does so between two handlers (storeNow). Both hold sending
 // meanwhile, so that a lower mark never follows a higher one.
 //
-// What is due by time leaves in a batch with what other storers of the stream
-// have, and the batch may be sent by any of them (see consume_storer_batch.go).
+// What is due by time, and the last mark of a run, leave in a batch with what
+// other storers of the stream have, and the batch may be sent by any of them (see
+// consume_storer_batch.go).
 //
 // The broker never answers a store, and may lose one. In a burst the next store
 // makes up for it. The last store before a pause is read back by
@@ -57,8 +58,9 @@ type storer struct {
 	batch   batch         // what is due leaves in it; nil: the storer stores by itself
 	leads   bool          // the storer has to send the next batch; only run uses it
 	taken   mark.Snapshot // what a batch has taken; sending guards it
-	mu      sync.Mutex    // guards stopped
+	mu      sync.Mutex    // guards:
 	stopped bool          // what a batch says counts no more
+	handOn  chan bool     // gets what became of the next batch; nil: nobody waits. See storeWithOthers.
 
 	sending    turn   // held while a mark is stored and read back; guards these:
 	stores     int    // how many stores were sent
@@ -69,10 +71,23 @@ type storer struct {
 
 // storeRequest asks the storer for a store now.
 type storeRequest struct {
-	ctx    context.Context
-	verify bool
-	done   chan error // gets the result; has room for it
+	ctx  context.Context
+	kind storeKind
+	done chan error // gets the result; has room for it
 }
+
+// storeKind is what a request asks for.
+type storeKind uint8
+
+const (
+	// storeSent is done once the socket has taken the mark.
+	storeSent storeKind = iota
+	// storeRead is done once the mark was read back.
+	storeRead
+	// storeLast is storeRead of a mark that may wait a moment for those of
+	// consumers that end too.
+	storeLast
+)
 
 // startStorer starts the storer of a session. It doubts the last store, so that
 // the storer stores the mark again.
@@ -86,13 +101,17 @@ func startStorer(to offsets, p *progress, requests storeRequests, log func(strin
 	return s
 }
 
-// stop ends the storer and waits for it. It stores nothing more.
+// stop ends the storer and waits for it. It stores nothing more, and batches do not
+// go over its connection any more. A second call does nothing.
 func (s *storer) stop() {
 	s.cancel()
 	s.wg.Wait()
 	s.mu.Lock()
 	s.stopped = true
 	s.mu.Unlock()
+	if s.batch != nil {
+		s.batch.retire()
+	}
 }
 
 func (s *storer) run(ctx context.Context) {
@@ -111,7 +130,6 @@ func (s *storer) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case r := <-requests:
-			s.yieldBatch()
 			r.done <- s.serve(ctx, r)
 		case <-s.progress.wake:
 			s.storeIfDue(ctx, timer)
@@ -120,7 +138,6 @@ func (s *storer) run(ctx context.Context) {
 		case <-s.startTicker:
 			quiet.Reset(quietAfter)
 		case <-quiet.C:
-			s.yieldBatch()
 			if s.verifyWhenQuiet(ctx) {
 				quiet.Stop()
 			}
@@ -149,6 +166,7 @@ func (s *storer) verifyWhenQuiet(ctx context.Context) (stopTicker bool) {
 		return false
 	}
 	if !s.settled {
+		s.yieldBatch()
 		err := s.offsets.verify(ctx, s.lastOffset)
 		if err != nil && ctx.Err() == nil {
 			s.log("the stored offset was not read back", "offset", s.lastOffset, "error", err)
@@ -166,14 +184,20 @@ func (s *storer) serve(ctx context.Context, r storeRequest) error {
 	defer context.AfterFunc(ctx, func() {
 		cancel(broker.OwnReason(fmt.Errorf("%w: the connection was given up before the offset was stored", ErrUnreachable)))
 	})()
+	if r.kind == storeLast && s.batch != nil && s.storeWithOthers(both) {
+		defer s.sending.Unlock()
+		s.batch.settle(both)
+		return s.confirm(both, s.taken)
+	}
+	s.yieldBatch()
 	if err := s.sending.LockWithin(both); err != nil {
 		return err
 	}
 	defer s.sending.Unlock()
-	if r.verify {
-		return s.storeVerified(both)
+	if r.kind == storeSent {
+		return s.storeMark(both, false)
 	}
-	return s.storeMark(both, false)
+	return s.storeVerified(both)
 }
 
 // storeRetry is the pause before a store that failed is tried again.
@@ -224,7 +248,7 @@ func (s *storer) storeDue(ctx context.Context) time.Time {
 // ctx. moreFollow is that of offsets.store.
 func (s *storer) storeNow(ctx context.Context, moreFollow bool) error {
 	if !s.sending.TryLock() {
-		return s.requests.ask(ctx, false, nil)
+		return s.requests.ask(ctx, storeSent, nil)
 	}
 	defer s.sending.Unlock()
 	return s.storeMark(ctx, moreFollow)
@@ -247,8 +271,8 @@ func (s *storer) storeMark(ctx context.Context, moreFollow bool) error {
 	return nil
 }
 
-// storeVerified stores the mark, if there is one, reads it back, and with
-// StorePolicy.Committed waits until it is committed. The caller holds s.sending.
+// storeVerified stores the mark, if there is one, and confirms it. The caller
+// holds s.sending.
 func (s *storer) storeVerified(ctx context.Context) error {
 	snapshot, ok := s.progress.snapshot()
 	if !ok {
@@ -260,6 +284,13 @@ func (s *storer) storeVerified(ctx context.Context) error {
 	if err := s.send(ctx, snapshot.Mark, false); err != nil {
 		return err
 	}
+	return s.confirm(ctx, snapshot)
+}
+
+// confirm reads a snapshot back that was sent last, and with StorePolicy.Committed
+// waits until it is committed. Only then it counts as stored. The caller holds
+// s.sending.
+func (s *storer) confirm(ctx context.Context, snapshot mark.Snapshot) error {
 	if err := s.offsets.verify(ctx, snapshot.Mark); err != nil {
 		return err
 	}
@@ -298,11 +329,11 @@ func (s *storer) sent(offset uint64) {
 // While the run has no session, nobody receives from it, and requests wait.
 type storeRequests chan storeRequest
 
-// ask makes the storer store the mark, and with verify read it back. It waits
-// for the result under ctx. It returns ErrNotRunning if ended is closed before
-// a storer has received the request.
-func (q storeRequests) ask(ctx context.Context, verify bool, ended <-chan struct{}) error {
-	request := storeRequest{ctx, verify, make(chan error, 1)}
+// ask makes the storer store the mark. It waits for the result under ctx. It
+// returns ErrNotRunning if ended is closed before a storer has received the
+// request.
+func (q storeRequests) ask(ctx context.Context, kind storeKind, ended <-chan struct{}) error {
+	request := storeRequest{ctx, kind, make(chan error, 1)}
 	select {
 	case q <- request:
 	case <-ended:
@@ -346,6 +377,9 @@ func (t turn) TryLock() bool {
 
 // LockWithin locks, unless ctx ends first, whose cause it then returns.
 func (t turn) LockWithin(ctx context.Context) error {
+	if ctx.Err() != nil {
+		return broker.ContextError(ctx)
+	}
 	select {
 	case t <- struct{}{}:
 		return nil

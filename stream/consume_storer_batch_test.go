@@ -24,6 +24,9 @@ type fakeBatch struct {
 	gone    bool // the stream
 	yields  int
 	settled int
+	next    int // calls of storeNext
+	onNext  func()
+	retired bool
 }
 
 func (b *fakeBatch) storeSoon(_ context.Context, wanted bool) (time.Time, bool, error) {
@@ -35,6 +38,18 @@ func (b *fakeBatch) storeSoon(_ context.Context, wanted bool) (time.Time, bool, 
 	return b.at, b.leads, b.fails
 }
 
+func (b *fakeBatch) storeNext(ctx context.Context) (time.Time, bool, error) {
+	b.mu.Lock()
+	b.next++
+	onNext := b.onNext
+	b.mu.Unlock()
+	if onNext != nil {
+		onNext()
+	}
+	return b.storeSoon(ctx, true)
+}
+
+func (b *fakeBatch) retire()                { b.retired = true }
 func (b *fakeBatch) yield()                 { b.mu.Lock(); b.yields++; b.mu.Unlock() }
 func (b *fakeBatch) usable() bool           { return !b.gone }
 func (b *fakeBatch) settle(context.Context) { b.settled++ }
@@ -198,7 +213,7 @@ func TestStorerYieldsItsBatch(t *testing.T) {
 		defer bench.storer.stop()
 		bench.markNext(7, 1)
 		synctest.Wait()
-		if err := bench.requests.ask(t.Context(), true, nil); err != nil || b.yields != 1 || b.settled != 1 {
+		if err := bench.requests.ask(t.Context(), storeRead, nil); err != nil || b.yields != 1 || b.settled != 1 {
 			t.Errorf("%v, %d times handed over, %d times settled", err, b.yields, b.settled)
 		}
 		bench.want(t, "on request", 7)

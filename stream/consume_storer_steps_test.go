@@ -218,24 +218,25 @@ func TestSend(t *testing.T) {
 	}
 }
 
-// TestStoreMark: the mark counts as stored once it is, and with verify once it is
+// TestStoreMark: the mark counts as stored once it is, and if asked for once it is
 // read back.
 func TestStoreMark(t *testing.T) {
 	for name, test := range map[string]struct {
-		verify        bool
+		kind          storeKind
 		fails, reads  error
 		stored, again bool // it counts as stored; it is to be read back later
 	}{
 		"stored":             {stored: true, again: true},
 		"failed":             {fails: errTest},
-		"verified":           {verify: true, stored: true},
-		"failed to be sent":  {verify: true, fails: errTest},
-		"failed to be found": {verify: true, reads: errTest, again: true},
+		"verified":           {kind: storeRead, stored: true},
+		"the last one":       {kind: storeLast, stored: true},
+		"failed to be sent":  {kind: storeRead, fails: errTest},
+		"failed to be found": {kind: storeRead, reads: errTest, again: true},
 	} {
 		reads := 0
 		to := &stores{fails: test.fails, reads: func(uint64) error { reads++; return test.reads }}
 		s := idleStorer(StorePolicy{Every: 1}, to)
-		store := func() error { return s.serve(t.Context(), storeRequest{ctx: t.Context(), verify: test.verify}) }
+		store := func() error { return s.serve(t.Context(), storeRequest{ctx: t.Context(), kind: test.kind}) }
 		must(t, store()) // nothing is handled
 		if to.tried != 0 || reads != 0 {
 			t.Errorf("%s: %d stores and %d reads without a mark", name, to.tried, reads)
@@ -248,7 +249,7 @@ func TestStoreMark(t *testing.T) {
 		if stored := s.progress.tracker.Unstored() == 0; stored != test.stored || s.settled == test.again {
 			t.Errorf("%s: stored %v, verified %v", name, stored, s.settled)
 		}
-		if want := test.verify && test.fails == nil; (reads == 1) != want {
+		if want := test.kind != storeSent && test.fails == nil; (reads == 1) != want {
 			t.Errorf("%s: %d reads", name, reads)
 		}
 		if slices.Contains(to.more, true) {
@@ -290,12 +291,12 @@ func TestStoreNow(t *testing.T) {
 
 // TestStopEndsARequest with an error that says that trying again may help.
 func TestStopEndsARequest(t *testing.T) {
-	for _, verify := range []bool{true, false} {
+	for _, kind := range []storeKind{storeSent, storeRead, storeLast} {
 		synctest.Test(t, func(t *testing.T) {
 			b := startBench(StorePolicy{Manual: true}, &stores{block: func(ctx context.Context) error { <-ctx.Done(); return context.Cause(ctx) }})
 			b.markNext(1, 1)
 			got := make(chan error, 1)
-			go func() { got <- b.requests.ask(context.Background(), verify, nil) }()
+			go func() { got <- b.requests.ask(context.Background(), kind, nil) }()
 			synctest.Wait()
 			b.storer.stop()
 			wantErr(t, <-got, ErrUnreachable)
@@ -314,7 +315,7 @@ func TestRequestsWaitWhileHeld(t *testing.T) {
 		b.storer = startStorer(b.stores, b.progress, b.requests, func(string, ...any) {})
 		defer b.storer.stop()
 		got := make(chan error, 1)
-		go func() { got <- b.requests.ask(t.Context(), true, nil) }()
+		go func() { got <- b.requests.ask(t.Context(), storeRead, nil) }()
 		time.Sleep(time.Hour)
 		if b.want(t, "while held"); len(got) > 0 {
 			t.Errorf("while held a request got %v", <-got)

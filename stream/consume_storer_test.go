@@ -197,7 +197,7 @@ func TestStorerCommitIsNotReadBackAgain(t *testing.T) {
 		b := startBench(StorePolicy{Manual: true}, &stores{reads: func(uint64) error { read++; return nil }})
 		defer b.storer.stop()
 		b.markOne(0)
-		if err := b.requests.ask(t.Context(), true, nil); err != nil {
+		if err := b.requests.ask(t.Context(), storeRead, nil); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Hour)
@@ -221,7 +221,7 @@ func TestStorerMissesNoWakeUp(t *testing.T) {
 				last = i
 				time.Sleep(time.Duration(i%17) * time.Millisecond)
 				if i%10 == 9 {
-					if err := b.requests.ask(t.Context(), false, nil); err != nil {
+					if err := b.requests.ask(t.Context(), storeSent, nil); err != nil {
 						t.Fatal(err)
 					}
 				}
@@ -246,7 +246,7 @@ func TestStorerEvery(t *testing.T) {
 				t.Errorf("message %d waits: %v", i, wait)
 			}
 			if wait {
-				if err := b.requests.ask(t.Context(), false, nil); err != nil {
+				if err := b.requests.ask(t.Context(), storeSent, nil); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -292,7 +292,7 @@ func TestStorerManual(t *testing.T) {
 		}
 		time.Sleep(time.Hour)
 		b.want(t, "without a request")
-		if err := b.requests.ask(t.Context(), true, nil); err != nil {
+		if err := b.requests.ask(t.Context(), storeRead, nil); err != nil {
 			t.Fatal(err)
 		}
 		b.want(t, "after a request", 19_999)
@@ -303,7 +303,7 @@ func TestStorerRequestBeforeTheFirstMessage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := startBench(StorePolicy{}, &stores{})
 		defer b.storer.stop()
-		if err := b.requests.ask(t.Context(), true, nil); err != nil {
+		if err := b.requests.ask(t.Context(), storeRead, nil); err != nil {
 			t.Fatal(err)
 		}
 		b.want(t, "nothing handled")
@@ -340,7 +340,7 @@ func TestStorerFailureIsNotStored(t *testing.T) {
 		b := startBench(StorePolicy{}, &stores{fails: lost})
 		b.markOne(3)
 		synctest.Wait()
-		if err := b.requests.ask(t.Context(), false, nil); !errors.Is(err, lost) {
+		if err := b.requests.ask(t.Context(), storeSent, nil); !errors.Is(err, lost) {
 			t.Errorf("a request got %v", err)
 		}
 		b.storer.stop()
@@ -359,7 +359,7 @@ func TestStorerVerifies(t *testing.T) {
 		b := startBench(StorePolicy{Manual: true}, &stores{reads: func(uint64) error { return ErrNotStored }})
 		defer b.storer.stop()
 		b.markOne(3)
-		if err := b.requests.ask(t.Context(), true, nil); !errors.Is(err, ErrNotStored) {
+		if err := b.requests.ask(t.Context(), storeRead, nil); !errors.Is(err, ErrNotStored) {
 			t.Errorf("reading back failed, and the request got %v", err)
 		}
 		if n := b.tracker.Unstored(); n != 1 {
@@ -385,7 +385,7 @@ func TestStorerClosesWhileStuck(t *testing.T) {
 			b := startBench(StorePolicy{Manual: true}, &stores{block: stuck})
 			b.markOne(1)
 			got := make(chan error, 1)
-			go func() { got <- b.requests.ask(context.Background(), true, nil) }()
+			go func() { got <- b.requests.ask(context.Background(), storeRead, nil) }()
 			synctest.Wait()
 			b.storer.stop()
 			if err := <-got; err == nil {
@@ -400,9 +400,9 @@ func TestRequestEnds(t *testing.T) {
 		why := errors.New("why")
 		ctx, cancel := context.WithCancelCause(t.Context())
 		got := make(chan error, 2)
-		go func() { got <- make(storeRequests).ask(ctx, false, nil) }() // nobody serves it
+		go func() { got <- make(storeRequests).ask(ctx, storeSent, nil) }() // nobody serves it
 		taken := make(storeRequests, 1)
-		go func() { got <- taken.ask(ctx, false, nil) }() // taken and not answered
+		go func() { got <- taken.ask(ctx, storeSent, nil) }() // taken and not answered
 		synctest.Wait()
 		cancel(why)
 		for range 2 {
@@ -412,7 +412,7 @@ func TestRequestEnds(t *testing.T) {
 		}
 		ended := make(chan struct{})
 		close(ended)
-		if err := make(storeRequests).ask(t.Context(), false, ended); !errors.Is(err, ErrNotRunning) {
+		if err := make(storeRequests).ask(t.Context(), storeSent, ended); !errors.Is(err, ErrNotRunning) {
 			t.Errorf("after the run: %v", err)
 		}
 	})

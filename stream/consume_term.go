@@ -333,7 +333,7 @@ func (t *term) storeLast(ctx context.Context, why error) error {
 			cancel()
 		}
 	})()
-	err := r.requests.ask(storing, true, t.ended)
+	err := r.requests.ask(storing, storeRead, t.ended)
 	if err == nil {
 		return nil
 	}

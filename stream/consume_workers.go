@@ -156,7 +156,7 @@ func (w *workers) push(chunk *wire.Chunk, list []Delivery, opened int) error {
 func (w *workers) pass(offset uint64, chunk mark.ChunkID, n int) error {
 	w.run.place.HandledTo(offset, chunk)
 	if w.run.progress.pass(offset, n) && w.run.named() {
-		return unlessStopped(w.taking, w.run.requests.ask(w.taking, false, nil))
+		return unlessStopped(w.taking, w.run.requests.ask(w.taking, storeSent, nil))
 	}
 	return nil
 }
@@ -304,7 +304,7 @@ const storeAgain = 20 * time.Millisecond
 // here: it stores its mark at last. The error is that of an OffsetStore.
 func (w *workers) store() error {
 	for {
-		err := w.run.requests.ask(w.taking, false, nil)
+		err := w.run.requests.ask(w.taking, storeSent, nil)
 		switch {
 		case err == nil, w.taking.Err() != nil:
 			return nil

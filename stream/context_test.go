@@ -60,7 +60,7 @@ func endsLater(t *testing.T, how error, call func(context.Context) error) error 
 func TestCommitContext(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(errTest)
-	wantErr(t, make(storeRequests).ask(ctx, true, nil), context.Canceled, errTest)
+	wantErr(t, make(storeRequests).ask(ctx, storeRead, nil), context.Canceled, errTest)
 }
 
 // TestCloseIsNoCallersContext: what Env.Close ends is closed, and no context of

@@ -20,7 +20,8 @@ type OffsetSource interface {
 	Taken(err error) (again bool)
 	// Doubt says that an offset which was sent may be lost.
 	Doubt()
-	// Wake makes the source call StoreSoon again, if it has something to store.
+	// Wake makes the source call StoreSoon again, because nobody sends the batch
+	// that it waits for. A source that cannot has called Yield.
 	Wake()
 }
 
@@ -41,6 +42,19 @@ type offsetBatch struct {
 	leader  *OffsetWriter              // who sends the next batch; nil: nobody waits
 	carrier *OffsetWriter              // whose connection the batches go over; nil: the leader's
 	sentAt  time.Time                  // when the last batch was sent
+}
+
+// turnGap is how long a store that somebody waits for may be held back for each
+// other writer of the batch. Consumers that end together all want one, at about
+// the same moment.
+const turnGap = time.Millisecond
+
+// shortGap returns the gap for a store that somebody waits for: turnGap for each
+// other writer, and longest at most. It is 0 for a writer that is alone.
+func (b *offsetBatch) shortGap(longest time.Duration) time.Duration {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return min(longest, turnGap*time.Duration(len(b.writers)-1))
 }
 
 // join has a writer wait for the next batch, if wanted. leads says that the
@@ -91,6 +105,7 @@ func (b *offsetBatch) send(ctx context.Context, leader *OffsetWriter) (err error
 		err = over.sendBytes(ctx, frames)
 	}
 	b.sent(over, taken, err)
+	b.doubtIfLost(over, taken)
 	return err
 }
 
@@ -113,14 +128,28 @@ func (b *offsetBatch) take(leader *OffsetWriter) (list []*OffsetWriter, over *Co
 // sent tells the writers how the send over a connection went. Those that have
 // more to store wait for the next batch.
 func (b *offsetBatch) sent(over *Conn, taken []*OffsetWriter, err error) {
+	b.mu.Lock()
 	for _, w := range taken {
-		again := w.source.Taken(err)
-		b.mu.Lock()
-		w.sentOver = over
-		if again {
+		w.noteSentOver(over) // before Taken, after which the source may call Settle
+	}
+	b.mu.Unlock()
+	for _, w := range taken {
+		if w.source.Taken(err) {
+			b.mu.Lock()
 			b.add(w)
+			b.mu.Unlock()
 		}
-		b.mu.Unlock()
+	}
+}
+
+// doubtIfLost tells the writers that what was just sent over a connection may be
+// lost, if the connection has ended: its writer may have left before Taken.
+func (b *offsetBatch) doubtIfLost(over *Conn, taken []*OffsetWriter) {
+	if over.Alive() {
+		return
+	}
+	for _, w := range taken {
+		w.source.Doubt()
 	}
 }
 
@@ -148,18 +177,18 @@ func (b *offsetBatch) remove(w *OffsetWriter, inOrder bool) (doubtful []*OffsetW
 	}
 	delete(b.writers, w)
 	for other := range b.writers {
-		if !inOrder && other.sentOver == w.conn {
+		if !inOrder && other.lastSentOver() == w.conn {
 			doubtful = append(doubtful, other)
 		}
 	}
-	b.waiting = slices.DeleteFunc(b.waiting, func(other *OffsetWriter) bool { return other == w })
 	if b.carrier == w {
 		b.carrier = nil
 	}
 	return doubtful, b.pass(w), len(b.writers) == 0
 }
 
-// yield ends a writer's leadership and wakes one that waits to take it over.
+// yield takes a writer out of those that wait, and wakes one of the others if
+// nobody leads them.
 func (b *offsetBatch) yield(w *OffsetWriter) {
 	b.mu.Lock()
 	next := b.pass(w)
@@ -169,9 +198,24 @@ func (b *offsetBatch) yield(w *OffsetWriter) {
 	}
 }
 
-// pass ends a writer's leadership and returns one that waits, to be woken. The
-// caller holds b.mu.
+// retire is yield of a writer whose connection is going to end: no later batch
+// goes over it.
+func (b *offsetBatch) retire(w *OffsetWriter) {
+	b.mu.Lock()
+	if b.carrier == w {
+		b.carrier = nil
+	}
+	b.mu.Unlock()
+	b.yield(w)
+}
+
+// pass takes a writer out of those that wait and ends its leadership. It returns
+// one that waits, to be woken, if nobody leads. The caller holds b.mu.
 func (b *offsetBatch) pass(w *OffsetWriter) (next *OffsetWriter) {
+	if w.waiting {
+		w.waiting = false
+		b.waiting = slices.DeleteFunc(b.waiting, func(other *OffsetWriter) bool { return other == w })
+	}
 	if b.leader == w {
 		b.leader = nil
 	}
@@ -181,15 +225,19 @@ func (b *offsetBatch) pass(w *OffsetWriter) (next *OffsetWriter) {
 	return next
 }
 
-// carriedBy returns the connection over which a batch has sent the writer's last
-// offset, if that is another one than the writer's own and has not ended.
-func (b *offsetBatch) carriedBy(w *OffsetWriter) *Conn {
+// carriedBy returns the connections over which batches have sent offsets of the
+// writer since the last call, without the writer's own and those that have ended.
+// What was sent over the last of them stays in doubt until that is in order.
+func (b *offsetBatch) carriedBy(w *OffsetWriter) (list []*Conn) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if w.sentOver == nil || w.sentOver == w.conn || !w.sentOver.Alive() {
-		return nil
+	for _, c := range w.sentOver {
+		if c != w.conn && c.Alive() {
+			list = append(list, c)
+		}
 	}
-	return w.sentOver
+	w.sentOver = w.sentOver[max(0, len(w.sentOver)-1):]
+	return list
 }
 
 // batches are the batches of a cluster, by node and stream.

@@ -22,6 +22,7 @@ type source struct {
 	taken   []error // what Taken got
 	doubts  int
 	wakes   int
+	onTaken func()
 }
 
 func (s *source) Take() (uint64, bool) {
@@ -32,6 +33,9 @@ func (s *source) Take() (uint64, bool) {
 }
 
 func (s *source) Taken(err error) bool {
+	if s.onTaken != nil {
+		s.onTaken()
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.held = false
@@ -290,5 +294,164 @@ func TestSettle(t *testing.T) {
 		b.took(t, "metadata []")
 		g.writers[1].Settle(t.Context())
 		b.took(t)
+	})
+}
+
+// TestStoreNext: a store that somebody waits for leaves at once if its writer is
+// alone, and else so long after the batch before that others may join it.
+func TestStoreNext(t *testing.T) {
+	for writers, want := range map[int]time.Duration{1: 0, 2: time.Millisecond, 3: 2 * time.Millisecond, 150: testGap} {
+		virtual(t, func(t *testing.T, b *fake) {
+			g := b.group(t, writers)
+			last := writers - 1
+			g.soon(t, last, true, false)
+			b.took(t, fmt.Sprintf("store c%d s %[1]d", last))
+			begin := time.Now()
+			if writers > 2 {
+				g.soon(t, 1, true, true) // it leads, and would wait for longer
+			}
+			at, leads, err := g.writers[0].StoreNext(t.Context(), testGap)
+			check.Nil(t, err)
+			if want == 0 {
+				b.took(t, "store c0 s 0")
+				return
+			}
+			if got := at.Sub(begin); got != want || leads != (want < testGap) {
+				t.Errorf("of %d writers one waits for %v, want %v; it leads: %v", writers, got, want, leads)
+			}
+			b.took(t)
+		})
+	}
+}
+
+// A writer that is busy is no longer waited for, whether it leads or not, and
+// nobody makes it lead.
+func TestBatchWithoutTheBusy(t *testing.T) {
+	virtual(t, func(t *testing.T, b *fake) {
+		g := b.group(t, 4)
+		g.soon(t, 0, true, false)
+		b.took(t, "store c0 s 0")
+		for i := range 3 {
+			g.soon(t, i, true, i == 0)
+		}
+		g.writers[1].Yield() // c0 still leads
+		if g.sources[0].wakes+g.sources[2].wakes > 0 {
+			t.Error("somebody is woken for nothing")
+		}
+		g.writers[0].Yield()
+		for i, want := range []int{0, 0, 1, 0} {
+			if got := g.sources[i].wakes; got != want {
+				t.Errorf("c%d was woken %d times, want %d", i, got, want)
+			}
+		}
+		g.soon(t, 2, true, true)
+		time.Sleep(testGap)
+		g.soon(t, 2, false, false)
+		b.took(t, "store c2 s 2")
+		g.soon(t, 1, true, true) // it is free again
+		g.writers[1].Yield()
+	})
+}
+
+// No batch goes over a connection whose writer has retired, though it is open,
+// and somebody else leads in its place. What went over it is in doubt until it has
+// ended in order.
+func TestBatchRetire(t *testing.T) {
+	virtual(t, func(t *testing.T, b *fake) {
+		g := b.group(t, 3)
+		over := 0
+		peers := map[*script.Peer]struct{}{}
+		b.on(func(p *script.Peer, key wire.Key, _ []byte) bool {
+			if _, ok := peers[p]; !ok && key == wire.KeyStoreOffset {
+				peers[p], over = struct{}{}, over+1
+			}
+			return false
+		})
+		g.soon(t, 0, true, false)
+		g.soon(t, 0, true, true)
+		g.soon(t, 1, true, false)
+		g.writers[0].Retire()
+		if g.sources[1].wakes != 1 {
+			t.Error("nobody leads in place of the one that has retired")
+		}
+		g.soon(t, 1, true, true)
+		time.Sleep(testGap)
+		g.soon(t, 1, false, false)
+		b.took(t, "store c0 s 0", "store c1 s 1")
+		if over != 2 {
+			t.Errorf("the stores went over %d connections, want another one for the second", over)
+		}
+		g.writers[2].Retire() // it neither carries nor leads
+		g.soon(t, 1, true, true)
+		g.writers[0].Close(true)
+		g.writers[1].Close(false)
+		if g.sources[2].doubts+g.sources[0].doubts > 0 {
+			t.Error("a store is in doubt that nobody has sent there")
+		}
+		(&OffsetWriter{}).Retire() // one without a batch
+	})
+}
+
+// TestSettleAll waits for every connection over which batches have sent the
+// writer's offsets, once.
+func TestSettleAll(t *testing.T) {
+	virtual(t, func(t *testing.T, b *fake) {
+		g := b.group(t, 4)
+		carry := func(carrier int) {
+			time.Sleep(testGap)
+			g.soon(t, carrier, true, false)
+			for range 2 {
+				g.soon(t, carrier, true, true)
+				g.soon(t, 3, true, false)
+				time.Sleep(testGap)
+				g.soon(t, carrier, false, false)
+			}
+			own, twice := fmt.Sprintf("store c%d s %[1]d", carrier), "store c3 s 3"
+			b.took(t, own, own, twice, own, twice)
+			g.writers[carrier].Retire()
+		}
+		carry(0)
+		carry(1)
+		g.writers[3].Settle(t.Context())
+		b.took(t, "metadata []", "metadata []")
+		carry(2)
+		g.writers[3].Settle(t.Context())
+		b.took(t, "metadata []", "metadata []") // the last one of before is asked again
+		g.writers[1].Close(false)
+		if g.sources[3].doubts != 0 {
+			t.Error("an offset is in doubt that a later one has replaced")
+		}
+		g.writers[2].Close(false)
+		if g.sources[3].doubts != 1 {
+			t.Error("the last offset is not in doubt")
+		}
+		for i := range 3 {
+			g.writers[i].conn.fail(check.ErrTest)
+		}
+		time.Sleep(testGap)
+		if g.soon(t, 3, true, false); len(g.writers[3].sentOver) != 1 {
+			t.Errorf("%d connections are remembered, want the last one", len(g.writers[3].sentOver))
+		}
+	})
+}
+
+// TestBatchLostWhileSent: a connection that ends between a batch and Taken leaves
+// doubts, though its writer has left before.
+func TestBatchLostWhileSent(t *testing.T) {
+	virtual(t, func(t *testing.T, b *fake) {
+		g := b.group(t, 2)
+		g.soon(t, 0, true, false)
+		g.sources[1].onTaken = func() {
+			g.writers[0].conn.fail(check.ErrTest)
+			g.writers[0].Close(false)
+			g.sources[1].doubts = 0 // those before Taken count for nothing
+		}
+		g.soon(t, 1, true, true)
+		time.Sleep(testGap)
+		g.soon(t, 1, false, false)
+		b.took(t, "store c0 s 0", "store c1 s 1")
+		if s := g.sources[1]; s.doubts != 1 || len(s.taken) != 1 {
+			t.Errorf("%d doubts after %v", s.doubts, s.taken)
+		}
 	})
 }

@@ -3,6 +3,7 @@ package broker
 import (
 	"context"
 	"encoding/binary"
+	"slices"
 	"time"
 
 	"github.com/tidemark-go/tidemark/internal/wire"
@@ -41,7 +42,7 @@ type OffsetWriter struct {
 	// The batch guards these.
 	waiting  bool      // it has an offset for the next batch
 	due      time.Time // when the next batch is due, while the writer leads
-	sentOver *Conn     // the connection over which the batch has sent the last offset
+	sentOver []*Conn   // over which the batch has sent offsets since Settle; the last one's is last
 
 	lease       *Lease // on the shared connection; nil: conn is the caller's
 	permittedAt time.Time
@@ -92,22 +93,54 @@ func (w *OffsetWriter) StoreSoon(ctx context.Context, wanted bool, gap time.Dura
 	return at, leads, err
 }
 
-// Yield makes another writer send the next batch, if this one had to.
+// StoreNext is StoreSoon for a store that somebody waits for. The gap is a
+// millisecond for each other writer of the batch, and longest at most: a writer
+// that is alone stores at once.
+func (w *OffsetWriter) StoreNext(ctx context.Context, longest time.Duration) (at time.Time, leads bool, err error) {
+	return w.StoreSoon(ctx, true, w.batch.shortGap(longest))
+}
+
+// Yield says that the source can neither store nor send a batch, because it waits
+// for something else. Another writer sends the next batch, if this one had to.
+// The source calls StoreSoon again if it has something to store after that.
 func (w *OffsetWriter) Yield() { w.batch.yield(w) }
 
-// Settle returns once the broker has taken what a batch has sent of this writer
-// over another connection, so that nothing which the writer stores itself from
-// now on is overtaken by it. It gives up without an error when ctx ends, when
-// that connection ends, or after a second.
+// Retire is Yield of a writer that stores nothing more: batches do not go over
+// its connection any more, which may say goodbye.
+func (w *OffsetWriter) Retire() {
+	if w.batch != nil {
+		w.batch.retire(w)
+	}
+}
+
+// Settle returns once the broker has taken what batches have sent of this writer
+// over other connections, so that it does not overtake what the writer stores
+// itself from now on, and is there to be read back. It gives up without an error
+// when ctx ends, when those connections end, or after a second.
 func (w *OffsetWriter) Settle(ctx context.Context) {
 	if w.batch == nil {
 		return
 	}
-	if over := w.batch.carriedBy(w); over != nil {
-		ctx, cancel := context.WithTimeout(ctx, closeTimeout)
-		defer cancel()
+	ctx, cancel := context.WithTimeout(ctx, closeTimeout)
+	defer cancel()
+	for _, over := range w.batch.carriedBy(w) {
 		_ = over.Ping(ctx)
 	}
+}
+
+// noteSentOver notes the connection over which a batch has sent an offset. The
+// caller holds the batch's lock.
+func (w *OffsetWriter) noteSentOver(c *Conn) {
+	w.sentOver = append(slices.DeleteFunc(w.sentOver, func(o *Conn) bool { return o == c || !o.Alive() }), c)
+}
+
+// lastSentOver returns the connection over which a batch has sent the writer's
+// last offset; nil: none has. The caller holds the batch's lock.
+func (w *OffsetWriter) lastSentOver() *Conn {
+	if len(w.sentOver) == 0 {
+		return nil
+	}
+	return w.sentOver[len(w.sentOver)-1]
 }
 
 // appendStore appends a StoreOffset frame.
