@@ -383,6 +383,8 @@ func TestDetachedStreamRecreated(t *testing.T) {
 		ctx, cancel := context.WithCancel(x.ctx)
 		defer cancel()
 		held := make(chan struct{})
+		release := sync.OnceFunc(func() { close(held) })
+		defer release()
 		slow := make(chan string, 20)
 		for i := range 3 {
 			c, err := x.env.NewConsumer(x.name, ConsumerConfig{MaxBuffered: len(body)})
@@ -399,17 +401,17 @@ func TestDetachedStreamRecreated(t *testing.T) {
 			x.settle(time.Second)
 		}
 		for range 3 {
-			x.put("old " + body)
+			must(t, x.b.Publish(x.name, "old"+body))
 		}
 		x.settle(time.Minute)
 		must(t, x.b.DeleteStream(x.name))
 		must(t, x.b.CreateStream(x.name))
 		x.settle(time.Minute)
 		for range 10 {
-			x.put("new " + body)
+			must(t, x.b.Publish(x.name, "new"+body))
 		}
 		x.settle(time.Minute)
-		close(held)
+		release()
 		x.settle(time.Minute)
 		cancel()
 		wg.Wait()
