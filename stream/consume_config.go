@@ -135,7 +135,8 @@ type ConsumerConfig struct {
 	//
 	// With SingleActive the partitions spread over the members of the group, and
 	// each changes its owner by itself. A mixed batch of RunBatch then counts for
-	// each of its partitions as a message in hand.
+	// each of its partitions as a message in hand, and its context does not end
+	// when another member may be active on one of them.
 	//
 	// Start holds for each partition that exists when the run begins. At is
 	// [ErrInvalidConfig], because an offset is a place in one stream. The consumers

@@ -169,7 +169,8 @@ type mixed struct {
 	batch    *mixedBatch
 	term     *term     // in which the run is a member of a group; nil: it is in none
 	progress *progress // of the stream: one that is created again has another one
-	dropped  bool      // messages were in a batch and were not handled; the batch guards it
+	dropped  bool      // messages were in a batch and were not handled; set in the relay's turn
+	ended    bool      // end was called; likewise
 
 	mu        sync.Mutex     // held while both of these change
 	mustStore bool           // the policy wants a store
@@ -198,11 +199,20 @@ func (m *mixed) dispatch(chunk *wire.Chunk, d *decoder) error {
 }
 
 // pass moves the mark over what the filter has left out, together with what the
-// batch has of the partition. It waits for its turn however long that takes: at the
-// end of the run its context has ended.
+// batch has of the partition. After end the batch has nothing of it, and may be at
+// work for others.
 func (m *mixed) pass(offset uint64, chunk mark.ChunkID, n int) error {
 	m.run.place.HandledTo(offset, chunk)
-	m.run.relay.always(func() { m.batch.pass(m, offset, n) })
+	switch {
+	case m.ended && m.dropped:
+		return nil
+	case m.ended:
+		m.handled(mixedPart{from: m, n: n, last: offset})
+		return nil
+	}
+	if err := m.run.inTurn(m.taking, func() error { m.batch.pass(m, offset, n); return nil }); err != nil {
+		return err
+	}
 	return m.storeIfDue()
 }
 
@@ -264,7 +274,10 @@ func (m *mixed) endSession(err error) error { return err }
 
 // end waits for the batch at work, and takes back what waits for the next one.
 func (m *mixed) end(err error) error {
-	m.run.relay.always(func() { m.batch.drop(m) })
+	m.run.relay.always(func() {
+		m.batch.drop(m)
+		m.ended = true
+	})
 	return err
 }
 

@@ -203,7 +203,7 @@ func (s *subscription) take(ctx context.Context) bool {
 		return true
 	}
 	if s.inTee.Load() != nil {
-		return s.takeShared(ctx)
+		return !s.cutOff() && s.takeShared(ctx)
 	}
 	s.mu.Lock()
 	t.list, s.queue, t.next = s.queue, t.reuse(), 0
@@ -268,6 +268,19 @@ func (s *subscription) giveBack(ctx context.Context, chunk receivedChunk) {
 	credit := s.settle(time.Now())
 	s.mu.Unlock()
 	s.giveCredit(ctx, credit)
+}
+
+// cutOff reports whether the subscription itself or its connection has ended. Its
+// tee may go on and have chunks for ever, whose offsets could not be stored.
+func (s *subscription) cutOff() bool {
+	select {
+	case <-s.ended:
+		return true
+	case <-s.lease.Ended():
+		return true
+	default:
+		return false
+	}
 }
 
 // takeShared is take for a member of a tee. If the member was detached, it joins

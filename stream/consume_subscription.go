@@ -313,7 +313,8 @@ func (s *subscription) CreditRefused(code wire.Code) {
 }
 
 // end ends the subscription, and not the connection. The first reason counts.
-// receive still returns the chunks that have come before.
+// receive still returns the chunks that have come before. What comes after is
+// dropped: else a busy stream would hide the end.
 func (s *subscription) end(reason error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -323,6 +324,7 @@ func (s *subscription) end(reason error) {
 func (s *subscription) endLocked(reason error) {
 	if s.reason == nil {
 		s.reason = reason
+		s.dropping.Store(true)
 		close(s.ended)
 	}
 }

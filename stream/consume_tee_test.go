@@ -383,6 +383,8 @@ func TestDetachedStreamRecreated(t *testing.T) {
 		ctx, cancel := context.WithCancel(x.ctx)
 		defer cancel()
 		held := make(chan struct{})
+		release := sync.OnceFunc(func() { close(held) })
+		defer release()
 		slow := make(chan string, 20)
 		for i := range 3 {
 			c, err := x.env.NewConsumer(x.name, ConsumerConfig{MaxBuffered: len(body)})
@@ -399,17 +401,17 @@ func TestDetachedStreamRecreated(t *testing.T) {
 			x.settle(time.Second)
 		}
 		for range 3 {
-			x.put("old " + body)
+			must(t, x.b.Publish(x.name, "old"+body))
 		}
 		x.settle(time.Minute)
 		must(t, x.b.DeleteStream(x.name))
 		must(t, x.b.CreateStream(x.name))
 		x.settle(time.Minute)
 		for range 10 {
-			x.put("new " + body)
+			must(t, x.b.Publish(x.name, "new"+body))
 		}
 		x.settle(time.Minute)
-		close(held)
+		release()
 		x.settle(time.Minute)
 		cancel()
 		wg.Wait()
@@ -422,4 +424,63 @@ func TestDetachedStreamRecreated(t *testing.T) {
 			t.Errorf("the slow consumer got %q, want all new ones", got)
 		}
 	})
+}
+
+// A consumer whose stores have failed with their connection begins another session,
+// although there are always further chunks for it: it could not store their offsets.
+// So it is with a subscription of its own and with one that it shares.
+func TestStoreConnectionLostInABurst(t *testing.T) {
+	for _, shared := range []bool{false, true} {
+		t.Run(fmt.Sprint("shared ", shared), func(t *testing.T) {
+			inBubble(t, func(x *filterBench) {
+				const n = 1000
+				for i := range n {
+					must(t, x.b.Publish(x.name, strconv.Itoa(i)))
+				}
+				if shared {
+					_, _, stopFirst := x.reader(0)
+					defer stopFirst()
+					x.settle(time.Second)
+				}
+				c, seen, stop := x.reader(100 * time.Millisecond)
+				defer stop()
+				x.settle(time.Second)
+				old := c.run.reading
+				if got := old.inTee.Load() != nil; got != shared {
+					t.Fatalf("it shares a subscription: %v", got)
+				}
+				old.end(errTest) // as a store does that fails with its connection
+				x.settle(20 * time.Second)
+				if c.run.reading == old {
+					t.Error("20 s later the consumer goes on as if nothing had happened")
+				}
+				x.settle(2 * time.Minute)
+				if got := seen.Load(); got != n {
+					t.Errorf("it has got %d messages, want %d", got, n)
+				}
+			})
+		})
+	}
+}
+
+// reader runs a consumer whose handler takes a while, and which gets each message
+// once and in order. seen is how many it has got.
+func (x *filterBench) reader(pause time.Duration) (c *Consumer, seen *atomic.Uint64, stop func()) {
+	x.Helper()
+	c, err := x.env.NewConsumer(x.name, ConsumerConfig{})
+	must(x, err)
+	ctx, cancel := context.WithCancel(x.ctx)
+	seen = new(atomic.Uint64)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		_ = c.Run(ctx, func(ctx context.Context, d *Delivery) error {
+			if got := seen.Load(); got != d.Offset {
+				x.Errorf("got %d, want %d", d.Offset, got)
+			}
+			_ = sleep(ctx, pause)
+			seen.Store(d.Offset + 1)
+			return nil
+		})
+	})
+	return c, seen, func() { cancel(); wg.Wait() }
 }
