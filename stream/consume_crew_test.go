@@ -4,6 +4,29 @@ import "testing"
 
 // TestCrewShares: a partition may have in hand half of what the others leave, and
 // always something.
+// TestCrewCounts: a crew counts what its members have in hand now, and nothing of
+// one that has left.
+func TestCrewCounts(t *testing.T) {
+	c := &crew{}
+	a, b := &workers{inCrew: inCrew{crew: c}}, &workers{inCrew: inCrew{crew: c}}
+	c.join(a)
+	c.join(b)
+	for _, test := range []struct {
+		w         *workers
+		now, want inHand
+	}{{a, inHand{3, 300}, inHand{3, 300}}, {b, inHand{5, 50}, inHand{8, 350}}, {a, inHand{1, 10}, inHand{6, 60}}, {a, inHand{2, 30}, inHand{7, 80}}} {
+		test.w.count(test.now)
+		if got := (inHand{int(c.messages.Load()), int(c.bytes.Load())}); got != test.want {
+			t.Errorf("%+v in hand, want %+v", got, test.want)
+		}
+	}
+	c.leave(a)
+	c.leave(b)
+	if messages, bytes := c.messages.Load(), c.bytes.Load(); messages != 0 || bytes != 0 || len(c.all()) > 0 {
+		t.Errorf("all have left: %d messages, %d bytes, %d members", messages, bytes, len(c.all()))
+	}
+}
+
 func TestCrewShares(t *testing.T) {
 	for _, test := range []struct {
 		others, own, places, enough int
