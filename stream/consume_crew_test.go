@@ -1,9 +1,11 @@
 package stream
 
-import "testing"
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+)
 
-// TestCrewShares: a partition may have in hand half of what the others leave, and
-// always something.
 // TestCrewCounts: a crew counts what its members have in hand now, and nothing of
 // one that has left.
 func TestCrewCounts(t *testing.T) {
@@ -27,6 +29,34 @@ func TestCrewCounts(t *testing.T) {
 	}
 }
 
+// TestCrewCountsWhatIsQueued: a partition's messages count for the others as soon as
+// they are queued, though no chunk follows.
+func TestCrewCountsWhatIsQueued(t *testing.T) {
+	playParts(t, 2, func(s *partScene) {
+		must(s, s.b.Publish(s.partitions[0], make([]string, 40)...))
+		c, release := s.consumer(ConsumerConfig{Workers: 2, MaxAhead: 200}), make(chan struct{})
+		r := s.start(func(ctx context.Context) error {
+			return c.Run(ctx, func(context.Context, *Delivery) error {
+				s.inside.Add(1)
+				<-release
+				return nil
+			})
+		})
+		s.until("both workers are at work", func() bool { return s.inside.Load() == 2 })
+		synctest.Wait()
+		c.mu.Lock()
+		crew := c.super.shared.crew
+		c.mu.Unlock()
+		if n := crew.messages.Load(); n != 40 {
+			s.Errorf("%d messages count", n)
+		}
+		close(release)
+		must(s, r.stopped())
+	})
+}
+
+// TestCrewShares: a partition may have in hand half of what the others leave, and
+// always something.
 func TestCrewShares(t *testing.T) {
 	for _, test := range []struct {
 		others, own, places, enough int

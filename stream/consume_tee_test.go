@@ -328,6 +328,28 @@ func TestTeeKeepsForATick(t *testing.T) {
 	}
 }
 
+// TestTeeOpeningPanics: who waits for a tee whose opening panics learns of that, and
+// tries by itself.
+func TestTeeOpeningPanics(t *testing.T) {
+	m := newTeeModel(t)
+	m.join()
+	func() {
+		defer func() {
+			if recover() == nil {
+				t.Error("an Env without a cluster has opened it")
+			}
+		}()
+		m.openFor(t.Context(), &Env{}, broker.Contact{}, "")
+	}()
+	if !isClosed(m.opened) || m.openError != errNotOpened || !m.interrupted {
+		t.Errorf("opened %v, interrupted %v, %v", isClosed(m.opened), m.interrupted, m.openError)
+	}
+	s := newSubscription("s", broker.Node{}, m.key.maxBuffered, m.env.memory, &m.env.corruptChunks)
+	if m.enter(s, m.spec) != nil {
+		t.Error("it has a new member")
+	}
+}
+
 // TestTeeDry: the flow of a tee learns how long its readers have waited for a chunk.
 func TestTeeDry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

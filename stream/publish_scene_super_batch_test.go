@@ -3,6 +3,7 @@ package stream
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 )
@@ -63,11 +64,16 @@ func TestSceneSuperBatchRoutes(t *testing.T) {
 		p := s.superProducer(ProducerConfig{SubEntries: 100, Routing: RouteBy(choose)})
 		s.create("o-new")
 		must(s, s.b.BindPartition("o", "o-new", "new"))
-		err := p.PublishBatch(s.ctx, keyed("o-0", 0), keyed("o-new", 0), keyed("o-x", 0), keyed("all", 0))
+		soon, cancel := context.WithTimeout(s.ctx, refreshEvery/2) // it asks at once
+		defer cancel()
+		err := p.PublishBatch(soon, keyed("o-0", 0), keyed("o-new", 0), keyed("o-x", 0), keyed("all", 0))
 		for i, want := range []error{nil, nil, ErrNoRoute, ErrInvalidMessage} {
 			if outcome := outcomesOf(s, err)[i]; !errors.Is(outcome, want) {
 				s.Errorf("message %d: %v, want %v", i, outcome, want)
 			}
+		}
+		if text := err.Error(); !strings.Contains(text, "this one is for 3") {
+			s.Error(text)
 		}
 		if a, b := s.bodies("o-0"), s.bodies("o-new"); len(a) != 1 || len(b) != 1 {
 			s.Errorf("%v and %v", a, b)
