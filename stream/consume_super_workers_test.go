@@ -127,12 +127,13 @@ func TestSuperStreamWorkersWaitForStores(t *testing.T) {
 		s.fill(0, each, s.partitions...)
 		store := &heldStore{s.partitions[1], make(chan struct{})}
 		r := s.run(ConsumerConfig{Name: "billing", Workers: workers, OffsetStore: store, Store: StorePolicy{Every: 1}}, func(_ context.Context, d *Delivery) error {
+			time.Sleep(time.Millisecond) // no worker falls behind: the mark waits for the first
 			s.note(d)
 			return nil
 		})
 		s.until("the others", func() bool { return s.count()-s.countOf(store.partition) == 2*each })
 		time.Sleep(time.Minute)
-		if n := s.countOf(store.partition); n < workers || n > 2*workers {
+		if n := s.countOf(store.partition); n < workers || n > 4*workers { // a store may be for one of each worker's
 			s.Errorf("%d messages of the partition whose stores wait", n)
 		}
 		close(store.release)
