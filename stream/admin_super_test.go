@@ -112,3 +112,12 @@ func TestSuperStreams(t *testing.T) {
 		testSuperStreams(t, connect(t, b.StreamURL()), fmt.Sprintf("orders-%d", rand.Uint64()))
 	})
 }
+
+func TestShortList(t *testing.T) {
+	names := []string{"a", "b", "c", "d", "e", "f", "g"}
+	for n, want := range map[int]string{0: `[]`, 5: `["a" "b" "c" "d" "e"]`, 7: `["a" "b" "c" "d" "e"] and 2 more`} {
+		if got := shortList(names[:n]); got != want {
+			t.Errorf("%d names: %s, want %s", n, got, want)
+		}
+	}
+}

@@ -1,6 +1,59 @@
 package stream
 
-import "testing"
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+)
+
+// TestCrewCounts: a crew counts what its members have in hand now, and nothing of
+// one that has left.
+func TestCrewCounts(t *testing.T) {
+	c := &crew{}
+	a, b := &workers{inCrew: inCrew{crew: c}}, &workers{inCrew: inCrew{crew: c}}
+	c.join(a)
+	c.join(b)
+	for _, test := range []struct {
+		w         *workers
+		now, want inHand
+	}{{a, inHand{3, 300}, inHand{3, 300}}, {b, inHand{5, 50}, inHand{8, 350}}, {a, inHand{1, 10}, inHand{6, 60}}, {a, inHand{2, 30}, inHand{7, 80}}} {
+		test.w.count(test.now)
+		if got := (inHand{int(c.messages.Load()), int(c.bytes.Load())}); got != test.want {
+			t.Errorf("%+v in hand, want %+v", got, test.want)
+		}
+	}
+	c.leave(a)
+	c.leave(b)
+	if messages, bytes := c.messages.Load(), c.bytes.Load(); messages != 0 || bytes != 0 || len(c.all()) > 0 {
+		t.Errorf("all have left: %d messages, %d bytes, %d members", messages, bytes, len(c.all()))
+	}
+}
+
+// TestCrewCountsWhatIsQueued: a partition's messages count for the others as soon as
+// they are queued, though no chunk follows.
+func TestCrewCountsWhatIsQueued(t *testing.T) {
+	playParts(t, 2, func(s *partScene) {
+		must(s, s.b.Publish(s.partitions[0], make([]string, 40)...))
+		c, release := s.consumer(ConsumerConfig{Workers: 2, MaxAhead: 200}), make(chan struct{})
+		r := s.start(func(ctx context.Context) error {
+			return c.Run(ctx, func(context.Context, *Delivery) error {
+				s.inside.Add(1)
+				<-release
+				return nil
+			})
+		})
+		s.until("both workers are at work", func() bool { return s.inside.Load() == 2 })
+		synctest.Wait()
+		c.mu.Lock()
+		crew := c.super.shared.crew
+		c.mu.Unlock()
+		if n := crew.messages.Load(); n != 40 {
+			s.Errorf("%d messages count", n)
+		}
+		close(release)
+		must(s, r.stopped())
+	})
+}
 
 // TestCrewShares: a partition may have in hand half of what the others leave, and
 // always something.

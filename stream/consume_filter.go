@@ -60,7 +60,7 @@ type Filter struct {
 const maxFilterValues = 255
 
 // isSet reports whether the filter leaves out anything.
-func (f Filter) isSet() bool { return len(f.Values) > 0 || f.Match != nil }
+func (f Filter) isSet() bool { return f.Match != nil } // Values need it
 
 // atBroker reports whether the broker skips chunks.
 func (f Filter) atBroker() bool { return len(f.Values) > 0 }

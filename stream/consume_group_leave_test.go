@@ -2,6 +2,7 @@ package stream
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -11,12 +12,16 @@ import (
 )
 
 // A member that the broker has forgotten joins anew: only where the broker has the
-// fault, and only while messages wait.
+// fault, and only while messages wait, whether an offset is stored or none yet.
 func TestGroupForgottenMember(t *testing.T) {
-	for version, forgets := range map[string]bool{"4.2.1": true, "4.3.6": false} {
-		t.Run(version, func(t *testing.T) {
+	for _, x := range []struct {
+		version         string
+		forgets, manual bool
+	}{{"4.2.1", true, false}, {"4.2.1", true, true}, {"4.3.6", false, false}} {
+		version, forgets := x.version, x.forgets
+		t.Run(fmt.Sprint(version, " manual ", x.manual), func(t *testing.T) {
 			playPartition(t, func(g *group) {
-				a := g.join("a", ConsumerConfig{}, nil)
+				a := g.join("a", ConsumerConfig{Store: StorePolicy{Manual: x.manual}}, nil)
 				a.active(1)
 				release := g.hold("a 1")
 				g.publish("1", "2")

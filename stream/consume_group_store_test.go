@@ -195,6 +195,40 @@ func TestGroupCommit(t *testing.T) {
 	})
 }
 
+// stuckSaveStore is an OffsetStore whose Save fails once release is closed.
+type stuckSaveStore struct {
+	groupStore
+	saving  chan struct{} // has an item for each Save
+	release chan struct{}
+}
+
+func (s *stuckSaveStore) Save(context.Context, string, string, uint64) error {
+	s.saving <- struct{}{}
+	<-s.release
+	return errTest
+}
+
+// A Commit returns the error of its store. One that waits for its turn when the
+// term ends says so.
+func TestGroupCommitFails(t *testing.T) {
+	playGroup(t, func(g *group) {
+		store := &stuckSaveStore{saving: make(chan struct{}, 10), release: make(chan struct{})}
+		a := g.join("a", ConsumerConfig{OffsetStore: store, Store: StorePolicy{Manual: true}}, nil)
+		g.publish("1")
+		g.want("a 1")
+		synctest.Wait()
+		first, second := make(chan error, 1), make(chan error, 1)
+		go func() { first <- a.c.Commit(g.ctx) }()
+		recv(t, store.saving, "the store")
+		go func() { second <- a.c.Commit(g.ctx) }()
+		synctest.Wait()
+		g.cut(a, streamtest.CutRST)
+		wantErr(t, recv(t, second, "the second commit"), ErrNotActive)
+		close(store.release)
+		wantErr(t, recv(t, first, "the first commit"), errTest, ErrOffsetStore)
+	})
+}
+
 // Commit waits for nobody in OnActive, and in an OnInactive before which no message
 // could come: there is nothing to store, and nobody who would.
 func TestGroupCommitInCallbacks(t *testing.T) {

@@ -232,6 +232,45 @@ func TestGroupQueryFailsAtPromotion(t *testing.T) {
 	})
 }
 
+// A member whose place cannot be found, because its user may not read it, ends.
+func TestGroupQueryRefusedAtPromotion(t *testing.T) {
+	playGroup(t, func(g *group) {
+		g.b.AnswerWith(streamtest.QueryOffset, streamtest.AccessRefused, 1)
+		a := g.join("a", ConsumerConfig{}, nil)
+		recv(t, a.done, "the end")
+		wantErr(t, a.err, ErrAccessRefused)
+		g.join("b", ConsumerConfig{}, nil).active(1)
+	})
+}
+
+// A member that does not know where to begin when the broker's patience ends joins
+// the group anew: it cannot answer the promotion.
+func TestGroupOnActiveTakesTooLong(t *testing.T) {
+	playGroup(t, func(g *group) {
+		begun, calls := time.Now(), 0
+		a := g.join("a", ConsumerConfig{OnActive: func(ctx context.Context, _ string, _ uint64) error {
+			if calls++; calls == 1 {
+				<-ctx.Done()
+			}
+			return nil
+		}}, nil)
+		a.active(1)
+		if took := time.Since(begun); took < answerTime || took > answerTime+time.Second {
+			t.Errorf("it was active after %v", took)
+		}
+		changes := a.reported(StateReconnecting)
+		if len(changes) != 1 {
+			t.Fatalf("it joined anew %d times", len(changes))
+		}
+		wantErr(t, changes[0].Err, ErrUnreachable)
+		if text := changes[0].Err.Error(); !strings.Contains(text, "the place to begin was not found") {
+			t.Error(text)
+		}
+		g.publish("1")
+		g.want("a 1")
+	})
+}
+
 // OnActive comes before the first message, with the offset at which the term
 // begins, and OnInactive before the offset is stored.
 func TestGroupCallbacks(t *testing.T) {

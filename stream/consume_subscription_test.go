@@ -130,6 +130,37 @@ func TestSubscriptionMemory(t *testing.T) {
 	}
 }
 
+// TestSubscriptionClaimsWhatComes: a chunk counts for the Env's budget as soon as it
+// is there, whatever the consumer does.
+func TestSubscriptionClaimsWhatComes(t *testing.T) {
+	m := newMemory(defaultEnvMaxBuffered)
+	s := newSubscription(testStream, broker.Node{}, defaultEnvMaxBuffered, m, new(atomic.Uint64))
+	s.flow.granted = 1
+	h := wire.ChunkHeader{Records: 1, DataLength: 1 << 20}
+	buffer := m.get(wire.ChunkHeaderLen + int(h.DataLength))
+	h.Put(buffer)
+	s.came = append(s.came, waitingChunk{buffer, 0})
+	must(t, s.Flush())
+	if s.share.claim < 1<<20 {
+		t.Errorf("a claim of %d for a chunk of 1 MiB", s.share.claim)
+	}
+}
+
+// TestSubscriptionDropsForOthers: the memory of a chunk that nobody wants any more is
+// used again.
+func TestSubscriptionDropsForOthers(t *testing.T) {
+	m := newMemory(defaultEnvMaxBuffered)
+	s := newSubscription(testStream, broker.Node{}, defaultEnvMaxBuffered, m, new(atomic.Uint64))
+	s.dropping.Store(true)
+	h := wire.ChunkHeader{Records: 1, DataLength: minBuffer}
+	buffer := m.get(wire.ChunkHeaderLen + int(h.DataLength))
+	h.Put(buffer)
+	must(t, s.Deliver(wire.Deliver{Chunk: buffer}, buffer))
+	if len(m.buffers) != 1 || len(s.came) != 0 {
+		t.Errorf("%d buffers are free, %d chunks came", len(m.buffers), len(s.came))
+	}
+}
+
 // openOn opens a subscription on a scripted broker.
 func openOn(t *testing.T, b *scripted, maxBuffered int) *subscription {
 	t.Helper()

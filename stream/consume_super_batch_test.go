@@ -156,6 +156,28 @@ func TestSuperStreamBatchLastLook(t *testing.T) {
 	}
 }
 
+// TestSuperStreamBatchStoresByPolicy: a batch that was handled is no reason for a
+// store, unless the policy wants one.
+func TestSuperStreamBatchStoresByPolicy(t *testing.T) {
+	for _, test := range []struct {
+		cfg ConsumerConfig
+		due bool
+	}{
+		{ConsumerConfig{Name: "billing", Store: StorePolicy{Every: 2}}, true},
+		{ConsumerConfig{Name: "billing", Store: StorePolicy{Every: 3}}, false},
+	} {
+		c, err := (&Env{cfg: testConfig()}).NewConsumer("orders-0", test.cfg)
+		must(t, err)
+		r := newRun(c)
+		r.mixed = &mixedBatch{lifetime: lifetime{taking: t.Context(), handling: t.Context()}}
+		m := newMixed(t.Context(), r)
+		m.handled(mixedPart{from: m, n: 2, last: 1})
+		if due := m.takeStore(); due != test.due {
+			t.Errorf("%+v: a store is due: %v", test.cfg, due)
+		}
+	}
+}
+
 // TestSuperStreamBatchFails: that ends the run, and no message of the batch counts
 // as handled. One that is tried again succeeds as a whole.
 func TestSuperStreamBatchFails(t *testing.T) {

@@ -209,6 +209,13 @@ func TestSuperStreamGoexit(t *testing.T) {
 	})
 }
 
+// TestSuperStreamCommitOfNone: a run that knows no partition yet has nothing to
+// store, and a Commit says so of no member.
+func TestSuperStreamCommitOfNone(t *testing.T) {
+	s := &superRun{consumer: &Consumer{stream: "orders"}}
+	must(t, s.commit(t.Context()))
+}
+
 // TestSuperStreamCommit stores every partition's mark, whatever the policy.
 func TestSuperStreamCommit(t *testing.T) {
 	playParts(t, 3, func(s *partScene) {

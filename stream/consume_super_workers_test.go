@@ -102,6 +102,46 @@ func TestSuperStreamWorkersTrouble(t *testing.T) {
 	})
 }
 
+// heldStore is an OffsetStore in which the saves of one partition wait.
+type heldStore struct {
+	partition string
+	release   chan struct{}
+}
+
+func (h *heldStore) Load(context.Context, string, string) (uint64, bool, error) {
+	return 0, false, nil
+}
+
+func (h *heldStore) Save(_ context.Context, _, partition string, _ uint64) error {
+	if partition == h.partition {
+		<-h.release
+	}
+	return nil
+}
+
+// TestSuperStreamWorkersWaitForStores: messages of a partition whose stores wait are
+// handled as long as fewer of them wait than there are workers. The others go on.
+func TestSuperStreamWorkersWaitForStores(t *testing.T) {
+	playParts(t, 3, func(s *partScene) {
+		const workers, each = 3, 100
+		s.fill(0, each, s.partitions...)
+		store := &heldStore{s.partitions[1], make(chan struct{})}
+		r := s.run(ConsumerConfig{Name: "billing", Workers: workers, OffsetStore: store, Store: StorePolicy{Every: 1}}, func(_ context.Context, d *Delivery) error {
+			time.Sleep(time.Millisecond) // no worker falls behind: the mark waits for the first
+			s.note(d)
+			return nil
+		})
+		s.until("the others", func() bool { return s.count()-s.countOf(store.partition) == 2*each })
+		time.Sleep(time.Minute)
+		if n := s.countOf(store.partition); n < workers || n > 4*workers { // a store may be for one of each worker's
+			s.Errorf("%d messages of the partition whose stores wait", n)
+		}
+		close(store.release)
+		s.until("all", func() bool { return s.count() == 3*each })
+		must(s, r.stopped())
+	})
+}
+
 // TestSuperStreamWorkersFail: a handler's failure ends the others' contexts and the
 // run. What lies before it is stored, of every partition.
 func TestSuperStreamWorkersFail(t *testing.T) {
@@ -109,7 +149,8 @@ func TestSuperStreamWorkersFail(t *testing.T) {
 		playParts(t, 5, func(s *partScene) {
 			s.fill(0, 100, s.partitions...)
 			bad, waits := s.partitions[2], atomic.Bool{}
-			r := s.run(ConsumerConfig{Name: "billing", Workers: 3}, func(ctx context.Context, d *Delivery) error {
+			cfg := ConsumerConfig{Name: "billing", Workers: 3, Drain: 2 * sceneTime} // which nobody waits for
+			r := s.run(cfg, func(ctx context.Context, d *Delivery) error {
 				switch {
 				case d.Stream == bad && d.Offset == 50:
 					time.Sleep(time.Second)

@@ -292,6 +292,80 @@ func TestTeeAnyOrder(t *testing.T) {
 	}
 }
 
+// TestTeeSeek: a consumer begins with the chunk that has its offset, and finds none
+// where the ring has a gap or ends.
+func TestTeeSeek(t *testing.T) {
+	m := newTeeModel(t)
+	for _, first := range []uint64{100, 110, 130} {
+		m.ring = append(m.ring, teeChunk{first: first, end: first + 10})
+	}
+	m.base = 7
+	for offset, want := range map[uint64]int{99: -1, 100: 7, 109: 7, 110: 8, 119: 8, 120: -1, 129: -1, 130: 9, 139: 9, 140: -1} {
+		number, ok := m.seek(wire.OffsetSpec{Type: wire.OffsetAt, Value: offset})
+		if ok != (want >= 0) || ok && number != uint64(want) {
+			t.Errorf("offset %d: chunk %d, %v; want %d", offset, number, ok, want)
+		}
+	}
+	if _, ok := m.seek(m.spec); ok {
+		t.Error("the first chunk is there no more")
+	}
+}
+
+// TestTeeKeepsForATick: what nobody needs any more stays for one that comes later,
+// until the connection's next tick.
+func TestTeeKeepsForATick(t *testing.T) {
+	m := newTeeModel(t)
+	m.key.maxBuffered = 8 << 20 // an eighth is more than any chunk
+	m.join()
+	m.arrive()
+	m.readers[0].read()
+	m.readers[0].read()
+	if len(m.ring) != 1 || m.kept == 0 || m.source.flow.kept != m.kept {
+		t.Errorf("%d chunks, %d bytes are kept; the flow knows of %d", len(m.ring), m.kept, m.source.flow.kept)
+	}
+	m.source.Tick()
+	if len(m.ring) != 0 || m.kept != 0 || m.source.flow.kept != 0 {
+		t.Errorf("after a tick %d chunks, %d bytes are kept; the flow knows of %d", len(m.ring), m.kept, m.source.flow.kept)
+	}
+}
+
+// TestTeeOpeningPanics: who waits for a tee whose opening panics learns of that, and
+// tries by itself.
+func TestTeeOpeningPanics(t *testing.T) {
+	m := newTeeModel(t)
+	m.join()
+	func() {
+		defer func() {
+			if recover() == nil {
+				t.Error("an Env without a cluster has opened it")
+			}
+		}()
+		m.openFor(t.Context(), &Env{}, broker.Contact{}, "")
+	}()
+	if !isClosed(m.opened) || m.openError != errNotOpened || !m.interrupted {
+		t.Errorf("opened %v, interrupted %v, %v", isClosed(m.opened), m.interrupted, m.openError)
+	}
+	s := newSubscription("s", broker.Node{}, m.key.maxBuffered, m.env.memory, &m.env.corruptChunks)
+	if m.enter(s, m.spec) != nil {
+		t.Error("it has a new member")
+	}
+}
+
+// TestTeeDry: the flow of a tee learns how long its readers have waited for a chunk.
+func TestTeeDry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newTeeModel(t)
+		m.join()
+		m.readers[0].read()
+		time.Sleep(time.Second)
+		m.arrive()
+		time.Sleep(time.Second)
+		if dry := m.source.flow.dry; dry != time.Second {
+			t.Errorf("the readers were without a chunk for %v, want 1s", dry)
+		}
+	})
+}
+
 // teeScene is a bench with two consumers that share a subscription, beside the
 // stream's first consumer, which has its own. Their subscription has room for one
 // chunk at a time, so they have each chunk together. Of two chunks the slower

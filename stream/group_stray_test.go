@@ -36,3 +36,30 @@ func TestGroupChunksBeforeThePromotionIsAnswered(t *testing.T) {
 		g.wantStored(3)
 	})
 }
+
+// A member that was told twice to step down, and has learned since that the broker
+// has acted upon both answers, stays in the group when it is promoted again.
+func TestGroupRepeatedStepDownsAreSettled(t *testing.T) {
+	playPartition(t, func(g *group) {
+		a := g.join("a", ConsumerConfig{}, nil)
+		a.active(1)
+		release := g.hold("a 0")
+		g.publish("0")
+		g.began("a 0")
+		b := g.join("b", ConsumerConfig{}, nil)
+		c := g.join("c", ConsumerConfig{}, nil) // a is told a second time
+		release()
+		b.active(1)
+		g.publish("1")
+		g.want("a 0", "b 1")
+		must(t, c.end())
+		must(t, b.end())
+		a.active(2)
+		g.publish("2")
+		g.want("a 0", "b 1", "a 2")
+		if n := a.count(StateReconnecting); n > 0 {
+			t.Errorf("it joined anew %d times", n)
+		}
+		must(t, a.end())
+	})
+}

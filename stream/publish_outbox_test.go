@@ -95,8 +95,14 @@ func TestOutboxSubBatchFills(t *testing.T) {
 	b.add(room-2*recordOverhead-1000, "", 0)
 	b.add(1000, "", 0) // the last byte that fits
 	b.add(1, "", 0)
-	if got := len(b.o.batches); got != 2 {
-		t.Errorf("%d sub-batches, want 2", got)
+	b.add(room/2, "", 0)
+	b.add(room/2, "", 0) // a byte too many
+	var messages []int
+	for _, f := range b.o.batches {
+		messages = append(messages, len(f.slots))
+	}
+	if !slices.Equal(messages, []int{2, 2, 1}) {
+		t.Errorf("sub-batches of %d messages", messages)
 	}
 	b.handAll()
 	b.end()

@@ -99,6 +99,43 @@ func TestQuotas(t *testing.T) {
 	}
 }
 
+// TestQuotasWaitForSeveralPlaces: who waits among several quotas is looked at once a
+// sixteenth of all places is free, or half of the quota's own reserve. A single
+// quota's are looked at for each place.
+func TestQuotasWaitForSeveralPlaces(t *testing.T) {
+	c := newCrowd(t, 64, 1<<30, 2)
+	q := c.of[0]
+	for q.take(1, 1) {
+	}
+	for c.of[1].take(1, 1) {
+	}
+	if c.a.used.n != 64 || q.used.n != 48 {
+		t.Fatalf("%d places of %d are taken", q.used.n, c.a.used.n)
+	}
+	turn := q.wait(1, 1)
+	for i := range 4 {
+		if isClosed(turn.granted) {
+			t.Errorf("%d places are free, and who waits was looked at", i)
+		}
+		q.free(1, 1)
+	}
+	if !isClosed(turn.granted) {
+		t.Error("a sixteenth is free, and who waits has no place")
+	}
+	turn = c.of[1].wait(20, 20)
+	c.of[1].free(8, 8) // half of its reserve stays
+	if isClosed(turn.granted) {
+		t.Error("there is no room")
+	}
+	alone := newCrowd(t, 64, 1<<30, 1)
+	for alone.of[0].take(1, 1) {
+	}
+	turn = alone.of[0].wait(1, 1)
+	if alone.of[0].free(1, 1); !isClosed(turn.granted) {
+		t.Error("a single quota has a free place, and who waits has none")
+	}
+}
+
 // TestQuotasServeEachOther: a place that everybody may have goes to one line after
 // the other.
 func TestQuotasServeEachOther(t *testing.T) {

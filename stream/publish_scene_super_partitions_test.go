@@ -149,6 +149,21 @@ func TestSceneSuperCloseAfterDeletion(t *testing.T) {
 	})
 }
 
+// TestSceneSuperDeletionIsNoticed: a partition that is deleted, after it has lived
+// for a while, is looked for at once, though nobody publishes.
+func TestSceneSuperDeletionIsNoticed(t *testing.T) {
+	playSuper(t, 3, func(s *scene) {
+		p := s.superProducer(ProducerConfig{})
+		time.Sleep(2 * time.Second) // more than restartAfter
+		must(s, s.b.DeleteStream("o-2"))
+		time.Sleep(2 * recreationTime)
+		if n := len(p.LastPublishingIDs()); n != 2 {
+			s.Errorf("%d partitions", n)
+		}
+		must(s, p.Close(s.ctx))
+	})
+}
+
 // TestSceneSuperDeleted: the end of the super stream is that of the producer.
 func TestSceneSuperDeleted(t *testing.T) {
 	playSuper(t, 3, func(s *scene) {

@@ -223,6 +223,28 @@ func TestSceneSuperWithoutQuorum(t *testing.T) {
 	})
 }
 
+// TestSceneSuperStalledCallback: a callback that finds no room in a partition which
+// confirms nothing is refused, and does not hold up the outcomes of the others.
+func TestSceneSuperStalledCallback(t *testing.T) {
+	playSuper(t, 2, func(s *scene) {
+		p := s.superProducer(ProducerConfig{MaxInFlight: 4})
+		must(s, s.b.SetQuorum("o-1", false))
+		dead, live := keyFor("dead", 1, 2), keyFor("live", 0, 2)
+		refused := make(chan error, 1)
+		must(s, p.PublishAsync(s.ctx, keyed(live, 0), func(error) {
+			var err error
+			for i := 0; err == nil; i++ {
+				err = p.PublishAsync(s.ctx, keyed(dead, i), nil)
+			}
+			refused <- err
+		}))
+		wantErr(s, <-refused, ErrBlocked)
+		must(s, p.Publish(s.ctx, keyed(live, 1)))
+		must(s, s.b.SetQuorum("o-1", true))
+		must(s, p.Close(s.ctx))
+	})
+}
+
 // TestSceneSuperBounds: the messages of all partitions together are bounded.
 func TestSceneSuperBounds(t *testing.T) {
 	playSuper(t, 3, func(s *scene) {

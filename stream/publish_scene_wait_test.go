@@ -252,3 +252,24 @@ func TestSceneCloseAway(t *testing.T) {
 		})
 	}
 }
+
+// TestSceneCallbackPublishesMany: a callback may publish more than there is room for.
+// What was accepted is sent while it waits.
+func TestSceneCallbackPublishesMany(t *testing.T) {
+	play(t, Config{}, func(s *scene) {
+		p := s.producer("s", ProducerConfig{MaxInFlight: 4})
+		done := make(chan error, 1)
+		must(s, p.PublishAsync(s.ctx, text("first"), func(error) {
+			var msgs []Message
+			for i := range 20 {
+				msgs = append(msgs, text("%d", i))
+			}
+			done <- p.Publish(s.ctx, msgs...)
+		}))
+		must(s, <-done)
+		if n := len(s.bodies("s")); n != 21 {
+			s.Errorf("%d messages", n)
+		}
+		must(s, p.Close(s.ctx))
+	})
+}

@@ -65,6 +65,9 @@ func (s *superProducer) routeOne(ctx context.Context, m *Message) (*Producer, er
 		case err == nil:
 			return p, nil
 		case try == maxRoutings || !s.rerouted(ctx, t, nil, err):
+			if refused := s.refused(); refused != nil {
+				err = refused
+			}
 			return nil, err
 		}
 	}
