@@ -48,11 +48,13 @@ func (s *storer) yieldBatch() {
 }
 
 // storeWithOthers has the mark sent with the next batch, and sends the batch if
-// that is up to this storer. Once the mark is sent, it reports true; it is s.taken
-// then, and the caller holds s.sending. It reports false if there is no mark, or if
-// the batch did not take it, or was not sent: the caller then does without it.
+// that is up to this storer. Once the mark is sent, or one above it, it reports true:
+// that is s.taken, and the caller holds s.sending. It reports false if there is no
+// mark, or if the batch did not take it, or was not sent: the caller then does
+// without it.
 func (s *storer) storeWithOthers(ctx context.Context) (sent bool) {
-	if _, ok := s.progress.snapshot(); !ok {
+	wanted, ok := s.progress.snapshot()
+	if !ok {
 		return false
 	}
 	handOn := s.awaitBatch()
@@ -71,13 +73,27 @@ func (s *storer) storeWithOthers(ctx context.Context) (sent bool) {
 		timer.Reset(time.Until(at))
 		select {
 		case sent = <-handOn:
-			return sent
+			if !sent || s.tookAtLeast(wanted.Mark) {
+				return sent
+			}
+			handOn = s.awaitBatch() // for the next one
 		case <-s.progress.wake:
 		case <-timer.C:
 		case <-ctx.Done():
 		}
 	}
-	return s.leaveBatch(handOn)
+	return s.leaveBatch(handOn) && s.tookAtLeast(wanted.Mark)
+}
+
+// tookAtLeast reports whether the batch that was sent has taken a mark. One that
+// was about to leave when the storer began to wait has taken an older one:
+// tookAtLeast gives s.sending up then.
+func (s *storer) tookAtLeast(wanted uint64) bool {
+	if s.taken.Mark >= wanted {
+		return true
+	}
+	s.sending.Unlock()
+	return false
 }
 
 // batchPatience is how long a storer waits for a batch to take a mark that

@@ -108,6 +108,43 @@ func TestLastStoreWithOthers(t *testing.T) {
 	})
 }
 
+// TestLastStoreBehindABatch: a batch that was about to leave when the last store was
+// asked for has taken an older mark, which is not the last one.
+func TestLastStoreBehindABatch(t *testing.T) {
+	for _, patient := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			var read []uint64
+			batch := &fakeBatch{}
+			b := startBench(StorePolicy{}, &stores{batch: batch, reads: func(offset uint64) error { read = append(read, offset); return nil }})
+			defer b.storer.stop()
+			b.markNext(7, 1)
+			if offset, ok := b.storer.Take(); !ok || offset != 7 {
+				t.Fatalf("taken %d, %v", offset, ok)
+			}
+			b.markNext(8, 1)
+			got := make(chan error, 1)
+			go func() { got <- b.requests.ask(t.Context(), storeLast, nil) }()
+			synctest.Wait()
+			b.storer.Taken(nil)
+			synctest.Wait()
+			if len(got) > 0 || len(read) > 0 {
+				t.Errorf("the older mark counts: read back %v", read)
+			}
+			if patient {
+				if offset, ok := b.storer.Take(); !ok || offset != 8 {
+					t.Errorf("taken %d, %v", offset, ok)
+				}
+				b.storer.Taken(nil)
+			} // else it stores by itself
+			must(t, <-got)
+			if !slices.Equal(read, []uint64{8}) {
+				t.Errorf("read back %v", read)
+			}
+			wantMark(t, b.progress, 8, 0)
+		})
+	}
+}
+
 // What counts as stored, and what is read back, is what the batch has taken; no
 // other store comes between, and none is lost that is handled meanwhile.
 func TestLastStoreIsHeld(t *testing.T) {
