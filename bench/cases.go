@@ -27,6 +27,9 @@ const (
 	// Chunks of 1 and of 15 messages.
 	contentChunks1  content = "chunks-1"
 	contentChunks15 content = "chunks-15"
+	// The partitions of a super stream, filled like plain: what all read are the
+	// same chunks. What a measurement stores in them is not delivered.
+	contentSuper content = "super"
 	// The others have a stream of their own for each measurement: what is
 	// published, and each store, is in the stream for the one that follows.
 	contentOwn  content = "own"  // filled like plain

@@ -229,6 +229,13 @@ func (m *meter) first() {
 	}
 }
 
+// allFirst notes when every consumer had a message.
+func (m *meter) allFirst() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.sample.AllFirst = time.Since(m.started).Seconds()
+}
+
 // counter counts the messages of one of several consumers. All of them make
 // one measurement, from the first message of the first to the last of the last.
 type counter struct {

@@ -14,13 +14,13 @@ import (
 // its partitions, over a connection for each.
 func superConsumeCase() benchCase {
 	return benchCase{family: "superstream", name: "superstream-consume", about: "read a super stream of 100 partitions from its beginning, with one handler and a name (the socket: the same streams, nothing stored)",
-		content: contentOwn, n: upTo(2_000_000, 400_000_000), schedules: allSchedules, super: true, streams: superPartitions, consumers: superPartitions,
-		run: map[string]runner{implTidemark: consumeSuper(superTidemark), implOfficial: consumeSuper(superOfficial), implSocket: fanOut(crowdSocket)}}
+		content: contentSuper, n: upTo(2_000_000, 400_000_000), schedules: allSchedules, super: true, streams: superPartitions, consumers: superPartitions,
+		run: map[string]runner{implTidemark: consumeSuper(superTidemark), implOfficial: consumeSuper(superOfficial), implSocket: wholeFanOut(crowdSocket)}}
 }
 
-// consumeSuper is fanOut in which all members are one consumer.
+// consumeSuper is wholeFanOut in which all members are one consumer.
 func consumeSuper(read crowdReader) runner {
-	return fanOut(func(ctx context.Context, j job, c *crowd) error {
+	return wholeFanOut(func(ctx context.Context, j job, c *crowd) error {
 		for _, f := range c.members {
 			f.name = j.Name
 		}

@@ -168,11 +168,22 @@ func (l latch) wait(ctx context.Context) error {
 
 // fanOut measures consumers that all read one stream from its beginning. Each
 // of them gets N / Consumers messages.
-func fanOut(read crowdReader) runner {
+func fanOut(read crowdReader) runner { return fanOutFrom(read, false) }
+
+// wholeFanOut is fanOut whose clock starts before anybody connects. Who connects
+// all consumers first and then reads has little left to do after the first
+// message, so a clock that starts there would compare different things.
+func wholeFanOut(read crowdReader) runner { return fanOutFrom(read, true) }
+
+func fanOutFrom(read crowdReader, whole bool) runner {
 	return func(ctx context.Context, j job, m *meter) error {
 		each := max(1, j.N/j.Consumers)
 		c := newCrowd(j, m, each)
-		c.timed, c.full.opens = true, func() { m.end(each * j.Consumers) }
+		c.timed, c.full.opens = !whole, func() { m.end(each * j.Consumers) }
+		c.begun.opens = m.allFirst
+		if whole {
+			m.begin()
+		}
 		if err := c.run(ctx, j, read, c.full.wait); err != nil {
 			return err
 		}

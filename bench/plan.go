@@ -85,6 +85,7 @@ type plan struct {
 
 	mu      sync.Mutex
 	streams map[string]bool // to be deleted
+	supers  []string        // super streams to be deleted
 }
 
 // farBroker is the broker with a delay before it.
@@ -215,6 +216,9 @@ func (p *plan) make(name string, g *group) error {
 }
 
 func (p *plan) makeOn(c *raw, name string, g *group) error {
+	if g.content == contentSuper {
+		return p.makeFullSuper(name, g)
+	}
 	err := p.create(c, name)
 	if err == nil && g.content != contentNone {
 		err = p.fillOn(c, name, g)
@@ -316,11 +320,6 @@ func (p *plan) one(ctx context.Context, g *group, c contender) (s sample, err er
 			return s, err
 		}
 		defer func() { err = errors.Join(err, p.deleteSuper(j.Stream)) }()
-		if g.content == contentOwn {
-			if err := p.forEach(j.Stream, j.Streams, func(c *raw, partition string) error { return p.fillOn(c, partition, g) }); err != nil {
-				return s, err
-			}
-		}
 		return p.measure(ctx, j)
 	}
 	defer func() { err = errors.Join(err, p.forEach(j.Stream, j.Streams, p.delete)) }()
@@ -504,11 +503,14 @@ func (p *plan) cleanUp() error {
 		left = append(left, s)
 	}
 	slices.Sort(left)
-	if len(left) == 0 {
+	if len(left)+len(p.supers) == 0 {
 		return nil
 	}
 	return p.with(func(c *raw) error {
 		var errs []error
+		for _, s := range p.supers {
+			errs = append(errs, c.ask(&wire.DeleteSuperStream{Name: s}))
+		}
 		for _, s := range left {
 			errs = append(errs, c.delete(s))
 		}

@@ -38,6 +38,17 @@ func (p *plan) makeSuper(name string, g *group) error {
 	return p.with(func(c *raw) error { return c.ask(create) })
 }
 
+// makeFullSuper is makeSuper, with messages in each partition.
+func (p *plan) makeFullSuper(name string, g *group) error {
+	if err := p.makeSuper(name, g); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	p.supers = append(p.supers, name)
+	p.mu.Unlock()
+	return p.forEach(name, g.streams, func(c *raw, partition string) error { return p.fillOn(c, partition, g) })
+}
+
 func (p *plan) deleteSuper(name string) error {
 	return p.with(func(c *raw) error { return c.ask(&wire.DeleteSuperStream{Name: name}) })
 }

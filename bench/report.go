@@ -63,11 +63,11 @@ func writeTable(w io.Writer, results []result) error {
 			return fmt.Sprintf("%d\t%s\t%.1f\t%.0f\t%s", r.Consumers, orUnknown("%.0f", float64(r.Connections)), r.HeldHeap,
 				r.HeldHeap*1024/float64(r.Consumers), orUnknown("%.1f", r.RSS))
 		})
-	section("case\tsize\timpl\tconsumers\tconnections\tfirst s\tend s\tmax\tnot stored\twrong marks\tstore chunks\tstores\tlive MiB\tmax heap",
+	section("case\tsize\timpl\tconsumers\tconnections\tfirst s\tall s\tend s\tmax\tnot stored\twrong marks\tstore chunks\tstores\tlive MiB\tmax heap",
 		func(r result) bool { return r.Consumers > 0 && r.HeldHeap == 0 },
 		func(r result) string {
-			return fmt.Sprintf("%d\t%s\t%.2f\t%.2f\t%.2f\t%d\t%d\t%d\t%d\t%.1f\t%.1f", r.Consumers, orUnknown("%.0f", float64(r.Connections)),
-				r.First, r.End, r.EndMax, r.NotStored, r.WrongMarks, r.StoreChunks, r.Stores, r.LiveHeap, r.MaxHeap)
+			return fmt.Sprintf("%d\t%s\t%.2f\t%.2f\t%.2f\t%.2f\t%d\t%d\t%d\t%d\t%.1f\t%.1f", r.Consumers, orUnknown("%.0f", float64(r.Connections)),
+				r.First, r.AllFirst, r.End, r.EndMax, r.NotStored, r.WrongMarks, r.StoreChunks, r.Stores, r.LiveHeap, r.MaxHeap)
 		})
 	section("case\tsize\timpl\tproducers\tconnections\tmade s\tnew KiB/producer\tidle KiB/producer\tmax heap MiB",
 		func(r result) bool { return r.Producers > 0 },

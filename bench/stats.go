@@ -68,6 +68,7 @@ type sample struct {
 	Consumers   int     `json:"consumers,omitempty"`
 	Connections int     `json:"connections,omitempty"` // to the broker, before the end; unknown without /proc
 	First       float64 `json:"first_s,omitempty"`     // from the start to the first message
+	AllFirst    float64 `json:"all_first_s,omitempty"` // from the start until each consumer had a message
 	End         float64 `json:"end_s,omitempty"`       // from the order to end until all have ended
 	NotStored   int     `json:"not_stored,omitempty"`  // ends with ErrNotStored
 	WrongMarks  int     `json:"wrong_marks,omitempty"` // stored offsets that are not of the last message
@@ -155,6 +156,7 @@ type result struct {
 	Consumers        int     `json:"consumers,omitempty"`
 	Connections      int     `json:"connections,omitempty"`
 	First            float64 `json:"first_s,omitempty"`
+	AllFirst         float64 `json:"all_first_s,omitempty"`
 	End              float64 `json:"end_s,omitempty"`
 	EndMax           float64 `json:"end_s_max,omitempty"`
 	NotStored        int     `json:"not_stored"`
@@ -218,6 +220,7 @@ func (r *result) summarizeCrowd(samples []sample) {
 	r.BytesAll = int64(column(func(s sample) float64 { return float64(s.BytesAll) }).median)
 	r.BytesFiltered = int64(column(func(s sample) float64 { return float64(s.BytesFiltered) }).median)
 	r.First = column(func(s sample) float64 { return s.First }).median
+	r.AllFirst = column(func(s sample) float64 { return s.AllFirst }).median
 	end := column(func(s sample) float64 { return s.End })
 	r.End, r.EndMax = end.median, end.max
 	r.StoreChunks = int(column(func(s sample) float64 { return float64(s.StoreChunks) }).median)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"sync"
+	"time"
 )
 
 // Handler handles one message. It runs on the goroutine that called Run, for
@@ -36,6 +37,9 @@ type Consumer struct {
 	// superStream is the super stream of which stream is a partition; "": it is
 	// none.
 	superStream string
+	// pause is the time between two stores of the zero StorePolicy in a burst; 0
+	// stands for the usual one.
+	pause time.Duration
 
 	mu    sync.Mutex
 	run   *run      // nil while not running, and on a super stream

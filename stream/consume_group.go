@@ -191,7 +191,7 @@ func (r *run) messagesBehind(ctx context.Context, s *subscription, stored uint64
 // beginTerm forgets what the run knows of an earlier term: others have been at
 // work since.
 func (r *run) beginTerm() {
-	r.place, r.recreated, r.progress = mark.Place{}, false, newProgress(r.consumer.cfg.Store)
+	r.place, r.recreated, r.progress = mark.Place{}, false, r.consumer.newProgress()
 	r.firstExtent = nil
 	r.toldBelow.Store(0)
 }

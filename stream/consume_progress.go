@@ -41,6 +41,13 @@ func newProgress(policy StorePolicy) *progress {
 	return p
 }
 
+// newProgress returns the progress of a run of the consumer.
+func (c *Consumer) newProgress() *progress {
+	p := newProgress(c.cfg.Store)
+	p.policy.Pause = c.pause
+	return p
+}
+
 // markOne moves the mark over one handled message. mustStore says that the
 // policy wants a store before the next handler runs. Only the goroutine that
 // handles one message after the other calls markOne, markNext and markFast.

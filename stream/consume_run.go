@@ -64,7 +64,7 @@ func newRun(c *Consumer) *run {
 		consumer: c,
 		log:      c.env.cfg.Logger.With("stream", c.stream, "consumer", c.cfg.Name).Warn,
 		start:    c.cfg.Start.resolve(time.Now()),
-		progress: newProgress(c.cfg.Store),
+		progress: c.newProgress(),
 		requests: make(storeRequests),
 		ended:    make(chan struct{}),
 		handling: context.Background(),
@@ -193,7 +193,7 @@ func (r *run) afterMissing(err error) (nextStep, error) {
 
 // startOver forgets the old stream, its place and its mark.
 func (r *run) startOver(err error) {
-	r.place, r.recreated, r.progress = mark.Place{}, true, newProgress(r.consumer.cfg.Store)
+	r.place, r.recreated, r.progress = mark.Place{}, true, r.consumer.newProgress()
 	r.firstExtent = nil
 	r.toldBelow.Store(0)
 	r.report(StateChange{State: StateStreamRecreated, Err: err})

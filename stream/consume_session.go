@@ -66,7 +66,12 @@ func (r *run) offsetsOf(ctx context.Context, s *subscription) (offsets, error) {
 	if c.cfg.OffsetStore != nil {
 		return &savedOffsets{run: r, session: s}, nil
 	}
-	return c.env.brokerOffsets(ctx, s, c.cfg.Name, c.cfg.Store)
+	to, err := c.env.brokerOffsets(ctx, s, c.cfg.Name, c.cfg.Store)
+	if err != nil {
+		return nil, err
+	}
+	to.gap = r.progress.policy.BatchGap() // that of the consumer
+	return to, nil
 }
 
 // deliver gives messages to the dispatcher until the subscription or the

@@ -167,3 +167,33 @@ func TestAdmissionAlone(t *testing.T) {
 		t.Errorf("%d and %d wait, want one each", len(h.line[0]), len(h.line[1]))
 	}
 }
+
+// TestAdmissionRipe: where several quotas share the places, who waits gets one once a
+// quarter of all is free, or all but half of the reserve of its own quota.
+func TestAdmissionRipe(t *testing.T) {
+	full := func() (a *admission, mine, other *quota, wait *ticket) {
+		a = &admission{most: amountOf(400, 1<<20), env: &envBytes{most: 1 << 20}}
+		mine, other = a.join(&outbox{}), a.join(&outbox{})
+		for _, q := range []*quota{mine, other} {
+			if !q.takeTogether(200, 200) {
+				t.Fatal("there is no room")
+			}
+		}
+		return a, mine, other, mine.wait(1, 1)
+	}
+	_, _, other, wait := full()
+	if other.free(99, 99); isClosed(wait.granted) {
+		t.Error("99 of 400 places are free, and one is given away")
+	}
+	if other.free(1, 1); !isClosed(wait.granted) {
+		t.Error("a quarter of the places is free, and none is given away")
+	}
+	a, mine, other, wait := full()
+	other.force(amountOf(200, 200)) // a partition may be above its bounds, as with large messages
+	if mine.free(149, 149); isClosed(wait.granted) || a.reserve.n != 100 {
+		t.Errorf("51 messages are in hand, which is more than half of the reserve of %d", a.reserve.n)
+	}
+	if mine.free(1, 1); !isClosed(wait.granted) {
+		t.Error("half of the quota's own reserve is free, and nothing is given away")
+	}
+}

@@ -1,6 +1,9 @@
 package mark
 
-import "time"
+import (
+	"cmp"
+	"time"
+)
 
 // Policy says when the mark is stored. Its zero value stores the mark of every
 // message while traffic is slow, and every AutoInterval in a burst.
@@ -8,6 +11,9 @@ type Policy struct {
 	Every    int           // store after that many messages, before the next handler runs
 	Interval time.Duration // store that long after the first message that is not stored
 	Manual   bool          // store on request only
+	// Pause is what stands for AutoInterval while none of the others is set; 0
+	// stands for AutoInterval.
+	Pause time.Duration
 }
 
 // AutoInterval is the pause between the stores of a zero Policy in a burst. No
@@ -15,7 +21,11 @@ type Policy struct {
 // 10,000 of them cost a tenth of the rate, on the broker's side and on ours.
 const AutoInterval = 100 * time.Millisecond
 
-func (p Policy) auto() bool { return p == Policy{} }
+// auto reports whether the time of the last store decides.
+func (p Policy) auto() bool { return p.Every == 0 && p.Interval == 0 && !p.Manual }
+
+// pause returns the time between two stores of an auto policy in a burst.
+func (p Policy) pause() time.Duration { return cmp.Or(p.Pause, AutoInterval) }
 
 // Timed reports whether the policy looks at the time.
 func (p Policy) Timed() bool { return p.auto() || p.Interval > 0 }
@@ -36,7 +46,10 @@ func (p Policy) DueInBatch(t *Tracker, now time.Time) (due bool, at time.Time) {
 // several consumers are stored together. It is 0 for an Interval so short that
 // the mark would be stored too late.
 func (p Policy) BatchGap() time.Duration {
-	if p.auto() || p.Interval >= 2*AutoInterval {
+	switch {
+	case p.auto():
+		return p.pause()
+	case p.Interval >= 2*AutoInterval:
 		return AutoInterval
 	}
 	return 0
@@ -52,7 +65,7 @@ func (p Policy) due(t *Tracker, now time.Time, early time.Duration) (due bool, a
 	}
 	switch {
 	case p.auto():
-		at = t.lastStore.Add(AutoInterval - early)
+		at = t.lastStore.Add(p.pause() - early)
 	case p.Interval > 0:
 		at = t.since.Add(p.Interval - early)
 	default:

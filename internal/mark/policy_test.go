@@ -29,6 +29,11 @@ func TestPolicyDue(t *testing.T) {
 		{"a burst", Policy{}, state(1e6, 0, 0, 0), 1, false, ms(100)},
 		{"a burst, almost", Policy{}, state(1e6, 0, 0, 0), 99, false, ms(100)},
 		{"a burst, long after", Policy{}, state(1e6, 0, 0, 0), 101, true, time.Time{}},
+		{"a longer pause: almost", Policy{Pause: time.Second}, state(1e6, 0, 0, 0), 999, false, ms(1000)},
+		{"a longer pause: over", Policy{Pause: time.Second}, state(1e6, 0, 0, 0), 1000, true, time.Time{}},
+		{"a longer pause: the first message", Policy{Pause: time.Second}, fresh, 0, true, time.Time{}},
+		{"a pause and an interval", Policy{Pause: time.Hour, Interval: time.Second}, state(1, 0, 5, 0), 1005, true, time.Time{}},
+		{"a pause and manual", Policy{Pause: 1, Manual: true}, state(1e6, 0, 0, 0), 1e6, false, time.Time{}},
 		{"every 1: one", Policy{Every: 1}, state(1, 0, 0, 0), 0, true, time.Time{}},
 		{"every 3: four", Policy{Every: 3}, state(4, 0, 0, 0), 0, true, time.Time{}},
 		{"every 3: all stored", Policy{Every: 3}, state(3, 3, 0, 0), 1e6, false, time.Time{}},
@@ -58,6 +63,7 @@ func TestPolicyTimed(t *testing.T) {
 		want   bool
 	}{
 		{Policy{}, true},
+		{Policy{Pause: 1}, true},
 		{Policy{Interval: 1}, true},
 		{Policy{Every: 1, Interval: 1}, true},
 		{Policy{Every: 1}, false},
@@ -151,6 +157,8 @@ func TestPolicyDueInBatch(t *testing.T) {
 	}{
 		{"auto: nothing", Policy{}, AutoInterval, 0, 0, false, 0},
 		{"auto: one", Policy{}, AutoInterval, 1, 0, true, 0},
+		{"auto: a longer pause", Policy{Pause: time.Second}, time.Second, 1, 0, true, 0},
+		{"a pause and an interval", Policy{Pause: time.Hour, Interval: time.Second}, AutoInterval, 1, 900 * ms, true, 0},
 		{"interval: early", Policy{Interval: time.Second}, AutoInterval, 1, 899 * ms, false, 900 * ms},
 		{"interval: the gap before", Policy{Interval: time.Second}, AutoInterval, 1, 900 * ms, true, 0},
 		{"interval: the shortest with a gap", Policy{Interval: 200 * ms}, AutoInterval, 1, 99 * ms, false, 100 * ms},
