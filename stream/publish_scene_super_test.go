@@ -409,7 +409,10 @@ func TestSceneCallbackGoexit(t *testing.T) {
 		if called != 200 {
 			s.Errorf("%d were called", called)
 		}
-		if used := p.super.admission.used; used != (amount{}) {
+		p.super.mu.Lock()
+		used := p.super.admission.used
+		p.super.mu.Unlock()
+		if used != (amount{}) {
 			s.Errorf("%v are taken", used)
 		}
 		must(s, p.PublishAsync(s.ctx, keyed("last", 0), func(error) { runtime.Goexit() }))
