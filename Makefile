@@ -14,7 +14,7 @@ RABBITMQ   := $(OWN_BROKER) $(GO) run ./tools/rabbitmq
 
 # Tests that start and break three nodes, for a minute each. They have a target of
 # their own, so that make test, and CI with it, stays below half an hour.
-CLUSTER    := TestRealReplicaHeldBack|TestRealLeaderInDoubt|TestRealGroupSoakCluster
+CLUSTER    := TestRealReplicaHeldBack|TestRealLeaderInDoubt|TestRealGroupSoakCluster|TestRealClusterSuperStream
 
 .PHONY: help demo demo-cold demo-rabbitmq test test-cluster cluster-tests test-sid test-java test-386 soak soak-producers soak-groups scenes check
 
@@ -23,7 +23,7 @@ help:
 	@echo 'make demo-cold       how long that takes with an empty build cache'
 	@echo 'make demo-rabbitmq   the same on a real RabbitMQ, with a consumer process that is killed'
 	@echo 'make test            the tests, with the race detector, on a real RabbitMQ'
-	@echo 'make test-cluster    three that break three nodes for a minute each, which make test leaves out'
+	@echo 'make test-cluster    four that break three nodes for a minute each, which make test leaves out'
 	@echo 'make test-sid        what depends on the version of RabbitMQ, on the newer one of Debian sid'
 	@echo 'make test-java       RabbitMQ'"'"'s Java client publishes beside ours: needs Maven and a JDK, 11 or later'
 	@echo 'make test-386        the tests that need no RabbitMQ, where int has 32 bits (Linux on x86-64)'
