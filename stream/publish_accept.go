@@ -119,6 +119,7 @@ func (p *Producer) add(m *Message, s slot, out *outgoing) error {
 		return err
 	}
 	p.box.add(s, m.FilterValue, out)
+	p.compressAhead()
 	return nil
 }
 
@@ -225,6 +226,7 @@ func (p *Producer) addBatch(msgs []Message, list []outgoing, w *waiter, bytes in
 		p.box.add(s, "", &list[i])
 	}
 	p.box.seal()
+	p.compressAhead()
 	return nil
 }
 
@@ -321,10 +323,11 @@ func (p *Producer) offer(now bool) {
 }
 
 // toOffer returns the link that is to be told that there is something to send, or
-// nil if there is none, or if it knows. The caller holds the lock.
+// nil if there is none, or if it knows, or if what comes next is being compressed:
+// who does that tells it. The caller holds the lock.
 func (p *Producer) toOffer() *link {
 	l := p.link
-	if l == nil || l.offered {
+	if l == nil || l.offered || p.box.held() {
 		return nil
 	}
 	l.offered = true

@@ -18,6 +18,8 @@ type outbox struct {
 	lastID    uint64          // newest accepted
 	batches   []*publishFrame // those with open slots, and perhaps others
 	unsent    int             // index of the first one that was not handed out
+	begun     int             // all before it are compressed, or somebody has begun to
+	complete  int             // sub-batches that became complete behind unsent ones, until the producer heeds it
 	written   int             // index of the first one that may still be read by a connection
 	hint      int             // index of the one that the last outcome was for
 	open      int             // messages without outcome
@@ -35,7 +37,10 @@ func (o *outbox) add(s slot, filter string, m *outgoing) {
 	o.open++
 	o.openBytes += int(s.size)
 	if o.subEntries > 1 {
-		o.subBatch(m.size()).addRecord(s, m)
+		b := o.subBatch(m.size())
+		if b.addRecord(s, m); len(b.slots) == o.subEntries {
+			o.seal()
+		}
 		return
 	}
 	version := wire.Version1
@@ -97,11 +102,39 @@ func roomIn(limit int, sub bool) int {
 	return limit - frameOverhead
 }
 
-// seal ends the open batch: what comes goes into another frame.
+// seal ends the open batch: what comes goes into another frame. The connection
+// compresses the first sub-batch itself when it takes it.
 func (o *outbox) seal() {
-	if b := o.tail(); b != nil {
-		b.sealed = true
+	b := o.tail()
+	if b == nil {
+		return
 	}
+	b.sealed = true
+	if b.sub && o.unsent < len(o.batches)-1 {
+		o.complete++
+	}
+}
+
+// claim returns the first sub-batch that is complete and that nobody has begun to
+// compress, or nil. The caller compresses it, and calls prepared.
+func (o *outbox) claim() *publishFrame {
+	for o.begun = max(o.begun, o.unsent); o.begun < len(o.batches); o.begun++ {
+		b := o.batches[o.begun]
+		if len(b.records) == 0 || b.preparing {
+			continue
+		}
+		if !b.sealed {
+			return nil
+		}
+		b.preparing = true
+		return b
+	}
+	return nil
+}
+
+// held reports whether what is to be sent next is being compressed.
+func (o *outbox) held() bool {
+	return o.unsent < len(o.batches) && o.batches[o.unsent].preparing
 }
 
 // next returns the batch to send next, and nil with the reason if there is none,
@@ -261,7 +294,7 @@ func (o *outbox) settleAll(err error, tell tellOutcome) (n int) {
 	for _, b := range o.batches {
 		o.end(b, b.slots, err, tell)
 	}
-	o.batches, o.unsent, o.written, o.waiting = nil, 0, 0, 0
+	o.batches, o.unsent, o.written, o.begun, o.waiting = nil, 0, 0, 0, 0
 	return n
 }
 
@@ -276,6 +309,7 @@ func (o *outbox) advance() {
 	o.batches = o.batches[n:]
 	o.unsent -= n
 	o.written -= n
+	o.begun = max(0, o.begun-n)
 	o.hint = max(0, o.hint-n)
 }
 
@@ -300,14 +334,14 @@ func (o *outbox) settledUpTo(id uint64) bool {
 func (o *outbox) resend(limit int, tell tellOutcome) {
 	old, unsent, written := o.batches, o.unsent, o.written
 	o.limit = limit
-	o.batches, o.unsent, o.written, o.waiting, o.hint = nil, 0, 0, 0, 0
+	o.batches, o.unsent, o.written, o.begun, o.waiting, o.hint = nil, 0, 0, 0, 0, 0
 	for i, b := range old {
 		switch {
 		case b.open == 0:
 			if i < written {
 				b.recycle()
 			}
-		case b.sends == 0 && !b.preparing && len(b.frame) <= limit:
+		case b.sends == 0 && len(b.frame) <= limit:
 			o.batches = append(o.batches, b)
 		default:
 			o.repack(b, i < unsent, tell)
@@ -322,14 +356,6 @@ func (o *outbox) resend(limit int, tell tellOutcome) {
 // repack copies what is open in a batch. If it was handed out, the connection
 // before may still be writing its memory.
 func (o *outbox) repack(b *publishFrame, handed bool, tell tellOutcome) {
-	if len(b.records) > 0 { // it was never sent
-		c := newPublishFrame(b.version)
-		c.sub, c.sealed, c.open = true, true, b.open
-		c.records = append(c.records, b.records...)
-		c.slots = append(c.slots, b.slots...)
-		o.batches = append(o.batches, c)
-		return
-	}
 	if !handed {
 		b.finish(0) // for walk
 	}

@@ -31,6 +31,8 @@ type boxed struct {
 	first   map[uint64]string // what was sent of an entry the first time, by its id
 	turn    []lent            // what the connection writes now
 	orphans []lent            // what connections before may still write
+
+	compressing []*publishFrame // that somebody compresses beside the connection
 }
 
 // lent is a frame that a connection reads, and what it must be.
@@ -81,6 +83,12 @@ func (b *boxed) take(room int) bool {
 		}
 		return false
 	}
+	if b.o.held() != f.preparing || f.preparing != slices.Contains(b.compressing, f) {
+		b.Fatalf("somebody compresses the next frame: %v, says held; %v, says the frame", b.o.held(), f.preparing)
+	}
+	if f.preparing {
+		return false
+	}
 	if len(f.records) > 0 {
 		b.prepare(f)
 		return true
@@ -97,8 +105,40 @@ func (b *boxed) take(room int) bool {
 // prepare compresses a sub-batch, as a link does.
 func (b *boxed) prepare(f *publishFrame) {
 	f.sealed, f.preparing = true, true
+	b.finish(f)
+}
+
+// finish ends the compressing of a sub-batch.
+func (b *boxed) finish(f *publishFrame) {
 	frame, err := appendSubBatch(binary.BigEndian.AppendUint64(f.frame, f.last()), CompressionNone, len(f.slots), f.records)
 	b.o.prepared(f, frame, err, b.tell)
+}
+
+// claim has somebody begin to compress the next complete sub-batch.
+func (b *boxed) claim() {
+	f := b.o.claim()
+	if f == nil {
+		for _, f := range b.o.batches[b.o.unsent:] {
+			if f.sealed && len(f.records) > 0 && !f.preparing {
+				b.Fatalf("nobody compresses the sub-batch up to %d", f.last())
+			}
+		}
+		return
+	}
+	if !f.sealed || !f.preparing || len(f.records) == 0 || slices.Contains(b.compressing, f) {
+		b.Fatalf("the sub-batch up to %d is not one to compress", f.last())
+	}
+	b.compressing = append(b.compressing, f)
+}
+
+// finishOne ends the compressing of the nth of the sub-batches at work. It may
+// have got its outcome meanwhile.
+func (b *boxed) finishOne(nth int) {
+	if n := len(b.compressing); n > 0 {
+		f := b.compressing[nth%n]
+		b.compressing = slices.Delete(b.compressing, nth%n, nth%n+1)
+		b.finish(f)
+	}
 }
 
 // unsent is how many messages without outcome the connection has not got.
@@ -298,6 +338,11 @@ func (b *boxed) verify() {
 func (b *boxed) end() {
 	b.Helper()
 	left := len(b.open)
+	defer func() {
+		for len(b.compressing) > 0 { // too late
+			b.finishOne(0)
+		}
+	}()
 	if n := b.o.settleAll(ErrUnconfirmed, b.tell); n != left {
 		b.Fatalf("%d messages were left, want %d", n, left)
 	}
@@ -325,7 +370,14 @@ func (b *boxed) step(op byte) {
 	case 2:
 		b.take(1 + arg)
 	case 3:
-		b.sent()
+		switch {
+		case arg < 16:
+			b.sent()
+		case arg < 24:
+			b.claim()
+		default:
+			b.finishOne(arg)
+		}
 	case 4, 5:
 		if op%8 == 5 && arg >= 16 {
 			b.confirm(arg%4, arg-15)
@@ -373,6 +425,9 @@ func FuzzOutbox(f *testing.F) {
 
 // handAll hands everything out, and has it written.
 func (b *boxed) handAll() {
+	for len(b.compressing) > 0 {
+		b.finishOne(0)
+	}
 	for b.take(math.MaxInt) {
 	}
 	b.sent()
