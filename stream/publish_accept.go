@@ -118,8 +118,7 @@ func (p *Producer) add(m *Message, s slot, out *outgoing) error {
 		p.quota.free(1, size)
 		return err
 	}
-	p.box.add(s, m.FilterValue, out)
-	p.compressAhead()
+	p.compressBeside(p.box.add(s, m.FilterValue, out))
 	return nil
 }
 
@@ -210,7 +209,7 @@ func checkBatchIDs(msgs []Message) error {
 // addBatch adds the messages of a sub-batch. The caller holds the lock and has
 // places for them.
 func (p *Producer) addBatch(msgs []Message, list []outgoing, w *waiter, bytes int) error {
-	p.box.seal()
+	p.compressBeside(p.box.seal())
 	for i := range list {
 		id, err := p.nextID(msgs[i].PublishingID)
 		if err != nil {
@@ -223,10 +222,9 @@ func (p *Producer) addBatch(msgs []Message, list []outgoing, w *waiter, bytes in
 		}
 		s := slot{id: id, waits: w, nth: int32(i), size: int32(list[i].size() + recordOverhead)}
 		bytes -= int(s.size)
-		p.box.add(s, "", &list[i])
+		p.compressBeside(p.box.add(s, "", &list[i]))
 	}
-	p.box.seal()
-	p.compressAhead()
+	p.compressBeside(p.box.seal())
 	return nil
 }
 

@@ -11,16 +11,22 @@ import (
 // so an Env at rest has none. There are as many as cores at most.
 type compressors struct {
 	mu      sync.Mutex
-	queue   []*Producer // each once for a sub-batch that is complete
-	working int         // goroutines
+	queue   []toCompress
+	working int // goroutines
 	wg      sync.WaitGroup
 }
 
-// add has a sub-batch of a producer compressed. It never waits.
-func (c *compressors) add(p *Producer) {
+// toCompress is a sub-batch of a producer.
+type toCompress struct {
+	of    *Producer
+	batch *publishFrame
+}
+
+// add has a sub-batch compressed. It never waits.
+func (c *compressors) add(t toCompress) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.queue = append(c.queue, p)
+	c.queue = append(c.queue, t)
 	if c.working < runtime.GOMAXPROCS(0) {
 		c.working++
 		c.wg.Go(c.run)
@@ -31,53 +37,42 @@ func (c *compressors) add(p *Producer) {
 func (c *compressors) wait() { c.wg.Wait() }
 
 func (c *compressors) run() {
-	for p := c.next(); p != nil; p = c.next() {
-		p.compressNext()
+	for t, ok := c.next(); ok; t, ok = c.next() {
+		t.of.compressNow(t.batch)
 	}
 }
 
-// next returns whose sub-batch is next. With nil the goroutine has to end.
-func (c *compressors) next() *Producer {
+// next returns what is next. With false the goroutine has to end.
+func (c *compressors) next() (t toCompress, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if len(c.queue) == 0 {
 		c.queue = nil
 		c.working--
-		return nil
+		return t, false
 	}
-	p := c.queue[0]
-	c.queue[0] = nil
+	t, c.queue[0] = c.queue[0], toCompress{}
 	c.queue = c.queue[1:]
-	return p
+	return t, true
 }
 
-// compressAhead has the sub-batches compressed that are complete and that the
-// connection does not come to yet. The caller holds the lock.
-func (p *Producer) compressAhead() {
-	for ; p.box.complete > 0; p.box.complete-- {
-		if p.cfg.Compression != CompressionNone {
-			p.env.compressors.add(p)
-		}
-	}
-}
-
-// compressBeside has a sub-batch, the next to be sent, compressed where the frames
-// before it are not held up by that. It reports false if there is nothing to
-// compress. The caller holds the lock.
+// compressBeside has a complete sub-batch compressed by a goroutine of the Env, and
+// reports whether it will be. It does nothing with nil. The caller holds the lock.
 func (p *Producer) compressBeside(b *publishFrame) bool {
-	if len(b.records) == 0 || p.cfg.Compression == CompressionNone {
+	if b == nil || len(b.records) == 0 || p.cfg.Compression == CompressionNone {
 		return false
 	}
-	b.sealed = true
-	p.env.compressors.add(p)
+	b.sealed, b.preparing = true, true
+	p.env.compressors.add(toCompress{p, b})
 	return true
 }
 
-// compressNext compresses the first sub-batch that nobody has begun with.
-func (p *Producer) compressNext() {
+// compressNow compresses a sub-batch, unless its messages have their outcomes by
+// now.
+func (p *Producer) compressNow(b *publishFrame) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if b := p.box.claim(); b != nil {
+	if b.open > 0 {
 		p.compress(b)
 	}
 }

@@ -227,6 +227,9 @@ func TestSceneCompressionClosed(t *testing.T) {
 		if o.checkConfirmed(); len(s.bodies("s")) != 3 {
 			s.Errorf("%v are in the stream", s.bodies("s"))
 		}
+		if slices.Contains(g.begun, "109") {
+			s.Error("a sub-batch was begun whose messages had their outcomes")
+		}
 	})
 }
 

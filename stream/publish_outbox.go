@@ -18,8 +18,6 @@ type outbox struct {
 	lastID    uint64          // newest accepted
 	batches   []*publishFrame // those with open slots, and perhaps others
 	unsent    int             // index of the first one that was not handed out
-	begun     int             // all before it are compressed, or somebody has begun to
-	complete  int             // sub-batches that became complete behind unsent ones, until the producer heeds it
 	written   int             // index of the first one that may still be read by a connection
 	hint      int             // index of the one that the last outcome was for
 	open      int             // messages without outcome
@@ -31,23 +29,25 @@ type outbox struct {
 // tellOutcome passes on the outcome of slots that follow one another in a frame.
 type tellOutcome func(b *publishFrame, slots []slot, err error)
 
-// add accepts a message. Its id is above lastID.
-func (o *outbox) add(s slot, filter string, m *outgoing) {
+// add accepts a message. Its id is above lastID. It returns what seal does if a
+// sub-batch became complete.
+func (o *outbox) add(s slot, filter string, m *outgoing) (complete *publishFrame) {
 	o.lastID = s.id
 	o.open++
 	o.openBytes += int(s.size)
 	if o.subEntries > 1 {
-		b := o.subBatch(m.size())
+		b, complete := o.subBatch(m.size())
 		if b.addRecord(s, m); len(b.slots) == o.subEntries {
-			o.seal()
+			complete = o.seal()
 		}
-		return
+		return complete
 	}
 	version := wire.Version1
 	if filter != "" {
 		version = wire.Version2
 	}
 	o.plainBatch(version, m.size(), len(filter)).add(s, filter, m)
+	return nil
 }
 
 // tail returns the batch that is still open for messages, or nil.
@@ -77,17 +77,18 @@ func (o *outbox) shares(b *publishFrame, n int) bool {
 	return len(b.slots) < batchMessages && len(b.frame)+n <= min(batchBytes, o.limit)
 }
 
-// subBatch returns the sub-batch for a record of n bytes.
-func (o *outbox) subBatch(n int) *publishFrame {
-	b := o.tail()
-	if b != nil && b.sub && len(b.slots) < o.subEntries && len(b.records)+n+recordOverhead <= o.subBatchBytes() {
-		return b
+// subBatch returns the sub-batch for a record of n bytes, and what seal does if
+// another one became complete.
+func (o *outbox) subBatch(n int) (b, complete *publishFrame) {
+	b = o.tail()
+	if b != nil && b.sub && len(b.records)+n+recordOverhead <= o.subBatchBytes() {
+		return b, nil
 	}
-	o.seal()
+	complete = o.seal()
 	b = newPublishFrame(wire.Version1)
 	b.sub = true
 	o.batches = append(o.batches, b)
-	return b
+	return b, complete
 }
 
 // subBatchBytes is how many bytes the records of a sub-batch have at most. What
@@ -102,37 +103,22 @@ func roomIn(limit int, sub bool) int {
 	return limit - frameOverhead
 }
 
-// seal ends the open batch: what comes goes into another frame. The connection
-// compresses the first sub-batch itself when it takes it.
-func (o *outbox) seal() {
+// seal ends the open batch: what comes goes into another frame. It returns a
+// sub-batch that is complete now and that others go before, or nil: the first one
+// is compressed when the connection takes it, at the latest.
+func (o *outbox) seal() (complete *publishFrame) {
 	b := o.tail()
 	if b == nil {
-		return
+		return nil
 	}
 	b.sealed = true
-	if b.sub && o.unsent < len(o.batches)-1 {
-		o.complete++
+	if !b.sub || len(b.records) == 0 || o.unsent == len(o.batches)-1 {
+		return nil
 	}
+	return b
 }
 
-// claim returns the first sub-batch that is complete and that nobody has begun to
-// compress, or nil. The caller compresses it, and calls prepared.
-func (o *outbox) claim() *publishFrame {
-	for o.begun = max(o.begun, o.unsent); o.begun < len(o.batches); o.begun++ {
-		b := o.batches[o.begun]
-		if len(b.records) == 0 || b.preparing {
-			continue
-		}
-		if !b.sealed {
-			return nil
-		}
-		b.preparing = true
-		return b
-	}
-	return nil
-}
-
-// held reports whether what is to be sent next is being compressed.
+// held reports whether somebody compresses what is to be sent next, or will.
 func (o *outbox) held() bool {
 	return o.unsent < len(o.batches) && o.batches[o.unsent].preparing
 }
@@ -294,7 +280,7 @@ func (o *outbox) settleAll(err error, tell tellOutcome) (n int) {
 	for _, b := range o.batches {
 		o.end(b, b.slots, err, tell)
 	}
-	o.batches, o.unsent, o.written, o.begun, o.waiting = nil, 0, 0, 0, 0
+	o.batches, o.unsent, o.written, o.waiting = nil, 0, 0, 0
 	return n
 }
 
@@ -309,7 +295,6 @@ func (o *outbox) advance() {
 	o.batches = o.batches[n:]
 	o.unsent -= n
 	o.written -= n
-	o.begun = max(0, o.begun-n)
 	o.hint = max(0, o.hint-n)
 }
 
@@ -334,7 +319,7 @@ func (o *outbox) settledUpTo(id uint64) bool {
 func (o *outbox) resend(limit int, tell tellOutcome) {
 	old, unsent, written := o.batches, o.unsent, o.written
 	o.limit = limit
-	o.batches, o.unsent, o.written, o.begun, o.waiting, o.hint = nil, 0, 0, 0, 0, 0
+	o.batches, o.unsent, o.written, o.waiting, o.hint = nil, 0, 0, 0, 0
 	for i, b := range old {
 		switch {
 		case b.open == 0:

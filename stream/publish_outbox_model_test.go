@@ -69,7 +69,13 @@ func (b *boxed) add(n int, filter string, skip uint64) uint64 {
 	binary.BigEndian.PutUint64(append(body, make([]byte, 8)...)[:8], id)
 	b.bodies[id], b.filter[id] = string(body), filter
 	b.open = append(b.open, id)
-	b.o.add(slot{id: id, size: int32(n)}, filter, &outgoing{whole: body})
+	complete := b.o.add(slot{id: id, size: int32(n)}, filter, &outgoing{whole: body})
+	if first, _ := b.o.next(math.MaxInt); complete != nil && complete == first {
+		b.Fatalf("the sub-batch up to %d is for the connection to compress", complete.last())
+	}
+	if complete != nil && b.random.IntN(3) > 0 { // one that does not compress leaves it
+		b.claim(complete)
+	}
 	return id
 }
 
@@ -114,21 +120,21 @@ func (b *boxed) finish(f *publishFrame) {
 	b.o.prepared(f, frame, err, b.tell)
 }
 
-// claim has somebody begin to compress the next complete sub-batch.
-func (b *boxed) claim() {
-	f := b.o.claim()
-	if f == nil {
-		for _, f := range b.o.batches[b.o.unsent:] {
-			if f.sealed && len(f.records) > 0 && !f.preparing {
-				b.Fatalf("nobody compresses the sub-batch up to %d", f.last())
-			}
-		}
-		return
-	}
-	if !f.sealed || !f.preparing || len(f.records) == 0 || slices.Contains(b.compressing, f) {
+// claim has somebody begin to compress a sub-batch beside the connection.
+func (b *boxed) claim(f *publishFrame) {
+	if !f.sealed || !f.sub || f.preparing || len(f.records) == 0 {
 		b.Fatalf("the sub-batch up to %d is not one to compress", f.last())
 	}
+	f.preparing = true
 	b.compressing = append(b.compressing, f)
+}
+
+// claimFirst has somebody begin with the sub-batch that is the next to be sent.
+func (b *boxed) claimFirst() {
+	if f, _ := b.o.next(math.MaxInt); f != nil && len(f.records) > 0 && !f.preparing {
+		f.sealed = true
+		b.claim(f)
+	}
 }
 
 // finishOne ends the compressing of the nth of the sub-batches at work. It may
@@ -374,7 +380,7 @@ func (b *boxed) step(op byte) {
 		case arg < 16:
 			b.sent()
 		case arg < 24:
-			b.claim()
+			b.claimFirst()
 		default:
 			b.finishOne(arg)
 		}

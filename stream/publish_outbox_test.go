@@ -194,7 +194,7 @@ func TestOutboxLostWhilePreparing(t *testing.T) {
 	b := newBoxed(t, 2, batchBytes)
 	b.add(5, "", 0)
 	b.add(5, "", 0)
-	b.claim()
+	b.claimFirst()
 	b.reconnect(batchBytes)
 	if b.take(1) {
 		t.Error("it was sent")
