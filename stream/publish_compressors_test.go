@@ -99,11 +99,20 @@ func playGated(t *testing.T, act func(*scene, *gate), opts ...streamtest.Option)
 	play(t, Config{}, func(s *scene) { act(s, gateGzip(s)) }, opts...)
 }
 
-// threes publishes messages named 100, 101 and so on: three make a sub-batch.
+// threes publishes messages named 100, 101 and so on: three make a sub-batch. The
+// connection takes nothing before all of them are accepted.
 func threes(o *sceneLog, from, to int) {
+	over := func(is bool) {
+		o.p.mu.Lock()
+		defer o.p.mu.Unlock()
+		o.p.link.over = is
+	}
+	over(true)
 	for i := from; i < to; i++ {
 		o.publish(text("%d", i))
 	}
+	over(false)
+	o.p.offer(false)
 }
 
 // gzipped is a producer whose sub-batches have three messages.
@@ -134,6 +143,24 @@ func TestSceneSlowCompression(t *testing.T) {
 			g.wantOnce(s, "100", "103", "106", "109")
 		})
 	}
+}
+
+// TestSceneCompressionAfterWriting: what the connection has in hand is written
+// before the sub-batch behind it is compressed, which was not complete.
+func TestSceneCompressionAfterWriting(t *testing.T) {
+	playGated(t, func(s *scene, g *gate) {
+		g.hold("106")
+		o := s.gzipped("")
+		threes(o, 100, 107)
+		g.atWork(s, "106")
+		if got := s.bodies("s"); len(got) != 6 {
+			s.Errorf("%v are in the stream", got)
+		}
+		g.letAll()
+		must(s, o.p.Flush(s.ctx))
+		o.checkAll()
+		g.wantOnce(s, "100", "103", "106")
+	})
 }
 
 // wantOnce fails the test unless the sub-batches that begin with these messages
