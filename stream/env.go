@@ -59,6 +59,7 @@ type Env struct {
 
 	corruptChunks atomic.Uint64
 	publishing    envBytes
+	compressors   compressors
 }
 
 // Connect connects to one of the nodes in cfg.URIs and logs in, so that a
@@ -139,6 +140,7 @@ func (e *Env) Close() error {
 	e.runs.Wait()
 	err := closeAll(producers)
 	e.owned.Wait()
+	e.compressors.wait()
 	e.cluster.CloseWithin(ctx) // a broker that has let all of that time pass gets no goodbye
 	return opErr("close", "", "", errors.Join(err, e.states.drain()))
 }

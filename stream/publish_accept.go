@@ -118,7 +118,7 @@ func (p *Producer) add(m *Message, s slot, out *outgoing) error {
 		p.quota.free(1, size)
 		return err
 	}
-	p.box.add(s, m.FilterValue, out)
+	p.compressBeside(p.box.add(s, m.FilterValue, out))
 	return nil
 }
 
@@ -224,11 +224,13 @@ func (p *Producer) addBatch(msgs []Message, list []outgoing, w *waiter, bytes in
 		s := slot{id: id, waits: w, nth: int32(i), size: int32(list[i].size() + recordOverhead)}
 		bytes -= int(s.size)
 		if b == nil {
-			b = p.box.newSubBatch()
+			var complete *publishFrame
+			b, complete = p.box.newSubBatch()
+			p.compressBeside(complete)
 		}
 		p.box.addRecord(b, s, &list[i])
 	}
-	p.box.seal()
+	p.compressBeside(p.box.seal())
 	return nil
 }
 
@@ -325,10 +327,11 @@ func (p *Producer) offer(now bool) {
 }
 
 // toOffer returns the link that is to be told that there is something to send, or
-// nil if there is none, or if it knows. The caller holds the lock.
+// nil if there is none, or if it knows, or if what comes next is being compressed:
+// who does that tells it. The caller holds the lock.
 func (p *Producer) toOffer() *link {
 	l := p.link
-	if l == nil || l.offered {
+	if l == nil || l.offered || p.box.held() {
 		return nil
 	}
 	l.offered = true

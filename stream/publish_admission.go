@@ -123,8 +123,17 @@ func (q *quota) hasRoom(more amount) bool {
 // allows reports whether a quota that has some may have more, where all of them
 // have beyond above their reserves.
 func (a *admission) allows(beyond, some, more amount) bool {
-	grown := some.plus(more).above(a.reserve).minus(some.above(a.reserve))
+	grown := a.growth(some, more)
 	return beyond.plus(grown).within(a.common()) || grown == amount{}
+}
+
+// growth returns how much more above its reserve a quota has that has some, and
+// gets more.
+func (a *admission) growth(some, more amount) amount {
+	if a.reserve == (amount{}) { // as of a single quota, for each message
+		return more
+	}
+	return some.plus(more).above(a.reserve).minus(some.above(a.reserve))
 }
 
 // fitsWithoutCallbacks reports whether n messages are within the producer's bounds
@@ -148,9 +157,8 @@ func (q *quota) force(more amount) {
 // count changes how many places are taken.
 func (q *quota) count(change amount) {
 	a := q.of
-	a.beyond = a.beyond.minus(q.used.above(a.reserve))
+	a.beyond = a.beyond.plus(a.growth(q.used, change))
 	q.used = q.used.plus(change)
-	a.beyond = a.beyond.plus(q.used.above(a.reserve))
 	a.used = a.used.plus(change)
 	a.env.used.Add(change.bytes)
 }

@@ -65,8 +65,8 @@ type publishFrame struct {
 	records []byte // of a sub-batch that was not compressed yet; empty otherwise
 	sub     bool   // the frame has one entry, a sub-batch
 	sealed  bool   // nothing is added any more
-	// preparing is set while the records are compressed without the producer's
-	// lock.
+	// preparing is set while somebody compresses the records without the producer's
+	// lock, or is about to.
 	preparing bool
 	sends     uint8 // how often its entries were sent: 0, 1, or 2 for more often
 

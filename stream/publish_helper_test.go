@@ -2,8 +2,8 @@ package stream
 
 import (
 	"context"
-	"encoding/binary"
 	"math"
+	"runtime"
 	"testing"
 	"time"
 )
@@ -47,9 +47,12 @@ func confirm(p *Producer, err error, ids ...uint64) {
 // settleLocked is confirm for who holds the lock.
 func settleLocked(p *Producer, err error, ids ...uint64) {
 	for f, _ := p.box.next(math.MaxInt); f != nil; f, _ = p.box.next(math.MaxInt) {
-		if len(f.records) > 0 {
-			frame, err := appendSubBatch(binary.BigEndian.AppendUint64(f.frame, f.last()), p.cfg.Compression, len(f.slots), f.records)
-			p.box.prepared(f, frame, err, p.tell)
+		switch {
+		case f.preparing: // by a goroutine of the Env
+			p.unlocked(runtime.Gosched)
+			continue
+		case len(f.records) > 0:
+			p.compress(f)
 			continue
 		}
 		p.box.hand(f, 0)

@@ -2,7 +2,6 @@ package stream
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"sync"
@@ -86,11 +85,13 @@ func (l *link) Take(frames [][]byte, size, room int) (_ [][]byte, entries int, r
 			l.offered = rest != broker.TookAll
 			return frames, entries, rest
 		}
+		if b.preparing || len(frames) > 0 && p.compressBeside(b) {
+			l.offered = false // who compresses it tells the connection
+			return frames, entries, broker.TookAll
+		}
 		if len(b.records) > 0 {
-			if !l.compress(b) {
-				return frames, entries, broker.TookAll
-			}
-			continue // it may have failed
+			p.compress(b)
+			continue // it may have failed, or the link is another one's
 		}
 		if p.box.waiting == 0 {
 			l.lastTime = time.Now()
@@ -105,24 +106,6 @@ func (l *link) Take(frames [][]byte, size, room int) (_ [][]byte, entries int, r
 		entries += b.entries()
 	}
 	return frames, entries, broker.TookSome
-}
-
-// compress makes the records of a sub-batch the entry of its frame. The caller
-// holds the producer's lock, which compress gives up meanwhile. It reports whether
-// the link is still the producer's.
-func (l *link) compress(b *publishFrame) bool {
-	p := l.p
-	b.sealed, b.preparing = true, true
-	p.mu.Unlock()
-	frame := binary.BigEndian.AppendUint64(b.frame, b.last())
-	frame, err := appendSubBatch(frame, p.cfg.Compression, len(b.slots), b.records)
-	p.mu.Lock()
-	if !l.current() {
-		return false // resend has copied the records
-	}
-	p.box.prepared(b, frame, err, p.tell)
-	p.told()
-	return true
 }
 
 // Sent is for the connection; see broker.Source.

@@ -29,11 +29,15 @@ type outbox struct {
 // tellOutcome passes on the outcome of slots that follow one another in a frame.
 type tellOutcome func(b *publishFrame, slots []slot, err error)
 
-// add accepts a message. Its id is above lastID.
-func (o *outbox) add(s slot, filter string, m *outgoing) {
+// add accepts a message. Its id is above lastID. It returns what seal does if a
+// sub-batch became complete.
+func (o *outbox) add(s slot, filter string, m *outgoing) (complete *publishFrame) {
 	if o.subEntries > 1 {
-		o.addRecord(o.subBatch(m.size()), s, m)
-		return
+		b, complete := o.subBatch(m.size())
+		if o.addRecord(b, s, m); len(b.slots) == o.subEntries {
+			complete = o.seal()
+		}
+		return complete
 	}
 	o.count(s)
 	version := wire.Version1
@@ -41,6 +45,7 @@ func (o *outbox) add(s slot, filter string, m *outgoing) {
 		version = wire.Version2
 	}
 	o.plainBatch(version, m.size(), len(filter)).add(s, filter, m)
+	return nil
 }
 
 // addRecord accepts a message into a sub-batch. Its id is above lastID.
@@ -83,22 +88,24 @@ func (o *outbox) shares(b *publishFrame, n int) bool {
 	return len(b.slots) < batchMessages && len(b.frame)+n <= min(batchBytes, o.limit)
 }
 
-// subBatch returns the sub-batch for a record of n bytes.
-func (o *outbox) subBatch(n int) *publishFrame {
-	b := o.tail()
-	if b != nil && b.sub && len(b.slots) < o.subEntries && len(b.records)+n+recordOverhead <= o.subBatchBytes() {
-		return b
+// subBatch returns the sub-batch for a record of n bytes, and what seal does if
+// another one became complete.
+func (o *outbox) subBatch(n int) (b, complete *publishFrame) {
+	b = o.tail()
+	if b != nil && b.sub && len(b.records)+n+recordOverhead <= o.subBatchBytes() {
+		return b, nil
 	}
 	return o.newSubBatch()
 }
 
-// newSubBatch begins a sub-batch, to which the caller adds a record at once.
-func (o *outbox) newSubBatch() *publishFrame {
-	o.seal()
-	b := newPublishFrame(wire.Version1)
+// newSubBatch begins a sub-batch, to which the caller adds a record at once. It
+// returns what seal does, too.
+func (o *outbox) newSubBatch() (b, complete *publishFrame) {
+	complete = o.seal()
+	b = newPublishFrame(wire.Version1)
 	b.sub = true
 	o.batches = append(o.batches, b)
-	return b
+	return b, complete
 }
 
 // subBatchBytes is how many bytes the records of a sub-batch have at most. What
@@ -113,11 +120,24 @@ func roomIn(limit int, sub bool) int {
 	return limit - frameOverhead
 }
 
-// seal ends the open batch: what comes goes into another frame.
-func (o *outbox) seal() {
-	if b := o.tail(); b != nil {
-		b.sealed = true
+// seal ends the open batch: what comes goes into another frame. It returns a
+// sub-batch that is complete now and that others go before, or nil: the first one
+// is compressed when the connection takes it, at the latest.
+func (o *outbox) seal() (complete *publishFrame) {
+	b := o.tail()
+	if b == nil {
+		return nil
 	}
+	b.sealed = true
+	if !b.sub || len(b.records) == 0 || o.unsent == len(o.batches)-1 {
+		return nil
+	}
+	return b
+}
+
+// held reports whether somebody compresses what is to be sent next, or will.
+func (o *outbox) held() bool {
+	return o.unsent < len(o.batches) && o.batches[o.unsent].preparing
 }
 
 // next returns the batch to send next, and nil with the reason if there is none,
@@ -323,7 +343,7 @@ func (o *outbox) resend(limit int, tell tellOutcome) {
 			if i < written {
 				b.recycle()
 			}
-		case b.sends == 0 && !b.preparing && len(b.frame) <= limit:
+		case b.sends == 0 && len(b.frame) <= limit:
 			o.batches = append(o.batches, b)
 		default:
 			o.repack(b, i < unsent, tell)
@@ -338,14 +358,6 @@ func (o *outbox) resend(limit int, tell tellOutcome) {
 // repack copies what is open in a batch. If it was handed out, the connection
 // before may still be writing its memory.
 func (o *outbox) repack(b *publishFrame, handed bool, tell tellOutcome) {
-	if len(b.records) > 0 { // it was never sent
-		c := newPublishFrame(b.version)
-		c.sub, c.sealed, c.open = true, true, b.open
-		c.records = append(c.records, b.records...)
-		c.slots = append(c.slots, b.slots...)
-		o.batches = append(o.batches, c)
-		return
-	}
 	if !handed {
 		b.finish(0) // for walk
 	}

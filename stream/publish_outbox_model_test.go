@@ -31,6 +31,8 @@ type boxed struct {
 	first   map[uint64]string // what was sent of an entry the first time, by its id
 	turn    []lent            // what the connection writes now
 	orphans []lent            // what connections before may still write
+
+	compressing []*publishFrame // that somebody compresses beside the connection
 }
 
 // lent is a frame that a connection reads, and what it must be.
@@ -67,7 +69,13 @@ func (b *boxed) add(n int, filter string, skip uint64) uint64 {
 	binary.BigEndian.PutUint64(append(body, make([]byte, 8)...)[:8], id)
 	b.bodies[id], b.filter[id] = string(body), filter
 	b.open = append(b.open, id)
-	b.o.add(slot{id: id, size: int32(n)}, filter, &outgoing{whole: body})
+	complete := b.o.add(slot{id: id, size: int32(n)}, filter, &outgoing{whole: body})
+	if first, _ := b.o.next(math.MaxInt); complete != nil && complete == first {
+		b.Fatalf("the sub-batch up to %d is for the connection to compress", complete.last())
+	}
+	if complete != nil && b.random.IntN(3) > 0 { // one that does not compress leaves it
+		b.claim(complete)
+	}
 	return id
 }
 
@@ -79,6 +87,12 @@ func (b *boxed) take(room int) bool {
 		if (rest == broker.TookAll) != (b.unsent() == 0) {
 			b.Fatalf("%d messages are not sent, and next says %v", b.unsent(), rest)
 		}
+		return false
+	}
+	if b.o.held() != f.preparing || f.preparing != slices.Contains(b.compressing, f) {
+		b.Fatalf("somebody compresses the next frame: %v, says held; %v, says the frame", b.o.held(), f.preparing)
+	}
+	if f.preparing {
 		return false
 	}
 	if len(f.records) > 0 {
@@ -97,8 +111,40 @@ func (b *boxed) take(room int) bool {
 // prepare compresses a sub-batch, as a link does.
 func (b *boxed) prepare(f *publishFrame) {
 	f.sealed, f.preparing = true, true
+	b.finish(f)
+}
+
+// finish ends the compressing of a sub-batch.
+func (b *boxed) finish(f *publishFrame) {
 	frame, err := appendSubBatch(binary.BigEndian.AppendUint64(f.frame, f.last()), CompressionNone, len(f.slots), f.records)
 	b.o.prepared(f, frame, err, b.tell)
+}
+
+// claim has somebody begin to compress a sub-batch beside the connection.
+func (b *boxed) claim(f *publishFrame) {
+	if !f.sealed || !f.sub || f.preparing || len(f.records) == 0 {
+		b.Fatalf("the sub-batch up to %d is not one to compress", f.last())
+	}
+	f.preparing = true
+	b.compressing = append(b.compressing, f)
+}
+
+// claimFirst has somebody begin with the sub-batch that is the next to be sent.
+func (b *boxed) claimFirst() {
+	if f, _ := b.o.next(math.MaxInt); f != nil && len(f.records) > 0 && !f.preparing {
+		f.sealed = true
+		b.claim(f)
+	}
+}
+
+// finishOne ends the compressing of the nth of the sub-batches at work. It may
+// have got its outcome meanwhile.
+func (b *boxed) finishOne(nth int) {
+	if n := len(b.compressing); n > 0 {
+		f := b.compressing[nth%n]
+		b.compressing = slices.Delete(b.compressing, nth%n, nth%n+1)
+		b.finish(f)
+	}
 }
 
 // unsent is how many messages without outcome the connection has not got.
@@ -298,6 +344,11 @@ func (b *boxed) verify() {
 func (b *boxed) end() {
 	b.Helper()
 	left := len(b.open)
+	defer func() {
+		for len(b.compressing) > 0 { // too late
+			b.finishOne(0)
+		}
+	}()
 	if n := b.o.settleAll(ErrUnconfirmed, b.tell); n != left {
 		b.Fatalf("%d messages were left, want %d", n, left)
 	}
@@ -325,7 +376,14 @@ func (b *boxed) step(op byte) {
 	case 2:
 		b.take(1 + arg)
 	case 3:
-		b.sent()
+		switch {
+		case arg < 16:
+			b.sent()
+		case arg < 24:
+			b.claimFirst()
+		default:
+			b.finishOne(arg)
+		}
 	case 4, 5:
 		if op%8 == 5 && arg >= 16 {
 			b.confirm(arg%4, arg-15)
@@ -373,6 +431,9 @@ func FuzzOutbox(f *testing.F) {
 
 // handAll hands everything out, and has it written.
 func (b *boxed) handAll() {
+	for len(b.compressing) > 0 {
+		b.finishOne(0)
+	}
 	for b.take(math.MaxInt) {
 	}
 	b.sent()

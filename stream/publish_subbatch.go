@@ -138,8 +138,9 @@ type zstdEncoder struct{ enc *zstd.Encoder }
 
 func newZstdEncoder() subEncoder {
 	// The window is a frame's usual limit. With a concurrency of 1 the encoder
-	// starts no goroutines.
-	enc, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(1<<20))
+	// starts no goroutines. There is no checksum, as by default in libzstd:
+	// chunks have one.
+	enc, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(1<<20), zstd.WithEncoderCRC(false))
 	if err != nil {
 		panic("tidemark: " + err.Error()) // the options are constant
 	}
