@@ -100,7 +100,7 @@ func TestQuotas(t *testing.T) {
 }
 
 // TestQuotasWaitForSeveralPlaces: who waits among several quotas is looked at once a
-// sixteenth of all places is free, or half of the quota's own reserve. A single
+// quarter of all places is free, or half of the quota's own reserve. A single
 // quota's are looked at for each place.
 func TestQuotasWaitForSeveralPlaces(t *testing.T) {
 	c := newCrowd(t, 64, 1<<30, 2)
@@ -113,16 +113,16 @@ func TestQuotasWaitForSeveralPlaces(t *testing.T) {
 		t.Fatalf("%d places of %d are taken", q.used.n, c.a.used.n)
 	}
 	turn := q.wait(1, 1)
-	for i := range 4 {
+	for i := range 16 {
 		if isClosed(turn.granted) {
 			t.Errorf("%d places are free, and who waits was looked at", i)
 		}
 		q.free(1, 1)
 	}
 	if !isClosed(turn.granted) {
-		t.Error("a sixteenth is free, and who waits has no place")
+		t.Error("a quarter is free, and who waits has no place")
 	}
-	turn = c.of[1].wait(20, 20)
+	turn = c.of[1].wait(30, 30)
 	c.of[1].free(8, 8) // half of its reserve stays
 	if isClosed(turn.granted) {
 		t.Error("there is no room")
