@@ -383,10 +383,13 @@ func (p *Producer) checkFilter(value string) error {
 		return fmt.Errorf("%w: the FilterValue has %d bytes; at most %d are kept", ErrInvalidMessage, len(value), maxName)
 	}
 	if p.noFilters.Load() {
-		return fmt.Errorf("%w: the FilterValue needs RabbitMQ 3.13 or newer: leave it out", ErrUnsupported)
+		return errNoFilters
 	}
 	return nil
 }
+
+// errNoFilters refuses a filter value where the broker has none.
+var errNoFilters = fmt.Errorf("%w: the FilterValue needs RabbitMQ 3.13 or newer: leave it out", ErrUnsupported)
 
 // checkSize returns an error for a message, with a filter value, that does not fit
 // into a frame of the current connection.

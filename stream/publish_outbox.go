@@ -24,6 +24,7 @@ type outbox struct {
 	openBytes int             // their bytes
 	waiting   int             // entries that were handed out and have no outcome
 	limit     int             // of a frame
+	noFilters bool            // the broker takes no filter values
 }
 
 // tellOutcome passes on the outcome of slots that follow one another in a frame.
@@ -343,7 +344,7 @@ func (o *outbox) resend(limit int, tell tellOutcome) {
 			if i < written {
 				b.recycle()
 			}
-		case b.sends == 0 && len(b.frame) <= limit:
+		case b.sends == 0 && len(b.frame) <= limit && (b.version == wire.Version1 || !o.noFilters):
 			o.batches = append(o.batches, b)
 		default:
 			o.repack(b, i < unsent, tell)
@@ -375,16 +376,34 @@ func (o *outbox) repack(b *publishFrame, handed bool, tell tellOutcome) {
 	}
 }
 
+// withoutFilters is the outcome of a message with a filter value that was accepted
+// before the producer had a connection to a broker without filters. An earlier
+// broker may have got it.
+func withoutFilters(sent bool) error {
+	if sent {
+		return fmt.Errorf("%w: the stream's leader is a broker without filters now: %w", ErrUnconfirmed, errNoFilters)
+	}
+	return errNoFilters
+}
+
 // copyEntry adds an entry of another batch.
 func (o *outbox) copyEntry(from *publishFrame, slots []slot, e *wire.PublishEntry, tell tellOutcome) {
-	n := entryBytes(from.version, len(e.Raw), len(e.Filter))
-	if n+frameOverhead > o.limit {
+	version := from.version
+	if o.noFilters {
+		version = wire.Version1
+	}
+	n := entryBytes(version, len(e.Raw), len(e.Filter))
+	switch {
+	case o.noFilters && len(e.Filter) > 0:
+		o.end(from, slots, withoutFilters(from.sends > 0), tell)
+		return
+	case n+frameOverhead > o.limit:
 		o.end(from, slots, o.tooLarge(), tell)
 		return
 	}
 	to := o.tail()
-	if to == nil || to.sub || from.sub || to.version != from.version || !o.shares(to, n) {
-		to = newPublishFrame(from.version)
+	if to == nil || to.sub || from.sub || to.version != version || !o.shares(to, n) {
+		to = newPublishFrame(version)
 		to.sub = from.sub
 		o.batches = append(o.batches, to)
 	}

@@ -273,6 +273,35 @@ func TestOutboxDrop(t *testing.T) {
 	b.end()
 }
 
+// TestOutboxWithoutFilters: a broker without filters would end the connection for a
+// frame with one. So a message with a filter value gets its outcome, and the others
+// of its frame go on in frames of the old version.
+func TestOutboxWithoutFilters(t *testing.T) {
+	b := newBoxed(t, 0, batchBytes)
+	sent := []uint64{b.add(5, "a", 0), b.add(5, "", 0)}
+	b.handAll()
+	unsent := []uint64{b.add(5, "a", 0), b.add(5, "", 0)}
+	b.o.noFilters = true
+	b.o.resend(batchBytes, b.tell)
+	b.connect()
+	for _, f := range b.o.batches {
+		if f.version != wire.Version1 {
+			t.Errorf("a frame of version %d is to be sent", f.version)
+		}
+	}
+	b.handAll()
+	if !slices.Equal(b.open, []uint64{sent[1], unsent[1]}) {
+		t.Errorf("without outcome are %v", b.open)
+	}
+	wantErr(t, b.got[sent[0]][0], ErrUnconfirmed, ErrUnsupported)
+	if err := b.got[unsent[0]][0]; !errors.Is(err, ErrUnsupported) || errors.Is(err, ErrUnconfirmed) {
+		t.Errorf("what was not sent has the outcome %v", err)
+	}
+	b.settle(sent[1], nil)
+	b.settle(unsent[1], nil)
+	b.end()
+}
+
 // TestOutboxSentOnce: an entry that was sent again may be in the stream since the
 // first time.
 func TestOutboxSentOnce(t *testing.T) {

@@ -294,6 +294,7 @@ func (p *Producer) attach(l *link, sequence uint64) error {
 		p.link = nil
 		return err
 	}
+	p.box.noFilters = p.noFilters.Load()
 	p.box.resend(l.pub.FrameMax(), p.tell)
 	p.told()
 	l.offered = true

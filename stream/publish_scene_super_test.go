@@ -419,3 +419,26 @@ func TestSceneCallbackGoexit(t *testing.T) {
 		must(s, p.Close(s.ctx))
 	})
 }
+
+// TestSceneSuperFilterUnsupported: a message with a filter value that is accepted
+// before its partition has a leader is refused once that is a broker without filters.
+// The producer goes on.
+func TestSceneSuperFilterUnsupported(t *testing.T) {
+	playSuper(t, 2, func(s *scene) {
+		must(s, s.b.SetLeader("o-1", false))
+		p := s.superProducer(ProducerConfig{})
+		key := keyFor("k", 1, 2)
+		m := keyed(key, 0)
+		m.FilterValue = "a"
+		outcomes := make(chan error, 2)
+		must(s, p.PublishAsync(s.ctx, m, func(err error) { outcomes <- err }))
+		must(s, p.PublishAsync(s.ctx, keyed(key, 1), func(err error) { outcomes <- err }))
+		must(s, s.b.SetLeader("o-1", true))
+		wantErr(s, <-outcomes, ErrUnsupported)
+		must(s, <-outcomes)
+		must(s, p.Close(s.ctx))
+		if n := len(s.reported(StateReconnecting)); n > 10 {
+			s.Errorf("it has connected anew %d times", n)
+		}
+	}, streamtest.WithoutFilters())
+}
