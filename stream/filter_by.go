@@ -57,7 +57,7 @@ func (k FilterKey) valueOf(c Content) string {
 // was read, or is published as Raw bytes.
 type Content struct {
 	message  *Message  // that is published; nil: one is read
-	delivery *Delivery // that is read, or Raw of message; nil: there are no bytes
+	delivery *Delivery // that is read, or Raw of message; nil: there are no bytes. The zero Content is empty.
 }
 
 // contentOf returns the content of a message that is published.
@@ -72,35 +72,40 @@ func contentOf(m *Message) Content {
 
 // Body returns the message's data, as Message.Body and Delivery.Body have it.
 func (c Content) Body() []byte {
-	if c.delivery == nil || c.message != nil && c.message.Body != nil {
+	switch {
+	case c.message != nil && (c.message.Body != nil || c.delivery == nil):
 		return c.message.Body
+	case c.delivery != nil:
+		return c.delivery.Body
 	}
-	return c.delivery.Body
+	return nil
 }
 
 // Properties returns the standard properties, or nil if the message has none or
 // they cannot be decoded.
 func (c Content) Properties() *Properties {
-	if c.delivery == nil || c.message != nil && c.message.Properties != nil {
+	switch {
+	case c.message != nil && (c.message.Properties != nil || c.delivery == nil):
 		return c.message.Properties
+	case c.delivery != nil:
+		if p, err := c.delivery.Properties(); err == nil {
+			return p
+		}
 	}
-	p, err := c.delivery.Properties()
-	if err != nil {
-		return nil
-	}
-	return p
+	return nil
 }
 
 // ApplicationProperties returns the application's properties, or nil if the
 // message has none or they cannot be decoded. An int that is published comes as
 // an int64 where it is read, so strings are the safer values.
 func (c Content) ApplicationProperties() map[string]any {
-	if c.delivery == nil || c.message != nil && c.message.ApplicationProperties != nil {
+	switch {
+	case c.message != nil && (c.message.ApplicationProperties != nil || c.delivery == nil):
 		return c.message.ApplicationProperties
+	case c.delivery != nil:
+		if p, err := c.delivery.ApplicationProperties(); err == nil {
+			return p
+		}
 	}
-	p, err := c.delivery.ApplicationProperties()
-	if err != nil {
-		return nil
-	}
-	return p
+	return nil
 }

@@ -86,3 +86,16 @@ func TestFilterOf(t *testing.T) {
 		t.Error("a filter without values leaves something out")
 	}
 }
+
+// TestFilterByNothing: what has no message is empty.
+func TestFilterByNothing(t *testing.T) {
+	k := FilterBy(func(c Content) string {
+		if c.Body() != nil || c.Properties() != nil || c.ApplicationProperties() != nil {
+			t.Error("there is content")
+		}
+		return "none"
+	})
+	if v := k.Value(nil); v != "none" {
+		t.Errorf("the value is %q", v)
+	}
+}
