@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -365,6 +366,35 @@ func TestReleaseWithin(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestReleaseAnsweredLate: the id of who had no time for the goodbye is free once the
+// broker answers after all.
+func TestReleaseAnsweredLate(t *testing.T) {
+	virtual(t, func(t *testing.T, b *fake) {
+		cluster, first := onlyConn(t, b)
+		defer first.Release(false)
+		l := b.lease(t, cluster, &recorder{})
+		var late atomic.Bool
+		b.on(func(_ *script.Peer, key wire.Key, _ []byte) bool {
+			if key == wire.KeyUnsubscribe && !late.Load() {
+				late.Store(true)
+				return true // the first one is not answered
+			}
+			time.Sleep(time.Second)
+			return false
+		})
+		ended, cancel := context.WithCancel(t.Context())
+		cancel()
+		l.ReleaseWithin(ended, true)
+		if first.conn.byID[l.id].Load() == nil {
+			t.Error("the id is free, although the broker may still send chunks for it")
+		}
+		time.Sleep(time.Minute)
+		if first.conn.byID[l.id].Load() != nil {
+			t.Error("the id stays taken")
+		}
+	})
 }
 
 // peerOf returns the fake's end of a lease's connection.

@@ -267,7 +267,11 @@ func (c *sharedConn) leave(ctx context.Context, l *Lease, goodbye func() error, 
 	case notThere:
 		return
 	case shared:
-		if last := c.removeShared(l, goodbye() == nil); !last {
+		answered := goodbye() == nil
+		if last := c.removeShared(l, answered); !last {
+			if !answered {
+				c.unsubscribeLate(l.id)
+			}
 			return
 		}
 	}
@@ -328,6 +332,14 @@ func (c *sharedConn) remove(l *Lease, freeID bool) {
 	if len(c.leases) == 0 {
 		c.pool.remove(c)
 	}
+}
+
+// unsubscribeLate frees the id of a subscription whose end was not answered in time,
+// once the broker answers that it has ended, or that there is none.
+func (c *sharedConn) unsubscribeLate(id uint8) {
+	c.tell(func(correlation uint32) wire.Frame {
+		return &wire.Unsubscribe{Correlation: correlation, SubscriptionID: id}
+	}, func() { c.byID[id].Store(nil) })
 }
 
 // leavePublisher ends a publisher's use of the connection without waiting for the
