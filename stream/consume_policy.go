@@ -25,10 +25,10 @@ import (
 //
 // The zero value stores the mark of every message while traffic is slow, and
 // every 100 ms in a burst. A crash then repeats the messages of about 100 ms.
-// On a super stream of more than 10 partitions that is 10 ms for each of them, 5 s
-// at most, so that the consumer makes 100 stores a second and not 10 for each
-// partition: with 100 partitions, each stores its mark every second in a burst. An
-// Interval says otherwise.
+// On a super stream of more than 10 partitions the time is 10 ms for each of them,
+// 5 s at most, so that the consumer makes 100 stores a second in all: with 100
+// partitions each stores its mark every second, and a crash repeats the messages of
+// about a second. Set an Interval of 100 ms to store as often as elsewhere.
 //
 // The consumers of an Env that read the same stream store together: what became
 // due since the last time leaves in one packet, 100 ms after it. N consumers of
