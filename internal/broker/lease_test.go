@@ -205,7 +205,6 @@ func TestReleaseUnanswered(t *testing.T) {
 		begin := time.Now()
 		l.Release(true)
 		took(t, begin, closeTimeout)
-		b.on(nil)
 		for want := 3; want <= maxIDs-1; want++ {
 			if l := b.lease(t, cluster, &stays); int(l.id) != want {
 				t.Fatalf("id %d, want %d", l.id, want)
