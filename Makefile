@@ -56,7 +56,7 @@ test:
 	@down() { for d in .rabbitmq/test*/; do [ ! -d "$$d" ] || $(RABBITMQ) --dir "$$d" down >/dev/null; done; }; \
 	trap 'down' EXIT; trap 'exit 130' INT TERM; \
 	$(RABBITMQ) --dir .rabbitmq/test up && \
-	TIDEMARK_REAL=1 $(OWN_BROKER) $(GO) test -race -count=1 -timeout 20m -skip '^($(CLUSTER))$$' $(TESTFLAGS) $$($(GO) list ./... | grep -v /bench$$) ./bench && \
+	TIDEMARK_REAL=1 $(OWN_BROKER) $(GO) test -race -count=1 -timeout 25m -skip '^($(CLUSTER))$$' $(TESTFLAGS) $$($(GO) list ./... | grep -v /bench$$) ./bench && \
 	(cd examples/sqlite && $(OWN_BROKER) $(GO) test -count=1 $(TESTFLAGS) ./...) # its own shell: the trap runs here
 
 test-cluster:
