@@ -132,6 +132,9 @@ func (i *Instance) startMissing(ctx context.Context, nodes []Node, progress io.W
 	return nil
 }
 
+// errEnded is why a node is not up.
+var errEnded = errors.New("ended while it started")
+
 // await waits until the node answers, and fails at once when it has ended.
 func (i *Instance) await(ctx context.Context, n Node) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, StartTimeout, fmt.Errorf("not up within %v", StartTimeout))
@@ -146,7 +149,7 @@ func (i *Instance) await(ctx context.Context, n Node) error {
 			return err
 		}
 		if pid == 0 {
-			return fmt.Errorf("%s ended while it started; the end of its log:\n%s", n.Name, i.backend.diagnose(ctx, n))
+			return fmt.Errorf("%s %w; the end of its log:\n%s", n.Name, errEnded, i.backend.diagnose(ctx, n))
 		}
 		if sleep(ctx, probeInterval) != nil {
 			return fmt.Errorf("%s: %w (%w); the end of its log:\n%s", n.Name, context.Cause(ctx), probe,
@@ -158,7 +161,12 @@ func (i *Instance) await(ctx context.Context, n Node) error {
 // Start starts one node and returns when it answers; nil at once when it runs.
 func (i *Instance) Start(ctx context.Context, node string) error {
 	return i.change(ctx, "start", node, func(n Node) error {
-		return i.startMissing(ctx, []Node{n}, nil)
+		err := i.startMissing(ctx, []Node{n}, nil)
+		if errors.Is(err, errEnded) && sleep(ctx, time.Second) == nil {
+			// Once, a node that was started a second after its SIGKILL ended at once.
+			err = i.startMissing(ctx, []Node{n}, nil)
+		}
+		return err
 	})
 }
 

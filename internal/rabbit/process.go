@@ -70,17 +70,20 @@ func (d daemon) owns(pid int) bool {
 		return true
 	}
 	proc := filepath.Join("/proc", strconv.Itoa(pid))
+	var env []byte
+	var err error
 	for range 50 {
-		env, err := os.ReadFile(filepath.Join(proc, "environ"))
-		if err == nil && len(env) > 0 {
-			return slices.Contains(strings.Split(string(env), "\x00"), ownerVar+"="+d.owner)
+		// A process that execs while it is read shows a part of its variables.
+		env, err = os.ReadFile(filepath.Join(proc, "environ"))
+		if err == nil && slices.Contains(strings.Split(string(env), "\x00"), ownerVar+"="+d.owner) {
+			return true
 		}
 		if zombie(proc) {
 			return false
 		}
 		time.Sleep(time.Millisecond) // in the middle of an exec, or of its end
 	}
-	return true
+	return err != nil || len(env) == 0
 }
 
 // zombie reports whether the process has ended and waits for its parent. While
