@@ -89,13 +89,11 @@ func (g *gate) atWork(s *scene, first string) {
 	}
 }
 
-// playGated is play with a gate and with two cores at least.
+// playGated is play with a gate, and as on a machine with two cores.
 func playGated(t *testing.T, act func(*scene, *gate), opts ...streamtest.Option) {
 	t.Helper()
-	if cores := runtime.GOMAXPROCS(0); cores < 2 {
-		t.Cleanup(func() { runtime.GOMAXPROCS(cores) })
-		runtime.GOMAXPROCS(2)
-	}
+	cores := runtime.GOMAXPROCS(2)
+	t.Cleanup(func() { runtime.GOMAXPROCS(cores) })
 	play(t, Config{}, func(s *scene) { act(s, gateGzip(s)) }, opts...)
 }
 

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/tidemark-go/tidemark/internal/murmur3"
@@ -409,6 +410,7 @@ func TestSceneCallbackGoexit(t *testing.T) {
 		if called != 200 {
 			s.Errorf("%d were called", called)
 		}
+		synctest.Wait() // a place is free once its callback has returned
 		p.super.mu.Lock()
 		used := p.super.admission.used
 		p.super.mu.Unlock()
