@@ -91,11 +91,12 @@ func (g *group) until(what string, cond func() bool) {
 	}
 }
 
-// claimed returns the memory that the member claims for chunks.
-func (m *groupMember) claimed() int64 {
-	m.env.memory.mu.Lock()
-	defer m.env.memory.mu.Unlock()
-	return m.env.memory.budget.claimed
+// wantNothingClaimed fails the test if the member claims memory for chunks.
+func (m *groupMember) wantNothingClaimed() {
+	m.g.Helper()
+	if claimed := m.env.memory.claimed(); claimed != 0 {
+		m.g.Errorf("%s claims %d bytes when it waits", m.name, claimed)
+	}
 }
 
 // running returns the consumer's run, or nil.

@@ -52,9 +52,7 @@ func TestGroupWaitsWithoutAsking(t *testing.T) {
 		if len(asked) > 0 {
 			t.Errorf("it asked %v", asked)
 		}
-		if claimed := b.claimed(); claimed != 0 {
-			t.Errorf("it claims %d bytes", claimed)
-		}
+		b.wantNothingClaimed()
 		must(t, b.end())
 		g.wantStored(2)
 		must(t, a.end())

@@ -135,10 +135,7 @@ func TestSceneSlowCompression(t *testing.T) {
 			flushing, cancel := context.WithTimeout(s.ctx, time.Second)
 			defer cancel()
 			wantErr(s, o.p.Flush(flushing), context.DeadlineExceeded)
-			g.letAll()
-			must(s, o.p.Flush(s.ctx))
-			o.checkAll()
-			g.wantOnce(s, "100", "103", "106", "109")
+			g.endAll(s, o, "100", "103", "106", "109")
 		})
 	}
 }
@@ -154,11 +151,18 @@ func TestSceneCompressionAfterWriting(t *testing.T) {
 		if got := s.bodies("s"); len(got) != 6 {
 			s.Errorf("%v are in the stream", got)
 		}
-		g.letAll()
-		must(s, o.p.Flush(s.ctx))
-		o.checkAll()
-		g.wantOnce(s, "100", "103", "106")
+		g.endAll(s, o, "100", "103", "106")
 	})
+}
+
+// endAll lets all sub-batches through and fails the test unless each message is in
+// the stream, and each of these sub-batches was begun once.
+func (g *gate) endAll(s *scene, o *sceneLog, subBatches ...string) {
+	s.Helper()
+	g.letAll()
+	must(s, o.p.Flush(s.ctx))
+	o.checkAll()
+	g.wantOnce(s, subBatches...)
 }
 
 // wantOnce fails the test unless the sub-batches that begin with these messages
@@ -209,10 +213,7 @@ func TestSceneCompressionLost(t *testing.T) {
 			g.atWork(s, slow[len(slow)-1])
 			s.b.DropConnections(streamtest.CutRST)
 			s.until("connected again", func() bool { return len(s.reported(StateConnected)) == 2 })
-			g.letAll()
-			must(s, o.p.Flush(s.ctx))
-			o.checkAll()
-			g.wantOnce(s, "100", "103", "106", "109")
+			g.endAll(s, o, "100", "103", "106", "109")
 		})
 	}
 }
