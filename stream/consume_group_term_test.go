@@ -152,7 +152,7 @@ func TestGroupHandlerTakesTooLong(t *testing.T) {
 					t.Fatalf("the overlaps that were reported are %v", changes)
 				}
 				wantErr(t, changes[0].Err, ErrNotActive)
-				if text := changes[0].Err.Error(); !strings.Contains(text, "; 1 handlers are at work") {
+				if text := changes[0].Err.Error(); !strings.Contains(text, "; handlers at work: 1") {
 					t.Error(text)
 				}
 				g.publish("2", "3")
@@ -206,7 +206,7 @@ func TestGroupOverlapCountsWhoIsInterrupted(t *testing.T) {
 		t.Fatalf("%d overlaps", len(reported))
 	}
 	for _, change := range reported {
-		if text := change.Err.Error(); !strings.HasSuffix(text, "; 1 handlers are at work") {
+		if text := change.Err.Error(); !strings.HasSuffix(text, "; handlers at work: 1") {
 			t.Fatal(text)
 		}
 	}

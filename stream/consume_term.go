@@ -67,7 +67,7 @@ func (t *term) over(why error) {
 		t.cancelHandling(broker.OwnReason(why))
 		close(t.ended)
 		if t.handed.Load() {
-			t.run.report(StateChange{State: StateOverlap, Err: fmt.Errorf("%w; %d handlers are at work", why, atWork)})
+			t.run.report(StateChange{State: StateOverlap, Err: fmt.Errorf("%w; handlers at work: %d", why, atWork)})
 		}
 	})
 }
