@@ -92,7 +92,7 @@ test-386:
 
 # The faults tests at full scale: an hour. The broker goes in any case.
 soak:
-	TIDEMARK_SOAK_FAULTS=200 TIDEMARK_SOAK_MESSAGES=10000000 TIDEMARK_REAL=1 $(OWN_BROKER) $(GO) test -count=1 -timeout 3h -v -run "RealSoak($$|StoreEach|Workers|Batches)" $(TESTFLAGS) ./stream; \
+	TIDEMARK_SOAK_FAULTS=200 TIDEMARK_SOAK_MESSAGES=10000000 TIDEMARK_AWAY_SECONDS=60 TIDEMARK_REAL=1 $(OWN_BROKER) $(GO) test -count=1 -timeout 3h -v -run "RealSoak($$|StoreEach|Workers|Batches)|RealBrokerKilledAndAway" $(TESTFLAGS) ./stream; \
 	$(MAKE) soak-producers
 
 # Each process that is killed, each overlap, each leader that is moved or killed.
