@@ -201,6 +201,22 @@ func TestSenderParks(t *testing.T) {
 	}
 }
 
+// A publisher that has used a part of the room waits for more than the rest of it.
+func TestSenderParksWithTheRest(t *testing.T) {
+	s := newSenderBench(t, "a")
+	s.give("a", 1, 29_000)
+	s.turn()
+	s.feeds["a"].give(30_001, 30_500)
+	s.give("a", 40_001, 40_800)
+	if n := len(s.turn()); n != 1 || len(s.parked) != 1 {
+		t.Fatalf("%d frames, %d parked", n, len(s.parked))
+	}
+	s.publishers["a"].Settled(300)
+	if n := len(s.turn()); n != 1 || len(s.parked) != 0 {
+		t.Errorf("%d frames with room for 800, %d parked", n, len(s.parked))
+	}
+}
+
 // Outcomes that come between a publisher's answer that there is no room and its
 // being parked are not missed.
 func TestSenderParksLate(t *testing.T) {
