@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -316,4 +317,64 @@ func TestWorkersDrainTooShort(t *testing.T) {
 			t.Errorf("the log says %q", lines)
 		}
 	})
+}
+
+// TestStopBesideALoss: whatever the moment at which a run is told to end, just
+// before or after its connection is lost, what is handled is stored, and nothing
+// above that is handled.
+func TestStopBesideALoss(t *testing.T) {
+	for name, cfg := range map[string]ConsumerConfig{
+		"one at a time": {},
+		"each stored":   {Store: StorePolicy{Every: 1}},
+		"workers":       {Workers: 50},
+		"keys":          {Workers: 50, KeyOf: func(d *Delivery) string { return string(d.Body) }},
+		"keys, stored":  {Workers: 50, KeyOf: func(d *Delivery) string { return string(d.Body) }, Store: StorePolicy{Every: 10}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for seed := range uint64(20) {
+				synctest.Test(t, func(t *testing.T) { stopBesideALoss(t, cfg, rand.New(rand.NewPCG(seed, 0))) })
+			}
+		})
+	}
+}
+
+func stopBesideALoss(t *testing.T, cfg ConsumerConfig, random *rand.Rand) {
+	const chunks, inChunk = 80, 50
+	b := streamtest.NewBroker(t, streamtest.InMemory())
+	must(t, b.CreateStream("s"))
+	for range chunks {
+		bodies := make([]string, inChunk)
+		for i := range bodies {
+			bodies[i] = fmt.Sprint(random.IntN(60)) // the key
+		}
+		must(t, b.Publish("s", bodies...))
+	}
+	env, err := Connect(t.Context(), Config{URIs: []string{b.URI()}, Dial: b.Dial})
+	must(t, err)
+	defer env.Close()
+	cfg.Name = "billing"
+	c, err := env.NewConsumer("s", cfg)
+	must(t, err)
+	ctx, stop := context.WithCancel(t.Context())
+	var done seen
+	ended := make(chan error, 1)
+	go func() {
+		ended <- c.Run(ctx, func(_ context.Context, d *Delivery) error {
+			time.Sleep(time.Duration(d.Offset%7) * 100 * time.Microsecond)
+			done.add(d.Offset)
+			return nil
+		})
+	}()
+	time.Sleep(time.Duration(random.IntN(100)) * time.Millisecond)
+	loss := func() { b.DropConnections(streamtest.CutRST) }
+	for _, act := range [][]func(){{loss, stop}, {stop, loss}, {loss, stop, loss}}[random.IntN(3)] {
+		act()
+		time.Sleep(time.Duration(random.IntN(5000)) * time.Microsecond)
+	}
+	must(t, <-ended)
+	stored, ok := b.Offset("billing", "s")
+	if !ok {
+		stored = BeforeFirst
+	}
+	done.once(t, 0, stored+1)
 }
