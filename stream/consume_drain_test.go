@@ -381,3 +381,46 @@ func stopBesideALoss(t *testing.T, cfg ConsumerConfig, random *rand.Rand) {
 	}
 	done.once(t, 0, stored+1)
 }
+
+// TestCloseTimeoutBeginsAfterTheDrain: a handler that takes nearly all of Drain
+// leaves CloseTimeout to the last store.
+func TestCloseTimeoutBeginsAfterTheDrain(t *testing.T) {
+	for _, workers := range []int{0, 2} {
+		for _, answers := range []bool{true, false} {
+			synctest.Test(t, func(t *testing.T) {
+				b := streamtest.NewBroker(t, streamtest.InMemory())
+				must(t, b.CreateStream("s"))
+				must(t, b.Publish("s", "0", "1"))
+				env, err := Connect(t.Context(), Config{URIs: []string{b.URI()}, Dial: b.Dial})
+				must(t, err)
+				defer env.Close()
+				c, err := env.NewConsumer("s", ConsumerConfig{Name: "billing", Workers: workers, Drain: 10 * time.Second})
+				must(t, err)
+				ctx, stop := context.WithCancel(t.Context())
+				defer stop()
+				var returned time.Time
+				err = c.Run(ctx, func(_ context.Context, d *Delivery) error {
+					if d.Offset == 1 {
+						stop()
+						time.Sleep(8 * time.Second)
+						b.StopReading()
+						returned = time.Now()
+						if answers {
+							time.AfterFunc(CloseTimeout-time.Second, b.ResumeReading)
+						}
+					}
+					return nil
+				})
+				got, ok := b.Offset("billing", "s")
+				took := time.Since(returned)
+				switch {
+				case answers && (err != nil || !ok || got != 1 || took < CloseTimeout-time.Second):
+					t.Errorf("%d workers: %v after %v, stored %d, %v", workers, err, took, got, ok)
+				case !answers && (!errors.Is(err, ErrNotStored) || took > CloseTimeout || took < CloseTimeout-time.Second):
+					t.Errorf("%d workers: %v after %v", workers, err, took)
+				}
+				b.ResumeReading()
+			})
+		}
+	}
+}
