@@ -424,3 +424,47 @@ func TestCloseTimeoutBeginsAfterTheDrain(t *testing.T) {
 		}
 	}
 }
+
+// TestInterruptedIsNoFailure: a handler that fails once its context has ended, in
+// whatever words, was interrupted. Run returns nil, no policy settles the message,
+// and it is the first one of the next run.
+func TestInterruptedIsNoFailure(t *testing.T) {
+	for way, run := range ways {
+		for _, drain := range []time.Duration{-1, time.Second} {
+			for name, policy := range map[string]ErrorPolicy{
+				"": {}, "skip": {Skip: true}, "letters": {DeadLetter: "letters"}, "retry": {Attempts: RetryForever}, "last attempt": {Attempts: 1, Skip: true},
+			} {
+				for _, fails := range []error{errors.New("driver: bad connection"), Permanent(errTest), context.Canceled} {
+					synctest.Test(t, func(t *testing.T) {
+						b := streamtest.NewBroker(t, streamtest.InMemory())
+						must(t, errors.Join(b.CreateStream("s"), b.CreateStream("letters"), b.Publish("s", "0", "1", "2")))
+						env, err := Connect(t.Context(), Config{URIs: []string{b.URI()}, Dial: b.Dial})
+						must(t, err)
+						defer env.Close()
+						c, err := env.NewConsumer("s", ConsumerConfig{Name: "billing", BatchSize: 1, Drain: drain, OnError: policy})
+						must(t, err)
+						ctx, stop := context.WithCancel(t.Context())
+						defer stop()
+						calls := 0
+						err = run(ctx, c, func(ctx context.Context, d *Delivery) error {
+							if d.Offset != 1 {
+								return nil
+							}
+							calls++
+							time.Sleep(time.Second) // a worker may have the next one in hand
+							stop()
+							<-ctx.Done()
+							return fails
+						})
+						if err != nil || calls != 1 || len(b.Messages("letters")) > 0 {
+							t.Errorf("%s, %s, %v: %v after %d calls", way, name, fails, err, calls)
+						}
+						if got, ok := b.Offset("billing", "s"); !ok || got != 0 {
+							t.Errorf("%s, %s, %v: stored %d, %v", way, name, fails, got, ok)
+						}
+					})
+				}
+			}
+		}
+	}
+}
