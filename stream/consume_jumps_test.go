@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -171,6 +172,52 @@ func TestSharedTooSlowForRetention(t *testing.T) {
 				t.Errorf("lost from %d to %d, and %d follows %d", lost.LostFrom, lost.LostTo, next, last)
 			}
 			break
+		}
+	}
+}
+
+// TestDetachedTooSlowForRetention: a consumer for which the others did not wait
+// reads on by itself, and reports what retention took meanwhile.
+func TestDetachedTooSlowForRetention(t *testing.T) {
+	const n, kept = 20_000, 15_000
+	b, direct, stream := faulty(t, n)
+	env, changes := watched(t, b.URI())
+	held := make(chan struct{})
+	release := sync.OnceFunc(func() { close(held) })
+	var seen [3]atomic.Uint64
+	got := make(chan uint64, n)
+	for i := range seen {
+		stop, _ := runConsumer(t, env, stream, ConsumerConfig{Name: string(number(i)), MaxBuffered: 64 << 10}, func(d *Delivery) {
+			if i == 1 {
+				got <- d.Offset
+				if d.Offset == 10 {
+					<-held
+				}
+			}
+			seen[i].Store(d.Offset)
+		})
+		t.Cleanup(func() { release(); _ = stop() })
+		awaitConsumer(t, changes, StateConnected)
+	}
+	for _, i := range []int{0, 2} {
+		eventually(t, "the others have all", patience, func() bool { return seen[i].Load() == n-1 })
+	}
+	must(t, b.RemoveBefore(stream, kept))
+	first, err := direct.Stats(inTime(t), stream)
+	must(t, err)
+	release()
+	last := recv(t, got, "a message")
+	for next := last; next < first.FirstOffset; next = recv(t, got, "a message") {
+		last = next
+	}
+	lost := awaitConsumer(t, changes, StateMessagesLost)
+	if lost.Name != string(number(1)) || lost.LostFrom != last+1 || lost.LostTo != first.FirstOffset-1 {
+		t.Errorf("%s lost %d to %d; the last one before was %d, and the stream begins with %d", lost.Name, lost.LostFrom, lost.LostTo, last, first.FirstOffset)
+	}
+	eventually(t, "it has the rest", patience, func() bool { return seen[1].Load() == n-1 })
+	for len(changes) > 0 {
+		if c := <-changes; c.State == StateMessagesLost {
+			t.Errorf("%s lost %d to %d too", c.Name, c.LostFrom, c.LostTo)
 		}
 	}
 }
