@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -147,10 +148,13 @@ func TestDrain(t *testing.T) {
 				})
 				ctx := recv(t, entered, "the handler")
 				closed := make(chan error, 1)
-				if stop(); closes {
+				var want error
+				if closes {
 					go func() { closed <- env.Close() }()
 					<-env.life.Done()
+					want = ErrClosed
 				} else {
+					stop()
 					closed <- nil
 				}
 				if ctx.Err() != nil || ctx.Value(valueKey{}) != "value" {
@@ -159,19 +163,19 @@ func TestDrain(t *testing.T) {
 				close(proceed)
 				err = recv(t, ended, "the end")
 				var h *HandlerError
-				if errors.As(err, &h) != (fails != nil) || fails == nil && err != nil {
+				if errors.As(err, &h) != (fails != nil) || fails == nil && !errors.Is(err, want) {
 					t.Errorf("%s: %v", way, err)
 				}
 				must(t, recv(t, closed, "Close"))
 				if ctx.Err() == nil {
 					t.Errorf("%s: the handler's context lives on", way)
 				}
-				want := uint64(1)
+				handled := uint64(1)
 				if fails == nil {
-					want = 2
+					handled = 2
 				}
-				if got, ok := b.Offset("billing", stream); !ok || got != want && (way != "workers" || got < want) {
-					t.Errorf("%s: stored %d, %v, want %d", way, got, ok, want)
+				if got, ok := b.Offset("billing", stream); !ok || got != handled && (way != "workers" || got < handled) {
+					t.Errorf("%s: stored %d, %v, want %d", way, got, ok, handled)
 				}
 			}
 		}
@@ -316,4 +320,151 @@ func TestWorkersDrainTooShort(t *testing.T) {
 			t.Errorf("the log says %q", lines)
 		}
 	})
+}
+
+// TestStopBesideALoss: whatever the moment at which a run is told to end, just
+// before or after its connection is lost, what is handled is stored, and nothing
+// above that is handled.
+func TestStopBesideALoss(t *testing.T) {
+	for name, cfg := range map[string]ConsumerConfig{
+		"one at a time": {},
+		"each stored":   {Store: StorePolicy{Every: 1}},
+		"workers":       {Workers: 50},
+		"keys":          {Workers: 50, KeyOf: func(d *Delivery) string { return string(d.Body) }},
+		"keys, stored":  {Workers: 50, KeyOf: func(d *Delivery) string { return string(d.Body) }, Store: StorePolicy{Every: 10}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for seed := range uint64(20) {
+				synctest.Test(t, func(t *testing.T) { stopBesideALoss(t, cfg, rand.New(rand.NewPCG(seed, 0))) })
+			}
+		})
+	}
+}
+
+func stopBesideALoss(t *testing.T, cfg ConsumerConfig, random *rand.Rand) {
+	const chunks, inChunk = 80, 50
+	b := streamtest.NewBroker(t, streamtest.InMemory())
+	must(t, b.CreateStream("s"))
+	for range chunks {
+		bodies := make([]string, inChunk)
+		for i := range bodies {
+			bodies[i] = fmt.Sprint(random.IntN(60)) // the key
+		}
+		must(t, b.Publish("s", bodies...))
+	}
+	env, err := Connect(t.Context(), Config{URIs: []string{b.URI()}, Dial: b.Dial})
+	must(t, err)
+	defer env.Close()
+	cfg.Name = "billing"
+	c, err := env.NewConsumer("s", cfg)
+	must(t, err)
+	ctx, stop := context.WithCancel(t.Context())
+	var done seen
+	ended := make(chan error, 1)
+	go func() {
+		ended <- c.Run(ctx, func(_ context.Context, d *Delivery) error {
+			time.Sleep(time.Duration(d.Offset%7) * 100 * time.Microsecond)
+			done.add(d.Offset)
+			return nil
+		})
+	}()
+	time.Sleep(time.Duration(random.IntN(100)) * time.Millisecond)
+	loss := func() { b.DropConnections(streamtest.CutRST) }
+	for _, act := range [][]func(){{loss, stop}, {stop, loss}, {loss, stop, loss}}[random.IntN(3)] {
+		act()
+		time.Sleep(time.Duration(random.IntN(5000)) * time.Microsecond)
+	}
+	must(t, <-ended)
+	stored, ok := b.Offset("billing", "s")
+	if !ok {
+		stored = BeforeFirst
+	}
+	done.once(t, 0, stored+1)
+}
+
+// TestCloseTimeoutBeginsAfterTheDrain: a handler that takes nearly all of Drain
+// leaves CloseTimeout to the last store.
+func TestCloseTimeoutBeginsAfterTheDrain(t *testing.T) {
+	for _, workers := range []int{0, 2} {
+		for _, answers := range []bool{true, false} {
+			synctest.Test(t, func(t *testing.T) {
+				b := streamtest.NewBroker(t, streamtest.InMemory())
+				must(t, b.CreateStream("s"))
+				must(t, b.Publish("s", "0", "1"))
+				env, err := Connect(t.Context(), Config{URIs: []string{b.URI()}, Dial: b.Dial})
+				must(t, err)
+				defer env.Close()
+				c, err := env.NewConsumer("s", ConsumerConfig{Name: "billing", Workers: workers, Drain: 10 * time.Second})
+				must(t, err)
+				ctx, stop := context.WithCancel(t.Context())
+				defer stop()
+				var returned time.Time
+				err = c.Run(ctx, func(_ context.Context, d *Delivery) error {
+					if d.Offset == 1 {
+						stop()
+						time.Sleep(8 * time.Second)
+						b.StopReading()
+						returned = time.Now()
+						if answers {
+							time.AfterFunc(CloseTimeout-time.Second, b.ResumeReading)
+						}
+					}
+					return nil
+				})
+				got, ok := b.Offset("billing", "s")
+				took := time.Since(returned)
+				switch {
+				case answers && (err != nil || !ok || got != 1 || took < CloseTimeout-time.Second):
+					t.Errorf("%d workers: %v after %v, stored %d, %v", workers, err, took, got, ok)
+				case !answers && (!errors.Is(err, ErrNotStored) || took > CloseTimeout || took < CloseTimeout-time.Second):
+					t.Errorf("%d workers: %v after %v", workers, err, took)
+				}
+				b.ResumeReading()
+			})
+		}
+	}
+}
+
+// TestInterruptedIsNoFailure: a handler that fails once its context has ended, in
+// whatever words, was interrupted. Run returns nil, no policy settles the message,
+// and it is the first one of the next run.
+func TestInterruptedIsNoFailure(t *testing.T) {
+	for way, run := range ways {
+		for _, drain := range []time.Duration{-1, time.Second} {
+			for name, policy := range map[string]ErrorPolicy{
+				"": {}, "skip": {Skip: true}, "letters": {DeadLetter: "letters"}, "retry": {Attempts: RetryForever}, "last attempt": {Attempts: 1, Skip: true},
+			} {
+				for _, fails := range []error{errors.New("driver: bad connection"), Permanent(errTest), context.Canceled} {
+					synctest.Test(t, func(t *testing.T) {
+						b := streamtest.NewBroker(t, streamtest.InMemory())
+						must(t, errors.Join(b.CreateStream("s"), b.CreateStream("letters"), b.Publish("s", "0", "1", "2")))
+						env, err := Connect(t.Context(), Config{URIs: []string{b.URI()}, Dial: b.Dial})
+						must(t, err)
+						defer env.Close()
+						c, err := env.NewConsumer("s", ConsumerConfig{Name: "billing", BatchSize: 1, Drain: drain, OnError: policy})
+						must(t, err)
+						ctx, stop := context.WithCancel(t.Context())
+						defer stop()
+						calls := 0
+						err = run(ctx, c, func(ctx context.Context, d *Delivery) error {
+							if d.Offset != 1 {
+								return nil
+							}
+							calls++
+							time.Sleep(time.Second) // a worker may have the next one in hand
+							stop()
+							<-ctx.Done()
+							return fails
+						})
+						if err != nil || calls != 1 || len(b.Messages("letters")) > 0 {
+							t.Errorf("%s, %s, %v: %v after %d calls", way, name, fails, err, calls)
+						}
+						if got, ok := b.Offset("billing", "s"); !ok || got != 0 {
+							t.Errorf("%s, %s, %v: stored %d, %v", way, name, fails, got, ok)
+						}
+					})
+				}
+			}
+		}
+	}
 }

@@ -2,6 +2,9 @@ package stream
 
 import (
 	"context"
+	"slices"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -67,6 +70,215 @@ func TestTooSlowForRetention(t *testing.T) {
 		if c.State == StateMessagesLost {
 			t.Errorf("another loss is reported, from %d to %d", c.LostFrom, c.LostTo)
 		}
+	}
+}
+
+// sharing runs three consumers of a stream, of which the second and the third
+// share a subscription and stand still at offset 5 until proceed is called.
+func sharing(t *testing.T, env *Env, changes chan StateChange, stream string, maxBuffered int) (seen [3]chan uint64, proceed func()) {
+	t.Helper()
+	proceeding := make(chan struct{})
+	proceed = sync.OnceFunc(func() { close(proceeding) })
+	for i := range seen {
+		seen[i] = make(chan uint64, 10_000)
+		cfg := ConsumerConfig{Name: string(number(i)), MaxBuffered: maxBuffered}
+		stop, _ := runConsumer(t, env, stream, cfg, func(d *Delivery) {
+			seen[i] <- d.Offset
+			if i > 0 && d.Offset == 5 {
+				<-proceeding
+			}
+		})
+		t.Cleanup(func() { proceed(); _ = stop() })
+		awaitConsumer(t, changes, StateConnected)
+	}
+	for i := 1; i < len(seen); i++ {
+		for recv(t, seen[i], "a message") != 5 {
+		}
+	}
+	if n := len(env.tees.open); n != 1 {
+		t.Fatalf("%d shared subscriptions", n)
+	}
+	return seen, proceed
+}
+
+// TestSharedGapIsNoLoss: offsets that the broker's own entries take are no loss for
+// consumers that share a subscription either, though retention comes there before
+// they handle what had come.
+func TestSharedGapIsNoLoss(t *testing.T) {
+	noLeaks(t)
+	b := streamtest.NewBroker(t)
+	direct := connect(t, b.URI())
+	env, changes := watched(t, b.URI())
+	name := newStream(t, direct)
+	for at := 0; at < 50; at += 10 {
+		publish(t, direct, name, at, at+10)
+	}
+	must(t, b.SkipOffsets(name, 100))
+	for at := 50; at < 100; at += 10 {
+		publish(t, direct, name, at, at+10)
+	}
+	seen, proceed := sharing(t, env, changes, name, 0)
+	var shared *tee
+	for _, list := range env.tees.open {
+		shared = list[0]
+	}
+	eventually(t, "all has come, and the gap is judged", patience, func() bool {
+		shared.source.mu.Lock()
+		defer shared.source.mu.Unlock()
+		return len(shared.ring) == 10 && !shared.source.jumpWatch.asking
+	})
+	must(t, b.RemoveBefore(name, 180))
+	proceed()
+	for i := range seen {
+		for recv(t, seen[i], "the last message") != 199 {
+		}
+	}
+	for _, list := range env.tees.open {
+		for m := range list[0].members {
+			m.consumer.jumpWatch.wg.Wait()
+		}
+	}
+	for len(changes) > 0 {
+		if c := <-changes; c.State == StateMessagesLost {
+			t.Errorf("%s lost %d messages, from %d to %d", c.Name, c.Lost, c.LostFrom, c.LostTo)
+		}
+	}
+}
+
+// TestSharedTooSlowForRetention: each consumer that shares a subscription reports
+// what retention takes from it.
+func TestSharedTooSlowForRetention(t *testing.T) {
+	noLeaks(t)
+	b := streamtest.NewBroker(t)
+	direct := connect(t, b.URI())
+	env, changes := watched(t, b.URI())
+	name := newStream(t, direct)
+	for at := 0; at < 500; at += 10 {
+		publish(t, direct, name, at, at+10)
+	}
+	seen, proceed := sharing(t, env, changes, name, 1)
+	for recv(t, seen[0], "the last message of the first one") != 499 {
+	}
+	must(t, b.RemoveBefore(name, 300))
+	proceed()
+	for i, last := 1, uint64(0); i < len(seen); i++ {
+		for last = 5; ; last++ {
+			next := recv(t, seen[i], "a message")
+			if next == last+1 {
+				continue
+			}
+			lost := awaitConsumer(t, changes, StateMessagesLost)
+			if next != 300 || lost.LostFrom != last+1 || lost.LostTo != 299 {
+				t.Errorf("lost from %d to %d, and %d follows %d", lost.LostFrom, lost.LostTo, next, last)
+			}
+			break
+		}
+	}
+}
+
+// TestDetachedTooSlowForRetention: a consumer for which the others did not wait
+// reads on by itself, and reports what retention took meanwhile.
+func TestDetachedTooSlowForRetention(t *testing.T) {
+	const n, kept = 20_000, 15_000
+	b, direct, stream := faulty(t, n)
+	env, changes := watched(t, b.URI())
+	held := make(chan struct{})
+	release := sync.OnceFunc(func() { close(held) })
+	var seen [3]atomic.Uint64
+	got := make(chan uint64, n)
+	for i := range seen {
+		stop, _ := runConsumer(t, env, stream, ConsumerConfig{Name: string(number(i)), MaxBuffered: 64 << 10}, func(d *Delivery) {
+			if i == 1 {
+				got <- d.Offset
+				if d.Offset == 10 {
+					<-held
+				}
+			}
+			seen[i].Store(d.Offset)
+		})
+		t.Cleanup(func() { release(); _ = stop() })
+		awaitConsumer(t, changes, StateConnected)
+	}
+	for _, i := range []int{0, 2} {
+		eventually(t, "the others have all", patience, func() bool { return seen[i].Load() == n-1 })
+	}
+	must(t, b.RemoveBefore(stream, kept))
+	first, err := direct.Stats(inTime(t), stream)
+	must(t, err)
+	release()
+	last := recv(t, got, "a message")
+	for next := last; next < first.FirstOffset; next = recv(t, got, "a message") {
+		last = next
+	}
+	lost := awaitConsumer(t, changes, StateMessagesLost)
+	if lost.Name != string(number(1)) || lost.LostFrom != last+1 || lost.LostTo != first.FirstOffset-1 {
+		t.Errorf("%s lost %d to %d; the last one before was %d, and the stream begins with %d", lost.Name, lost.LostFrom, lost.LostTo, last, first.FirstOffset)
+	}
+	eventually(t, "it has the rest", patience, func() bool { return seen[1].Load() == n-1 })
+	for len(changes) > 0 {
+		if c := <-changes; c.State == StateMessagesLost {
+			t.Errorf("%s lost %d to %d too", c.Name, c.LostFrom, c.LostTo)
+		}
+	}
+}
+
+// TestTeeTellsWhatIsLost: a member waits until the tee has an answer for its gap,
+// and for no longer. It asks itself about what lies before the tee.
+func TestTeeTellsWhatIsLost(t *testing.T) {
+	b := startScripted(t)
+	b.onCommand = func(p *script.Peer, key wire.Key, fields []byte) bool {
+		if key != wire.KeyStreamStats {
+			return false
+		}
+		id, _ := wire.Correlation(fields)
+		p.Send(&wire.StreamStatsResponse{Correlation: id, Code: wire.CodeOK, Stats: []wire.Stat{
+			{Key: "first_chunk_id", Value: 1000}, {Key: "committed_chunk_id", Value: 1 << 20},
+		}})
+		return true
+	}
+	s, source := openOn(t, b, 1<<20), openOn(t, b, 1<<20)
+	shared := &tee{source: source, from: 100, lost: []mark.Gap{{From: 150, To: 250}}}
+	s.inTee.Store(&teeMember{tee: shared, consumer: s})
+	defer s.inTee.Store(nil)
+	lost := func(from, to uint64) []mark.Gap {
+		t.Helper()
+		list, err := s.lostOf(soon(t), []mark.Gap{{From: from, To: to}})
+		must(t, err)
+		return list
+	}
+	want := func(got []mark.Gap, gaps ...mark.Gap) {
+		t.Helper()
+		if !slices.Equal(got, gaps) {
+			t.Errorf("lost %v, want %v", got, gaps)
+		}
+	}
+	want(lost(99, 120), mark.Gap{From: 99, To: 120})
+	want(lost(100, 120))
+	want(lost(200, 300), mark.Gap{From: 200, To: 250})
+
+	source.jumpWatch.judging = []mark.Gap{{From: 300, To: 350}}
+	want(lost(200, 299), mark.Gap{From: 200, To: 250})
+	answer := make(chan []mark.Gap)
+	go func() { answer <- lost(320, 330) }()
+	eventually(t, "it waits", patience, func() bool {
+		source.mu.Lock()
+		defer source.mu.Unlock()
+		return source.jumpWatch.judged != nil
+	})
+	shared.noteLost(mark.Gap{From: 300, To: 325})
+	source.noteJudged()
+	want(recv(t, answer, "what is lost"), mark.Gap{From: 320, To: 325})
+
+	source.jumpWatch.judging = []mark.Gap{{From: 400, To: 450}}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err := s.lostOf(ended, []mark.Gap{{From: 400, To: 400}})
+	wantErr(t, err, context.Canceled)
+	for i := range maxLost {
+		shared.noteLost(mark.Gap{From: uint64(1000 + i), To: uint64(1000 + i)})
+	}
+	if n := len(shared.lost); n != maxLost || shared.lost[0].From != 1000 {
+		t.Errorf("%d losses are known, from %v on", n, shared.lost[0])
 	}
 }
 

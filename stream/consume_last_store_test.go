@@ -3,6 +3,7 @@ package stream
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -256,6 +257,44 @@ func TestRunStoresOnce(t *testing.T) {
 		b.set(func() {
 			if !slices.Equal(b.history, want) || b.subscriptions != 1 {
 				t.Errorf("%s: stored %v over %d subscriptions, want %v over 1", name, b.history, b.subscriptions, want)
+			}
+		})
+	}
+}
+
+// TestLeavesBeforeItStores: a run unsubscribes and then stores its last mark,
+// because the store would wake its own subscription. Of those that share one the
+// last does so.
+func TestLeavesBeforeItStores(t *testing.T) {
+	for _, consumers := range []int{1, 3} {
+		synctest.Test(t, func(t *testing.T) {
+			b := streamtest.NewBroker(t, streamtest.InMemory())
+			must(t, b.CreateStream("s"))
+			must(t, b.Publish("s", "0", "1"))
+			env, err := Connect(t.Context(), Config{URIs: []string{b.URI()}, Dial: b.Dial})
+			must(t, err)
+			defer env.Close()
+			var stops []func() error
+			for i := range consumers {
+				cfg := ConsumerConfig{Name: fmt.Sprint("c", i), Store: StorePolicy{Interval: time.Hour}}
+				stop, _ := runConsumer(t, env, "s", cfg, func(*Delivery) {})
+				stops = append(stops, stop)
+				time.Sleep(time.Second)
+			}
+			before := len(b.Commands())
+			for _, stop := range stops {
+				must(t, stop())
+			}
+			var order []streamtest.Command
+			for _, r := range b.Commands()[before:] {
+				if r.Command == streamtest.StoreOffset || r.Command == streamtest.Unsubscribe {
+					order = append(order, r.Command)
+				}
+			}
+			leave, store := streamtest.Unsubscribe, streamtest.StoreOffset
+			want := [][]streamtest.Command{1: {leave, store}, 3: {leave, store, store, leave, store}}[consumers]
+			if !slices.Equal(order, want) {
+				t.Errorf("%d consumers sent %v, want %v", consumers, order, want)
 			}
 		})
 	}

@@ -32,6 +32,12 @@ func (m *memory) claimed() int64 {
 // stands still, and once all are at the stream's end, where they hold nearly
 // nothing.
 func TestManyConsumersMemory(t *testing.T) {
+	for name, own := range map[string]bool{"shared": false, "a subscription each": true} {
+		t.Run(name, func(t *testing.T) { testManyConsumersMemory(t, own) })
+	}
+}
+
+func testManyConsumersMemory(t *testing.T, own bool) {
 	noLeaks(t)
 	const consumers, messages, frames = 1000, 2000, 40
 	const budget, each = 16 << 20, 64 << 10 // the stream has 220 KB: 220 MB for all
@@ -56,7 +62,7 @@ func TestManyConsumersMemory(t *testing.T) {
 	begun.Add(consumers)
 	for range consumers {
 		n := 0
-		stop, _ := runConsumer(t, env, stream, ConsumerConfig{}, func(*Delivery) {
+		stop, _ := runConsumer(t, env, stream, ConsumerConfig{OwnSubscription: own}, func(*Delivery) {
 			if n++; n == 1 {
 				begun.Done()
 				<-release

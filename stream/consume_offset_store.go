@@ -22,10 +22,9 @@ import (
 type OffsetStore interface {
 	// Load returns the offset of the last handled message. If nothing is stored
 	// it returns ok false; for a stored offset 0 it returns ok true. It may
-	// return BeforeFirst. A run
-	// whose Start is Stored calls Load once, before it reads, on the goroutine
-	// that called Run, and with SingleActive each time that it becomes active.
-	// After a reconnect the run knows itself what it has
+	// return BeforeFirst. A run whose Start is Stored calls Load once, before it
+	// reads, on the goroutine that called Run, and with SingleActive each time
+	// that it becomes active. After a reconnect the run knows itself what it has
 	// handled. An error ends the run.
 	Load(ctx context.Context, consumer, stream string) (offset uint64, ok bool, err error)
 	// Save records the offset of the last handled message and returns when it

@@ -124,11 +124,11 @@ func (s *subscription) enqueue() (outcome arrival) {
 			break
 		}
 		s.arrivals++
+		s.noteJump(w)
 		if s.tee != nil {
 			s.tee.add(w, time.Now())
 			continue
 		}
-		s.noteJump(w)
 		s.queue = append(s.queue, w)
 	}
 	s.memory.update(s.share, &s.flow)

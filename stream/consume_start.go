@@ -97,9 +97,10 @@ const BeforeFirst uint64 = mark.BeforeFirst
 // therefore keeps a second entry with the broker, whose name is the consumer's
 // with "tidemark-started:" in front (and a hash in place of a name that becomes
 // too long). Names that begin so, or with "tidemark-producer:", are the library's
-// own, and NewConsumer refuses them. If that entry is there and the offset is not, the consumer begins at the
-// oldest message and reports [StateMessagesLost]. Where orElse is First, it
-// begins there in any case.
+// own, and NewConsumer refuses them. If that entry is there and the offset is
+// not, the consumer begins at the oldest message and reports
+// [StateMessagesLost]. Where orElse is First, it begins there in any case. Where
+// orElse is At, the entry is there from the first run on that finds an offset.
 func Stored(orElse Start) Start {
 	orElse.ignoreStored = false
 	return orElse

@@ -261,3 +261,45 @@ func TestStoresLeaveTogether(t *testing.T) {
 	stop()
 	runs.Wait()
 }
+
+// TestMarksAreYoung: however many consumers of a stream store together, no stored
+// offset is older than 100 ms, what a crash repeats of a busy stream.
+func TestMarksAreYoung(t *testing.T) {
+	const every, limit = 5 * time.Millisecond, 100 * time.Millisecond
+	for _, consumers := range []int{1, 2, 30} {
+		for _, own := range []bool{false, true} {
+			synctest.Test(t, func(t *testing.T) {
+				b := streamtest.NewBroker(t, streamtest.InMemory(), streamtest.WithVersion("4.0.5"))
+				must(t, b.CreateStream("s"))
+				env, err := Connect(t.Context(), Config{URIs: []string{b.URI()}, Dial: b.Dial})
+				must(t, err)
+				defer env.Close()
+				for i := range consumers {
+					stop, _ := runConsumer(t, env, "s", ConsumerConfig{Name: fmt.Sprint("c", i), OwnSubscription: own}, func(*Delivery) {})
+					defer func() { _ = stop() }()
+				}
+				synctest.Wait()
+				for n := range 400 {
+					must(t, b.Publish("s", "m"))
+					time.Sleep(every)
+					synctest.Wait()
+					for i := range consumers {
+						got, ok := b.Offset(fmt.Sprint("c", i), "s")
+						if old := n - int(limit/every); old >= 0 && (!ok || got < uint64(old)) {
+							t.Fatalf("%d consumers, own %v: %d is stored, %v, where %d was handled %v ago", consumers, own, got, ok, old, limit)
+						}
+					}
+				}
+				sent := 0
+				for _, c := range b.Commands() {
+					if c.Command == streamtest.StoreOffset {
+						sent++
+					}
+				}
+				if most := consumers * 21; sent > most {
+					t.Errorf("%d consumers, own %v: %d stores in two seconds, want %d at most", consumers, own, sent, most)
+				}
+			})
+		}
+	}
+}

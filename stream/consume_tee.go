@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/tidemark-go/tidemark/internal/broker"
+	"github.com/tidemark-go/tidemark/internal/mark"
 	"github.com/tidemark-go/tidemark/internal/wire"
 )
 
@@ -25,6 +26,7 @@ type tee struct {
 	source *subscription // what the broker knows
 	key    teeKey
 	spec   wire.OffsetSpec // where source began
+	from   uint64          // the offset from which source watches for gaps
 
 	opened      chan struct{} // closed once source has subscribed, or failed
 	openError   error         // why it failed; set before opened is closed
@@ -34,9 +36,13 @@ type tee struct {
 	base    uint64 // number of the ring's first chunk
 	needed  uint64 // number of the first chunk that a member needs
 	members map[*teeMember]struct{}
-	owed    int   // credit that was granted and could not be sent
-	kept    int64 // bytes of the chunks that nobody needs
+	owed    int        // credit that was granted and could not be sent
+	kept    int64      // bytes of the chunks that nobody needs
+	lost    []mark.Gap // what retention took in front of source, the newest of it
 }
+
+// maxLost bounds tee.lost.
+const maxLost = 1000
 
 // teeKey is what the consumers of a tee have in common.
 type teeKey struct {
@@ -138,6 +144,9 @@ func (e *Env) enterTee(key teeKey, s *subscription, spec wire.OffsetSpec, except
 	t := &tee{key: key, spec: spec, opened: make(chan struct{}), members: map[*teeMember]struct{}{}}
 	t.source = newSubscription(key.stream, key.node, key.maxBuffered, e.memory, &e.corruptChunks)
 	t.source.tee = t
+	jumps := s.nextJumps()
+	t.from = jumps.Next()
+	t.source.watchJumps(jumps, t.noteLost)
 	if e.tees.open == nil {
 		e.tees.open = map[teeKey][]*tee{}
 	}
@@ -200,9 +209,38 @@ func (m *teeMember) leave(ctx context.Context, polite bool) {
 	}
 	<-t.opened // the one who opens it is a member until then
 	t.source.dropping.Store(true)
+	t.source.endJumps()
 	t.source.memory.leave(t.source.share)
 	if t.source.lease != nil {
 		t.source.lease.ReleaseWithin(ctx, polite)
+	}
+}
+
+// noteLost takes note of what retention took in front of the tee. It runs on the
+// goroutine that asks.
+func (t *tee) noteLost(gap mark.Gap) {
+	t.source.mu.Lock()
+	defer t.source.mu.Unlock()
+	if t.lost = append(t.lost, gap); len(t.lost) > maxLost {
+		t.lost = slices.Delete(t.lost, 0, 1)
+	}
+}
+
+// lostOf returns what retention has taken of gaps that a member has come to. It
+// waits until the tee knows.
+func (t *tee) lostOf(ctx context.Context, gaps []mark.Gap) ([]mark.Gap, error) {
+	for {
+		t.source.mu.Lock()
+		more, lost := t.source.jumpWatch.unjudged(gaps), mark.Common(gaps, t.lost)
+		t.source.mu.Unlock()
+		if more == nil {
+			return lost, nil
+		}
+		select {
+		case <-more:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
 	}
 }
 

@@ -179,8 +179,8 @@ func (w *workers) handlerError(j job, err error) error {
 
 // waitForRoom waits until the workers may take more in hand: until the chunks in
 // hand, with what is decompressed of them, have less than a quarter of
-// MaxBuffered, or fewer than two messages a worker are in hand, with maxOpened bytes more. It
-// returns false if nothing more is to be taken. In hand is
+// MaxBuffered, or fewer than two messages a worker are in hand, with maxOpened
+// bytes more. It returns false if nothing more is to be taken. In hand is
 // everything from the first message on that is not handled, so a slow message
 // bounds how far the others run ahead.
 func (w *workers) waitForRoom() bool {

@@ -16,6 +16,8 @@ func TestContextsEndCalls(t *testing.T) {
 	b, env, name := inStream(t, 1)
 	p, err := env.NewProducer(soon(t), name, ProducerConfig{MaxInFlight: 1})
 	must(t, err)
+	batches, err := env.NewProducer(soon(t), name, ProducerConfig{SubEntries: 2})
+	must(t, err)
 	// From here on the broker takes everything and answers nothing.
 	b.WithholdConfirms()
 	must(t, p.PublishAsync(soon(t), Message{Body: []byte("x")}, nil))
@@ -30,9 +32,20 @@ func TestContextsEndCalls(t *testing.T) {
 		"QueryOffset":   func(ctx context.Context) error { _, err := env.QueryOffset(ctx, "me", name); return err },
 		"StoreOffset":   func(ctx context.Context) error { return env.StoreOffset(ctx, "me", name, 1) },
 		"NewProducer":   func(ctx context.Context) error { _, err := env.NewProducer(ctx, name, ProducerConfig{}); return err },
-		"Publish":       func(ctx context.Context) error { return p.Publish(ctx, Message{}) },
-		"PublishAsync":  func(ctx context.Context) error { return p.PublishAsync(ctx, Message{}, nil) },
-		"Flush":         p.Flush,
+		"DeclareSuperStream": func(ctx context.Context) error {
+			return env.DeclareSuperStream(ctx, "super", SuperStreamConfig{Partitions: 1})
+		},
+		"DeleteSuperStream": func(ctx context.Context) error { return env.DeleteSuperStream(ctx, "super") },
+		"Partitions":        func(ctx context.Context) error { _, err := env.Partitions(ctx, "super"); return err },
+		"Route":             func(ctx context.Context) error { _, err := env.Route(ctx, "super", "key"); return err },
+		"NewProducer of a super stream": func(ctx context.Context) error {
+			_, err := env.NewProducer(ctx, "super", ProducerConfig{SuperStream: true})
+			return err
+		},
+		"PublishBatch": func(ctx context.Context) error { return batches.PublishBatch(ctx, Message{}) },
+		"Publish":      func(ctx context.Context) error { return p.Publish(ctx, Message{}) },
+		"PublishAsync": func(ctx context.Context) error { return p.PublishAsync(ctx, Message{}, nil) },
+		"Flush":        p.Flush,
 	} {
 		ended, cancel := context.WithCancelCause(t.Context())
 		cancel(errTest)

@@ -69,9 +69,9 @@ type Message struct {
 	ApplicationProperties map[string]any
 	// Annotations are the message annotations. Their keys are ASCII, as those of
 	// DeliveryAnnotations and Footer. AMQP 0.9.1 consumers get them as headers.
-	// Each key must then begin with x-, and the values are limited as
-	// those of ApplicationProperties; otherwise RabbitMQ closes the connection
-	// of such consumers (541).
+	// Each key must then begin with x-, and the values are limited as those of
+	// ApplicationProperties; otherwise RabbitMQ closes the connection of such
+	// consumers (541).
 	Annotations map[string]any
 	// DeliveryAnnotations are for the next hop. RabbitMQ closes the connection
 	// of AMQP 0.9.1 consumers (541) unless each key begins with x-. They do not

@@ -60,6 +60,13 @@ func (j *Jumps) add(gap Gap) {
 // broker has looked at it for a filter.
 func (j *Jumps) Pass(next uint64) { j.next = max(j.next, next) }
 
+// Fresh returns Jumps for another subscription that goes on at the same place,
+// with no gap to be judged.
+func (j *Jumps) Fresh() Jumps { return Jumps{next: j.next, expected: j.expected} }
+
+// Asks reports whether a part of gaps is still to be judged.
+func (j *Jumps) Asks(gaps []Gap) bool { return Overlap(gaps, j.open) }
+
 // Next returns the offset behind the newest chunk, or behind what Pass says.
 func (j *Jumps) Next() uint64 { return j.next }
 
@@ -78,4 +85,19 @@ func Lost(gaps []Gap, first uint64) (lost []Gap) {
 		}
 	}
 	return lost
+}
+
+// Overlap reports whether two lists of gaps have an offset in common.
+func Overlap(a, b []Gap) bool { return len(Common(a, b)) > 0 }
+
+// Common returns the offsets that are in both of two lists of gaps.
+func Common(a, b []Gap) (common []Gap) {
+	for _, x := range a {
+		for _, y := range b {
+			if x.From <= y.To && y.From <= x.To {
+				common = append(common, Gap{max(x.From, y.From), min(x.To, y.To)})
+			}
+		}
+	}
+	return common
 }

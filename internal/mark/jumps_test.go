@@ -61,3 +61,34 @@ func TestLost(t *testing.T) {
 		}
 	}
 }
+
+// TestGapsInCommon: what two lists of gaps have in common, both ends included.
+func TestGapsInCommon(t *testing.T) {
+	for _, test := range []struct{ a, b, want []Gap }{
+		{[]Gap{{10, 20}}, nil, nil},
+		{[]Gap{{10, 20}}, []Gap{{0, 9}, {21, 30}}, nil},
+		{[]Gap{{10, 20}}, []Gap{{0, 10}, {20, 30}}, []Gap{{10, 10}, {20, 20}}},
+		{[]Gap{{10, 20}, {30, 40}}, []Gap{{15, 35}}, []Gap{{15, 20}, {30, 35}}},
+		{[]Gap{{10, 20}}, []Gap{{0, 30}}, []Gap{{10, 20}}},
+	} {
+		if got := Common(test.a, test.b); !slices.Equal(got, test.want) || Overlap(test.a, test.b) != (len(test.want) > 0) {
+			t.Errorf("%v and %v have %v in common, want %v", test.a, test.b, got, test.want)
+		}
+	}
+}
+
+// TestFreshJumps go on at the same place and have no gap.
+func TestFreshJumps(t *testing.T) {
+	j := ExpectJumps(10)
+	j.Arrive(&wire.ChunkHeader{FirstOffset: 100, Records: 5}, time.Now)
+	if !j.Asks([]Gap{{50, 50}}) || j.Asks([]Gap{{100, 200}}) {
+		t.Error("it does not know what is to be judged")
+	}
+	fresh := j.Fresh()
+	if fresh.Next() != 105 || fresh.Asks([]Gap{{0, 200}}) {
+		t.Errorf("%+v", fresh)
+	}
+	if !fresh.Arrive(&wire.ChunkHeader{FirstOffset: 200, Records: 1}, time.Now) || !fresh.Asks([]Gap{{105, 105}}) {
+		t.Error("it does not expect a certain chunk")
+	}
+}
