@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -248,20 +249,30 @@ func TestSceneOneWithoutQuorum(t *testing.T) {
 }
 
 // TestSceneTwentyMoves: each of 20 leaders is lost with thousands of messages
-// unconfirmed, whose credit the connection never gets back. Publishing goes on.
+// unconfirmed, whose credit the connection never gets back. Publishing goes on, on a
+// connection of the producer's own and on one that others keep open.
 func TestSceneTwentyMoves(t *testing.T) {
 	for _, own := range []bool{false, true} {
 		play(t, Config{Heartbeat: time.Second}, func(s *scene) {
 			const moves, each = 20, 5000
 			s.create("other")
-			beside := s.logOf(s.producer("other", ProducerConfig{Name: "n", OwnConnection: own}))
+			var beside []*sceneLog
+			for i := range runtime.GOMAXPROCS(0) { // one on each connection
+				beside = append(beside, s.logOf(s.producer("other", ProducerConfig{Name: fmt.Sprint("n", i), OwnConnection: own})))
+			}
 			o := s.logOf(s.producer("s", ProducerConfig{Name: "n", OwnConnection: own}))
+			shared := slices.ContainsFunc(s.b.Connections(), func(c streamtest.Connection) bool { return c.Publishers > 1 })
+			if shared == own {
+				s.Fatalf("producers share a connection: %v, and should: %v", shared, !own)
+			}
 			for m := range moves {
 				must(s, s.b.SetQuorum("s", false))
 				for i := range each {
 					o.publish(text("%d-%d", m, i))
 				}
-				beside.publish(text("%d", m))
+				for i, other := range beside {
+					other.publish(text("%d-%d", i, m))
+				}
 				time.Sleep(100 * time.Millisecond) // all of them are at the leader
 				if m%2 == 0 {
 					must(s, s.b.MoveLeader("s"))
@@ -270,10 +281,10 @@ func TestSceneTwentyMoves(t *testing.T) {
 				}
 				time.Sleep(100 * time.Millisecond)
 			}
-			must(s, o.p.Close(s.ctx))
-			must(s, beside.p.Close(s.ctx))
-			o.checkAll()
-			beside.checkAll()
+			for _, log := range append(beside, o) {
+				must(s, log.p.Close(s.ctx))
+				log.checkAll()
+			}
 			if n := len(s.reported(StateBlocked)); n > 0 {
 				s.Errorf("blocked %d times", n)
 			}
