@@ -238,6 +238,7 @@ func TestSceneOneWithoutQuorum(t *testing.T) {
 		if n := len(s.b.Messages("s")); n > 0 {
 			s.Errorf("%d messages are committed without a quorum", n)
 		}
+		s.wantOneMove(func(c StateChange) bool { return c.Stream != "s" })
 		must(s, s.b.SetQuorum("s", true))
 		cancel()
 		wg.Wait()
@@ -246,6 +247,68 @@ func TestSceneOneWithoutQuorum(t *testing.T) {
 			o.checkAll()
 		}
 	})
+}
+
+// TestSceneTwoWithoutQuorum: two streams that confirm nothing take all the room of
+// each connection. The producers of another one leave for connections where there is
+// room, and the two stay where their messages are.
+func TestSceneTwoWithoutQuorum(t *testing.T) {
+	play(t, Config{Heartbeat: time.Second}, func(s *scene) {
+		s.create("s2", "live")
+		conns := runtime.GOMAXPROCS(0)
+		var stuck, live []*sceneLog
+		for _, stream := range []string{"s", "s2"} {
+			for i := range conns { // one on each connection
+				stuck = append(stuck, s.logOf(s.producer(stream, ProducerConfig{Name: fmt.Sprint(stream, i), MaxInFlight: 30_000})))
+			}
+		}
+		for i := range conns {
+			live = append(live, s.logOf(s.producer("live", ProducerConfig{Name: fmt.Sprint("live", i)})))
+			must(s, live[i].p.Publish(s.ctx, text("")))
+		}
+		for _, stream := range []string{"s", "s2"} {
+			must(s, s.b.SetQuorum(stream, false))
+		}
+		for i := range 30_000 {
+			for _, o := range stuck {
+				o.publish(text("%s-%d", o.p.cfg.Name, i))
+			}
+		}
+		time.Sleep(time.Second) // the connections have all that they may
+		for round := range 5 {
+			for i, o := range live {
+				begin := time.Now()
+				for n := range 2000 { // more than the rest of the room that no frame of theirs fits into
+					o.publish(text("%d-%d-%d", i, round, n))
+				}
+				must(s, o.p.Flush(s.ctx))
+				if took := time.Since(begin); took > 10*time.Second || round > 0 && took > time.Second {
+					s.Fatalf("round %d of producer %d took %v", round, i, took)
+				}
+			}
+		}
+		s.wantOneMove(func(c StateChange) bool { return c.Stream == "live" })
+		for _, stream := range []string{"s", "s2"} {
+			must(s, s.b.SetQuorum(stream, true))
+		}
+		for _, o := range append(stuck, live...) {
+			must(s, o.p.Close(s.ctx))
+			o.checkAll()
+		}
+	})
+}
+
+// wantOneMove expects that each of the producers that may move has left its connection
+// once at most, and no other one.
+func (s *scene) wantOneMove(may func(StateChange) bool) {
+	s.Helper()
+	moves := make(map[[2]string]int)
+	for _, c := range s.reported(StateReconnecting) {
+		of := [2]string{c.Stream, c.Name}
+		if moves[of]++; moves[of] > 1 || !may(c) {
+			s.Errorf("%q has left a connection, for the %d. time: %v", of, moves[of], c.Err)
+		}
+	}
 }
 
 // TestSceneTwentyMoves: each of 20 leaders is lost with thousands of messages
