@@ -59,6 +59,60 @@ func TestSceneTwoProducers(t *testing.T) {
 	}
 }
 
+// TestSceneLateConfirm: what the older one has on its way is read by the broker behind
+// the younger one's first message: dropped as a repeat, and confirmed. That confirm
+// does not count, for the older one's last look is too old.
+func TestSceneLateConfirm(t *testing.T) {
+	play(t, Config{}, func(s *scene) {
+		older := s.logOf(s.producer("s", ProducerConfig{Name: "n"}))
+		older.publish(text("old 0"))
+		must(s, older.p.Flush(s.ctx))
+		for _, c := range s.b.Connections() {
+			if c.Publishers > 0 {
+				s.b.StopReadingFrom(c.Name)
+			}
+		}
+		for i := range 3000 { // a packet gets through
+			older.publish(text("old %d", 1+i))
+		}
+		time.Sleep(time.Millisecond) // until all frames are on their way
+		younger := s.logOf(s.producerOf(s.connect(Config{}), "s", ProducerConfig{Name: "n"}))
+		younger.publish(text("new"))
+		must(s, younger.p.Flush(s.ctx))
+		s.b.ClearFaults()
+		s.until("the older one has ended", func() bool { return older.count() == 3001 })
+		if failed := older.checkConfirmed(); len(failed) == 0 {
+			s.Error("everything of the older one was confirmed: nothing of it came late")
+		} else {
+			wantErr(s, older.of[failed[0]], ErrUnconfirmed, ErrNameInUse)
+		}
+		must(s, younger.p.Close(s.ctx))
+		younger.checkAll()
+	})
+}
+
+// TestSceneOutranked: whoever counts notices ids above its own, of a client that
+// knows of no lease, at its next look, and ends.
+func TestSceneOutranked(t *testing.T) {
+	play(t, Config{}, func(s *scene) {
+		p := s.producer("s", ProducerConfig{Name: "n"})
+		must(s, p.Publish(s.ctx, text("counted")))
+		m := text("own")
+		m.PublishingID = 1 << 50
+		must(s, s.producerOf(s.connect(Config{}), "s", ProducerConfig{Name: "n"}).Publish(s.ctx, m))
+		begin := time.Now()
+		var err error
+		for err == nil && time.Since(begin) < time.Minute {
+			time.Sleep(10 * time.Millisecond)
+			err = p.Publish(s.ctx, text("counted"))
+		}
+		wantErr(s, err, ErrNameInUse)
+		if took := time.Since(begin); took > 2*time.Second {
+			s.Errorf("it went on for %v", took)
+		}
+	})
+}
+
 // TestSceneNameGivenBack: a name that was given back is free at once. One whose
 // process has died is free 2 s later.
 func TestSceneNameGivenBack(t *testing.T) {
