@@ -15,7 +15,8 @@ import (
 
 // TestSceneWithheldConfirms: without a name, a confirm that does not come while
 // the broker is alive makes no copies but one for each connection. It is no reason
-// to leave the connection, however often ConfirmTimeout passes.
+// to leave the connection, however often ConfirmTimeout passes: each time the
+// producer asks who leads the stream, and it is this broker.
 func TestSceneWithheldConfirms(t *testing.T) {
 	for _, name := range []string{"", "n"} {
 		play(t, Config{Heartbeat: time.Second}, func(s *scene) {
@@ -25,9 +26,13 @@ func TestSceneWithheldConfirms(t *testing.T) {
 			for i := range total {
 				o.publish(text("%d", i))
 			}
+			asked := s.b.Received(streamtest.Metadata)
 			time.Sleep(10 * time.Minute)
 			if n := len(s.b.Messages("s")); n > 2*total {
 				s.Errorf("after ten minutes %d messages are %d in the stream", total, n)
+			}
+			if n := s.b.Received(streamtest.Metadata) - asked; n < 100 || n > 400 {
+				s.Errorf("in ten minutes the producer asked %d times who leads the stream, and its ConfirmTimeout is 2 s", n)
 			}
 			if o.count() > 0 {
 				s.Errorf("%d have an outcome without a confirm", o.count())
