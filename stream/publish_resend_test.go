@@ -3,6 +3,7 @@ package stream
 import (
 	"encoding/binary"
 	"fmt"
+	"math"
 	"testing"
 
 	"github.com/tidemark-go/tidemark/internal/broker"
@@ -64,4 +65,25 @@ func TestResendTwice(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestLateSent: a connection that was lost says late that it has written what it was
+// given. The next one is still writing, so its memory is not used again for that.
+func TestLateSent(t *testing.T) {
+	p := offlineOf(unconnected(), ProducerConfig{})
+	lost, link := newLink(p), newLink(p)
+	must(t, p.PublishAsync(t.Context(), Message{Body: []byte("x")}, nil))
+	p.link = link
+	b, _ := p.box.next(broker.Allowance{Room: math.MaxInt})
+	p.box.hand(b, 1)
+	lost.Sent()
+	if p.box.written != 0 {
+		t.Error("a frame counts as written that the connection is still writing")
+	}
+	link.Sent()
+	if p.box.written != 1 {
+		t.Error("a frame that is written does not count as that")
+	}
+	p.link = nil
+	endOffline(t, p)
 }

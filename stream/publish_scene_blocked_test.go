@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -14,7 +15,8 @@ import (
 
 // TestSceneWithheldConfirms: without a name, a confirm that does not come while
 // the broker is alive makes no copies but one for each connection. It is no reason
-// to leave the connection, however often ConfirmTimeout passes.
+// to leave the connection, however often ConfirmTimeout passes: each time the
+// producer asks who leads the stream, and it is this broker.
 func TestSceneWithheldConfirms(t *testing.T) {
 	for _, name := range []string{"", "n"} {
 		play(t, Config{Heartbeat: time.Second}, func(s *scene) {
@@ -24,9 +26,13 @@ func TestSceneWithheldConfirms(t *testing.T) {
 			for i := range total {
 				o.publish(text("%d", i))
 			}
+			asked := s.b.Received(streamtest.Metadata)
 			time.Sleep(10 * time.Minute)
 			if n := len(s.b.Messages("s")); n > 2*total {
 				s.Errorf("after ten minutes %d messages are %d in the stream", total, n)
+			}
+			if n := s.b.Received(streamtest.Metadata) - asked; n < 100 || n > 400 {
+				s.Errorf("in ten minutes the producer asked %d times who leads the stream, and its ConfirmTimeout is 2 s", n)
 			}
 			if o.count() > 0 {
 				s.Errorf("%d have an outcome without a confirm", o.count())
@@ -237,6 +243,7 @@ func TestSceneOneWithoutQuorum(t *testing.T) {
 		if n := len(s.b.Messages("s")); n > 0 {
 			s.Errorf("%d messages are committed without a quorum", n)
 		}
+		s.wantOneMove(func(c StateChange) bool { return c.Stream != "s" })
 		must(s, s.b.SetQuorum("s", true))
 		cancel()
 		wg.Wait()
@@ -247,21 +254,93 @@ func TestSceneOneWithoutQuorum(t *testing.T) {
 	})
 }
 
+// TestSceneTwoWithoutQuorum: two streams that confirm nothing take all the room of
+// each connection. The producers of another one leave for connections where there is
+// room, and the two stay where their messages are.
+func TestSceneTwoWithoutQuorum(t *testing.T) {
+	play(t, Config{Heartbeat: time.Second}, func(s *scene) {
+		s.create("s2", "live")
+		conns := runtime.GOMAXPROCS(0)
+		var stuck, live []*sceneLog
+		for _, stream := range []string{"s", "s2"} {
+			for i := range conns { // one on each connection
+				stuck = append(stuck, s.logOf(s.producer(stream, ProducerConfig{Name: fmt.Sprint(stream, i), MaxInFlight: 30_000})))
+			}
+		}
+		for i := range conns {
+			live = append(live, s.logOf(s.producer("live", ProducerConfig{Name: fmt.Sprint("live", i)})))
+			must(s, live[i].p.Publish(s.ctx, text("")))
+		}
+		for _, stream := range []string{"s", "s2"} {
+			must(s, s.b.SetQuorum(stream, false))
+		}
+		for i := range 30_000 {
+			for _, o := range stuck {
+				o.publish(text("%s-%d", o.p.cfg.Name, i))
+			}
+		}
+		time.Sleep(time.Second) // the connections have all that they may
+		for round := range 5 {
+			for i, o := range live {
+				begin := time.Now()
+				for n := range 2000 { // more than the rest of the room that no frame of theirs fits into
+					o.publish(text("%d-%d-%d", i, round, n))
+				}
+				must(s, o.p.Flush(s.ctx))
+				if took := time.Since(begin); took > 10*time.Second || round > 0 && took > time.Second {
+					s.Fatalf("round %d of producer %d took %v", round, i, took)
+				}
+			}
+		}
+		s.wantOneMove(func(c StateChange) bool { return c.Stream == "live" })
+		for _, stream := range []string{"s", "s2"} {
+			must(s, s.b.SetQuorum(stream, true))
+		}
+		for _, o := range append(stuck, live...) {
+			must(s, o.p.Close(s.ctx))
+			o.checkAll()
+		}
+	})
+}
+
+// wantOneMove expects that each of the producers that may move has left its connection
+// once at most, and no other one.
+func (s *scene) wantOneMove(may func(StateChange) bool) {
+	s.Helper()
+	moves := make(map[[2]string]int)
+	for _, c := range s.reported(StateReconnecting) {
+		of := [2]string{c.Stream, c.Name}
+		if moves[of]++; moves[of] > 1 || !may(c) {
+			s.Errorf("%q has left a connection, for the %d. time: %v", of, moves[of], c.Err)
+		}
+	}
+}
+
 // TestSceneTwentyMoves: each of 20 leaders is lost with thousands of messages
-// unconfirmed, whose credit the connection never gets back. Publishing goes on.
+// unconfirmed, whose credit the connection never gets back. Publishing goes on, on a
+// connection of the producer's own and on one that others keep open.
 func TestSceneTwentyMoves(t *testing.T) {
 	for _, own := range []bool{false, true} {
 		play(t, Config{Heartbeat: time.Second}, func(s *scene) {
 			const moves, each = 20, 5000
 			s.create("other")
-			beside := s.logOf(s.producer("other", ProducerConfig{Name: "n", OwnConnection: own}))
+			var beside []*sceneLog
+			for i := range runtime.GOMAXPROCS(0) { // one on each connection
+				beside = append(beside, s.logOf(s.producer("other", ProducerConfig{Name: fmt.Sprint("n", i), OwnConnection: own})))
+			}
 			o := s.logOf(s.producer("s", ProducerConfig{Name: "n", OwnConnection: own}))
+			shared := slices.ContainsFunc(s.b.Connections(), func(c streamtest.Connection) bool { return c.Publishers > 1 })
+			if shared == own {
+				s.Fatalf("producers share a connection: %v, and should: %v", shared, !own)
+			}
 			for m := range moves {
 				must(s, s.b.SetQuorum("s", false))
 				for i := range each {
 					o.publish(text("%d-%d", m, i))
 				}
-				beside.publish(text("%d", m))
+				for i, other := range beside {
+					other.publish(text("%d-%d", i, m))
+				}
 				time.Sleep(100 * time.Millisecond) // all of them are at the leader
 				if m%2 == 0 {
 					must(s, s.b.MoveLeader("s"))
@@ -270,10 +349,10 @@ func TestSceneTwentyMoves(t *testing.T) {
 				}
 				time.Sleep(100 * time.Millisecond)
 			}
-			must(s, o.p.Close(s.ctx))
-			must(s, beside.p.Close(s.ctx))
-			o.checkAll()
-			beside.checkAll()
+			for _, log := range append(beside, o) {
+				must(s, log.p.Close(s.ctx))
+				log.checkAll()
+			}
 			if n := len(s.reported(StateBlocked)); n > 0 {
 				s.Errorf("blocked %d times", n)
 			}

@@ -159,8 +159,8 @@ func (c *sharedConn) admit(l, beside *Lease) error {
 func (p *pool) choose(l *Lease) (best *sharedConn) {
 	usable, fewest := 0, 0
 	for _, c := range p.open[l.node] {
-		if c.lost() {
-			continue // its leases are about to leave it
+		if c.lost() || c.heldUpFor(l) {
+			continue // its leases are about to leave it, or this one would be asked to
 		}
 		usable++
 		if _, ok := c.freeID(); !ok {

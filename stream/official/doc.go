@@ -55,7 +55,9 @@
 //     stream, or for consumers a missing permission, is noticed before.
 //   - The connection of a consumer that is closed may be given to one that is
 //     made, whose Subscribe then times out. Here the two wait for each other.
-//   - One options value that two consumers share is a race. Here each has its own.
+//   - One options value that two consumers share is a race, and so is
+//     NotifyPublishConfirmation after Send. Here each consumer has its own options,
+//     and a producer registers before it sends.
 //   - Producer.Close gives up on what is in flight. Here Close waits for it.
 //   - A confirm that nobody takes stalls the connection. Here they are always
 //     taken.
@@ -68,6 +70,9 @@
 //     message is [stream.ErrInvalidMessage].
 //   - BatchSend above the frame limit fails as a whole. Here the messages then go
 //     one by one.
+//   - It closes the connection at a chunk that does not match its checksum. Here Run
+//     ends with [stream.ErrUnreachable], nothing of the chunk is handled, and the
+//     next run fetches it again.
 //   - Panics on our goroutines, and errors with the password of a URI in them,
 //     are caught and cleaned.
 //
@@ -86,6 +91,11 @@
 //     ends, but goes on inside the official client, and a store, a delete or a
 //     declaration may happen when the broker is back. A store that is on its way
 //     while its stream is deleted and created again lands in the new stream.
+//   - A call that waits for an answer when the locator's connection drops waits for
+//     10 s, the official client's limit, or until its context ends.
+//   - Single active consumers. With auto-commit the official client stores, for the
+//     one that is deactivated, offsets of messages that nobody has handled. Config
+//     does not offer them; package stream has them.
 //   - A peer that falls silent is noticed after two or three heartbeats, 60 s each
 //     unless SetRequestedHeartbeat says otherwise, and not at all while it stops
 //     reading.

@@ -159,6 +159,24 @@ func TestLostStore(t *testing.T) {
 	b.ClearFaults()
 }
 
+// TestCorruptChunk: a chunk that does not match its checksum ends the run before
+// any of its messages is handled, and the next run gets them.
+func TestCorruptChunk(t *testing.T) {
+	b := streamtestBroker(t)
+	env := environment(t, inProcess{b})
+	name := newStream(t, env)
+	publish(t, env, name, 0, 5)
+	must(t, b.CorruptChunks(name, 1))
+	r := start(t, env, name, Config{Name: "c"}, func(_ context.Context, d *Delivery) error {
+		t.Errorf("message %d was handled", d.Offset)
+		return nil
+	})
+	wantErr(t, r.end(), stream.ErrUnreachable)
+	wantNothingStored(t, env, "c", name)
+	bodies, _ := readN(t, environment(t, inProcess{b}), name, Config{Name: "c"}, 5)
+	wantNumbers(t, bodies, 0, 5)
+}
+
 // TestClosedEnvironment ends the run without a call to it: the official client
 // would connect again for that.
 func TestClosedEnvironment(t *testing.T) {

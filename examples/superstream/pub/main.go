@@ -76,7 +76,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	if err := env.DeclareSuperStream(ctx, *name, stream.SuperStreamConfig{Partitions: *partitions}); err != nil {
 		return err
 	}
-	// The name makes the broker drop what is sent again after a lost connection.
+	// The name makes the broker drop what is sent again after a lost connection. It is
+	// that of one process at a time: a second pub ends the first with ErrNameInUse.
 	producer, err := env.NewProducer(ctx, *name, stream.ProducerConfig{SuperStream: true, Name: "shop"})
 	if err != nil {
 		return err
