@@ -24,9 +24,10 @@ const (
 	// has stopped, and for a loop over All that ended by break or return.
 	StateClosed
 	// StateMessagesLost: retention has removed Lost messages that the consumer
-	// had not read, while it was away or because it is too slow. It goes on at the first message that is left. If
-	// Lost is 0, nobody knows how many: retention has overtaken the stored
-	// offset, and the broker has forgotten it; see [Stored].
+	// had not read, while it was away or because it is too slow. It goes on at
+	// the first message that is left. If Lost is 0, nobody knows how many:
+	// retention has overtaken the stored offset, and the broker has forgotten it;
+	// see [Stored].
 	StateMessagesLost
 	// StateOffsetBeyondEnd: the stored offset lies beyond the end of the stream,
 	// so that every message up to it would be dropped. The consumer has seen so
@@ -110,9 +111,8 @@ type StateChange struct {
 	Stream string
 	Name   string // the consumer's or producer's, if it has one
 	// Err is set with StateReconnecting, StateStreamRecreated, StateOverlap and
-	// StateOffsetBeyondEnd, with
-	// StateMessagesLost if Lost is 0, and with StateClosed unless the end was in
-	// order.
+	// StateOffsetBeyondEnd, with StateMessagesLost if Lost is 0, and with
+	// StateClosed unless the end was in order.
 	Err error
 	// Attempt is set with StateReconnecting: the number of the attempt that
 	// follows. It starts again at 1 after a connection that delivered or
