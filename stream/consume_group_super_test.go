@@ -98,6 +98,9 @@ func TestGroupOverlapOnSuperStream(t *testing.T) {
 				b := g.join("b", cfg, d.run)
 				g.cut(a, streamtest.CutRST)
 				g.until("the first has noticed", func() bool { return len(a.reported(StateOverlap)) > 0 })
+				if d.name != "all" && d.name != "batches" { // whose contexts are not of the term
+					g.until("its handler has learned of it", func() bool { return a.countOf("sup-1", StateWaiting) == 2 })
+				}
 				release()
 				time.Sleep(time.Minute)
 				if list := a.reported(StateOverlap); len(list) != 1 || list[0].Stream != "sup-1" {
