@@ -16,7 +16,7 @@ RABBITMQ   := $(OWN_BROKER) $(GO) run ./tools/rabbitmq
 # their own, so that make test, and CI with it, stays below half an hour.
 CLUSTER    := TestRealReplicaHeldBack|TestRealLeaderInDoubt|TestRealGroupSoakCluster|TestRealClusterSuperStream
 
-.PHONY: help demo demo-cold demo-rabbitmq test test-cluster cluster-tests test-sid test-java test-386 soak soak-producers soak-groups scenes check
+.PHONY: help demo demo-cold demo-rabbitmq test test-cluster cluster-tests test-sid test-forgetful test-java test-386 soak soak-producers soak-groups scenes check
 
 help:
 	@echo 'make demo            publish, consume, stop half-way, go on at the next message: in seconds'
@@ -25,6 +25,7 @@ help:
 	@echo 'make test            the tests, with the race detector, on a real RabbitMQ'
 	@echo 'make test-cluster    four that break three nodes for a minute each, which make test leaves out'
 	@echo 'make test-sid        what depends on the version of RabbitMQ, on the newer one of Debian sid'
+	@echo 'make test-forgetful  a member that RabbitMQ 4.3.3 forgets, on one made from SOURCES, a clone of rabbitmq-server'
 	@echo 'make test-java       RabbitMQ'"'"'s Java client publishes beside ours: needs Maven and a JDK, 11 or later'
 	@echo 'make test-386        the tests that need no RabbitMQ, where int has 32 bits (Linux on x86-64)'
 	@echo 'make soak            200 faults in 10 M messages on a cluster of three: an hour'
@@ -75,6 +76,16 @@ test-sid:
 	TIDEMARK_REAL=1 $(OWN_BROKER) $(GO) test -race -count=1 -timeout 10m -v -run ByVersion $(TESTFLAGS) ./stream && \
 	TIDEMARK_REAL=1 $(OWN_BROKER) $(GO) test -race -count=1 -timeout 10m $(TESTFLAGS) ./conformance
 
+# SOURCES is a clone of rabbitmq-server with its tags.
+test-forgetful: export TIDEMARK_RABBITMQ_SUITE = sid
+test-forgetful: export TIDEMARK_RABBITMQ_CACHE = $(CURDIR)/.rabbitmq/forgetful
+test-forgetful:
+	@[ -d "$$TIDEMARK_RABBITMQ_CACHE" ] || env -u TIDEMARK_RABBITMQ_CACHE tools/forgetful/make '$(SOURCES)' "$$TIDEMARK_RABBITMQ_CACHE"
+	@down() { for d in .rabbitmq/test*/; do [ ! -d "$$d" ] || $(RABBITMQ) --dir "$$d" down >/dev/null; done; }; \
+	trap 'down' EXIT; trap 'exit 130' INT TERM; down; \
+	$(RABBITMQ) --dir .rabbitmq/test up && \
+	TIDEMARK_REAL=1 $(OWN_BROKER) $(GO) test -race -count=1 -timeout 10m -v -run TestGroupForgottenMemberByVersion $(TESTFLAGS) ./stream
+
 # Maven downloads the Java client at the first time. The build tag keeps the test
 # out of make test and CI, whose machines may have no Java.
 test-java:
@@ -92,7 +103,7 @@ test-386:
 
 # The faults tests at full scale: an hour. The broker goes in any case.
 soak:
-	TIDEMARK_SOAK_FAULTS=200 TIDEMARK_SOAK_MESSAGES=10000000 TIDEMARK_REAL=1 $(OWN_BROKER) $(GO) test -count=1 -timeout 3h -v -run "RealSoak($$|StoreEach|Workers|Batches)" $(TESTFLAGS) ./stream; \
+	TIDEMARK_SOAK_FAULTS=200 TIDEMARK_SOAK_MESSAGES=10000000 TIDEMARK_AWAY_SECONDS=60 TIDEMARK_REAL=1 $(OWN_BROKER) $(GO) test -count=1 -timeout 3h -v -run "RealSoak($$|StoreEach|Workers|Batches)|RealBrokerKilledAndAway" $(TESTFLAGS) ./stream; \
 	$(MAKE) soak-producers
 
 # Each process that is killed, each overlap, each leader that is moved or killed.

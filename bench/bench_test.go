@@ -81,6 +81,7 @@ func TestFlags(t *testing.T) {
 		{"-h", exitOK, "fan-out-1, fan-out-10, fan-out-100, fan-out-1000"},
 		{"-rate 0", exitUsage, "from 1 to"},
 		{"-window 10", exitUsage, "FRAME/INFLIGHT"},
+		{"-in-flight 0", exitUsage, "from 1 to 900000"},
 		{"-before /no/such/program", exitUsage, "-before"},
 		{"-credit 10", exitUsage, "10+1"},
 		{"-credit 10+11", exitUsage, "10+1"},
@@ -101,6 +102,17 @@ func TestFlags(t *testing.T) {
 		}
 		if code != tt.code || other != "" || !strings.Contains(said, tt.want) || strings.Contains(said, "secret") {
 			t.Errorf("%s: exit code %d, said %q; want %d and %q", tt.args, code, said, tt.code, tt.want)
+		}
+	}
+}
+
+// -in-flight reaches producers of their own and those of a pool.
+func TestInFlight(t *testing.T) {
+	for _, name := range []string{"publish-async", "publish-many"} {
+		var stdout, stderr bytes.Buffer
+		code := run(t.Context(), strings.Fields("-in-flight 700000 -broker streamtest -impl tidemark -n 10 -case "+name), &stdout, &stderr)
+		if code != exitFailed || !strings.Contains(stderr.String(), "MaxInFlight is 700000") {
+			t.Errorf("%s: exit code %d, said %s", name, code, &stderr)
 		}
 	}
 }

@@ -13,7 +13,7 @@ import (
 // superConsumeCase reads a super stream from its beginning. The bare socket reads
 // its partitions, over a connection for each.
 func superConsumeCase() benchCase {
-	return benchCase{family: "superstream", name: "superstream-consume", about: "read a super stream of 100 partitions from its beginning, with one handler and a name (the socket: the same streams, nothing stored)",
+	return benchCase{family: "superstream", name: "superstream-consume", about: "read a super stream of 100 partitions with chunks of 1,000 messages, with one handler and a name (the socket: the same streams, nothing stored)",
 		content: contentSuper, n: upTo(2_000_000, 400_000_000), schedules: allSchedules, super: true, streams: superPartitions, consumers: superPartitions,
 		run: map[string]runner{implTidemark: consumeSuper(superTidemark), implOfficial: consumeSuper(superOfficial), implSocket: wholeFanOut(crowdSocket)}}
 }

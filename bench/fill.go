@@ -51,6 +51,8 @@ func (c *raw) fill(kind content, n, size int) error {
 	switch kind {
 	case contentZstd:
 		return c.publishCompressed(zstdCodec, n, size, w, func(i int) []byte { return appendMessage(nil, bodyOf(i, size)) })
+	case contentSuper: // a producer with many partitions cannot make larger chunks
+		w = window{frame: batchSize, inFlight: batchSize}
 	case contentChunks1:
 		w = window{frame: 1, inFlight: 1} // an idle writer makes a chunk of what comes alone
 	case contentChunks15:

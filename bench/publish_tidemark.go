@@ -15,6 +15,9 @@ func producerTidemark(ctx context.Context, j job, cfg stream.ProducerConfig, f f
 		return err
 	}
 	defer func() { err = errors.Join(err, env.Close()) }()
+	if j.InFlight > 0 {
+		cfg.MaxInFlight = j.InFlight
+	}
 	p, err := env.NewProducer(ctx, j.Stream, cfg)
 	if err != nil {
 		return err
@@ -124,15 +127,16 @@ type tidemarkPool struct {
 	env       *stream.Env
 	producers []*stream.Producer
 	messages  []stream.Message
+	inFlight  int // MaxInFlight; 0: the default
 }
 
 func openTidemarkPool(ctx context.Context, j job) (pool, error) {
 	env, err := stream.Connect(ctx, stream.Config{URIs: []string{j.URI}})
-	return &tidemarkPool{env: env, producers: make([]*stream.Producer, j.Producers), messages: messagesOf(j.Size)}, err
+	return &tidemarkPool{env: env, producers: make([]*stream.Producer, j.Producers), messages: messagesOf(j.Size), inFlight: j.InFlight}, err
 }
 
 func (p *tidemarkPool) add(ctx context.Context, i int, name string) (err error) {
-	p.producers[i], err = p.env.NewProducer(ctx, name, stream.ProducerConfig{})
+	p.producers[i], err = p.env.NewProducer(ctx, name, stream.ProducerConfig{MaxInFlight: p.inFlight})
 	return err
 }
 

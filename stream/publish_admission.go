@@ -214,10 +214,9 @@ func (a *admission) grant() {
 
 // ripe reports whether it is time to look at the line. Several quotas get back
 // their places few at a time: who were woken for each few would publish as few, in
-// frames of one or two messages. So a quarter of all is to be free, or half of the
-// quota's own reserve. With 100 partitions and the usual bounds that makes frames of
-// some 250 messages; a sixteenth made frames of 60, and the broker wrote half as many
-// chunks again.
+// small frames. So a quarter of all is to be free, or half of the quota's own
+// reserve. With 100 partitions and the usual bounds, frames then had 140 messages
+// where they had 95 with a sixteenth.
 func (q *quota) ripe() bool {
 	a := q.of
 	return len(a.quotas) == 1 || a.used.n <= a.most.n-a.most.n/4 || q.used.n <= a.reserve.n/2

@@ -6,6 +6,8 @@ import (
 	"runtime"
 	"testing"
 	"time"
+
+	"github.com/tidemark-go/tidemark/internal/broker"
 )
 
 // nextMillisecond returns in a later millisecond than it was called in.
@@ -46,7 +48,7 @@ func confirm(p *Producer, err error, ids ...uint64) {
 
 // settleLocked is confirm for who holds the lock.
 func settleLocked(p *Producer, err error, ids ...uint64) {
-	for f, _ := p.box.next(math.MaxInt); f != nil; f, _ = p.box.next(math.MaxInt) {
+	for f, _ := p.box.next(broker.Allowance{Room: math.MaxInt}); f != nil; f, _ = p.box.next(broker.Allowance{Room: math.MaxInt}) {
 		switch {
 		case f.preparing: // by a goroutine of the Env
 			p.unlocked(runtime.Gosched)

@@ -70,17 +70,17 @@ func (l *link) hear() {
 func (l *link) current() bool { return l.p.link == l }
 
 // Take is for the connection; see broker.Source.
-func (l *link) Take(frames [][]byte, size, room int) (_ [][]byte, entries int, rest broker.Rest) {
+func (l *link) Take(frames [][]byte, may broker.Allowance) (_ [][]byte, entries int, rest broker.Rest) {
 	p := l.p
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for size > 0 {
+	for may.Size > 0 {
 		if !l.current() || l.over || l.holding || !p.naming.maySend(time.Now()) {
 			l.offered = false
 			l.hear()
 			return frames, entries, broker.TookAll
 		}
-		b, rest := p.box.next(room)
+		b, rest := p.box.next(may)
 		if b == nil {
 			l.offered = rest != broker.TookAll
 			return frames, entries, rest
@@ -101,8 +101,8 @@ func (l *link) Take(frames [][]byte, size, room int) (_ [][]byte, entries int, r
 		}
 		frame := p.box.hand(b, l.pub.ID())
 		frames = append(frames, frame)
-		size -= len(frame)
-		room -= b.entries()
+		may.Size -= len(frame)
+		may.Room -= b.entries()
 		entries += b.entries()
 	}
 	return frames, entries, broker.TookSome

@@ -142,8 +142,8 @@ func (o *outbox) held() bool {
 }
 
 // next returns the batch to send next, and nil with the reason if there is none,
-// or none that room allows.
-func (o *outbox) next(room int) (*publishFrame, broker.Rest) {
+// or none that is allowed.
+func (o *outbox) next(may broker.Allowance) (*publishFrame, broker.Rest) {
 	for o.unsent < len(o.batches) && o.batches[o.unsent].open == 0 { // settled without being sent
 		o.unsent++
 	}
@@ -151,8 +151,11 @@ func (o *outbox) next(room int) (*publishFrame, broker.Rest) {
 		return nil, broker.TookAll
 	}
 	b := o.batches[o.unsent]
-	if b.entries() > room {
+	if b.entries() > may.Room {
 		return nil, broker.NoRoom
+	}
+	if may.Full && b == o.tail() {
+		return nil, broker.NotFull
 	}
 	return b, broker.TookSome
 }

@@ -70,7 +70,7 @@ func (b *boxed) add(n int, filter string, skip uint64) uint64 {
 	b.bodies[id], b.filter[id] = string(body), filter
 	b.open = append(b.open, id)
 	complete := b.o.add(slot{id: id, size: int32(n)}, filter, &outgoing{whole: body})
-	if first, _ := b.o.next(math.MaxInt); complete != nil && complete == first {
+	if first, _ := b.o.next(broker.Allowance{Room: math.MaxInt}); complete != nil && complete == first {
 		b.Fatalf("the sub-batch up to %d is for the connection to compress", complete.last())
 	}
 	if complete != nil && b.random.IntN(3) > 0 { // one that does not compress leaves it
@@ -82,7 +82,7 @@ func (b *boxed) add(n int, filter string, skip uint64) uint64 {
 // take hands out the next frame, as a link does, and reports whether there is
 // one that room allows.
 func (b *boxed) take(room int) bool {
-	f, rest := b.o.next(room)
+	f, rest := b.o.next(broker.Allowance{Room: room})
 	if f == nil {
 		if (rest == broker.TookAll) != (b.unsent() == 0) {
 			b.Fatalf("%d messages are not sent, and next says %v", b.unsent(), rest)
@@ -131,7 +131,7 @@ func (b *boxed) claim(f *publishFrame) {
 
 // claimFirst has somebody begin with the sub-batch that is the next to be sent.
 func (b *boxed) claimFirst() {
-	if f, _ := b.o.next(math.MaxInt); f != nil && len(f.records) > 0 && !f.preparing {
+	if f, _ := b.o.next(broker.Allowance{Room: math.MaxInt}); f != nil && len(f.records) > 0 && !f.preparing {
 		f.sealed = true
 		b.claim(f)
 	}

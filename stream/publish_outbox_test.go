@@ -129,17 +129,48 @@ func TestOutboxRoom(t *testing.T) {
 	b := newBoxed(t, 0, batchBytes)
 	b.add(1, "", 0)
 	b.add(1, "", 0)
-	if f, rest := b.o.next(1); f != nil || rest != broker.NoRoom {
+	if f, rest := b.o.next(broker.Allowance{Room: 1}); f != nil || rest != broker.NoRoom {
 		t.Errorf("two messages with room for one: %v, %v", f, rest)
 	}
-	if f, rest := b.o.next(2); f == nil || rest != broker.TookSome {
+	if f, rest := b.o.next(broker.Allowance{Room: 2}); f == nil || rest != broker.TookSome {
 		t.Errorf("two messages with room for two: %v, %v", f, rest)
 	}
 	b.handAll()
-	if f, rest := b.o.next(2); f != nil || rest != broker.TookAll {
+	if f, rest := b.o.next(broker.Allowance{Room: 2}); f != nil || rest != broker.TookAll {
 		t.Errorf("nothing is left: %v, %v", f, rest)
 	}
 	b.end()
+}
+
+// TestOutboxFull: only frames that get no further message go out, if asked so.
+func TestOutboxFull(t *testing.T) {
+	full := broker.Allowance{Room: 10, Full: true}
+	for name, of := range map[string]struct{ subEntries, limit int }{
+		"messages":    {0, frameOverhead + 2*(messageOverhead+1)},
+		"sub-batches": {2, batchBytes},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBoxed(t, of.subEntries, of.limit)
+			if f, rest := b.o.next(full); f != nil || rest != broker.TookAll {
+				t.Errorf("of nothing: %v, %v", f, rest)
+			}
+			b.add(1, "", 0)
+			if f, rest := b.o.next(full); f != nil || rest != broker.NotFull {
+				t.Errorf("of a frame with room: %v, %v", f, rest)
+			}
+			b.add(1, "", 0)
+			b.add(1, "", 0)
+			f, rest := b.o.next(full)
+			if f == nil || f.last() != 2 || rest != broker.TookSome {
+				t.Errorf("of a frame without room: %v, %v", f, rest)
+			}
+			if room, rest := b.o.next(broker.Allowance{Full: true}); room != nil || rest != broker.NoRoom {
+				t.Errorf("without room: %v, %v", room, rest)
+			}
+			b.handAll()
+			b.end()
+		})
+	}
 }
 
 // TestOutboxTooLargeSubBatch: a sub-batch that a smaller frame does not hold any
@@ -217,7 +248,7 @@ func TestOutboxCompressionFails(t *testing.T) {
 	for range 3 {
 		b.add(5, "", 0)
 	}
-	f, _ := b.o.next(1)
+	f, _ := b.o.next(broker.Allowance{Room: 1})
 	b.o.prepared(f, f.frame, errTest, b.tell)
 	if fmt.Sprint(b.got[1], b.got[2]) != fmt.Sprint([]error{errTest}, []error{errTest}) {
 		t.Errorf("outcomes %v", b.got)

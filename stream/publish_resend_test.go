@@ -25,7 +25,7 @@ func TestResendTwice(t *testing.T) {
 			}
 			hand := func() (entries int) {
 				for {
-					b, rest := o.next(1000)
+					b, rest := o.next(broker.Allowance{Room: 1000})
 					if rest == broker.TookAll {
 						return entries
 					}

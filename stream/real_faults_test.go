@@ -280,8 +280,8 @@ func testSilentPeer(t *testing.T, b testBroker) {
 	j.finish(env, true)
 }
 
-// The broker is killed, at once started again, killed again and away for a
-// minute, all in the middle of the same journey.
+// The broker is killed, at once started again, killed again and away for a while
+// (in "make soak" a minute), all in the middle of the same journey.
 func TestRealBrokerKilledAndAway(t *testing.T) {
 	b := mortalBroker(t)
 	env := connect(t, b.StreamURL())
@@ -295,7 +295,8 @@ func TestRealBrokerKilledAndAway(t *testing.T) {
 	must(t, b.Kill(t.Context(), "n1"))
 	away := time.Now()
 	checkCallsWhileAway(t, env, j, other)
-	eventually(t, "a minute passes", 2*time.Minute, laterThan(away.Add(time.Minute)))
+	while := time.Duration(soakNumber(t, "TIDEMARK_AWAY_SECONDS", 20)) * time.Second
+	eventually(t, "that while passes", while+time.Minute, laterThan(away.Add(while)))
 	checkCallsWhileAway(t, env, j, other)
 	must(t, b.Start(t.Context(), "n1"))
 	back, before := time.Now(), j.handled.Load()

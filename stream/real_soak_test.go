@@ -82,7 +82,7 @@ func newSoak(t *testing.T) *soak {
 	seed := uint64(soakNumber(t, "TIDEMARK_SOAK_SEED", int(rand.Uint32())+1))
 	s := &soak{
 		t: t, b: b, start: time.Now(), kinds: map[string]int{}, keys: map[int]int{},
-		faults: soakNumber(t, "TIDEMARK_SOAK_FAULTS", 8), total: soakNumber(t, "TIDEMARK_SOAK_MESSAGES", 200_000),
+		faults: soakNumber(t, "TIDEMARK_SOAK_FAULTS", 6), total: soakNumber(t, "TIDEMARK_SOAK_MESSAGES", 200_000),
 		rand: rand.New(rand.NewPCG(seed, 0)),
 	}
 	s.done, s.offsets = make([]bool, s.total), make([]uint64, s.total)

@@ -29,6 +29,7 @@ type feed struct {
 	moved   []string
 	retired int
 	endless bool // what was taken waits again
+	filling bool // the last frame is not full
 }
 
 // give adds a frame with the publishing ids from first to last.
@@ -42,29 +43,33 @@ func (f *feed) give(first, last uint64) {
 	f.waiting = append(f.waiting, ids)
 }
 
-func (f *feed) Take(frames [][]byte, size, room int) (_ [][]byte, entries int, rest Rest) {
+func (f *feed) Take(frames [][]byte, may Allowance) (_ [][]byte, entries int, rest Rest) {
 	f.mu.Lock()
 	during := f.during
-	f.rooms = append(f.rooms, room)
+	f.rooms = append(f.rooms, may.Room)
 	f.mu.Unlock()
 	if during != nil {
 		during()
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for size > 0 {
+	for may.Size > 0 {
 		if len(f.waiting) == 0 {
 			return frames, entries, TookAll
 		}
 		ids := f.waiting[0]
-		if len(ids) > room {
+		if len(ids) > may.Room {
 			return frames, entries, NoRoom
+		}
+		if may.Full && f.filling && len(f.waiting) == 1 {
+			return frames, entries, NotFull
 		}
 		if f.waiting = f.waiting[1:]; f.endless {
 			f.waiting = append(f.waiting, ids)
 		}
 		frame := f.frame(ids)
-		frames, size, room, entries, f.taken = append(frames, frame), size-len(frame), room-len(ids), entries+len(ids), f.taken+1
+		may.Size, may.Room = may.Size-len(frame), may.Room-len(ids)
+		frames, entries, f.taken = append(frames, frame), entries+len(ids), f.taken+1
 	}
 	return frames, entries, TookSome
 }

@@ -10,6 +10,10 @@ const (
 	// MaxUnconfirmed is how many entries of one stream may be unconfirmed on a
 	// connection. It leaves room for the others where a stream confirms nothing.
 	MaxUnconfirmed = 30_000
+	// highLoad is how many unconfirmed entries of a connection are not many yet. Those
+	// of one publisher are few below fewEntries.
+	highLoad   = 2_000
+	fewEntries = 1_024
 )
 
 // load counts the entries on a connection that the broker has neither confirmed
@@ -58,6 +62,9 @@ func (l *load) leave(stream string, unconfirmed int) {
 func (l *load) room(s *streamLoad) int {
 	return max(0, min(connEntries-l.unconfirmed, MaxUnconfirmed-s.unconfirmed))
 }
+
+// isHigh reports whether the connection has many unconfirmed entries.
+func (l *load) isHigh() bool { return l.unconfirmed > highLoad }
 
 // sent counts entries that go out.
 func (l *load) sent(s *streamLoad, n int) {

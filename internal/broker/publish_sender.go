@@ -20,10 +20,17 @@ const (
 // sender writes what the publishers of a connection have, in turn. Its goroutine
 // does so, or that of a publisher's SendNow while nobody else writes. No timer is
 // involved: a write takes what has come together during the write before.
+//
+// The broker's work grows with the frames: it makes a chunk of each, or of few.
+// So where much is unconfirmed on the connection, a publisher with few entries of
+// its own waits for their confirms with a frame that is not full. One of a hundred
+// would else send a frame for every dozen messages, faster than the broker writes
+// them.
 type sender struct {
 	mu      sync.Mutex
 	ready   []*Publisher // that have something to send, the next one first
 	parked  []*Publisher // that have something, and no room for it
+	held    []*Publisher // that have a frame which is not full, and wait for their confirms
 	load    *load
 	crowded bool  // publishers should leave
 	busy    bool  // somebody takes and writes
@@ -130,16 +137,27 @@ func (s *sender) gather(t *turn) {
 		p := s.ready[0]
 		s.ready = slices.Delete(s.ready, 0, 1) // in place: the memory is used again
 		p.turns, p.again = p.turns+1, false
-		room := s.load.room(p.load)
+		may := s.allowance(p)
 		s.mu.Unlock()
-		s.take(p, t, room)
+		s.take(p, t, may)
 	}
 }
 
+// allowance is what a publisher may send now. The caller holds the lock.
+func (s *sender) allowance(p *Publisher) Allowance {
+	return Allowance{Size: turnBytes, Room: s.load.room(p.load), Full: s.holds(p)}
+}
+
+// holds reports whether a publisher waits for its confirms with a frame that is
+// not full: it is one of many. The caller holds the lock.
+func (s *sender) holds(p *Publisher) bool {
+	return p.unconfirmed > 0 && p.unconfirmed < fewEntries && s.load.isHigh()
+}
+
 // take adds what a publisher has to a turn.
-func (s *sender) take(p *Publisher, t *turn, room int) {
+func (s *sender) take(p *Publisher, t *turn, may Allowance) {
 	before := len(t.frames)
-	frames, entries, rest := p.source.Take(t.frames, turnBytes, room)
+	frames, entries, rest := p.source.Take(t.frames, may)
 	t.frames = frames
 	for _, f := range frames[before:] {
 		t.bytes += len(f)
@@ -156,9 +174,12 @@ func (s *sender) take(p *Publisher, t *turn, room int) {
 	switch {
 	case rest == TookAll && !p.again:
 		p.queued = false
-	case rest == NoRoom && s.load.room(p.load) <= room-entries:
-		p.lacking = room - entries
+	case rest == NoRoom && s.load.room(p.load) <= may.Room-entries:
+		p.lacking = may.Room - entries
 		s.parked = append(s.parked, p)
+	case rest == NotFull && s.holds(p):
+		p.held = true
+		s.held = append(s.held, p)
 	default:
 		s.ready = append(s.ready, p)
 	}
@@ -210,10 +231,10 @@ func (s *sender) now(c *Conn, p *Publisher) {
 	s.busy = true
 	s.ready = s.ready[:0]
 	p.turns, p.again = p.turns+1, false
-	room := s.load.room(p.load)
+	may := s.allowance(p)
 	t := p.turn
 	s.mu.Unlock()
-	s.take(p, t, room)
+	s.take(p, t, may)
 	taken := takenAll
 	if len(t.frames) > 0 {
 		taken = takenNone
@@ -274,6 +295,30 @@ func (s *sender) settled(p *Publisher, n int) {
 	s.load.settled(p.load, n)
 	p.unconfirmed -= n
 	s.unpark()
+	s.unhold(p)
+}
+
+// unhold queues a publisher whose confirms have come, or all that wait for theirs
+// if the load is low. The caller holds the lock.
+func (s *sender) unhold(p *Publisher) {
+	before := len(s.ready)
+	switch {
+	case len(s.held) == 0:
+	case !s.load.isHigh():
+		for _, p := range s.held {
+			p.held = false
+		}
+		s.ready = append(s.ready, s.held...)
+		clear(s.held)
+		s.held = s.held[:0]
+	case p.held && p.unconfirmed == 0:
+		p.held = false
+		s.held = without(s.held, p)
+		s.ready = append(s.ready, p)
+	}
+	if len(s.ready) > before {
+		s.poke()
+	}
 }
 
 // unpark queues the publishers that have more room by now. The caller holds the
@@ -313,6 +358,7 @@ func (s *sender) leave(p *Publisher, stream string) {
 	s.load.leave(stream, p.unconfirmed)
 	s.ready = without(s.ready, p)
 	s.parked = without(s.parked, p)
+	s.held = without(s.held, p)
 	s.unpark()
 }
 

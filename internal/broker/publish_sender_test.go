@@ -201,6 +201,22 @@ func TestSenderParks(t *testing.T) {
 	}
 }
 
+// A publisher that has used a part of the room waits for more than the rest of it.
+func TestSenderParksWithTheRest(t *testing.T) {
+	s := newSenderBench(t, "a")
+	s.give("a", 1, 29_000)
+	s.turn()
+	s.feeds["a"].give(30_001, 30_500)
+	s.give("a", 40_001, 40_800)
+	if n := len(s.turn()); n != 1 || len(s.parked) != 1 {
+		t.Fatalf("%d frames, %d parked", n, len(s.parked))
+	}
+	s.publishers["a"].Settled(300)
+	if n := len(s.turn()); n != 1 || len(s.parked) != 0 {
+		t.Errorf("%d frames with room for 800, %d parked", n, len(s.parked))
+	}
+}
+
 // Outcomes that come between a publisher's answer that there is no room and its
 // being parked are not missed.
 func TestSenderParksLate(t *testing.T) {
@@ -217,6 +233,134 @@ func TestSenderParksLate(t *testing.T) {
 	a.Ready()
 	if n := len(s.turn()); n != 2 || len(s.parked) != 0 {
 		t.Errorf("%d frames, %d parked", n, len(s.parked))
+	}
+}
+
+// newHoldBench is a sender with a load that is high, which is that of stream "busy".
+func newHoldBench(t *testing.T) *senderBench {
+	s := newSenderBench(t, "busy", "a", "b")
+	s.give("busy", 1, highLoad+10)
+	s.give("a", 1, 1)
+	s.wantFrames(t, 2)
+	s.feeds["a"].filling = true
+	s.woken()
+	return s
+}
+
+func (s *senderBench) wantFrames(t *testing.T, n int) {
+	t.Helper()
+	if got := len(s.turn()); got != n {
+		t.Errorf("a turn has %d frames, want %d", got, n)
+	}
+}
+
+// TestSenderHolds: where much is unconfirmed, one of many publishers waits for its
+// own confirms with a frame that is not full, and is not asked meanwhile. The
+// others go on.
+func TestSenderHolds(t *testing.T) {
+	s := newHoldBench(t)
+	a := s.publishers["a"]
+	s.give("a", 2, 3)
+	s.give("b", 1, 1)
+	s.wantTurn(t, "2 [1]")
+	asked := len(s.feeds["a"].rooms)
+	a.Ready()
+	s.woken()
+	if s.publishers["b"].Settled(1); s.woken() || s.begin() != nil || len(s.feeds["a"].rooms) != asked {
+		t.Error("the confirms of another publisher wake it")
+	}
+	if a.Settled(1); !s.woken() {
+		t.Error("its own confirms do not wake it")
+	}
+	s.wantTurn(t, "1 [2 3]")
+	s.give("a", 4, 4)
+	s.wantFrames(t, 0)
+	s.woken()
+	if a.Settled(1); s.woken() || s.begin() != nil {
+		t.Error("the first of two confirms wakes it")
+	}
+	a.Settled(1)
+	s.wantTurn(t, "1 [4]")
+	if len(s.held) > 0 || a.held {
+		t.Error("it waits still")
+	}
+}
+
+// TestSenderHoldsNoFullFrame: what has no place for more goes out.
+func TestSenderHoldsNoFullFrame(t *testing.T) {
+	s := newHoldBench(t)
+	s.give("a", 2, 2)
+	s.give("a", 3, 3)
+	s.wantTurn(t, "1 [2]")
+	s.publishers["a"].Settled(2)
+	s.wantTurn(t, "1 [3]")
+}
+
+// TestSenderHoldsFewOnly: who has a frame's worth unconfirmed is no one of many.
+func TestSenderHoldsFewOnly(t *testing.T) {
+	s := newHoldBench(t)
+	s.feeds["a"].filling = false
+	s.give("a", 2, fewEntries)
+	s.wantFrames(t, 1)
+	s.feeds["a"].filling = true
+	s.give("a", fewEntries+1, fewEntries+1)
+	s.wantFrames(t, 1)
+	s.publishers["a"].Settled(2)
+	s.give("a", fewEntries+2, fewEntries+2)
+	s.wantFrames(t, 0)
+}
+
+// TestSenderHoldsUnderLoadOnly: once the load is low all go on, and nobody waits
+// from then on.
+func TestSenderHoldsUnderLoadOnly(t *testing.T) {
+	s := newHoldBench(t)
+	s.give("b", 1, 1)
+	s.wantFrames(t, 1)
+	s.feeds["b"].filling = true
+	s.give("b", 2, 2)
+	s.give("a", 2, 2)
+	s.wantFrames(t, 0)
+	s.woken()
+	if s.publishers["busy"].Settled(11); s.woken() {
+		t.Errorf("somebody is woken with %d unconfirmed", s.load.unconfirmed)
+	}
+	if s.publishers["busy"].Settled(1); !s.woken() {
+		t.Errorf("nobody is woken with %d unconfirmed", s.load.unconfirmed)
+	}
+	s.wantTurn(t, "2 [2]") // and the load is high again
+	s.publishers["busy"].Settled(1)
+	s.wantTurn(t, "1 [2]")
+	s.publishers["busy"].Settled(1)
+	s.give("a", 3, 3)
+	s.wantTurn(t, "1 [3]")
+	if len(s.held) > 0 || s.publishers["a"].held || s.publishers["b"].held {
+		t.Error("somebody waits still")
+	}
+}
+
+// TestSenderHoldsLate: confirms that come between a publisher's answer and its
+// waiting are not missed.
+func TestSenderHoldsLate(t *testing.T) {
+	s := newHoldBench(t)
+	a, f := s.publishers["a"], s.feeds["a"]
+	f.during = func() {
+		f.during = nil
+		a.Settled(1)
+	}
+	s.give("a", 2, 2)
+	s.wantTurn(t, "1 [2]")
+}
+
+// TestSenderHoldsNobodyWhoLeft: nothing is taken from who leaves while it waits.
+func TestSenderHoldsNobodyWhoLeft(t *testing.T) {
+	s := newHoldBench(t)
+	s.give("a", 2, 2)
+	s.wantFrames(t, 0)
+	s.leave(s.publishers["a"], "a")
+	s.publishers["busy"].Settled(highLoad)
+	s.wantFrames(t, 0)
+	if len(s.held) > 0 {
+		t.Error("it waits still")
 	}
 }
 
@@ -350,7 +494,7 @@ type constant struct {
 	frame []byte
 }
 
-func (c *constant) Take(frames [][]byte, _, _ int) (_ [][]byte, entries int, rest Rest) {
+func (c *constant) Take(frames [][]byte, _ Allowance) (_ [][]byte, entries int, rest Rest) {
 	return append(frames, c.frame), 1, TookAll
 }
 

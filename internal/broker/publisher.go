@@ -12,10 +12,9 @@ import (
 // connection call its methods, so none of them may block. They may be called
 // before Cluster.Publish has returned.
 type Source interface {
-	// Take appends whole Publish frames, of about size bytes and at most room
-	// entries. The source leaves the frames as they are until Sent. entries is how
-	// many there are in the frames.
-	Take(frames [][]byte, size, room int) (_ [][]byte, entries int, rest Rest)
+	// Take appends whole Publish frames, as many as may says. The source leaves the
+	// frames as they are until Sent. entries is how many there are in the frames.
+	Take(frames [][]byte, may Allowance) (_ [][]byte, entries int, rest Rest)
 	// Sent follows Take, once the socket has the frames, or the connection has
 	// ended.
 	Sent()
@@ -29,6 +28,13 @@ type Source interface {
 	Retire()
 }
 
+// Allowance is what Take may take.
+type Allowance struct {
+	Size int  // about so many bytes
+	Room int  // at most so many entries
+	Full bool // only frames that have no place for another message
+}
+
 // Rest says why Take took no more.
 type Rest uint8
 
@@ -37,8 +43,10 @@ const (
 	TookAll Rest = iota
 	// TookSome means that there is more.
 	TookSome
-	// NoRoom means that there is more, and that it is more than room entries.
+	// NoRoom means that there is more, and that it is more than the room.
 	NoRoom
+	// NotFull means that there is more, in a frame that is not full.
+	NotFull
 )
 
 // Publisher is a publisher's place on a connection that others may share:
@@ -64,6 +72,7 @@ type Publisher struct {
 	queued      bool   // among the sender's, or being taken from
 	again       bool   // Ready was called since the sender began to take
 	lacking     int    // the room that was not enough, while parked
+	held        bool   // among those that wait for their confirms
 	turns       int    // how often it is in the turn in progress
 	goodbye     func() // for the end of that turn, or nil
 	gone        bool
