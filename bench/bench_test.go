@@ -194,6 +194,11 @@ func TestSmokeFamilies(t *testing.T) {
 		{"-case fan-in-10,tail-latency-1,tail-latency-each-10 -n 20 -rate 50", func(r result) bool {
 			return r.Latency > 0 && r.LatencyP99 >= r.Latency && r.RatioOfficial > 0 && r.RatioOfficialP99 > 0 && r.RatioSocket > 0
 		}},
+		{"-case superstream-consume,superstream-publish -n 1000 -impl tidemark,socket", func(r result) bool { return r.N == 1000 && r.Rate > 0 && r.RatioSocket > 0 }},
+		{"-case superstream-latency -n 100 -impl tidemark,socket", func(r result) bool {
+			return r.Latency > 0 && r.LatencyP99 >= r.Latency && r.RatioSocket > 0
+		}},
+		{"-case filter -n 1000 -impl tidemark", func(r result) bool { return r.N == 10 && r.BytesFiltered > 0 && r.BytesAll > 2*r.BytesFiltered }},
 		{"-case small-chunks -n 300", func(r result) bool { return r.N == 300 && r.Rate > 0 && r.RatioSocket > 0 }},
 		{"-case rtt-1,small-chunks-15-rtt-1 -n 1000 -credit 10+1,20+10", func(r result) bool {
 			return r.Rate > 0 && r.Delay == 1 && r.RTT >= 2 && (r.Impl == implSocket) == (r.Credit == "10+1" || r.Credit == "20+10")

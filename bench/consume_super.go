@@ -18,9 +18,20 @@ func superConsumeCase() benchCase {
 		run: map[string]runner{implTidemark: consumeSuper(superTidemark), implOfficial: consumeSuper(superOfficial), implSocket: wholeFanOut(crowdSocket)}}
 }
 
+// superLatencyCase reads a super stream live. Its partitions get as many messages in
+// all as the one stream of tail-latency-1 does, which it is to be compared with.
+func superLatencyCase() benchCase {
+	return benchCase{family: "superstream", name: "superstream-latency", about: "a live named consumer of a super stream of 100 partitions with a message a second in each: as tail-latency-1, whose stream has 100 a second",
+		content: contentLive, n: fixed(superPartitions * liveTime), rate: 1, super: true, streams: superPartitions, consumers: superPartitions,
+		run: map[string]runner{implTidemark: live(asOne(superTidemark)), implOfficial: live(asOne(superOfficial)), implSocket: live(crowdSocket)}}
+}
+
 // consumeSuper is wholeFanOut in which all members are one consumer.
-func consumeSuper(read crowdReader) runner {
-	return wholeFanOut(func(ctx context.Context, j job, c *crowd) error {
+func consumeSuper(read crowdReader) runner { return wholeFanOut(asOne(read)) }
+
+// asOne makes all members of a crowd one consumer, with one name.
+func asOne(read crowdReader) crowdReader {
+	return func(ctx context.Context, j job, c *crowd) error {
 		for _, f := range c.members {
 			f.name = j.Name
 		}
@@ -30,7 +41,7 @@ func consumeSuper(read crowdReader) runner {
 			return nil
 		}
 		return err
-	})
+	}
 }
 
 // byPartition returns the members by the streams that they read.

@@ -18,7 +18,7 @@ const superPartitions = 100
 // superCases read a super stream, and publish to one. The bare socket publishes to
 // its partitions, as many messages to each, and chooses none.
 func superCases() []benchCase {
-	return []benchCase{superConsumeCase(), {family: "superstream", name: "superstream-publish", about: "publish to a super stream of 100 partitions, by the hash of a key (the socket: to the same streams in turns)",
+	return []benchCase{superConsumeCase(), superLatencyCase(), {family: "superstream", name: "superstream-publish", about: "publish to a super stream of 100 partitions, by the hash of a key (the socket: to the same streams in turns)",
 		content: contentNone, n: upTo(1_000_000, 400_000_000), windows: superWindows, super: true, streams: superPartitions, producers: superPartitions,
 		run: map[string]runner{implTidemark: publishSuperTidemark, implOfficial: publishSuperOfficial, implSocket: publishMany(openSocketPool)}}}
 }
@@ -28,14 +28,19 @@ func superCases() []benchCase {
 var superWindows = []window{{frame: 10, inFlight: 10_000}, {frame: 100, inFlight: 10_000}, {frame: 100, inFlight: 40_000}, {frame: 100, inFlight: 40_000, conns: 2}, {frame: 1000, inFlight: 40_000, conns: 2}}
 
 // makeSuper creates a super stream with its partitions, which are named as the
-// streams of other cases are.
+// streams of other cases are. Those that are read live have the message that their
+// readers begin with.
 func (p *plan) makeSuper(name string, g *group) error {
 	create := &wire.CreateSuperStream{Name: name}
 	for i := range g.streams {
 		create.Partitions = append(create.Partitions, streamName(name, g.streams, i))
 		create.BindingKeys = append(create.BindingKeys, strconv.Itoa(i))
 	}
-	return p.with(func(c *raw) error { return c.ask(create) })
+	err := p.with(func(c *raw) error { return c.ask(create) })
+	if err != nil || g.content != contentLive {
+		return err
+	}
+	return p.forEach(name, g.streams, func(c *raw, partition string) error { return p.fillOn(c, partition, g) })
 }
 
 // makeFullSuper is makeSuper, with messages in each partition.

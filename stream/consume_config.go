@@ -53,14 +53,22 @@ type ConsumerConfig struct {
 	// tell that from a slow handler. RabbitMQ 4.3.6 does not (seen in 37 of 100
 	// tries on 4.0.5, and in none of 120 on 4.3.6). To get the group back, end all
 	// its members and start them again.
+	//
+	// RabbitMQ 4.1.2 to 4.1.8, 4.2, and 4.3.0 to 4.3.3 may make a member active and
+	// not tell it. There, a member that was active before leaves and joins anew if
+	// the stored offset stands still for 30 s while messages lie behind it, and, as
+	// long as that lasts, again after growing pauses of up to 15 min; OnState says
+	// so with [StateReconnecting]. A handler that takes as long, or a service that
+	// commits as rarely, looks the same, and then a partition may change its owner.
 	SingleActive bool
 	// OnActive is called when the consumer becomes the active member, before its
 	// first message. next is the offset from which it goes on: no message below it
 	// comes. A service that keeps state of its own for the stream loads it there.
 	// ctx ends with that of Run, when the broker chooses another member, with the
 	// connection, and after 50 s. An error ends the run, unless ctx has ended
-	// before, and so does a panic. It runs on the goroutine that called Run, and
-	// must not wait for that run to end. It needs SingleActive. Default nil.
+	// before, and so does a panic. It runs on the goroutine that called Run, or for
+	// a SuperStream on one of the consumer's, and must not wait for that run to
+	// end. It needs SingleActive. Default nil.
 	OnActive func(ctx context.Context, stream string, next uint64) error
 	// OnInactive follows each OnActive that has returned nil, or would have: when
 	// the broker has chosen another member, when the run ends, or when the
@@ -71,8 +79,8 @@ type ConsumerConfig struct {
 	//
 	// ctx is as the handlers': if it has ended with [ErrNotActive] as its cause,
 	// another member may be active already, so that the state is to be dropped and
-	// not saved. An error then is logged and ends nothing. It runs on the goroutine
-	// that called Run. It needs SingleActive. Default nil.
+	// not saved. An error then is logged and ends nothing. It runs where OnActive
+	// does. It needs SingleActive. Default nil.
 	OnInactive func(ctx context.Context, stream string) error
 
 	// OffsetStore keeps the offset in place of the broker. It needs Name.

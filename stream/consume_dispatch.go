@@ -76,7 +76,7 @@ func drainContext(stop context.Context, drain time.Duration) (ctx context.Contex
 // newDispatcher returns the dispatcher of a run, which ends with ctx.
 func (r *run) newDispatcher(ctx context.Context) dispatcher {
 	switch {
-	case r.batchHandler != nil && r.mixed != nil:
+	case r.mixesBatches():
 		return newMixed(ctx, r)
 	case r.batchHandler != nil:
 		return newBatches(ctx, r)

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/tidemark-go/tidemark/streamtest"
 )
 
 // The partitions of a super stream spread over the members of a group, and move
@@ -70,6 +72,47 @@ func TestGroupOnSuperStream(t *testing.T) {
 						t.Errorf("%s came behind %s", body, last[body[0]])
 					}
 					last[body[0]] = body
+				}
+			})
+		})
+	}
+}
+
+// A member that loses its connection while it has messages of a partition in hand
+// says so of the partition, begins no further one, and stores nothing, as on a stream.
+func TestGroupOverlapOnSuperStream(t *testing.T) {
+	kinds := append(dispatches(), dispatch{"batches apart", ConsumerConfig{BatchSize: 3, BatchWait: time.Millisecond, BatchPerPartition: true}, runBatches})
+	for _, d := range kinds {
+		t.Run(d.name, func(t *testing.T) {
+			playPartition(t, func(g *group) {
+				g.stream, g.super = "sup", ""
+				cfg := d.cfg
+				cfg.SuperStream = true
+				a := g.join("a", cfg, d.run)
+				a.active(3)
+				release := g.hold("a 1")
+				defer release()
+				must(t, g.b.Publish("sup-1", "1", "2", "3", "4", "5", "6"))
+				g.began("a 1")
+				before := len(g.list())
+				b := g.join("b", cfg, d.run)
+				g.cut(a, streamtest.CutRST)
+				g.until("the first has noticed", func() bool { return len(a.reported(StateOverlap)) > 0 })
+				if d.name != "all" && d.name != "batches" { // whose contexts are not of the term
+					g.until("its handler has learned of it", func() bool { return a.countOf("sup-1", StateWaiting) == 2 })
+				}
+				release()
+				time.Sleep(time.Minute)
+				if list := a.reported(StateOverlap); len(list) != 1 || list[0].Stream != "sup-1" {
+					t.Errorf("overlaps: %+v", list)
+				}
+				must(t, b.end())
+				must(t, a.end())
+				if offset, ok := g.b.Offset("g", "sup-1"); !ok || offset != 5 {
+					t.Errorf("stored %d, %v", offset, ok)
+				}
+				if d.cfg.BatchSize == 0 && d.cfg.Workers == 0 && len(g.list()) != before+6 {
+					t.Errorf("handled %q", g.list())
 				}
 			})
 		})

@@ -45,6 +45,7 @@ func TestGroupWaitsWithoutAsking(t *testing.T) {
 		a := g.join("a", ConsumerConfig{}, nil)
 		a.active(1)
 		b := g.join("b", ConsumerConfig{}, nil)
+		b.wantNothingClaimed()
 		g.publish("1", "2", "3")
 		g.want("a 1", "a 2", "a 3")
 		time.Sleep(10 * time.Minute)

@@ -177,6 +177,10 @@ type mixed struct {
 	stores    chan time.Time // has an item only while mustStore
 }
 
+// mixesBatches reports whether the run's messages go to a mixedBatch: there is one
+// for Run and All too, which they do not use.
+func (r *run) mixesBatches() bool { return r.batchHandler != nil && r.mixed != nil }
+
 func newMixed(ctx context.Context, r *run) *mixed {
 	return &mixed{lifetime: lifetime{taking: ctx, handling: r.handling}, run: r, batch: r.mixed, term: r.term.Load(), progress: r.progress, stores: make(chan time.Time, 1)}
 }

@@ -265,7 +265,7 @@ func (s *superRun) begin(stream string) {
 	r.superPart, r.handling, r.letters = s.shared, s.handling, s.letters
 	r.letters.join()
 	s.setup(r)
-	if r.grouped() && r.mixed == nil { // a mixedBatch looks itself
+	if r.grouped() && !r.mixesBatches() { // a mixedBatch looks itself
 		r.guardHandlers()
 	}
 	ctx, stop := context.WithCancel(s.taking)

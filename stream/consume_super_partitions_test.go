@@ -4,6 +4,7 @@ import (
 	"context"
 	"runtime"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -184,5 +185,36 @@ func TestSuperStreamSharesNothing(t *testing.T) {
 		if n := subscriptions(s.b); n != 4 {
 			s.Errorf("%d subscriptions, want one for each of the others and for each partition", n)
 		}
+	})
+}
+
+// TestSuperStreamMemory: MaxBuffered is for all partitions together, beside one chunk
+// for each.
+func TestSuperStreamMemory(t *testing.T) {
+	const partitions, most, messages, size = 10, 64 << 10, 8, 1 << 10
+	playParts(t, partitions, func(s *partScene) {
+		var chunk []string
+		for range messages {
+			chunk = append(chunk, strings.Repeat("x", size))
+		}
+		for _, p := range s.partitions {
+			for range 40 {
+				must(s, s.b.Publish(p, chunk...))
+			}
+		}
+		release := make(chan struct{})
+		r := s.run(ConsumerConfig{MaxBuffered: most}, func(_ context.Context, d *Delivery) error {
+			<-release
+			s.note(d)
+			return nil
+		})
+		time.Sleep(10 * time.Second)
+		used := s.env.memory.claimed()
+		if each := int64(messages*size + 1<<10); used < most/2 || used > most+partitions*each {
+			s.Errorf("%d bytes are claimed; at most %d for all, and %d for each, should be", used, most, each)
+		}
+		close(release)
+		s.until("all", func() bool { return s.count() == partitions*40*messages })
+		must(s, r.stopped())
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 )
@@ -60,6 +61,49 @@ func TestSceneSuperLastID(t *testing.T) {
 		if n != total {
 			s.Errorf("%d of %d are there", n, total)
 		}
+	})
+}
+
+// TestSceneSuperFallsBelowOwnIDs: a caller who goes on above LastPublishingID is told
+// if a partition has less than that after the loss of its leader: what lies between is
+// in nobody's hands.
+func TestSceneSuperFallsBelowOwnIDs(t *testing.T) {
+	playSuper(t, 2, func(s *scene) {
+		const total, committed = 60, 50
+		keys := []string{keyFor("k", 0, 2), keyFor("k", 1, 2)} // of the even ids, and of the odd ones
+		own := func(id int) Message {
+			m := keyed(keys[id%2], id)
+			m.PublishingID = uint64(id)
+			return m
+		}
+		env := s.connect(Config{})
+		old := s.producerOf(env, "o", ProducerConfig{SuperStream: true, Name: "n"})
+		for id := 1; id <= total; id++ {
+			if id == committed+1 {
+				must(s, old.Flush(s.ctx))
+				must(s, s.b.SetQuorum("o-0", false))
+			}
+			must(s, old.PublishAsync(s.ctx, own(id), nil))
+		}
+		time.Sleep(time.Second)
+		ended, cancel := context.WithCancel(s.ctx)
+		cancel()
+		_ = old.Close(ended)
+		_ = env.Close()
+
+		p := s.superProducer(ProducerConfig{Name: "n"})
+		last := int(p.LastPublishingID())
+		if last != total-1 {
+			s.Fatalf("the last id is %d, want that of the writes that are not committed", last)
+		}
+		published := make(chan error, 1)
+		go func() { published <- p.Publish(s.ctx, own(last+1)) }()
+		time.Sleep(time.Second)
+		must(s, s.b.LoseLeader("o-0"))
+		if err := <-published; err == nil || !strings.Contains(err.Error(), fmt.Sprint(committed)) {
+			s.Errorf("o-0 has nothing above %d, and Publish of %d returned %v", committed, last+1, err)
+		}
+		must(s, p.Publish(s.ctx, own(last+2))) // the other partition goes on
 	})
 }
 

@@ -271,6 +271,32 @@ func TestSceneSuperBounds(t *testing.T) {
 	})
 }
 
+// TestSceneSuperBoundsBytes: so are the bytes of all partitions together.
+func TestSceneSuperBoundsBytes(t *testing.T) {
+	playSuper(t, 3, func(s *scene) {
+		const most, size = 3000, 100
+		p := s.superProducer(ProducerConfig{MaxInFlightBytes: most})
+		s.b.WithholdConfirms()
+		ctx, cancel := context.WithTimeout(s.ctx, time.Second)
+		defer cancel()
+		var accepted atomic.Int32
+		var all sync.WaitGroup
+		for i := range 100 {
+			all.Go(func() {
+				if p.PublishAsync(ctx, Message{Key: fmt.Sprint(i), Body: make([]byte, size)}, nil) == nil {
+					accepted.Add(1)
+				}
+			})
+		}
+		all.Wait()
+		if n := accepted.Load(); n < most/size/2 || n > most/size {
+			s.Errorf("%d messages of %d bytes were accepted", n, size)
+		}
+		s.b.ReleaseConfirms()
+		must(s, p.Flush(s.ctx))
+	})
+}
+
 // TestSceneSuperManyAtOnce: one Publish has more messages than may be on their way,
 // and a callback may publish.
 func TestSceneSuperManyAtOnce(t *testing.T) {

@@ -384,6 +384,24 @@ func TestVigilJitter(t *testing.T) {
 	}
 }
 
+// However often a member has joined anew, and whatever the jitter is, it waits no
+// longer than half as long again as the longest pause.
+func TestVigilPatienceIsBounded(t *testing.T) {
+	var v Vigil
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	v.SteppedDown()
+	for round := range 50 {
+		since := now
+		for !v.Look(1, true, now, 1) {
+			now = now.Add(LookEvery)
+		}
+		if waited := now.Sub(since); waited > maxPatience*3/2+LookEvery {
+			t.Fatalf("it waited %v before it joined anew for the %d. time", waited, round+1)
+		}
+		now = now.Add(LookEvery)
+	}
+}
+
 // A promotion is doubtful if a repeated step-down may still be on its way to the
 // broker, and only then.
 func TestDoubtful(t *testing.T) {

@@ -6,7 +6,8 @@ const (
 	// LookEvery is the time between two looks of a Vigil.
 	LookEvery = 10 * time.Second
 	// firstPatience is how long the stored offset has to stand still until a
-	// member joins anew for the first time, and maxPatience for the later ones.
+	// member joins anew for the first time, and maxPatience bounds that for the
+	// later ones, but for the jitter, which adds up to half of it.
 	firstPatience = 30 * time.Second
 	maxPatience   = 10 * time.Minute
 )
@@ -54,6 +55,7 @@ func (v *Vigil) Look(stored uint64, messagesWait bool, now time.Time, jitter flo
 		return false
 	}
 	v.looked = false
-	v.patience = min(2*v.patience, maxPatience) + time.Duration(jitter*float64(v.patience))
+	next := min(2*v.patience, maxPatience)
+	v.patience = next + time.Duration(jitter*float64(next)/2)
 	return true
 }
