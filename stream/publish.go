@@ -59,11 +59,11 @@ type Producer struct {
 	err     error         // of Close
 }
 
-// NewProducer returns once the broker has accepted the producer. With
-// ProducerConfig.SuperStream the name is that of a super stream, and NewProducer
-// returns once the broker has accepted the producers of all partitions, or has
-// none to accept for the moment: a partition without a leader is waited for in the
-// background, unless all are without.
+// NewProducer returns once the broker has accepted the producer, or has not done so
+// within 10 s. With ProducerConfig.SuperStream the name is that of a super stream,
+// and NewProducer returns once the broker has accepted the producers of all
+// partitions that have a leader, or after the same 10 s, however many partitions
+// there are. The others are connected in the background, unless none was accepted.
 //
 // Errors wrap [ErrInvalidConfig], [ErrStreamNotFound], [ErrStreamUnavailable],
 // [ErrAccessRefused], [ErrNameInUse], [ErrBlocked] or those of [Connect], or are

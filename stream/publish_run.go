@@ -12,7 +12,8 @@ import (
 )
 
 const (
-	// connectTimeout bounds one attempt to connect a producer.
+	// connectTimeout bounds one attempt to connect a producer, and the first one
+	// to all partitions of a super stream together.
 	connectTimeout = 10 * time.Second
 	// blockedAfter is how long a broker that is alive may confirm nothing before
 	// the producer counts as blocked.
@@ -231,7 +232,7 @@ func (p *Producer) fail(err error) {
 
 // connect makes a link to the stream's leader, and makes it the producer's.
 func (p *Producer) connect(ctx context.Context) (*link, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, connectTimeout, broker.OwnReason(fmt.Errorf("%w: no producer within %v", ErrUnreachable, connectTimeout)))
+	ctx, cancel := withinConnectTimeout(ctx)
 	defer cancel()
 	at, err := p.env.cluster.FindLeader(ctx, p.stream, p.idleLeader)
 	if err != nil {
@@ -243,6 +244,11 @@ func (p *Producer) connect(ctx context.Context) (*link, error) {
 			return l, err
 		} // else nobody joins that connection any more: another one may say why
 	}
+}
+
+// withinConnectTimeout bounds an attempt to connect.
+func withinConnectTimeout(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, connectTimeout, broker.OwnReason(fmt.Errorf("%w: no producer within %v", ErrUnreachable, connectTimeout)))
 }
 
 // connectTo makes a link to a leader, and makes it the producer's.

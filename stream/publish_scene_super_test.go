@@ -123,6 +123,29 @@ func TestSceneSuperConnections(t *testing.T) {
 	})
 }
 
+// TestSceneSuperBeginIsBounded: with many partitions whose producers the broker does
+// not answer, NewProducer takes no longer than with one, and they go on by
+// themselves.
+func TestSceneSuperBeginIsBounded(t *testing.T) {
+	playSuper(t, 100, func(s *scene) {
+		go func() {
+			must(s, s.b.Await(s.ctx, func() bool { return s.b.Received(streamtest.DeclarePublisher) >= 10 }))
+			s.b.StopReading()
+		}()
+		begin := time.Now()
+		p := s.superProducer(ProducerConfig{Name: "n"})
+		if took := time.Since(begin); took > connectTimeout {
+			s.Errorf("took %v", took)
+		}
+		s.b.ResumeReading()
+		for i := range 300 {
+			must(s, p.PublishAsync(s.ctx, keyed(fmt.Sprint(i), 0), func(err error) { must(s, err) }))
+		}
+		must(s, p.Flush(s.ctx))
+		must(s, p.Close(s.ctx))
+	})
+}
+
 // TestSceneSuperWithoutLeader: a partition without a leader holds up its own
 // messages only, also where one goroutine publishes to all of them and its
 // messages fill the producer. They are confirmed when there is a leader again. A

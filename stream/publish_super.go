@@ -66,9 +66,13 @@ func (e *Env) startSuper(ctx context.Context, name string, cfg ProducerConfig) (
 // beginners is how many partitions a producer connects at a time at its beginning.
 const beginners = 16
 
-// begin asks for the partitions and connects a producer to each.
+// begin asks for the partitions and connects a producer to each. It waits no longer
+// than a producer to one stream does: the partitions that have not come by then go
+// on by themselves, as those without a leader do.
 func (s *superProducer) begin(ctx context.Context) error {
-	names, err := s.env.askPartitions(ctx, s.name)
+	connecting, done := withinConnectTimeout(ctx)
+	defer done()
+	names, err := s.env.askPartitions(connecting, s.name)
 	if err != nil {
 		return err
 	}
@@ -83,7 +87,7 @@ func (s *superProducer) begin(ctx context.Context) error {
 		wg.Go(func() {
 			turns <- struct{}{}
 			defer func() { <-turns }()
-			list[i] = s.beginPart(ctx, distinct[i])
+			list[i] = s.beginPart(connecting, distinct[i])
 		})
 	}
 	wg.Wait()
