@@ -37,11 +37,14 @@ func (s *superProducer) run() {
 		}
 		waiting := s.takeWaiting()
 		ctx, cancel := context.WithTimeoutCause(s.life, refreshTimeout, broker.OwnReason(fmt.Errorf("%w: no answer within %v", ErrUnreachable, refreshTimeout)))
-		s.refresh(ctx)
-		cancel()
+		followed := s.refresh(ctx)
 		if waiting != nil {
 			close(waiting)
 		}
+		if followed {
+			s.routes.refresh(ctx) // nobody waits for that: find asks for the keys of partitions that are gone
+		}
+		cancel()
 	}
 }
 
@@ -85,10 +88,11 @@ func (s *superProducer) ended(p *Producer, err error) {
 }
 
 // refresh asks for the partitions and follows what has changed. It leaves
-// everything as it is if nobody answers.
-func (s *superProducer) refresh(ctx context.Context) {
+// everything as it is if nobody answers. It reports whether the super stream is
+// there.
+func (s *superProducer) refresh(ctx context.Context) (followed bool) {
 	if s.refused() != nil {
-		return
+		return false
 	}
 	names, err := s.env.lookAtSuper(ctx, s.name, s.table.Load().names)
 	switch {
@@ -99,8 +103,9 @@ func (s *superProducer) refresh(ctx context.Context) {
 		s.env.cfg.Logger.Debug("the partitions are not known anew", "super stream", s.name, "error", err)
 	default:
 		s.follow(names)
-		s.routes.refresh(ctx)
+		return true
 	}
+	return false
 }
 
 // follow makes the table one of these partitions: it begins producers to new ones,
