@@ -185,7 +185,7 @@ func (p *Producer) reconnect(attempt *int, err error) *link {
 			return nil
 		}
 		var l *link
-		if l, err = p.connect(p.life); err == nil {
+		if l, err = p.connectClaimed(); err == nil {
 			*attempt++
 			p.state(StateChange{State: StateConnected, reconnected: true})
 			return l
@@ -208,6 +208,7 @@ func (p *Producer) state(c StateChange) {
 
 // stateClosed reports the producer's end.
 func (p *Producer) stateClosed() {
+	p.env.disown(p) // first: who hears of the end may use the name
 	p.mu.Lock()
 	err := p.refusal
 	p.mu.Unlock()

@@ -133,11 +133,14 @@ func (s *superProducer) beginPart(ctx context.Context, name string) partStart {
 	if err != nil {
 		return partStart{err: err}
 	}
-	l, err := p.connect(ctx)
+	var l *link
+	if err = p.claim(); err == nil {
+		l, err = p.connect(ctx)
+	}
 	return partStart{p, l, opErr("new producer on stream", name, s.cfg.Name, err)}
 }
 
-// newPart makes the producer of a partition, which the Env then owns.
+// newPart makes the producer of a partition. Env.Close waits for its end.
 func (s *superProducer) newPart(name string) (*Producer, error) {
 	if err := s.env.own(); err != nil {
 		return nil, err
@@ -147,11 +150,16 @@ func (s *superProducer) newPart(name string) (*Producer, error) {
 	p := newProducerIn(s.joint, s.env, name, cfg)
 	p.part, p.born = s, time.Now()
 	p.stalled.begun = make(chan struct{})
-	if err := s.env.adopt(p); err != nil {
-		partStart{p: p}.undo()
-		return nil, err
-	}
 	return p, nil
+}
+
+// claim gives the producer of a partition its name in the Env, once.
+func (p *Producer) claim() (err error) {
+	if !p.adopted {
+		err = p.env.adopt(p)
+		p.adopted = err == nil
+	}
+	return err
 }
 
 // undo takes back newPart and what followed.
