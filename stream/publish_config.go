@@ -17,7 +17,8 @@ type ProducerConfig struct {
 	// So it publishes to a new partition 10 s later at most. One on which another
 	// producer of the Env has the Name counts as without a leader until that one is
 	// closed, as where a partition is back before its messages are confirmed. A
-	// partition that was removed gets nothing more; what it has not confirmed still gets its outcome.
+	// partition that was removed gets nothing more; what it has not confirmed still
+	// gets its outcome.
 	//
 	// When partitions are added or removed, keys move to other partitions: what was
 	// published to a key before is in another partition than what follows, and

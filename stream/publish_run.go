@@ -172,7 +172,7 @@ func (p *Producer) lookForLeader(l *link) error {
 // if the producer has ended.
 func (p *Producer) reconnect(attempt *int, err error) *link {
 	defer p.stallAfter(blockedAfter)()
-	for blocked := false; ; *attempt++ {
+	for blocked := false; p.life.Err() == nil; *attempt++ { // else err is that of the end
 		was := blocked
 		blocked = errors.Is(err, ErrBlocked)
 		switch {
@@ -198,6 +198,7 @@ func (p *Producer) reconnect(attempt *int, err error) *link {
 			return nil
 		}
 	}
+	return nil
 }
 
 // state reports a change of the producer's.
