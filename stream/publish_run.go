@@ -96,17 +96,32 @@ func (p *Producer) attend(l *link) error {
 
 // looked is what the last looks at a link have found.
 type looked struct {
-	at   time.Time // when another leader was last asked for, or the broker last confirmed something
-	held time.Time // since when the link is held; zero: it is not
+	at     time.Time // when another leader was last asked for, or the broker last confirmed something
+	held   time.Time // since when the link is held; zero: it is not
+	unsent time.Time // since when there are messages of which none was sent; zero: there are none
+}
+
+// quiet returns for how long the broker has confirmed nothing, though there are
+// messages. It takes none from a connection on which others hold it up. The caller
+// holds the lock.
+func (p *Producer) quiet(l *link, last *looked) time.Duration {
+	switch {
+	case p.box.waiting > 0:
+		last.unsent = time.Time{}
+		return time.Since(l.lastTime)
+	case p.box.open == 0:
+		last.unsent = time.Time{}
+		return 0
+	case last.unsent.IsZero():
+		last.unsent = time.Now()
+	}
+	return time.Since(last.unsent)
 }
 
 // look finds out whether the link still does its work.
 func (p *Producer) look(l *link, last *looked) error {
 	p.mu.Lock()
-	quiet := time.Since(l.lastTime)
-	if p.box.waiting == 0 {
-		quiet = 0
-	}
+	quiet := p.quiet(l, last)
 	nameless := p.nameless()
 	blocked := nameless || quiet >= min(p.cfg.ConfirmTimeout, blockedAfter)
 	changed := blocked != l.blocked

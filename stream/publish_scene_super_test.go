@@ -247,6 +247,35 @@ func TestSceneSuperWithoutQuorum(t *testing.T) {
 	})
 }
 
+// TestSceneSuperNothingSent: a partition counts as stalled too when nothing of its
+// own was sent, because the connection is held up by what others have sent.
+func TestSceneSuperNothingSent(t *testing.T) {
+	const partitions = 12
+	playSuper(t, partitions, func(s *scene) {
+		p := s.superProducer(ProducerConfig{MaxInFlight: 2 * partitions})
+		s.b.StopReading()
+		large := func(part int) Message {
+			return Message{Key: keyFor("k", part, partitions), Body: make([]byte, 900_000)}
+		}
+		begin := time.Now()
+		for part := range partitions {
+			must(s, p.PublishAsync(s.ctx, large(part), nil))
+		}
+		for part := range partitions {
+			var err error
+			for err == nil {
+				err = p.PublishAsync(s.ctx, large(part), nil)
+			}
+			wantErr(s, err, ErrBlocked)
+		}
+		if took := time.Since(begin); took > 2*blockedAfter {
+			s.Errorf("the last one was refused after %v", took)
+		}
+		s.b.ResumeReading()
+		must(s, p.Flush(s.ctx))
+	})
+}
+
 // TestSceneSuperStalledCallback: a callback that finds no room in a partition which
 // confirms nothing is refused, and does not hold up the outcomes of the others.
 func TestSceneSuperStalledCallback(t *testing.T) {
