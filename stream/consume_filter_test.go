@@ -150,6 +150,39 @@ func TestFilterIdle(t *testing.T) {
 	})
 }
 
+// TestFilterOnFullConnection: the stored offset passes what the broker skips also
+// where the connection has no subscription id left.
+func TestFilterOnFullConnection(t *testing.T) {
+	inBubble(t, func(x *filterBench) {
+		cfg := Config{URIs: []string{x.b.URI()}, Dial: x.b.Dial}
+		env, err := Connect(x.ctx, cfg)
+		must(t, err)
+		defer env.Close()
+		reach(t, env, readersPerNode(1))
+		c, err := env.NewConsumer(x.name, ConsumerConfig{Name: "billing", Filter: byFirst.Filter("a")})
+		must(t, err)
+		stop := x.run(c)
+		x.put("a 0")
+		x.settle(time.Second / 2)
+		at, err := env.cluster.Find(x.ctx, x.name)
+		must(t, err)
+		for range 255 {
+			other, err := env.openSubscription(x.ctx, at, at.Leader, x.name, 1<<20)
+			must(t, err)
+			defer other.release(false)
+		}
+		conns := len(x.b.Connections())
+		x.put("b 1", "b 2")
+		x.settle(20 * time.Second)
+		x.wantStored(2)
+		if n := len(x.b.Connections()); n != conns {
+			t.Errorf("%d connections, and %d before the look", n, conns)
+		}
+		x.wantHandled("a 0")
+		must(t, stop())
+	})
+}
+
 // TestFilterIdleStoresNothing: a store is a chunk too, and must not make this
 // consumer or another one store again.
 func TestFilterIdleStoresNothing(t *testing.T) {

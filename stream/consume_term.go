@@ -206,7 +206,7 @@ func (t *term) play(ctx context.Context, end *sessionEnd) (why, failed error) {
 	t.stores.Store(true)
 	var look *lookout
 	if r.filters() {
-		look = startLookout(t.s)
+		look = startLookout(r, t.s)
 		defer look.stop()
 	}
 	end.progressed, why = t.deliver()
