@@ -280,6 +280,7 @@ func (t *term) findPlace() error {
 func (t *term) deliver() (progressed bool, why error) {
 	r := t.run
 	r.dispatcher = r.newDispatcher(t.taking)
+	defer r.dropWorkers() // while their term is there
 	progressed, why = r.feed(r.dispatcher, t.s)
 	if lost := t.s.whyEnded(); lost != nil {
 		t.lose(lost) // before a batch that is not full is handed out
