@@ -173,12 +173,20 @@ func TestFilterOnFullConnection(t *testing.T) {
 			must(t, err)
 			defer other.release(false)
 		}
-		conns := len(x.b.Connections())
+		shares := func() int {
+			env.memory.mu.Lock()
+			defer env.memory.mu.Unlock()
+			return env.memory.shares
+		}
+		conns, before := len(x.b.Connections()), shares()
 		x.put("b 1", "b 2")
 		x.settle(20 * time.Second)
 		x.wantStored(2)
 		if n := len(x.b.Connections()); n != conns {
 			t.Errorf("%d connections, and %d before the look", n, conns)
+		}
+		if n := shares(); n != before {
+			t.Errorf("%d subscriptions share the memory, and %d did before the look", n, before)
 		}
 		x.wantHandled("a 0")
 		must(t, stop())
@@ -395,7 +403,7 @@ func TestFilterGoexit(t *testing.T) {
 						handled <- struct{}{}
 						<-ctx.Done()
 						time.Sleep(time.Second)
-						return nil
+						return ctx.Err()
 					})
 					if err == nil || !cfg.SuperStream {
 						t.Errorf("Run has returned %v", err)

@@ -236,6 +236,64 @@ func TestSceneSuperBoundTwice(t *testing.T) {
 	})
 }
 
+// TestSceneSuperFirstReason: a producer that has ended with its super stream says so
+// also after it was closed.
+func TestSceneSuperFirstReason(t *testing.T) {
+	playSuper(t, 2, func(s *scene) {
+		p := s.superProducer(ProducerConfig{})
+		must(s, s.env.DeleteSuperStream(s.ctx, "o"))
+		time.Sleep(refreshEvery + recreationTime + time.Millisecond)
+		must(s, p.Close(s.ctx))
+		wantErr(s, p.Publish(s.ctx, keyed("a", 0)), ErrStreamDeleted)
+	})
+}
+
+// TestSceneSuperPartitionNotThereYet: a new partition of which the node does not know
+// yet is published to after the next look.
+func TestSceneSuperPartitionNotThereYet(t *testing.T) {
+	playSuper(t, 2, func(s *scene) {
+		p := s.superProducer(ProducerConfig{})
+		time.Sleep(refreshEvery / 2)
+		s.create("o-2")
+		must(s, s.b.BindPartition("o", "o-2", "2"))
+		s.b.AnswerWith(streamtest.Metadata, streamtest.StreamDoesNotExist, 2)
+		time.Sleep(refreshEvery)
+		s.b.ClearFaults()
+		if list := s.reported(StateClosed); len(list) != 1 || list[0].Stream != "o-2" || !errors.Is(list[0].Err, ErrStreamDeleted) {
+			s.Errorf("reported: %v", s.story())
+		}
+		time.Sleep(refreshEvery)
+		must(s, p.Publish(s.ctx, keyed(keyFor("k", 2, 3), 0)))
+		must(s, p.Close(s.ctx))
+	})
+}
+
+// TestSceneSuperTooLate: what is about to begin when the producer ends leaves
+// nothing behind: no producer for which Env.Close waits, and no connection.
+func TestSceneSuperTooLate(t *testing.T) {
+	playSuper(t, 2, func(s *scene) {
+		cfg, err := ProducerConfig{SuperStream: true, Name: "n"}.withDefaults()
+		must(s, err)
+		late := &superProducer{joint: newJoint(s.env, cfg), env: s.env, name: "o", cfg: cfg, parts: map[*Producer]bool{}}
+		late.table.Store(&partitionTable{})
+		late.refuse(errTest)
+		wantErr(s, late.begin(s.ctx), errTest) // as when Env.Close comes before the first table
+		p, err := late.newPart("o-0")
+		must(s, err)
+		late.replace(newPartitionTable([]string{"o-0"}, map[string]*Producer{"o-0": p}), late.table.Load(), []*Producer{p})
+		if n := len(late.admission.quotas); n > 0 {
+			s.Errorf("%d partitions have a part of the places", n)
+		}
+		s.until("no connection is left", func() bool { return s.env.cluster.SharedConns() == 0 })
+		must(s, s.producer("o-0", ProducerConfig{Name: "n"}).Close(s.ctx))
+		must(s, s.env.Close())
+		b := late.beginPart(s.ctx, "o-0")
+		wantErr(s, b.err, ErrClosed)
+		b.undo()
+		wantErr(s, beginError(s.ctx, []partStart{b}), ErrClosed)
+	})
+}
+
 // TestSceneSuperDeletedIsFree: a producer that has ended with its super stream has
 // its name no longer, though nobody has closed it.
 func TestSceneSuperDeletedIsFree(t *testing.T) {
