@@ -211,6 +211,34 @@ func TestSceneRouteMoved(t *testing.T) {
 	})
 }
 
+// TestSceneRefreshWaitsForNoKeys: who waits for the partitions does not wait for the
+// keys in use.
+func TestSceneRefreshWaitsForNoKeys(t *testing.T) {
+	playRouted(t, func(s *scene) {
+		must(s, s.env.own())
+		p := &superProducer{joint: newJoint(s.env, ProducerConfig{}), env: s.env, name: "o", wake: make(chan struct{}, 1), over: make(chan struct{})}
+		p.life, p.cancel = context.WithCancel(s.ctx)
+		names, err := s.env.Partitions(s.ctx, "o")
+		must(s, err)
+		p.table.Store(newPartitionTable(names, map[string]*Producer{"o-a": {joint: p.joint}, "o-b": {joint: p.joint}}))
+		p.routes.ask = func(ctx context.Context, _ string) ([]string, error) {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}
+		known := &routeOf{partitions: []string{"o-a"}}
+		known.used.Store(true)
+		p.routes.of = map[string]*routeOf{"a": known}
+		go p.run()
+		begin := time.Now()
+		p.refreshed(s.ctx)
+		if took := time.Since(begin); took > 0 {
+			s.Errorf("waited for %v", took)
+		}
+		p.cancel()
+		<-p.over
+	})
+}
+
 // TestRoutesRefresh: the keys in use are asked for some at a time, each once. Without
 // an answer nothing more is asked, and what was known stays.
 func TestRoutesRefresh(t *testing.T) {
