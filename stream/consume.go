@@ -231,6 +231,7 @@ func (c *Consumer) consumeOne(ctx context.Context, setup func(*run)) (err error)
 	handling, end := drainContext(ctx, c.cfg.Drain)
 	defer end()
 	r.handling = handling
+	defer r.dropWorkers()
 	err = r.supervise(ctx)
 	supervised = true
 	return err

@@ -18,8 +18,8 @@ import (
 type crew struct {
 	size     int // how many workers there are
 	maxAhead int
-	quarter  int // of MaxBuffered
-	wg       sync.WaitGroup
+	quarter  int            // of MaxBuffered
+	wg       sync.WaitGroup // of the workers, and of those who wait for a store
 
 	messages, bytes atomic.Int64  // that all members have in hand
 	finished        atomic.Uint64 // how many messages were handled
@@ -243,7 +243,7 @@ func (w *workers) handleShared(kept *originals) {
 		w.finishShared(j, false)
 	case w.run.progress.markFinished(j.ticket) && w.run.named():
 		w.addStoring(1)
-		go w.storeShared(j)
+		w.crew.wg.Go(func() { w.storeShared(j) })
 	default:
 		w.finishShared(j, true)
 	}

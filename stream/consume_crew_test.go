@@ -4,6 +4,9 @@ import (
 	"context"
 	"testing"
 	"testing/synctest"
+	"time"
+
+	"github.com/tidemark-go/tidemark/internal/mark"
 )
 
 // TestCrewCounts: a crew counts what its members have in hand now, and nothing of
@@ -53,6 +56,36 @@ func TestCrewCountsWhatIsQueued(t *testing.T) {
 		close(release)
 		must(s, r.stopped())
 	})
+}
+
+// TestCrewWaitsForStores: a crew that has closed has no goroutine left, not even one
+// that was waiting for a store and has no more to do than to wake others.
+func TestCrewWaitsForStores(t *testing.T) {
+	r := aloneRun(t, ConsumerConfig{Name: "n", Workers: 2, Store: StorePolicy{Every: 1}})
+	r.handler = func(context.Context, *Delivery) error { return nil }
+	r.crew = startCrew(r.consumer.cfg)
+	w, other := startWorkers(t.Context(), r), startWorkers(t.Context(), r)
+	other.mu.Lock() // whoever wakes the others has to wait
+	r.crew.waiting.Store(1)
+	jobs := r.progress.takeInHand(mark.ChunkID{}, 1, 0, []Delivery{{Offset: 1}}, nil)
+	w.mu.Lock()
+	w.queue.push(jobs[0])
+	w.list()
+	w.mu.Unlock()
+	request := <-r.requests
+	request.done <- nil
+	w.waitIdle()
+	closed := make(chan struct{})
+	go func() { r.crew.close(); close(closed) }()
+	select {
+	case <-closed:
+		t.Error("a goroutine of the crew is at work")
+	case <-time.After(20 * time.Millisecond): // it waits, or has not begun to
+	}
+	other.mu.Unlock()
+	<-closed
+	must(t, w.abandon())
+	must(t, other.abandon())
 }
 
 // TestCrewShares: a partition may have in hand half of what the others leave, and

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -147,6 +149,47 @@ func TestFilterIdle(t *testing.T) {
 		x.wantStored(107)
 		must(t, stop())
 		x.wantHandled()
+	})
+}
+
+// TestFilterOnFullConnection: the stored offset passes what the broker skips also
+// where the connection has no subscription id left.
+func TestFilterOnFullConnection(t *testing.T) {
+	inBubble(t, func(x *filterBench) {
+		cfg := Config{URIs: []string{x.b.URI()}, Dial: x.b.Dial}
+		env, err := Connect(x.ctx, cfg)
+		must(t, err)
+		defer env.Close()
+		reach(t, env, readersPerNode(1))
+		c, err := env.NewConsumer(x.name, ConsumerConfig{Name: "billing", Filter: byFirst.Filter("a")})
+		must(t, err)
+		stop := x.run(c)
+		x.put("a 0")
+		x.settle(time.Second / 2)
+		at, err := env.cluster.Find(x.ctx, x.name)
+		must(t, err)
+		for range 255 {
+			other, err := env.openSubscription(x.ctx, at, at.Leader, x.name, 1<<20)
+			must(t, err)
+			defer other.release(false)
+		}
+		shares := func() int {
+			env.memory.mu.Lock()
+			defer env.memory.mu.Unlock()
+			return env.memory.shares
+		}
+		conns, before := len(x.b.Connections()), shares()
+		x.put("b 1", "b 2")
+		x.settle(20 * time.Second)
+		x.wantStored(2)
+		if n := len(x.b.Connections()); n != conns {
+			t.Errorf("%d connections, and %d before the look", n, conns)
+		}
+		if n := shares(); n != before {
+			t.Errorf("%d subscriptions share the memory, and %d did before the look", n, before)
+		}
+		x.wantHandled("a 0")
+		must(t, stop())
 	})
 }
 
@@ -319,6 +362,66 @@ func TestFilterPanics(t *testing.T) {
 					t.Errorf("handled %q", got)
 				}
 				x.wantStored(1)
+			})
+		})
+	}
+}
+
+// TestFilterGoexit: where Match or KeyOf ends the run's goroutine, the workers end
+// before the run does, and the name is free.
+func TestFilterGoexit(t *testing.T) {
+	type configs map[string]ConsumerConfig
+	exits := func(d *Delivery) {
+		if strings.HasSuffix(string(d.Body), "exit") {
+			runtime.Goexit()
+		}
+	}
+	match := Filter{Match: func(d *Delivery) bool { exits(d); return true }}
+	keyOf := func(d *Delivery) string { exits(d); return "" }
+	for name, cfg := range (configs{
+		"Match": {Filter: match}, "KeyOf": {KeyOf: keyOf},
+		"Match in a group": {Filter: match, SingleActive: true}, "KeyOf in a group": {KeyOf: keyOf, SingleActive: true},
+		"Match on a super stream": {Filter: match, SuperStream: true}, "KeyOf on a super stream": {KeyOf: keyOf, SuperStream: true},
+	}) {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(x *filterBench) {
+				of, to := x.name, x.name
+				if cfg.SuperStream {
+					of, to = "super", "super-1"
+					must(t, x.env.DeclareSuperStream(x.ctx, of, SuperStreamConfig{Partitions: 2}))
+				}
+				cfg.Name, cfg.Workers = "billing", 3
+				c, err := x.env.NewConsumer(of, cfg)
+				must(t, err)
+				var atWork atomic.Int64
+				handled, ended := make(chan struct{}, 1), make(chan struct{})
+				go func() {
+					defer close(ended)
+					err := c.Run(x.ctx, func(ctx context.Context, d *Delivery) error {
+						atWork.Add(1)
+						defer atWork.Add(-1)
+						handled <- struct{}{}
+						<-ctx.Done()
+						time.Sleep(time.Second)
+						return ctx.Err()
+					})
+					if err == nil || !cfg.SuperStream {
+						t.Errorf("Run has returned %v", err)
+					}
+				}()
+				must(t, x.b.Publish(to, "a 0"))
+				<-handled
+				must(t, x.b.Publish(to, "a exit"))
+				<-ended
+				if n := atWork.Load(); n > 0 {
+					t.Errorf("%d handlers are at work", n)
+				}
+				again, err := x.env.NewConsumer(of, ConsumerConfig{Name: "billing", SuperStream: cfg.SuperStream, SingleActive: cfg.SingleActive})
+				must(t, err)
+				stop := x.run(again)
+				x.settle(time.Second)
+				x.wantHandled("a 0", "a exit")
+				must(t, stop())
 			})
 		})
 	}

@@ -50,9 +50,7 @@ func (r *run) joinGroup(ctx context.Context, s *subscription) error {
 			return err
 		}
 	}
-	s.aside = func(ctx context.Context) (*subscription, error) {
-		return c.env.openSubscription(ctx, broker.Location{Contact: s.lease.Contact()}, s.node, s.stream, c.cfg.MaxBuffered)
-	}
+	s.aside = func(ctx context.Context) (*subscription, error) { return r.openAside(ctx, s) }
 	s.mu.Lock()
 	s.member = newMembership(s)
 	s.mu.Unlock()

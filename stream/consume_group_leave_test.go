@@ -65,6 +65,33 @@ func TestGroupWaitingMemberStays(t *testing.T) {
 	}, streamtest.WithStepDownBug("4.2.1"))
 }
 
+// A member whose broker does not say what is stored stays too: it knows nothing.
+func TestGroupUnansweredMemberStays(t *testing.T) {
+	playPartition(t, func(g *group) {
+		a := g.join("a", ConsumerConfig{}, nil)
+		a.active(1)
+		g.publish("1")
+		g.want("a 1")
+		release := g.hold("a 2")
+		g.publish("2", "3")
+		g.began("a 2")
+		must(t, g.join("b", ConsumerConfig{}, nil).end())
+		release()
+		g.until("a waits", func() bool { return a.count(StateWaiting) == 2 })
+		g.b.AnswerWith(streamtest.QueryOffset, streamtest.InternalError, streamtest.Forever)
+		time.Sleep(10 * time.Minute)
+		if n := a.count(StateReconnecting); n > 0 {
+			t.Errorf("it joined anew %d times", n)
+		}
+		g.b.ClearFaults()
+		time.Sleep(5 * time.Minute)
+		if n := a.count(StateReconnecting); n != 1 {
+			t.Errorf("it joined anew %d times", n)
+		}
+		must(t, a.end())
+	}, streamtest.WithStepDownBug("4.2.1"))
+}
+
 // Env.Close ends a member as the end of its context does: it stores and leaves.
 func TestGroupEnvClose(t *testing.T) {
 	playGroup(t, func(g *group) {

@@ -22,6 +22,7 @@ import (
 // lookout looks, on a goroutine of its own, while no chunk comes. It lives as
 // long as a session, or as a term.
 type lookout struct {
+	r      *run // only to open another subscription
 	s      *subscription
 	core   mark.Lookout
 	cancel context.CancelFunc
@@ -29,9 +30,9 @@ type lookout struct {
 }
 
 // startLookout begins to look. What is found goes to s.crossed.
-func startLookout(s *subscription) *lookout {
+func startLookout(r *run, s *subscription) *lookout {
 	ctx, cancel := context.WithCancel(context.Background())
-	l := &lookout{s: s, cancel: cancel}
+	l := &lookout{r: r, s: s, cancel: cancel}
 	s.crossed, s.upTo = make(chan *wire.Chunk), nil // of an earlier term
 	l.wg.Go(func() { l.run(ctx) })
 	return l
@@ -71,7 +72,7 @@ func (l *lookout) look(ctx context.Context) (*wire.Chunk, error) {
 	if err != nil || !l.core.Worth(mark.Extent(extent), next) {
 		return nil, err
 	}
-	chunk, err := s.peekBeside(ctx, wire.OffsetSpec{Type: wire.OffsetLast})
+	chunk, err := l.peekBeside(ctx, wire.OffsetSpec{Type: wire.OffsetLast})
 	if err != nil {
 		return nil, err
 	}
@@ -104,13 +105,23 @@ func (s *subscription) expectBehind(chunk *wire.Chunk) {
 	s.jumpWatch.jumps.Pass(chunk.FirstOffset + uint64(chunk.Records))
 }
 
-// peekBeside is peek by another subscription on the same connection.
-func (s *subscription) peekBeside(ctx context.Context, spec wire.OffsetSpec) (*wire.Chunk, error) {
+// peekBeside is peek by another subscription to the same node: on the same
+// connection, or on another one if all ids of that are taken. What the other one
+// sends is as committed, because both read one replica.
+func (l *lookout) peekBeside(ctx context.Context, spec wire.OffsetSpec) (*wire.Chunk, error) {
+	s := l.s
 	beside := newSubscription(s.stream, s.node, int(s.flow.limit), s.memory, s.corruptChunks)
 	lease, err := s.lease.Beside(beside)
 	if err != nil {
 		s.memory.leave(beside.share)
-		return nil, err
+		if !s.alive() {
+			return nil, err
+		}
+		if beside, err = l.r.openAside(ctx, s); err != nil {
+			return nil, err
+		}
+		defer beside.releaseWithin(ctx, true)
+		return beside.peek(ctx, spec)
 	}
 	beside.lease = lease
 	defer beside.release(false)

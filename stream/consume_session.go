@@ -35,7 +35,7 @@ func (r *run) session(ctx context.Context, s *subscription) (end sessionEnd) {
 	}
 	var look *lookout
 	if r.named() && r.filters() {
-		look = startLookout(s)
+		look = startLookout(r, s)
 		defer look.stop()
 	}
 	end.progressed, end.err = r.deliver(s)

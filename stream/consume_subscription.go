@@ -231,6 +231,11 @@ func (s *subscription) peek(ctx context.Context, spec wire.OffsetSpec) (*wire.Ch
 	return s.discard(), nil
 }
 
+// openAside returns another subscription to the same node, on whichever connection.
+func (r *run) openAside(ctx context.Context, s *subscription) (*subscription, error) {
+	return r.consumer.env.openSubscription(ctx, broker.Location{Contact: s.lease.Contact()}, s.node, s.stream, r.consumer.cfg.MaxBuffered)
+}
+
 // peekAside is peek on a subscription beside one that is a member of a group.
 func (s *subscription) peekAside(ctx context.Context, spec wire.OffsetSpec) (*wire.Chunk, error) {
 	beside, err := s.aside(ctx)

@@ -289,6 +289,7 @@ func (s *superRun) runPartition(ctx context.Context, r *run) {
 		close(r.ended)
 		s.ended <- partitionEnd{c.stream, err}
 	}()
+	defer r.dropWorkers()
 	err = r.supervise(ctx)
 	supervised = true
 }

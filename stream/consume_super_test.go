@@ -209,6 +209,24 @@ func TestSuperStreamGoexit(t *testing.T) {
 	})
 }
 
+// TestSuperStreamBatchGoexit: so does a handler of batches, though the partitions
+// wait for their turn to take back what is in the batch.
+func TestSuperStreamBatchGoexit(t *testing.T) {
+	playParts(t, 3, func(s *partScene) {
+		s.fill(0, 10, s.partitions...)
+		c, gone := s.consumer(ConsumerConfig{Name: "billing", BatchSize: 10, BatchWait: time.Second}), make(chan struct{})
+		go func() {
+			defer close(gone)
+			_ = c.RunBatch(s.ctx, func(context.Context, []Delivery) error { runtime.Goexit(); return nil })
+			s.Error("RunBatch has returned")
+		}()
+		<-gone
+		r := s.run(ConsumerConfig{Name: "billing"}, s.handle)
+		s.want(30)
+		must(s, r.stopped())
+	})
+}
+
 // TestSuperStreamCommitOfNone: a run that knows no partition yet has nothing to
 // store, and a Commit says so of no member.
 func TestSuperStreamCommitOfNone(t *testing.T) {

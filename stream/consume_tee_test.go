@@ -418,6 +418,50 @@ func TestTeePatienceEnds(t *testing.T) {
 	})
 }
 
+// Credit that one consumer could not send, because its context had ended, is asked
+// for by another one; and by nobody once the connection is lost.
+func TestTeeOwesCredit(t *testing.T) {
+	inBubble(t, func(x *filterBench) {
+		at, err := x.env.cluster.Find(x.ctx, x.name)
+		must(t, err)
+		s, err := x.env.openSubscription(x.ctx, at, at.Leader, x.name, 1<<20)
+		must(t, err)
+		defer s.release(false)
+		m := newTeeModel(t)
+		m.source.lease = s.lease
+		for len(m.readers) == 0 {
+			m.join()
+		}
+		reader := m.readers[0].m
+		ended, cancel := context.WithCancel(x.ctx)
+		cancel()
+		x.b.StopReading()
+		for sent := 0; m.owed == 0; sent++ {
+			if sent == 1<<20 {
+				t.Fatal("the connection takes any number of frames")
+			}
+			m.credit(ended, 3)
+		}
+		if m.owed != 3 {
+			t.Errorf("%d chunks are owed, want 3", m.owed)
+		}
+		select {
+		case <-reader.consumer.wake:
+		default:
+			t.Error("nobody was woken")
+		}
+		if _, _, credit := reader.take(nil); credit < 3 || m.owed != 0 {
+			t.Errorf("another one asks for %d, and %d are owed", credit, m.owed)
+		}
+		x.b.DropConnections(streamtest.CutRST)
+		synctest.Wait()
+		if m.credit(ended, 3); m.owed != 0 {
+			t.Errorf("%d chunks of a lost connection are owed", m.owed)
+		}
+		x.b.ResumeReading()
+	})
+}
+
 // A detached consumer joins nobody at its end. Its connection serves for the last
 // store.
 func TestDetachedAtTheEnd(t *testing.T) {

@@ -206,7 +206,7 @@ func (t *term) play(ctx context.Context, end *sessionEnd) (why, failed error) {
 	t.stores.Store(true)
 	var look *lookout
 	if r.filters() {
-		look = startLookout(t.s)
+		look = startLookout(r, t.s)
 		defer look.stop()
 	}
 	end.progressed, why = t.deliver()
@@ -280,6 +280,7 @@ func (t *term) findPlace() error {
 func (t *term) deliver() (progressed bool, why error) {
 	r := t.run
 	r.dispatcher = r.newDispatcher(t.taking)
+	defer r.dropWorkers() // while their term is there
 	progressed, why = r.feed(r.dispatcher, t.s)
 	if lost := t.s.whyEnded(); lost != nil {
 		t.lose(lost) // before a batch that is not full is handed out

@@ -403,6 +403,20 @@ func (w *workers) abandon() error {
 	return w.wait(nil)
 }
 
+// errRunGone is what the handlers at work learn when nobody waits for them.
+var errRunGone = errors.New("the run was ended by a panic or by runtime.Goexit")
+
+// dropWorkers ends the run's workers and waits for them, if nobody has: because a
+// function of the user's that the run calls itself, such as Match or KeyOf, has ended
+// the goroutine, or has panicked where that is not caught.
+func (r *run) dropWorkers() {
+	if w, ok := r.dispatcher.(*workers); ok {
+		w.cancelTaking(errRunGone)
+		w.cancelHandling(errRunGone)
+		_ = w.abandon()
+	}
+}
+
 // wait waits for the workers. It returns why the run ended.
 func (w *workers) wait(err error) error {
 	if w.crew != nil {

@@ -48,6 +48,7 @@ type Producer struct {
 
 	// The goroutine of run uses these, and NewProducer before.
 	born       time.Time // of a partition
+	adopted    bool      // of a partition: the Env has it, and it has its name there
 	idleLeader string    // address of a leader that has confirmed nothing
 
 	life    context.Context
@@ -59,11 +60,11 @@ type Producer struct {
 	err     error         // of Close
 }
 
-// NewProducer returns once the broker has accepted the producer. With
-// ProducerConfig.SuperStream the name is that of a super stream, and NewProducer
-// returns once the broker has accepted the producers of all partitions, or has
-// none to accept for the moment: a partition without a leader is waited for in the
-// background, unless all are without.
+// NewProducer returns once the broker has accepted the producer, or has not done so
+// within 10 s. With ProducerConfig.SuperStream the name is that of a super stream,
+// and NewProducer returns once the broker has accepted the producers of all
+// partitions that have a leader, or after the same 10 s, however many partitions
+// there are. The others are connected in the background, unless none was accepted.
 //
 // Errors wrap [ErrInvalidConfig], [ErrStreamNotFound], [ErrStreamUnavailable],
 // [ErrAccessRefused], [ErrNameInUse], [ErrBlocked] or those of [Connect], or are
@@ -135,11 +136,12 @@ func (p *Producer) begin(ctx context.Context, adopt func(*Producer) error) (*lin
 	return p.connect(ctx)
 }
 
-// adopt lets Close find the producer, unless it has begun already.
+// adopt lets Close find the producer, unless it has begun already, and gives it its
+// name. That of a partition is closed by the super stream's producer.
 func (e *Env) adopt(p *Producer) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.closing {
+	if e.closing && p.part == nil {
 		return fmt.Errorf("%w: the Env is closed", ErrClosed)
 	}
 	for other := range e.producers {

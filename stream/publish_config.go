@@ -14,8 +14,11 @@ type ProducerConfig struct {
 	// SuperStream makes the name given to NewProducer that of a super stream: each
 	// message goes to the partitions that Routing says, by its Key. The producer
 	// asks every 10 s which partitions there are, and at once when one is deleted.
-	// So it publishes to a new partition 10 s later at most. A partition that was
-	// removed gets nothing more; what it has not confirmed still gets its outcome.
+	// So it publishes to a new partition 10 s later at most. One on which another
+	// producer of the Env has the Name counts as without a leader until that one is
+	// closed, as where a partition is back before its messages are confirmed. A
+	// partition that was removed gets nothing more; what it has not confirmed still
+	// gets its outcome.
 	//
 	// When partitions are added or removed, keys move to other partitions: what was
 	// published to a key before is in another partition than what follows, and

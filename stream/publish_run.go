@@ -12,7 +12,8 @@ import (
 )
 
 const (
-	// connectTimeout bounds one attempt to connect a producer.
+	// connectTimeout bounds one attempt to connect a producer, and the first one
+	// to all partitions of a super stream together.
 	connectTimeout = 10 * time.Second
 	// blockedAfter is how long a broker that is alive may confirm nothing before
 	// the producer counts as blocked.
@@ -95,17 +96,32 @@ func (p *Producer) attend(l *link) error {
 
 // looked is what the last looks at a link have found.
 type looked struct {
-	at   time.Time // when another leader was last asked for, or the broker last confirmed something
-	held time.Time // since when the link is held; zero: it is not
+	at     time.Time // when another leader was last asked for, or the broker last confirmed something
+	held   time.Time // since when the link is held; zero: it is not
+	unsent time.Time // since when there are messages of which none was sent; zero: there are none
+}
+
+// quiet returns for how long the broker has confirmed nothing, though there are
+// messages. It takes none from a connection on which others hold it up. The caller
+// holds the lock.
+func (p *Producer) quiet(l *link, last *looked) time.Duration {
+	switch {
+	case p.box.waiting > 0:
+		last.unsent = time.Time{}
+		return time.Since(l.lastTime)
+	case p.box.open == 0:
+		last.unsent = time.Time{}
+		return 0
+	case last.unsent.IsZero():
+		last.unsent = time.Now()
+	}
+	return time.Since(last.unsent)
 }
 
 // look finds out whether the link still does its work.
 func (p *Producer) look(l *link, last *looked) error {
 	p.mu.Lock()
-	quiet := time.Since(l.lastTime)
-	if p.box.waiting == 0 {
-		quiet = 0
-	}
+	quiet := p.quiet(l, last)
 	nameless := p.nameless()
 	blocked := nameless || quiet >= min(p.cfg.ConfirmTimeout, blockedAfter)
 	changed := blocked != l.blocked
@@ -171,7 +187,7 @@ func (p *Producer) lookForLeader(l *link) error {
 // if the producer has ended.
 func (p *Producer) reconnect(attempt *int, err error) *link {
 	defer p.stallAfter(blockedAfter)()
-	for blocked := false; ; *attempt++ {
+	for blocked := false; p.life.Err() == nil; *attempt++ { // else err is that of the end
 		was := blocked
 		blocked = errors.Is(err, ErrBlocked)
 		switch {
@@ -184,7 +200,7 @@ func (p *Producer) reconnect(attempt *int, err error) *link {
 			return nil
 		}
 		var l *link
-		if l, err = p.connect(p.life); err == nil {
+		if l, err = p.connectClaimed(); err == nil {
 			*attempt++
 			p.state(StateChange{State: StateConnected, reconnected: true})
 			return l
@@ -197,6 +213,7 @@ func (p *Producer) reconnect(attempt *int, err error) *link {
 			return nil
 		}
 	}
+	return nil
 }
 
 // state reports a change of the producer's.
@@ -207,6 +224,7 @@ func (p *Producer) state(c StateChange) {
 
 // stateClosed reports the producer's end.
 func (p *Producer) stateClosed() {
+	p.env.disown(p) // first: who hears of the end may use the name
 	p.mu.Lock()
 	err := p.refusal
 	p.mu.Unlock()
@@ -231,7 +249,7 @@ func (p *Producer) fail(err error) {
 
 // connect makes a link to the stream's leader, and makes it the producer's.
 func (p *Producer) connect(ctx context.Context) (*link, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, connectTimeout, broker.OwnReason(fmt.Errorf("%w: no producer within %v", ErrUnreachable, connectTimeout)))
+	ctx, cancel := withinConnectTimeout(ctx)
 	defer cancel()
 	at, err := p.env.cluster.FindLeader(ctx, p.stream, p.idleLeader)
 	if err != nil {
@@ -243,6 +261,11 @@ func (p *Producer) connect(ctx context.Context) (*link, error) {
 			return l, err
 		} // else nobody joins that connection any more: another one may say why
 	}
+}
+
+// withinConnectTimeout bounds an attempt to connect.
+func withinConnectTimeout(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, connectTimeout, broker.OwnReason(fmt.Errorf("%w: no producer within %v", ErrUnreachable, connectTimeout)))
 }
 
 // connectTo makes a link to a leader, and makes it the producer's.

@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"context"
 	"strings"
 	"testing"
 	"time"
@@ -26,6 +27,33 @@ func TestSceneNameIsFree(t *testing.T) {
 		_ = old.Close(s.ctx)
 		must(s, s.producer("s", ProducerConfig{Name: "n"}).Close(s.ctx))
 	})
+}
+
+// TestSceneCloseWhileConnecting: a producer that is closed while it connects again
+// reports its end, and no further attempt, which there is none of.
+func TestSceneCloseWhileConnecting(t *testing.T) {
+	for _, waits := range []bool{false, true} {
+		play(t, Config{}, func(s *scene) {
+			p := s.producer("s", ProducerConfig{})
+			s.b.StopReading()
+			s.b.DropConnections(streamtest.CutFIN)
+			s.until("lost", func() bool { return len(s.reported(StateReconnecting)) > 0 })
+			if waits {
+				must(s, p.PublishAsync(s.ctx, text("x"), nil))
+			}
+			time.Sleep(time.Second) // it connects
+			before := len(s.reported(StateReconnecting))
+			ctx, cancel := context.WithTimeout(s.ctx, time.Second)
+			defer cancel()
+			if err := p.Close(ctx); err != nil {
+				wantErr(s, err, ErrUnconfirmed)
+			}
+			s.until("ended", func() bool { return len(s.reported(StateClosed)) == 1 })
+			if n := len(s.reported(StateReconnecting)); n > before {
+				s.Errorf("reported: %v", s.story())
+			}
+		})
+	}
 }
 
 // TestSceneFailedNameIsFree: so does one that could not be made.

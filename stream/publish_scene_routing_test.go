@@ -3,8 +3,10 @@ package stream
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -205,6 +207,88 @@ func TestSceneRouteMoved(t *testing.T) {
 		must(s, p.Publish(s.ctx, keyed("a", 1)))
 		if got := s.bodies("o-b"); !slices.Equal(got, []string{"a:1"}) {
 			s.Errorf("o-b has %v", got)
+		}
+	})
+}
+
+// TestSceneRefreshWaitsForNoKeys: who waits for the partitions does not wait for the
+// keys in use.
+func TestSceneRefreshWaitsForNoKeys(t *testing.T) {
+	playRouted(t, func(s *scene) {
+		must(s, s.env.own())
+		p := &superProducer{joint: newJoint(s.env, ProducerConfig{}), env: s.env, name: "o", wake: make(chan struct{}, 1), over: make(chan struct{})}
+		p.life, p.cancel = context.WithCancel(s.ctx)
+		names, err := s.env.Partitions(s.ctx, "o")
+		must(s, err)
+		p.table.Store(newPartitionTable(names, map[string]*Producer{"o-a": {joint: p.joint}, "o-b": {joint: p.joint}}))
+		p.routes.ask = func(ctx context.Context, _ string) ([]string, error) {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}
+		known := &routeOf{partitions: []string{"o-a"}}
+		known.used.Store(true)
+		p.routes.of = map[string]*routeOf{"a": known}
+		go p.run()
+		begin := time.Now()
+		p.refreshed(s.ctx)
+		if took := time.Since(begin); took > 0 {
+			s.Errorf("waited for %v", took)
+		}
+		p.cancel()
+		<-p.over
+	})
+}
+
+// TestRoutesRefresh: the keys in use are asked for some at a time, each once. Without
+// an answer nothing more is asked, and what was known stays.
+func TestRoutesRefresh(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const keys, roundTrip = 1000, 10 * time.Millisecond
+		var mu sync.Mutex
+		asked := map[string]int{}
+		answer, failure := "first", error(nil)
+		r := routes{ask: func(_ context.Context, key string) ([]string, error) {
+			time.Sleep(roundTrip)
+			mu.Lock()
+			defer mu.Unlock()
+			asked[key]++
+			return []string{answer}, failure
+		}}
+		table := newPartitionTable([]string{"first", "second"}, map[string]*Producer{"first": {}, "second": {}})
+		use := func() {
+			for i := range keys {
+				_, err := r.find(t.Context(), table, fmt.Sprint(i))
+				must(t, err)
+			}
+		}
+		use()
+		use() // now they are known, and in use
+		clear(asked)
+		answer = "second"
+		begin := time.Now()
+		r.refresh(t.Context())
+		if took := time.Since(begin); took > (keys/askers+1)*roundTrip {
+			t.Errorf("took %v", took)
+		}
+		for i := range keys {
+			key := fmt.Sprint(i)
+			if got := r.of[key].partitions[0]; asked[key] != 1 || got != "second" {
+				t.Fatalf("key %s was asked for %d times, and leads to %s", key, asked[key], got)
+			}
+		}
+		use()
+		clear(asked)
+		failure = errTest
+		r.refresh(t.Context())
+		if n := len(asked); n > askers {
+			t.Errorf("%d questions, and the first answer was an error", n)
+		}
+		if n := len(r.of); n != keys {
+			t.Errorf("%d keys are known", n)
+		}
+		r.refresh(t.Context())
+		if n := len(r.of); n != 0 {
+			t.Errorf("%d keys are known that nobody has used", n)
 		}
 	})
 }

@@ -82,8 +82,8 @@ func TestSceneSuperRemovedWhileWaiting(t *testing.T) {
 	})
 }
 
-// TestSceneSuperPartitionInUse: a new partition whose name another producer has
-// changes nothing until that one is closed, and Env.Close waits for nobody.
+// TestSceneSuperPartitionInUse: a new partition whose name another producer has holds
+// up its own messages only, until that one is closed. Env.Close waits for nobody.
 func TestSceneSuperPartitionInUse(t *testing.T) {
 	playSuper(t, 2, func(s *scene) {
 		p := s.superProducer(ProducerConfig{Name: "n"})
@@ -92,20 +92,51 @@ func TestSceneSuperPartitionInUse(t *testing.T) {
 		must(s, s.b.BindPartition("o", "o-2", "2"))
 		must(s, s.b.BindPartition("o", "o-3", "3"))
 		time.Sleep(refreshEvery + time.Millisecond)
-		if n := len(p.LastPublishingIDs()); n != 2 {
-			s.Errorf("%d partitions", n)
-		}
-		must(s, p.Publish(s.ctx, keyed(keyFor("k", 3, 4), 0)))
-		must(s, other.Close(s.ctx))
-		time.Sleep(refreshEvery)
 		if n := len(p.LastPublishingIDs()); n != 4 {
 			s.Errorf("%d partitions", n)
 		}
-		must(s, p.Publish(s.ctx, keyed(keyFor("k", 3, 4), 1)))
+		must(s, p.Publish(s.ctx, keyed(keyFor("k", 2, 4), 0)))
+		wantErr(s, p.Publish(s.ctx, keyed(keyFor("k", 3, 4), 0)), ErrBlocked)
+		must(s, other.Close(s.ctx))
+		s.until("the name is free", func() bool { return p.Publish(s.ctx, keyed(keyFor("k", 3, 4), 0)) == nil })
 		if got := s.bodies("o-3"); len(got) != 1 {
 			s.Errorf("o-3 has %v", got)
 		}
 		must(s, s.env.Close())
+	})
+}
+
+// TestSceneSuperPartitionIsBack: a partition that was removed, and is back before its
+// messages are confirmed, goes on behind them. What else has changed is taken up
+// meanwhile.
+func TestSceneSuperPartitionIsBack(t *testing.T) {
+	playSuper(t, 2, func(s *scene) {
+		p := s.superProducer(ProducerConfig{Name: "n"})
+		key := keyFor("k", 1, 2)
+		must(s, p.Publish(s.ctx, keyed(key, 0)))
+		must(s, s.b.SetQuorum("o-1", false))
+		late := make(chan error, 1)
+		must(s, p.PublishAsync(s.ctx, keyed(key, 1), func(err error) { late <- err }))
+		must(s, s.b.UnbindPartition("o", "o-1"))
+		time.Sleep(refreshEvery + recreationTime + time.Millisecond)
+		s.create("o-2")
+		must(s, s.b.BindPartition("o", "o-1", "1"))
+		must(s, s.b.BindPartition("o", "o-2", "2"))
+		time.Sleep(refreshEvery)
+		must(s, p.Publish(s.ctx, keyed(keyFor("new", 2, 3), 0)))
+		back := keyFor("back", 1, 3)
+		wantErr(s, p.Publish(s.ctx, keyed(back, 0)), ErrBlocked)
+		if list := s.reported(StateReconnecting); len(list) == 0 || list[len(list)-1].Stream != "o-1" || errors.Is(list[0].Err, ErrNameInUse) {
+			s.Errorf("reported: %v", s.story())
+		}
+		must(s, s.b.SetQuorum("o-1", true))
+		must(s, <-late)
+		s.until("it is back", func() bool { return p.Publish(s.ctx, keyed(back, 0)) == nil })
+		if got := s.bodies("o-1"); len(got) != 3 || got[2] != back+":0" {
+			s.Errorf("o-1 has %v", got)
+		}
+		must(s, p.Close(s.ctx))
+		must(s, s.producer("o-1", ProducerConfig{Name: "n"}).Close(s.ctx))
 	})
 }
 
@@ -202,6 +233,64 @@ func TestSceneSuperBoundTwice(t *testing.T) {
 			s.Errorf("%d producers for 3 partitions", n)
 		}
 		must(s, p.Close(s.ctx))
+	})
+}
+
+// TestSceneSuperFirstReason: a producer that has ended with its super stream says so
+// also after it was closed.
+func TestSceneSuperFirstReason(t *testing.T) {
+	playSuper(t, 2, func(s *scene) {
+		p := s.superProducer(ProducerConfig{})
+		must(s, s.env.DeleteSuperStream(s.ctx, "o"))
+		time.Sleep(refreshEvery + recreationTime + time.Millisecond)
+		must(s, p.Close(s.ctx))
+		wantErr(s, p.Publish(s.ctx, keyed("a", 0)), ErrStreamDeleted)
+	})
+}
+
+// TestSceneSuperPartitionNotThereYet: a new partition of which the node does not know
+// yet is published to after the next look.
+func TestSceneSuperPartitionNotThereYet(t *testing.T) {
+	playSuper(t, 2, func(s *scene) {
+		p := s.superProducer(ProducerConfig{})
+		time.Sleep(refreshEvery / 2)
+		s.create("o-2")
+		must(s, s.b.BindPartition("o", "o-2", "2"))
+		s.b.AnswerWith(streamtest.Metadata, streamtest.StreamDoesNotExist, 2)
+		time.Sleep(refreshEvery)
+		s.b.ClearFaults()
+		if list := s.reported(StateClosed); len(list) != 1 || list[0].Stream != "o-2" || !errors.Is(list[0].Err, ErrStreamDeleted) {
+			s.Errorf("reported: %v", s.story())
+		}
+		time.Sleep(refreshEvery)
+		must(s, p.Publish(s.ctx, keyed(keyFor("k", 2, 3), 0)))
+		must(s, p.Close(s.ctx))
+	})
+}
+
+// TestSceneSuperTooLate: what is about to begin when the producer ends leaves
+// nothing behind: no producer for which Env.Close waits, and no connection.
+func TestSceneSuperTooLate(t *testing.T) {
+	playSuper(t, 2, func(s *scene) {
+		cfg, err := ProducerConfig{SuperStream: true, Name: "n"}.withDefaults()
+		must(s, err)
+		late := &superProducer{joint: newJoint(s.env, cfg), env: s.env, name: "o", cfg: cfg, parts: map[*Producer]bool{}}
+		late.table.Store(&partitionTable{})
+		late.refuse(errTest)
+		wantErr(s, late.begin(s.ctx), errTest) // as when Env.Close comes before the first table
+		p, err := late.newPart("o-0")
+		must(s, err)
+		late.replace(newPartitionTable([]string{"o-0"}, map[string]*Producer{"o-0": p}), late.table.Load(), []*Producer{p})
+		if n := len(late.admission.quotas); n > 0 {
+			s.Errorf("%d partitions have a part of the places", n)
+		}
+		s.until("no connection is left", func() bool { return s.env.cluster.SharedConns() == 0 })
+		must(s, s.producer("o-0", ProducerConfig{Name: "n"}).Close(s.ctx))
+		must(s, s.env.Close())
+		b := late.beginPart(s.ctx, "o-0")
+		wantErr(s, b.err, ErrClosed)
+		b.undo()
+		wantErr(s, beginError(s.ctx, []partStart{b}), ErrClosed)
 	})
 }
 

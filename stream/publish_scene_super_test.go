@@ -123,6 +123,29 @@ func TestSceneSuperConnections(t *testing.T) {
 	})
 }
 
+// TestSceneSuperBeginIsBounded: with many partitions whose producers the broker does
+// not answer, NewProducer takes no longer than with one, and they go on by
+// themselves.
+func TestSceneSuperBeginIsBounded(t *testing.T) {
+	playSuper(t, 100, func(s *scene) {
+		go func() {
+			must(s, s.b.Await(s.ctx, func() bool { return s.b.Received(streamtest.DeclarePublisher) >= 10 }))
+			s.b.StopReading()
+		}()
+		begin := time.Now()
+		p := s.superProducer(ProducerConfig{Name: "n"})
+		if took := time.Since(begin); took > connectTimeout {
+			s.Errorf("took %v", took)
+		}
+		s.b.ResumeReading()
+		for i := range 300 {
+			must(s, p.PublishAsync(s.ctx, keyed(fmt.Sprint(i), 0), func(err error) { must(s, err) }))
+		}
+		must(s, p.Flush(s.ctx))
+		must(s, p.Close(s.ctx))
+	})
+}
+
 // TestSceneSuperWithoutLeader: a partition without a leader holds up its own
 // messages only, also where one goroutine publishes to all of them and its
 // messages fill the producer. They are confirmed when there is a leader again. A
@@ -220,6 +243,35 @@ func TestSceneSuperWithoutQuorum(t *testing.T) {
 			s.Errorf("%s is reported: %v", of, s.story())
 		}
 		must(s, s.b.SetQuorum("o-1", true))
+		must(s, p.Flush(s.ctx))
+	})
+}
+
+// TestSceneSuperNothingSent: a partition counts as stalled too when nothing of its
+// own was sent, because the connection is held up by what others have sent.
+func TestSceneSuperNothingSent(t *testing.T) {
+	const partitions = 12
+	playSuper(t, partitions, func(s *scene) {
+		p := s.superProducer(ProducerConfig{MaxInFlight: 2 * partitions})
+		s.b.StopReading()
+		large := func(part int) Message {
+			return Message{Key: keyFor("k", part, partitions), Body: make([]byte, 900_000)}
+		}
+		begin := time.Now()
+		for part := range partitions {
+			must(s, p.PublishAsync(s.ctx, large(part), nil))
+		}
+		for part := range partitions {
+			var err error
+			for err == nil {
+				err = p.PublishAsync(s.ctx, large(part), nil)
+			}
+			wantErr(s, err, ErrBlocked)
+		}
+		if took := time.Since(begin); took > 2*blockedAfter {
+			s.Errorf("the last one was refused after %v", took)
+		}
+		s.b.ResumeReading()
 		must(s, p.Flush(s.ctx))
 	})
 }

@@ -66,9 +66,13 @@ func (e *Env) startSuper(ctx context.Context, name string, cfg ProducerConfig) (
 // beginners is how many partitions a producer connects at a time at its beginning.
 const beginners = 16
 
-// begin asks for the partitions and connects a producer to each.
+// begin asks for the partitions and connects a producer to each. It waits no longer
+// than a producer to one stream does: the partitions that have not come by then go
+// on by themselves, as those without a leader do.
 func (s *superProducer) begin(ctx context.Context) error {
-	names, err := s.env.askPartitions(ctx, s.name)
+	connecting, done := withinConnectTimeout(ctx)
+	defer done()
+	names, err := s.env.askPartitions(connecting, s.name)
 	if err != nil {
 		return err
 	}
@@ -83,7 +87,7 @@ func (s *superProducer) begin(ctx context.Context) error {
 		wg.Go(func() {
 			turns <- struct{}{}
 			defer func() { <-turns }()
-			list[i] = s.beginPart(ctx, distinct[i])
+			list[i] = s.beginPart(connecting, distinct[i])
 		})
 	}
 	wg.Wait()
@@ -129,11 +133,14 @@ func (s *superProducer) beginPart(ctx context.Context, name string) partStart {
 	if err != nil {
 		return partStart{err: err}
 	}
-	l, err := p.connect(ctx)
+	var l *link
+	if err = p.claim(); err == nil {
+		l, err = p.connect(ctx)
+	}
 	return partStart{p, l, opErr("new producer on stream", name, s.cfg.Name, err)}
 }
 
-// newPart makes the producer of a partition, which the Env then owns.
+// newPart makes the producer of a partition. Env.Close waits for its end.
 func (s *superProducer) newPart(name string) (*Producer, error) {
 	if err := s.env.own(); err != nil {
 		return nil, err
@@ -143,11 +150,16 @@ func (s *superProducer) newPart(name string) (*Producer, error) {
 	p := newProducerIn(s.joint, s.env, name, cfg)
 	p.part, p.born = s, time.Now()
 	p.stalled.begun = make(chan struct{})
-	if err := s.env.adopt(p); err != nil {
-		partStart{p: p}.undo()
-		return nil, err
-	}
 	return p, nil
+}
+
+// claim gives the producer of a partition its name in the Env, once.
+func (p *Producer) claim() (err error) {
+	if !p.adopted {
+		err = p.env.adopt(p)
+		p.adopted = err == nil
+	}
+	return err
 }
 
 // undo takes back newPart and what followed.

@@ -37,11 +37,14 @@ func (s *superProducer) run() {
 		}
 		waiting := s.takeWaiting()
 		ctx, cancel := context.WithTimeoutCause(s.life, refreshTimeout, broker.OwnReason(fmt.Errorf("%w: no answer within %v", ErrUnreachable, refreshTimeout)))
-		s.refresh(ctx)
-		cancel()
+		followed := s.refresh(ctx)
 		if waiting != nil {
 			close(waiting)
 		}
+		if followed {
+			s.routes.refresh(ctx) // nobody waits for that: find asks for the keys of partitions that are gone
+		}
+		cancel()
 	}
 }
 
@@ -85,10 +88,11 @@ func (s *superProducer) ended(p *Producer, err error) {
 }
 
 // refresh asks for the partitions and follows what has changed. It leaves
-// everything as it is if nobody answers.
-func (s *superProducer) refresh(ctx context.Context) {
+// everything as it is if nobody answers. It reports whether the super stream is
+// there.
+func (s *superProducer) refresh(ctx context.Context) (followed bool) {
 	if s.refused() != nil {
-		return
+		return false
 	}
 	names, err := s.env.lookAtSuper(ctx, s.name, s.table.Load().names)
 	switch {
@@ -99,12 +103,14 @@ func (s *superProducer) refresh(ctx context.Context) {
 		s.env.cfg.Logger.Debug("the partitions are not known anew", "super stream", s.name, "error", err)
 	default:
 		s.follow(names)
-		s.routes.refresh(ctx)
+		return true
 	}
+	return false
 }
 
 // follow makes the table one of these partitions: it begins producers to new ones,
-// and ends those to others. Without a producer for each of them it changes nothing.
+// and ends those to others. A new one whose name another producer has still, as that
+// of a partition which was removed and is back, connects once it is free.
 func (s *superProducer) follow(names []string) {
 	old := s.table.Load()
 	of := map[string]*Producer{}
@@ -117,9 +123,8 @@ func (s *superProducer) follow(names []string) {
 		if p == nil || isDeleted(p) {
 			var err error
 			if p, err = s.newPart(name); err != nil {
-				s.env.cfg.Logger.Warn("no producer to a new partition; trying again", "stream", name, "error", err)
 				undoAll(begun)
-				return
+				return // the Env is being closed
 			}
 			begun = append(begun, p)
 		}
@@ -184,7 +189,7 @@ func (s *superProducer) swap(t, old *partitionTable, begun []*Producer) (gone []
 // connectPart connects the producer of a new partition, and becomes its goroutine.
 func (s *superProducer) connectPart(p *Producer) {
 	stop := p.stallAfter(blockedAfter)
-	l, err := p.connect(p.life)
+	l, err := p.connectClaimed()
 	stop()
 	if errors.Is(err, ErrStreamNotFound) {
 		err = fmt.Errorf("%w: the partition is not there any more", ErrStreamDeleted)
@@ -193,6 +198,18 @@ func (s *superProducer) connectPart(p *Producer) {
 		p.state(StateChange{State: StateConnected})
 	}
 	p.run(l, err)
+}
+
+// connectClaimed is connect for the producer of a partition that may not have its
+// name yet.
+func (p *Producer) connectClaimed() (*link, error) {
+	if p.part == nil {
+		return p.connect(p.life)
+	}
+	if err := p.claim(); err != nil {
+		return nil, fmt.Errorf("%w: its name is another producer's of this Env still: the broker would drop the messages of one as the other's repeats", ErrStreamUnavailable)
+	}
+	return p.connect(p.life)
 }
 
 // retire ends the producer of a partition that was removed, once its messages have

@@ -111,12 +111,27 @@ func dialFailure(caller, attempt context.Context, err error, e Endpoint, limit t
 	switch deadline, ok := caller.Deadline(); {
 	case caller.Err() != nil:
 		return ContextError(caller)
-	case ok && !time.Now().Before(deadline): // the dialer's own timer may come first
-		return context.DeadlineExceeded
+	case ok && !time.Now().Before(deadline):
+		return lateEnd(caller)
 	case errors.Is(err, ErrTLS), errors.Is(err, ErrInvalidConfig), attempt.Err() == nil:
 		return err
 	}
 	return fmt.Errorf("%w: %s did not answer within %v", ErrUnreachable, e.Address(), limit)
+}
+
+// timerGrace is how long a context may take to end after its deadline.
+const timerGrace = time.Second
+
+// lateEnd is ContextError of a context whose deadline has passed. The dialer has a
+// timer of its own, which may come before that of the context, and the cause is not
+// known before that.
+func lateEnd(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return ContextError(ctx)
+	case <-time.After(timerGrace):
+		return context.DeadlineExceeded
+	}
 }
 
 // DialRaw makes the connection that TLS and the protocol run over.

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/tidemark-go/tidemark/internal/check"
@@ -226,6 +227,8 @@ func TestDialFailure(t *testing.T) {
 	defer cancel()
 	later, cancel := context.WithDeadline(running, time.Now().Add(time.Hour))
 	defer cancel()
+	soon, cancel := context.WithTimeout(running, time.Millisecond)
+	defer cancel()
 	for _, test := range []struct {
 		name            string
 		caller, attempt context.Context
@@ -241,7 +244,7 @@ func TestDialFailure(t *testing.T) {
 		{"the caller has gone", ended, ended, fmt.Errorf("%w: x", ErrTLS), check.ErrTest, false},
 		{"the caller's deadline", past, ended, boom, context.DeadlineExceeded, false},
 		// The dialer's timer may come before the context's own.
-		{"the caller's deadline, unnoticed", unnoticed{running}, running, boom, context.DeadlineExceeded, false},
+		{"the caller's deadline, unnoticed", unnoticed{soon}, running, boom, context.DeadlineExceeded, false},
 	} {
 		err := dialFailure(test.caller, test.attempt, test.err, Endpoint{Host: "h", Port: 1}, 7*time.Second)
 		if !errors.Is(err, test.want) || (err == test.err) != test.same {
@@ -251,6 +254,26 @@ func TestDialFailure(t *testing.T) {
 			says(t, err, "h:1", "7s")
 		}
 	}
+}
+
+// TestDialDeadlineCause: the end of the caller's context is told with its cause, also
+// where the dialer notices the deadline before the context does. A context that never
+// ends is not waited for.
+func TestDialDeadlineCause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		own := OwnReason(ErrBlocked)
+		for _, test := range []struct {
+			cause error
+			want  []error
+		}{{check.ErrTest, []error{context.DeadlineExceeded, check.ErrTest}}, {own, []error{ErrBlocked}}} {
+			ends, cancel := context.WithTimeoutCause(t.Context(), time.Millisecond, test.cause)
+			defer cancel()
+			err := dialFailure(unnoticed{ends}, t.Context(), os.ErrDeadlineExceeded, Endpoint{}, time.Hour)
+			check.Err(t, err, test.want...)
+		}
+		err := dialFailure(unnoticed{context.Background()}, t.Context(), os.ErrDeadlineExceeded, Endpoint{}, time.Hour)
+		check.Err(t, err, context.DeadlineExceeded)
+	})
 }
 
 // unnoticed is a context whose deadline has passed and that does not know yet.
