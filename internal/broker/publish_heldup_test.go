@@ -44,3 +44,11 @@ func TestNobodyComesBesideAStillStream(t *testing.T) {
 		}
 	})
 }
+
+// TestNobodyHoldsUpWhatIsDialed: who comes while a connection is dialed waits for that
+// one, and dials no other.
+func TestNobodyHoldsUpWhatIsDialed(t *testing.T) {
+	if c := (&sharedConn{dialed: make(chan struct{})}); c.heldUpFor(&Lease{stream: "s"}) {
+		t.Error("a connection that is being dialed counts as held up")
+	}
+}
