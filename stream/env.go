@@ -22,8 +22,9 @@ const CloseTimeout = 5 * time.Second
 // long as the program.
 //
 // An Env keeps one connection for administration and replaces it when it is
-// lost. Its consumers share connections: up to GOMAXPROCS to each node, and
-// more once each of these has 16 subscriptions to the same stream, or 256 in all.
+// lost. Its consumers share connections: up to GOMAXPROCS to each node, and more
+// once each of these has 16 subscriptions: up to 64, and up to 256 if these are to
+// one stream. More than 256 subscriptions do not fit on a connection.
 // RabbitMQ below 4.2.2 delays the subscriptions of a connection by 1 ms for each of
 // them, so there a subscription has a connection of its own as long as the node
 // has fewer than 256. Consumers that read a stream at the same place share a

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -28,8 +29,12 @@ import (
 // added, and leaders move. Each writes down what it
 // handles, and internal/history judges that from outside, with the stored offset as
 // it was polled. TIDEMARK_GROUP_FAULTS=200 TIDEMARK_GROUP_MESSAGES=2000000 is the
-// scale of `make soak-groups`, on three nodes. TIDEMARK_SOAK_SEED repeats a run's
-// choice of faults.
+// scale of `make soak-groups`, on one node and on three. TIDEMARK_SOAK_SEED repeats
+// a run's choice of faults.
+
+// groupFaultsVar is the variable that says how many faults there are. Where it is
+// set, TestGroupSoak has both of its groups on RabbitMQ.
+const groupFaultsVar = "TIDEMARK_GROUP_FAULTS"
 
 const (
 	groupHeartbeat  = time.Second
@@ -78,7 +83,7 @@ func newGroupSoak(t *testing.T, uris []string, super bool) *groupSoak {
 	seed := uint64(soakNumber(t, "TIDEMARK_SOAK_SEED", int(rand.Uint32())+1))
 	s := &groupSoak{
 		t: t, uris: uris, direct: connect(t, uris[0]), rand: rand.New(rand.NewPCG(seed, 0)), start: time.Now(), kinds: map[string]int{},
-		faultsLeft: soakNumber(t, "TIDEMARK_GROUP_FAULTS", 9), owners: map[uint8]uint16{}, joined: map[[2]int]bool{},
+		faultsLeft: soakNumber(t, groupFaultsVar, 9), owners: map[uint8]uint16{}, joined: map[[2]int]bool{},
 	}
 	s.settings = memberSettings{Super: super, Heartbeat: groupHeartbeat}
 	if super {
@@ -437,21 +442,28 @@ func (s *groupSoak) judge() {
 func TestGroupSoak(t *testing.T) {
 	beside(t)
 	parallelTests.Store(t.Name(), true) // both run beside each other in any case
+	real := realBrokers()
 	t.Run("stream", func(t *testing.T) {
 		t.Parallel()
-		groupSoakInProcess(t, false)
+		groupSoakAlone(t, false, real && os.Getenv(groupFaultsVar) != "")
 	})
 	t.Run("super stream", func(t *testing.T) {
 		t.Parallel()
-		if realBrokers() {
-			b := realBroker(t)
-			s := newGroupSoak(t, nodeURIs(b), true)
-			s.groups = groupsOf(t, b)
-			s.run()
-		} else {
-			groupSoakInProcess(t, true)
-		}
+		groupSoakAlone(t, true, real)
 	})
+}
+
+// groupSoakAlone is the soak on one node: a RabbitMQ, whose leaders stay, or the
+// in-process broker.
+func groupSoakAlone(t *testing.T, super, real bool) {
+	if !real {
+		groupSoakInProcess(t, super)
+		return
+	}
+	b := realBroker(t)
+	s := newGroupSoak(t, nodeURIs(b), super)
+	s.groups = groupsOf(t, b)
+	s.run()
 }
 
 func groupSoakInProcess(t *testing.T, super bool) {

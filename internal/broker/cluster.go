@@ -52,7 +52,7 @@ func NewCluster(o Options, endpoints []Endpoint) *Cluster {
 	c := &Cluster{opts: o, endpoints: endpoints, dialing: make(chan struct{}, 1), goodbyes: newGoodbyes()}
 	c.readers, c.stores = newPool(c.readersPerNode, c.ping), newPool(oneConn, c.ping)
 	if o.ReadersPerNode == 0 {
-		c.readers.perStream = subscriptionsOfStream
+		c.readers.perStream, c.readers.perConn = subscriptionsOfStream, leasesOfConn
 	}
 	c.publishers = newPublisherPool(publishersPerNode, c.ping, c.goodbyes)
 	return c
@@ -67,7 +67,7 @@ func publishersPerNode(Node) int { return runtime.GOMAXPROCS(0) }
 
 // readersPerNode returns how many connections to a node the subscriptions spread
 // over: one for each core that can read, or many where subscriptions slow each
-// other down. A node that was not reached yet counts as one of the version of
+// other down. See leasesOfConn for more. A node that was not reached yet counts as one of the version of
 // the node that administers.
 func (c *Cluster) readersPerNode(n Node) int {
 	if c.opts.ReadersPerNode > 0 {

@@ -89,8 +89,15 @@ func TestReadersSpread(t *testing.T) {
 		t.Errorf("%d connections", got)
 	}
 	c = NewCluster(Options{}, nil)
-	if c.readers.perStream != subscriptionsOfStream || c.stores.perStream != 0 || NewCluster(Options{ReadersPerNode: 1}, nil).readers.perStream != 0 {
-		t.Error("the wrong pools keep the subscriptions of a stream apart")
+	for name, got := range map[string][2]int{
+		"readers":                  {c.readers.perStream, c.readers.perConn},
+		"readers that are counted": {NewCluster(Options{ReadersPerNode: 1}, nil).readers.perStream, NewCluster(Options{ReadersPerNode: 1}, nil).readers.perConn},
+		"stores":                   {c.stores.perStream, c.stores.perConn},
+		"publishers":               {c.publishers.perStream, c.publishers.perConn},
+	} {
+		if want := map[string][2]int{"readers": {subscriptionsOfStream, leasesOfConn}}[name]; got != want {
+			t.Errorf("the pool of %s keeps leases apart by %v, want %v", name, got, want)
+		}
 	}
 	c.versions.Store(testNode, "3.13.7")
 	if got := c.readersPerNode(testNode); got != spreadConns {

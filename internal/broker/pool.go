@@ -24,6 +24,9 @@ type pool struct {
 	// perStream is how many leases of one stream a connection has, while there
 	// are fewer than spreadConns to the node; 0: any number.
 	perStream int
+	// perConn is how many leases a connection has, while there are fewer than
+	// crowdConns to the node; 0: any number.
+	perConn int
 	// ping returns an error if a connection does not answer: nobody may have
 	// noticed its end yet. Nil stands for connections that always answer.
 	ping func(context.Context, *Conn) error
@@ -170,7 +173,8 @@ func (p *pool) choose(l *Lease) (best *sharedConn) {
 			best, fewest = c, same
 		}
 	}
-	crowded := p.perStream > 0 && fewest >= p.perStream && usable < spreadConns
+	crowded := p.perStream > 0 && fewest >= p.perStream && usable < spreadConns ||
+		p.perConn > 0 && best != nil && len(best.leases) >= p.perConn && usable < crowdConns
 	wanted := p.perNode(l.node)
 	if l.questions {
 		crowded, wanted = false, min(wanted, runtime.GOMAXPROCS(0))

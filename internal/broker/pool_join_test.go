@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"runtime"
+	"strconv"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -78,6 +79,34 @@ func TestQuestionsShareConnections(t *testing.T) {
 			t.Errorf("%d connections with a subscription", p.size())
 		}
 	})
+}
+
+// TestCrowdedConnections: one that has its leases is not joined, until there are so
+// many connections.
+func TestCrowdedConnections(t *testing.T) {
+	p := newPool(conns(2), nil)
+	p.perStream, p.perConn = 3, 4
+	join := func(stream string) {
+		t.Helper()
+		l := &Lease{node: testNode, stream: stream}
+		check.Nil(t, p.join(t.Context(), l, func(hooks) (*Conn, error) { return &Conn{}, nil }))
+	}
+	expect := func(when string, conns int) {
+		t.Helper()
+		if p.size() != conns {
+			t.Errorf("%s: %d connections, want %d", when, p.size(), conns)
+		}
+	}
+	for i := range 4 * crowdConns {
+		join(strconv.Itoa(i))
+		expect(strconv.Itoa(i), max(min(i+1, 2), (i+4)/4))
+	}
+	join("one more")
+	expect("one more", crowdConns)
+	for range 3*crowdConns + 1 {
+		join("s")
+	}
+	expect("of one stream", crowdConns+1)
 }
 
 // Each node has connections of its own.
