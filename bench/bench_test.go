@@ -198,6 +198,9 @@ func TestSmokeFamilies(t *testing.T) {
 		{"-case superstream-latency -n 100 -impl tidemark,socket", func(r result) bool {
 			return r.Latency > 0 && r.LatencyP99 >= r.Latency && r.RatioSocket > 0
 		}},
+		{"-reuse -case consume,consume-tracked,consume-workers,consume-batch,fan-out-10,superstream-consume -n 1000 -impl tidemark", func(r result) bool {
+			return r.N == 1000 && r.Rate > 0
+		}},
 		{"-case filter -n 1000 -impl tidemark", func(r result) bool { return r.N == 10 && r.BytesFiltered > 0 && r.BytesAll > 2*r.BytesFiltered }},
 		{"-case small-chunks -n 300", func(r result) bool { return r.N == 300 && r.Rate > 0 && r.RatioSocket > 0 }},
 		{"-case rtt-1,small-chunks-15-rtt-1 -n 1000 -credit 10+1,20+10", func(r result) bool {

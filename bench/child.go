@@ -40,6 +40,7 @@ type job struct {
 	Producer  string        `json:"producer,omitempty"`  // name of the producer; empty: none
 	Window    string        `json:"window"`              // in which a socket publishes
 	InFlight  int           `json:"in_flight,omitempty"` // MaxInFlight of this library's producers; 0: its default
+	Reuse     bool          `json:"reuse,omitempty"`     // ReuseDelivery of this library's consumers
 	Rate      int           `json:"rate,omitempty"`      // messages a second in each stream
 	Limit     time.Duration `json:"limit,omitempty"`     // ends reading before N, if not 0
 	Credit    string        `json:"credit"`              // of a socket

@@ -59,7 +59,7 @@ func superTidemark(ctx context.Context, j job, c *crowd) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, env.Close()) }()
-	consumer, err := env.NewConsumer(j.Stream, stream.ConsumerConfig{SuperStream: true, Name: j.Name})
+	consumer, err := env.NewConsumer(j.Stream, stream.ConsumerConfig{SuperStream: true, Name: j.Name, ReuseDelivery: j.Reuse})
 	if err != nil {
 		return err
 	}

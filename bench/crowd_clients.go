@@ -23,7 +23,7 @@ func crowdTidemark(ctx context.Context, j job, c *crowd) (err error) {
 	}
 	defer func() { err = errors.Join(err, env.Close()) }()
 	return c.each(ctx, func(f *member) error {
-		consumer, err := env.NewConsumer(f.stream, stream.ConsumerConfig{Name: f.name})
+		consumer, err := env.NewConsumer(f.stream, stream.ConsumerConfig{Name: f.name, ReuseDelivery: j.Reuse})
 		if err != nil {
 			return err
 		}

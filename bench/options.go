@@ -28,6 +28,7 @@ type options struct {
 	credit  []schedule    // nil: the case's own
 	windows []window      // nil: the case's own
 	flight  int           // MaxInFlight of this library's producers; 0: its default
+	reuse   bool          // ReuseDelivery of this library's consumers
 	timeout time.Duration // of a measurement
 }
 
@@ -70,6 +71,7 @@ func parse(args []string, stdout io.Writer) (options, error) {
 	fs.Func("credit", "comma-separated `SCHEDULES` by which a bare socket gives credit, of which the best is\nshown: FIRST+BACK, where BACK is given back at a time (default 10+1,1000+500,30000+1)", o.setCredit)
 	fs.Func("window", "comma-separated `WINDOWS` in which a bare socket publishes, of which the best is shown:\nFRAME/INFLIGHT in messages, or FRAME/INFLIGHT/CONNECTIONS\n(default 100/2000,1000/10000,1000/40000; smaller frames from 4 KiB a message on)", o.setWindows)
 	fs.Func("in-flight", "`NUMBER` of messages that a producer of this library may have without an\noutcome, its MaxInFlight (default: its own)", positive(&o.flight, 900_000))
+	fs.BoolVar(&o.reuse, "reuse", false, "this library's consumers set ReuseDelivery, where nothing is read in batches or by\nworkers")
 	fs.DurationVar(&o.timeout, "timeout", defaultTimeout, "fail if one measurement takes longer than this `DURATION`")
 	fs.StringVar(&o.before, "before", "", "also measure this library as it is in another `PROGRAM`, a bench built from another commit")
 	fs.BoolVar(&o.json, "json", false, "print one JSON object per line")

@@ -303,7 +303,7 @@ func (p *plan) one(ctx context.Context, g *group, c contender) (s sample, err er
 	j := job{
 		Case: g.name, Impl: c.impl, URI: uri, Stream: p.streamOf(g), N: g.n, Size: g.size,
 		Name: p.id + "-" + rand.Text()[:8], Profile: p.o.profile, Credit: c.credit.String(), Timeout: p.o.timeout,
-		Consumers: g.consumers, Streams: g.streams, Rate: g.rate, Limit: g.limit, Window: c.window.String(), Producers: g.producers, InFlight: p.o.flight,
+		Consumers: g.consumers, Streams: g.streams, Rate: g.rate, Limit: g.limit, Window: c.window.String(), Producers: g.producers, InFlight: p.o.flight, Reuse: p.o.reuse,
 	}
 	if g.named {
 		j.Producer = j.Name

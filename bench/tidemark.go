@@ -37,7 +37,7 @@ func together(counters []*counter, f func(*counter) error) error {
 }
 
 func consumeOne(ctx context.Context, env *stream.Env, j job, how mode, c *counter) error {
-	cfg := stream.ConsumerConfig{Start: stream.First()}
+	cfg := stream.ConsumerConfig{Start: stream.First(), ReuseDelivery: j.Reuse && how != inBatches}
 	if how.named() {
 		cfg.Name = j.Name
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"strconv"
 	"sync"
 	"testing"
 
@@ -163,12 +164,12 @@ func checkLetters(t *testing.T, b *streamtest.Broker, letters string) {
 // TestAttemptsGetTheMessageAsItCame: each attempt and the dead letter, whatever
 // the handler wrote into the one before.
 func TestAttemptsGetTheMessageAsItCame(t *testing.T) {
-	for _, workers := range []int{0, 3} {
+	for _, cfg := range []ConsumerConfig{{}, {Workers: 3}, {ReuseDelivery: true}} {
 		b, env, name := inStream(t, 0)
 		letters := newStream(t, env)
 		threeKinds(t, env, name)
 		var a attempts
-		cfg := ConsumerConfig{Workers: workers, OnError: quick(ErrorPolicy{Attempts: 3, DeadLetter: letters})}
+		cfg.OnError = quick(ErrorPolicy{Attempts: 3, DeadLetter: letters})
 		runUntil(t, b, env, name, 2, cfg, func(_ context.Context, d *Delivery) error { return a.fail(d) })
 		a.check(t, 3)
 		checkLetters(t, b, letters)
@@ -206,7 +207,15 @@ func TestBatchesComeAsTheyCame(t *testing.T) {
 // was read.
 func TestHandlerMayChangeWhatItGets(t *testing.T) {
 	b, env, name := inStream(t, 20)
-	runUntil(t, b, env, name, 19, ConsumerConfig{}, func(_ context.Context, d *Delivery) error { scribble(d); return nil })
+	for _, reuse := range []bool{false, true} {
+		runUntil(t, b, env, name, 19, ConsumerConfig{ReuseDelivery: reuse}, func(_ context.Context, d *Delivery) error {
+			if string(d.Body) != strconv.Itoa(int(d.Offset)) {
+				t.Errorf("message %d is %q", d.Offset, d.Body)
+			}
+			scribble(d)
+			return nil
+		})
+	}
 	stop, ended := start(t, env, name, ConsumerConfig{Name: "batches", BatchSize: 20}, func(ctx context.Context, c *Consumer) error {
 		return c.RunBatch(ctx, func(_ context.Context, batch []Delivery) error { slices.Reverse(batch); return nil })
 	})

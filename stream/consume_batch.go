@@ -2,6 +2,7 @@ package stream
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/tidemark-go/tidemark/internal/mark"
@@ -36,12 +37,15 @@ type BatchHandler func(ctx context.Context, batch []Delivery) error
 // batch, with the memory that they share with others (see [Delivery]).
 //
 // Like Run it returns nil if the end of ctx has stopped it. The errors are those
-// of Run, and [ErrInvalidConfig] where Workers is 2 or more.
+// of Run, and [ErrInvalidConfig] where Workers is 2 or more, or with ReuseDelivery.
 func (c *Consumer) RunBatch(ctx context.Context, h BatchHandler) error {
-	if err := c.checkOneAtATime("RunBatch"); err != nil {
+	err := c.checkOneAtATime("RunBatch")
+	switch {
+	case err != nil:
 		return err
-	}
-	if h == nil {
+	case c.cfg.ReuseDelivery:
+		return opErr("consume stream", c.stream, c.cfg.Name, fmt.Errorf("%w: RunBatch gives its batches away: leave ReuseDelivery out, or call Run", ErrInvalidConfig))
+	case h == nil:
 		return c.noHandler("RunBatch")
 	}
 	return c.consume(ctx, func(r *run) { r.batchHandler = h })

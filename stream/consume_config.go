@@ -183,6 +183,17 @@ type ConsumerConfig struct {
 	// connect again.
 	OwnSubscription bool
 
+	// ReuseDelivery lends each Delivery to the handler of Run, or to the body of a
+	// loop over All, until that returns: the consumer then uses its memory again,
+	// with that of Body, of Raw, and of all that its methods and Message return. A
+	// handler that keeps something of it copies that first, as with [bytes.Clone],
+	// or finds other bytes there. It may change what it has until then, and a Producer
+	// copies what it accepts. Small messages are read a third faster so, because
+	// nothing is copied or allocated for them. Workers and RunBatch do not go with
+	// it: [ErrInvalidConfig]. On a super stream a partition keeps its turn for a
+	// chunk, or for 1 ms. Default false: the handler may keep what it gets.
+	ReuseDelivery bool
+
 	// MaxBuffered bounds the memory of the chunks that are on their way, wait,
 	// or are being handled. It counts bytes as they come, so compressed ones
 	// count compressed, and some 100 bytes for each chunk. The consumer uses
@@ -203,7 +214,7 @@ type ConsumerConfig struct {
 	// holds a chunk that is larger than MaxBuffered alone.
 	//
 	// In addition the consumer holds copies of the messages that are being
-	// handled: up to 256 of them, or a batch, and with Workers up to a quarter
+	// handled, without ReuseDelivery: up to 256 of them, or a batch, and with Workers up to a quarter
 	// of MaxBuffered. If OnError has Attempts or a DeadLetter, it holds one more
 	// copy of each message, or batch, that a handler has. The Env's MaxBuffered
 	// does not count these.
@@ -308,6 +319,8 @@ func (c ConsumerConfig) withDefaults(stream string) (ConsumerConfig, error) {
 		return c, fmt.Errorf("%w: Workers is %d; it must be from 0 to %d", ErrInvalidConfig, c.Workers, maxWorkers)
 	case c.KeyOf != nil && c.Workers < 2:
 		return c, fmt.Errorf("%w: KeyOf orders what Workers do in parallel: set Workers to 2 or more, or leave KeyOf out", ErrInvalidConfig)
+	case c.ReuseDelivery && c.Workers > 1:
+		return c, fmt.Errorf("%w: ReuseDelivery is for one message at a time, and Workers is %d: leave one of them out", ErrInvalidConfig, c.Workers)
 	case c.MaxAhead < c.Workers:
 		return c, fmt.Errorf("%w: MaxAhead is %d messages; it must be at least Workers, which is %d, or 0 for %d", ErrInvalidConfig, c.MaxAhead, c.Workers, defaultMaxAhead)
 	case c.Drain > maxDuration:

@@ -29,8 +29,10 @@ const (
 // bytes out of the chunk, unless the chunk is small and its memory is not used
 // again (see buffers and smallChunks). It works in blocks because a chunk may
 // have thousands of messages, and the garbage collector would look through all
-// of them. Small chunks that come together share the memory of a block.
+// of them. Small chunks that come together share the memory of a block. A lending
+// decoder copies nothing and has one block, which it fills again and again.
 type decoder struct {
+	loan     *loan      // of a lending decoder; else nil
 	slab     []Delivery // memory for the next messages, all of it zero
 	spare    []sections // memory for the sections of the next messages
 	slabFor  int        // bytes of further chunks whose messages the slab may take
@@ -85,9 +87,19 @@ func (d *decoder) start(stream string, chunk *wire.Chunk, from uint64, copySize 
 	d.entries, d.chunkLen, d.follow = chunk.WalkCopies(copySize), len(chunk.Data), 0
 }
 
+// beginLent is begin for a chunk whose messages are handled before its memory is
+// used again. Nobody else has the memory.
+func (d *decoder) beginLent(stream string, chunk *wire.Chunk, from uint64) {
+	d.start(stream, chunk, from, 0)
+}
+
 // finish forgets the chunk. What is left of the shared memory stays if chunks
 // follow.
 func (d *decoder) finish() {
+	if d.loan != nil {
+		d.loan.end()
+		d.spare = nil
+	}
 	if d.follow == 0 {
 		d.slab, d.spare = nil, nil
 	}
@@ -99,14 +111,17 @@ func (d *decoder) finish() {
 // and to clear everything would cost as much as to decode such a chunk.
 func (d *decoder) clear() {
 	if d.err != nil || d.failed != nil || d.subBatch != nil || d.hasClosed {
-		*d = decoder{slab: d.slab, spare: d.spare, slabFor: d.slabFor, match: d.match}
+		*d = decoder{loan: d.loan, slab: d.slab, spare: d.spare, slabFor: d.slabFor, match: d.match}
 	}
 }
 
-// block returns the next messages, at most n, and fewer if they are large. It
-// returns none at the end of the chunk. Where the chunk cannot be decoded any
+// block returns the next messages, at most n, and fewer if they are large or lent.
+// It returns none at the end of the chunk. Where the chunk cannot be decoded any
 // further, block sets err and returns what comes before that.
 func (d *decoder) block(n int) []Delivery {
+	if d.loan != nil {
+		n = min(n, lentSize)
+	}
 	// The announced count may be a lie, so it sizes a small list only.
 	list := d.fill(d.room(d.announced(min(n, maxRoom))), n)
 	d.slabFor -= d.opened
@@ -125,6 +140,10 @@ func (d *decoder) batch(n int) []Delivery {
 // copySize bytes together, or of one chunk, since a message that is kept keeps
 // all of them.
 func (d *decoder) room(n int) []Delivery {
+	if d.loan != nil {
+		d.spare = d.loan.sections
+		return d.loan.room(n)
+	}
 	if n > len(d.slab) || d.chunkLen > d.slabFor {
 		d.slab = make([]Delivery, max(n, min(n*min(1+d.follow, blockSize), blockSize)))
 		d.spare, d.slabFor = nil, copySize

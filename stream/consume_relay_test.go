@@ -21,7 +21,7 @@ func playTurns(t *testing.T, cfg ConsumerConfig, act func(*turnScene)) {
 		p := &turnScene{newHandlerRelay(), handled, make(chan error, 1)}
 		s.run.relay = p.relay
 		chunk := plainChunk(0, 4*blockSize)
-		go func() { p.ended <- give(s, chunk) }()
+		go func() { p.ended <- giveTo(s, chunk, &s.run.decoder) }()
 		synctest.Wait()
 		act(p)
 		must(t, <-p.ended)
@@ -30,6 +30,14 @@ func playTurns(t *testing.T, cfg ConsumerConfig, act func(*turnScene)) {
 		}
 		wantPlace(t, s.run, 4*blockSize, chunk)
 	})
+}
+
+// another has another run wait for a turn, and returns the outcome.
+func (p *turnScene) another() chan error {
+	outcome := make(chan error, 1)
+	go func() { outcome <- p.relay.call(context.Background(), func() {}) }()
+	synctest.Wait()
+	return outcome
 }
 
 // turn serves the one whose turn it is, and returns how many messages the run

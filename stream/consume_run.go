@@ -70,6 +70,9 @@ func newRun(c *Consumer) *run {
 		handling: context.Background(),
 	}
 	r.decoder.match = c.cfg.Filter.Match
+	if c.cfg.ReuseDelivery {
+		r.decoder.loan = newLoan()
+	}
 	r.letters = newDeadLetters(c, r.log)
 	r.letters.join()
 	return r

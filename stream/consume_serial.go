@@ -32,12 +32,13 @@ func (s *serial) abandon() error             { return nil }
 
 // dispatch handles the messages of a chunk, a block at a time.
 func (s *serial) dispatch(chunk *wire.Chunk, d *decoder) error {
+	var b block // outside of the loop: it escapes to the heap
 	for {
 		list := d.block(blockSize)
 		if len(list) == 0 {
 			return nil
 		}
-		b := block{list: list, chunk: mark.IDOf(chunk), moreFollow: d.unread(), source: d}
+		b = block{list: list, chunk: mark.IDOf(chunk), moreFollow: d.unread(), source: d}
 		if err := s.handle(&b); err != nil {
 			return err
 		}
@@ -117,14 +118,14 @@ func (s *serial) callInTurn(b *block) (handlerErr, err error) {
 // chunk's next block while nobody waits for a turn, because each turn costs two
 // changes of the goroutine. Where others wait, that goroutine has no time to
 // decode, and the next block is for the run to decode while others have their
-// turns. callRelayed is a function of its own because its results escape to the
-// heap.
+// turns; a block that is lent costs less to decode than such a change. callRelayed
+// is a function of its own because its results escape to the heap.
 func (s *serial) callRelayed(b *block) (handlerErr, err error) {
 	turnErr := s.run.relay.call(s.taking, func() {
 		begun := time.Now()
 		for {
 			handlerErr, err = s.callHandler(b)
-			if handlerErr != nil || err != nil || b.mustStore || s.run.relay.isWanted() || time.Since(begun) >= turnTime || !s.refill(b) {
+			if handlerErr != nil || err != nil || b.mustStore || s.isOver(b, begun) || !s.refill(b) {
 				return
 			}
 		}
@@ -133,6 +134,12 @@ func (s *serial) callRelayed(b *block) (handlerErr, err error) {
 		return nil, turnErr
 	}
 	return handlerErr, err
+}
+
+// isOver reports whether a turn that has begun at a time ends with a block, even
+// though the chunk goes on.
+func (s *serial) isOver(b *block, begun time.Time) bool {
+	return time.Since(begun) >= turnTime || b.source.loan == nil && s.run.relay.isWanted()
 }
 
 // turnTime is how long a turn goes on with further blocks. The goroutine of the

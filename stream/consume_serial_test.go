@@ -25,6 +25,12 @@ func give(d dispatcher, chunk *wire.Chunk) error {
 	return d.dispatch(chunk, decode(testStream, chunk, chunk.FirstOffset))
 }
 
+// giveTo is give with the run's decoder.
+func giveTo(d *serial, chunk *wire.Chunk, decoder *decoder) error {
+	decoder.begin(testStream, chunk, chunk.FirstOffset)
+	return d.dispatch(chunk, decoder)
+}
+
 // wantPlace fails the test unless the next session begins at next, in the chunk.
 func wantPlace(t *testing.T, r *run, next uint64, chunk *wire.Chunk) {
 	t.Helper()

@@ -150,9 +150,12 @@ func otherStream(offset uint64) error {
 // which does not keep the chunk.
 func (r *run) dispatch(d dispatcher, s *subscription, chunk *receivedChunk, from uint64) error {
 	messages := &r.decoder // one for all chunks, since chunks may be small
-	if chunk.kept() {
+	switch {
+	case messages.loan != nil && !chunk.shared:
+		messages.beginLent(r.consumer.stream, &chunk.Chunk, from)
+	case chunk.kept():
 		messages.beginKept(r.consumer.stream, &chunk.Chunk, from, s.waiting())
-	} else {
+	default:
 		messages.begin(r.consumer.stream, &chunk.Chunk, from)
 	}
 	defer messages.finish()

@@ -120,7 +120,7 @@ func TestSharedBodiesAreApart(t *testing.T) {
 	_, env, stream := faulty(t, n)
 	var got [consumers]atomic.Int64
 	for i := range consumers {
-		stop, _ := runConsumer(t, env, stream, ConsumerConfig{}, func(d *Delivery) {
+		stop, _ := runConsumer(t, env, stream, ConsumerConfig{ReuseDelivery: i%2 > 0}, func(d *Delivery) {
 			if string(d.Body) != strconv.Itoa(int(d.Offset)) {
 				t.Errorf("consumer %d: message %d is %q", i, d.Offset, d.Body)
 			}
