@@ -148,11 +148,12 @@ type ConsumerConfig struct {
 	//
 	// Start holds for each partition that exists when the run begins. At is
 	// [ErrInvalidConfig], because an offset is a place in one stream. The consumers
-	// of an Env ask for the partitions together, every 4 to 6 s. One that has been
-	// added is read from its first message, so that nothing is lost that was
-	// published before it was found, or from behind its stored offset. Messages
-	// that were added to a partition while no run of the consumer was there begin
-	// where Start says, which is the first one by default. When partitions are
+	// of an Env ask for the partitions together, every 4 to 6 s. One that was added
+	// during the run is read from its first message, so that nothing is lost that
+	// was published before it was found, or from behind its stored offset. A run
+	// that begins after that, of another member of a group too, reads it as Start
+	// says: from its first message by default, but Next, if it is the active one and
+	// nothing is stored, passes over what was published before. When partitions are
 	// added, producers send some keys to other partitions than before: a key's
 	// messages are in order on either side of that moment, and not across it.
 	//
