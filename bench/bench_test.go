@@ -194,7 +194,7 @@ func TestSmokeFamilies(t *testing.T) {
 		{"-case fan-in-10,tail-latency-1,tail-latency-each-10 -n 20 -rate 50", func(r result) bool {
 			return r.Latency > 0 && r.LatencyP99 >= r.Latency && r.RatioOfficial > 0 && r.RatioOfficialP99 > 0 && r.RatioSocket > 0
 		}},
-		{"-case superstream-consume,superstream-publish -n 1000 -impl tidemark,socket", func(r result) bool { return r.N == 1000 && r.Rate > 0 && r.RatioSocket > 0 }},
+		{"-case superstream-consume,superstream-consume-kept,superstream-publish -n 1000 -impl tidemark,socket", func(r result) bool { return r.N == 1000 && r.Rate > 0 && r.RatioSocket > 0 }},
 		{"-case superstream-latency -n 100 -impl tidemark,socket", func(r result) bool {
 			return r.Latency > 0 && r.LatencyP99 >= r.Latency && r.RatioSocket > 0
 		}},

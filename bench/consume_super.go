@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/rabbitmq/rabbitmq-stream-go-client/pkg/amqp"
@@ -16,6 +17,73 @@ func superConsumeCase() benchCase {
 	return benchCase{family: "superstream", name: "superstream-consume", about: "read a super stream of 100 partitions with chunks of 1,000 messages, with one handler and a name (the socket: the same streams, nothing stored)",
 		content: contentSuper, n: upTo(2_000_000, 400_000_000), schedules: allSchedules, super: true, streams: superPartitions, consumers: superPartitions,
 		run: map[string]runner{implTidemark: consumeSuper(superTidemark), implOfficial: consumeSuper(superOfficial), implSocket: wholeFanOut(crowdSocket)}}
+}
+
+// superKeptCase is superConsumeCase in which the sockets do for a handler what this
+// library does by default: all messages go through one goroutine, and may be kept.
+func superKeptCase() benchCase {
+	c := superConsumeCase()
+	c.name, c.about = "superstream-consume-kept", "the same (the sockets: each chunk is copied, since its messages may be kept, and one goroutine gets all)"
+	c.run = map[string]runner{implTidemark: consumeSuper(superTidemark), implSocket: wholeFanOut(crowdKept)}
+	return c
+}
+
+// keptMessage is a message that a bare socket gives away.
+type keptMessage struct {
+	of     *member
+	offset uint64
+	body   []byte
+}
+
+// crowdKept reads with a bare connection for each consumer. The goroutine that
+// calls it gets all messages, in copies.
+func crowdKept(ctx context.Context, j job, c *crowd) error {
+	chunks := make(chan []keptMessage)
+	var handling sync.WaitGroup
+	handling.Go(func() {
+		for list := range chunks {
+			for _, m := range list {
+				m.of.message(m.offset, m.body)
+			}
+		}
+	})
+	defer handling.Wait()
+	defer close(chunks)
+	s, err := parseSchedule(j.Credit)
+	if err != nil {
+		return err
+	}
+	places := make(chan struct{}, connecting)
+	return c.each(ctx, func(f *member) error { return readKept(ctx, j, f, s, places, chunks) })
+}
+
+// readKept passes on what comes for a member until ctx ends.
+func readKept(ctx context.Context, j job, f *member, s schedule, places chan struct{}, chunks chan<- []keptMessage) error {
+	conn, err := crowdConn(j, f, s, places)
+	if err != nil {
+		return err
+	}
+	var once sync.Once
+	end := func() { once.Do(conn.close) }
+	defer end()
+	defer context.AfterFunc(ctx, end)()
+	var list []keptMessage
+	r := reader{raw: conn, ctx: ctx, credit: s, kept: true, each: func(offset uint64, body []byte) error {
+		list = append(list, keptMessage{f, offset, dataOf(body)})
+		return nil
+	}}
+	r.done = func() error {
+		select {
+		case chunks <- list:
+		case <-ctx.Done():
+		}
+		list = make([]keptMessage, 0, len(list))
+		return nil
+	}
+	if err := r.read(); ctx.Err() == nil {
+		return err
+	}
+	return nil
 }
 
 // superLatencyCase reads a super stream live. Its partitions get as many messages in

@@ -18,7 +18,7 @@ const superPartitions = 100
 // superCases read a super stream, and publish to one. The bare socket publishes to
 // its partitions, as many messages to each, and chooses none.
 func superCases() []benchCase {
-	return []benchCase{superConsumeCase(), superLatencyCase(), {family: "superstream", name: "superstream-publish", about: "publish to a super stream of 100 partitions, by the hash of a key (the socket: to the same streams in turns)",
+	return []benchCase{superConsumeCase(), superKeptCase(), superLatencyCase(), {family: "superstream", name: "superstream-publish", about: "publish to a super stream of 100 partitions, by the hash of a key (the socket: to the same streams in turns)",
 		content: contentNone, n: upTo(1_000_000, 400_000_000), windows: superWindows, super: true, streams: superPartitions, producers: superPartitions,
 		run: map[string]runner{implTidemark: publishSuperTidemark, implOfficial: publishSuperOfficial, implSocket: publishMany(openSocketPool)}}}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -75,6 +76,8 @@ type reader struct {
 	ctx    context.Context
 	credit schedule
 	each   func(offset uint64, message []byte) error
+	done   func() error // nil, or called after each chunk
+	kept   bool         // messages are kept, so that chunks are copied
 	zstd   *zstd.Decoder
 	plain  []byte
 }
@@ -99,8 +102,16 @@ func (r *reader) read() error {
 		if err != nil {
 			return err
 		}
+		if r.kept {
+			d.Chunk = bytes.Clone(d.Chunk)
+		}
 		if err := r.chunk(d.Chunk); err != nil {
 			return err
+		}
+		if r.done != nil {
+			if err := r.done(); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
