@@ -102,6 +102,28 @@ func TestLentMemory(t *testing.T) {
 	}
 }
 
+// TestLentChunk: one that is handled allocates nothing, however small it is, and
+// the dispatcher does not hold it in memory.
+func TestLentChunk(t *testing.T) {
+	for _, size := range []int{1, 3 * lentSize} {
+		s, _, _ := serialRun(t, t.Context(), ConsumerConfig{ReuseDelivery: true}, neverFails)
+		handled := 0
+		s.run.handler = func(context.Context, *Delivery) error { handled++; return nil }
+		d, chunk := &s.run.decoder, plainChunk(0, size)
+		n := testing.AllocsPerRun(10, func() {
+			d.beginLent(testStream, chunk, 0)
+			must(t, s.dispatch(chunk, d))
+			d.finish()
+		})
+		if n > 0 || handled != 11*size {
+			t.Errorf("a chunk of %d: %v allocations, %d messages in 11 chunks", size, n, handled)
+		}
+		if s.block.list != nil || s.block.source != nil {
+			t.Errorf("a chunk of %d is still in hand", size)
+		}
+	}
+}
+
 // TestRelayTurnLends: a partition that lends keeps its turn for its chunk, though
 // others wait.
 func TestRelayTurnLends(t *testing.T) {
