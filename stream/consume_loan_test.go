@@ -3,6 +3,7 @@ package stream
 import (
 	"context"
 	"fmt"
+	"reflect"
 	"strconv"
 	"strings"
 	"testing"
@@ -66,8 +67,8 @@ func TestLentMessages(t *testing.T) {
 					t.Errorf("chunk %d from %d: lent %s, given %s", i, from, got, want)
 				}
 				lending.finish()
-				if d := lending.loan.deliveries[0]; d.Body != nil || d.sections != nil || lending.loan.sections[0].raw != nil || lending.spare != nil {
-					t.Fatalf("chunk %d is still held in memory: %+v", i, d)
+				if l := lending.loan; !reflect.DeepEqual(l, newLoan()) || lending.spare != nil {
+					t.Fatalf("chunk %d is still held in memory: %+v", i, l)
 				}
 			}
 		}
