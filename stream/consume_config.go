@@ -188,11 +188,13 @@ type ConsumerConfig struct {
 	// loop over All, until that returns: the consumer then uses its memory again,
 	// with that of Body, of Raw, and of all that its methods and Message return. A
 	// handler that keeps something of it copies that first, as with [bytes.Clone],
-	// or finds other bytes there. It may change what it has until then, and a Producer
-	// copies what it accepts. Small messages are read a third faster so, because
-	// nothing is copied or allocated for them. Workers and RunBatch do not go with
-	// it: [ErrInvalidConfig]. On a super stream a partition keeps its turn for a
-	// chunk, or for 1 ms. Default false: the handler may keep what it gets.
+	// or finds other bytes there. The handler may change what it has until then, and
+	// a Producer copies what it accepts. Small messages are read a third faster so,
+	// because nothing is copied or allocated for them. Those of a subscription that
+	// consumers share are copied nevertheless; see OwnSubscription. Workers and
+	// RunBatch do not go with ReuseDelivery: [ErrInvalidConfig]. On a super stream a
+	// partition keeps its turn for a chunk, or for 1 ms. Default false: the handler
+	// may keep what it gets.
 	ReuseDelivery bool
 
 	// MaxBuffered bounds the memory of the chunks that are on their way, wait,
@@ -215,10 +217,10 @@ type ConsumerConfig struct {
 	// holds a chunk that is larger than MaxBuffered alone.
 	//
 	// In addition the consumer holds copies of the messages that are being
-	// handled, without ReuseDelivery: up to 256 of them, or a batch, and with Workers up to a quarter
-	// of MaxBuffered. If OnError has Attempts or a DeadLetter, it holds one more
-	// copy of each message, or batch, that a handler has. The Env's MaxBuffered
-	// does not count these.
+	// handled, without ReuseDelivery: up to 256 of them, or a batch, and with
+	// Workers up to a quarter of MaxBuffered. If OnError has Attempts or a
+	// DeadLetter, it holds one more copy of each message, or batch, that a handler
+	// has. The Env's MaxBuffered does not count these.
 	MaxBuffered int
 
 	// Drain is how long the handlers at work may go on after the context of Run

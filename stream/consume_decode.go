@@ -30,7 +30,8 @@ const (
 // again (see buffers and smallChunks). It works in blocks because a chunk may
 // have thousands of messages, and the garbage collector would look through all
 // of them. Small chunks that come together share the memory of a block. A lending
-// decoder copies nothing and has one block, which it fills again and again.
+// decoder has one block, which it fills again and again, and copies bytes out of a
+// chunk only if other consumers read that too.
 type decoder struct {
 	loan     *loan      // of a lending decoder; else nil
 	slab     []Delivery // memory for the next messages, all of it zero

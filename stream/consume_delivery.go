@@ -6,11 +6,11 @@ import (
 )
 
 // Delivery is a message as a consumer gets it. The handler may keep it, unless
-// ConsumerConfig.ReuseDelivery is set. A Delivery that is kept also keeps the memory that it shares with its
-// neighbours: its batch, its sub-batch, or a block of up to 256 messages. These
-// are of one chunk, or of several small ones that came together and have up to
-// 28 KiB of data in all; small chunks lie in memory that up to 16 KiB of them
-// share.
+// ConsumerConfig.ReuseDelivery is set. A Delivery that is kept also keeps the
+// memory that it shares with its neighbours: its batch, its sub-batch, or a block
+// of up to 256 messages. These are of one chunk, or of several small ones that
+// came together and have up to 28 KiB of data in all; small chunks lie in memory
+// that up to 16 KiB of them share.
 //
 // The handler may change a Delivery and what it returns. That changes no other
 // message, and not what a further attempt or a dead letter of the same message

@@ -5,7 +5,7 @@ package stream
 type loan struct {
 	deliveries []Delivery
 	sections   []sections
-	lent       int // how many of deliveries are not zero
+	lent       int // how many of each may not be zero
 }
 
 // lentSize is how many messages are lent at a time. With 32 a stream was read an
@@ -25,9 +25,11 @@ func (l *loan) room(n int) []Delivery {
 	return l.deliveries[:0:n]
 }
 
-// end takes everything back, so that nothing of a chunk is held in memory.
+// end takes everything back, so that nothing of a chunk is held in memory. No more
+// sections are in use than there is room for messages: a chunk has no further ones
+// then, or there is room for lentSize.
 func (l *loan) end() {
 	clear(l.deliveries[:l.lent])
-	clear(l.sections)
+	clear(l.sections[:l.lent])
 	l.lent = 0
 }

@@ -3,6 +3,7 @@ package stream
 import (
 	"context"
 	"fmt"
+	"reflect"
 	"strconv"
 	"strings"
 	"testing"
@@ -66,8 +67,8 @@ func TestLentMessages(t *testing.T) {
 					t.Errorf("chunk %d from %d: lent %s, given %s", i, from, got, want)
 				}
 				lending.finish()
-				if d := lending.loan.deliveries[0]; d.Body != nil || d.sections != nil || lending.loan.sections[0].raw != nil || lending.spare != nil {
-					t.Fatalf("chunk %d is still held in memory: %+v", i, d)
+				if l := lending.loan; !reflect.DeepEqual(l, newLoan()) || lending.spare != nil {
+					t.Fatalf("chunk %d is still held in memory: %+v", i, l)
 				}
 			}
 		}
@@ -99,6 +100,28 @@ func TestLentMemory(t *testing.T) {
 		d.finish()
 	}); n > 0 {
 		t.Errorf("%v allocations for a chunk", n)
+	}
+}
+
+// TestLentChunk: one that is handled allocates nothing, however small it is, and
+// the dispatcher does not hold it in memory.
+func TestLentChunk(t *testing.T) {
+	for _, size := range []int{1, 3 * lentSize} {
+		s, _, _ := serialRun(t, t.Context(), ConsumerConfig{ReuseDelivery: true}, neverFails)
+		handled := 0
+		s.run.handler = func(context.Context, *Delivery) error { handled++; return nil }
+		d, chunk := &s.run.decoder, plainChunk(0, size)
+		n := testing.AllocsPerRun(10, func() {
+			d.beginLent(testStream, chunk, 0)
+			must(t, s.dispatch(chunk, d))
+			d.finish()
+		})
+		if n > 0 || handled != 11*size {
+			t.Errorf("a chunk of %d: %v allocations, %d messages in 11 chunks", size, n, handled)
+		}
+		if s.block.list != nil || s.block.source != nil {
+			t.Errorf("a chunk of %d is still in hand", size)
+		}
 	}
 }
 

@@ -12,8 +12,9 @@ import (
 // message at a time, on Run's goroutine.
 type serial struct {
 	lifetime
-	run  *run
-	kept *originals // of the message that is being handled
+	run   *run
+	kept  *originals // of the message that is being handled
+	block block      // that is being handled; here, so that it is not allocated
 }
 
 func newSerial(ctx context.Context, r *run) *serial {
@@ -32,14 +33,15 @@ func (s *serial) abandon() error             { return nil }
 
 // dispatch handles the messages of a chunk, a block at a time.
 func (s *serial) dispatch(chunk *wire.Chunk, d *decoder) error {
-	var b block // outside of the loop: it escapes to the heap
 	for {
 		list := d.block(blockSize)
 		if len(list) == 0 {
 			return nil
 		}
-		b = block{list: list, chunk: mark.IDOf(chunk), moreFollow: d.unread(), source: d}
-		if err := s.handle(&b); err != nil {
+		s.block = block{list: list, chunk: mark.IDOf(chunk), moreFollow: d.unread(), source: d}
+		err := s.handle(&s.block)
+		s.block = block{} // no message is held in memory while the stream is quiet
+		if err != nil {
 			return err
 		}
 	}

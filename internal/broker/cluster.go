@@ -67,8 +67,8 @@ func publishersPerNode(Node) int { return runtime.GOMAXPROCS(0) }
 
 // readersPerNode returns how many connections to a node the subscriptions spread
 // over: one for each core that can read, or many where subscriptions slow each
-// other down. See leasesOfConn for more. A node that was not reached yet counts as one of the version of
-// the node that administers.
+// other down. Leases that crowd these have more; see leasesOfConn. A node that was
+// not reached yet counts as one of the version of the node that administers.
 func (c *Cluster) readersPerNode(n Node) int {
 	if c.opts.ReadersPerNode > 0 {
 		return c.opts.ReadersPerNode

@@ -160,7 +160,8 @@ func (c *sharedConn) admit(l, beside *Lease) error {
 // choose returns the connection for a lease to join, or nil for a new one. The
 // caller holds p.mu.
 func (p *pool) choose(l *Lease) (best *sharedConn) {
-	usable, fewest := 0, 0
+	var roomy *sharedConn // the best of those with fewer leases than perConn
+	usable := 0
 	for _, c := range p.open[l.node] {
 		if c.lost() || c.heldUpFor(l) {
 			continue // its leases are about to leave it, or this one would be asked to
@@ -169,20 +170,38 @@ func (p *pool) choose(l *Lease) (best *sharedConn) {
 		if _, ok := c.freeID(); !ok {
 			continue
 		}
-		if same := c.ofStream[l.stream]; best == nil || same < fewest || same == fewest && len(c.leases) < len(best.leases) {
-			best, fewest = c, same
+		best = emptier(best, c, l.stream)
+		if len(c.leases) < p.perConn {
+			roomy = emptier(roomy, c, l.stream)
 		}
 	}
-	crowded := p.perStream > 0 && fewest >= p.perStream && usable < spreadConns ||
-		p.perConn > 0 && best != nil && len(best.leases) >= p.perConn && usable < crowdConns
 	wanted := p.perNode(l.node)
 	if l.questions {
-		crowded, wanted = false, min(wanted, runtime.GOMAXPROCS(0))
+		if usable < min(wanted, runtime.GOMAXPROCS(0)) {
+			return nil
+		}
+		return best
 	}
-	if usable < wanted || crowded {
+	if p.perConn > 0 && usable < crowdConns {
+		best = roomy
+	}
+	if usable < wanted || best != nil && p.perStream > 0 && best.ofStream[l.stream] >= p.perStream && usable < spreadConns {
 		return nil
 	}
 	return best
+}
+
+// emptier returns the connection with fewer leases of a stream, or with fewer in
+// all where these are equal. a may be nil, and comes before b.
+func emptier(a, b *sharedConn, stream string) *sharedConn {
+	if a == nil {
+		return b
+	}
+	same, other := a.ofStream[stream], b.ofStream[stream]
+	if other < same || other == same && len(b.leases) < len(a.leases) {
+		return b
+	}
+	return a
 }
 
 // freeID returns the first free id after the one given out last. The caller

@@ -109,6 +109,27 @@ func TestCrowdedConnections(t *testing.T) {
 	expect("of one stream", crowdConns+1)
 }
 
+// TestCrowdedBesideOthers: leases of one stream share a connection that has room,
+// although the connections that are full have none of that stream.
+func TestCrowdedBesideOthers(t *testing.T) {
+	p := newPool(conns(2), nil)
+	p.perStream, p.perConn = 4, 4
+	join := func(stream string) {
+		t.Helper()
+		l := &Lease{node: testNode, stream: stream}
+		check.Nil(t, p.join(t.Context(), l, func(hooks) (*Conn, error) { return &Conn{}, nil }))
+	}
+	for i := range 8 {
+		join(strconv.Itoa(i))
+	}
+	for i := range 8 {
+		join("s")
+		if want := 3 + i/4; p.size() != want {
+			t.Errorf("%d leases of a stream: %d connections, want %d", i+1, p.size(), want)
+		}
+	}
+}
+
 // Each node has connections of its own.
 func TestPoolByNode(t *testing.T) {
 	virtual(t, func(t *testing.T, b *fake) {
