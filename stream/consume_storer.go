@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/tidemark-go/tidemark/internal/broker"
@@ -62,11 +63,12 @@ type storer struct {
 	stopped bool          // what a batch says counts no more
 	handOn  chan bool     // gets what became of the next batch; nil: nobody waits. See storeWithOthers.
 
-	sending    turn   // held while a mark is stored and read back; guards these:
-	stores     int    // how many stores were sent
-	storesSeen int    // what stores was at the last tick of verifyWhenQuiet
-	lastOffset uint64 // the offset that was sent last
-	settled    bool   // nothing is to be read back
+	sending    turn         // held while a mark is stored and read back; guards what these are set to:
+	stores     atomic.Int64 // how many stores were sent
+	lastOffset uint64       // the offset that was sent last
+	settled    atomic.Bool  // nothing is to be read back
+
+	storesSeen int64 // what stores was at the last tick of verifyWhenQuiet; only run uses it
 }
 
 // storeRequest asks the storer for a store now.
@@ -93,7 +95,8 @@ const (
 // the storer stores the mark again.
 func startStorer(to offsets, p *progress, requests storeRequests, log func(string, ...any)) *storer {
 	ctx, cancel := context.WithCancel(context.Background())
-	s := &storer{offsets: to, progress: p, requests: requests, log: log, cancel: cancel, settled: true, startTicker: make(chan struct{}, 1), sending: newTurn()}
+	s := &storer{offsets: to, progress: p, requests: requests, log: log, cancel: cancel, startTicker: make(chan struct{}, 1), sending: newTurn()}
+	s.settled.Store(true)
 	p.doubtStore()
 	s.batch = to.joinBatch(s)
 	s.wg.Add(1)
@@ -151,27 +154,31 @@ const quietAfter = time.Second
 
 // verifyWhenQuiet is called with each tick. The first store after a quiet time
 // starts the ticker (see send). A tick that finds new stores waits for the next
-// one. A tick that finds none reads the last store back, stores it again if the
+// one, and holds up nobody: a batch that leaves at that moment would go without
+// this storer's mark. A tick that finds none reads the last store back, stores it again if the
 // broker lost it, and stops the ticker.
 //
 // If the store cannot be read back even so, verifyWhenQuiet logs that. The mark
 // is then stored with the next message, or at the end of the run.
 func (s *storer) verifyWhenQuiet(ctx context.Context) (stopTicker bool) {
+	if stores := s.stores.Load(); stores != s.storesSeen {
+		s.storesSeen = stores
+		return false
+	}
+	if s.settled.Load() {
+		return true
+	}
 	if !s.sending.TryLock() {
 		return false // a store is under way
 	}
 	defer s.sending.Unlock()
-	if s.stores != s.storesSeen {
-		s.storesSeen = s.stores
-		return false
-	}
-	if !s.settled {
+	if !s.settled.Load() {
 		s.yieldBatch()
 		err := s.offsets.verify(ctx, s.lastOffset)
 		if err != nil && ctx.Err() == nil {
 			s.log("the stored offset was not read back", "offset", s.lastOffset, "error", err)
 		}
-		s.settled = true // even after an error, which another try would not mend
+		s.settled.Store(true) // even after an error, which another try would not mend
 	}
 	return true
 }
@@ -297,7 +304,7 @@ func (s *storer) confirm(ctx context.Context, snapshot mark.Snapshot) error {
 	if err := s.offsets.commit(ctx, snapshot.Mark); err != nil {
 		return err
 	}
-	s.settled = true
+	s.settled.Store(true)
 	s.progress.storedAt(snapshot)
 	return nil
 }
@@ -314,10 +321,9 @@ func (s *storer) send(ctx context.Context, offset uint64, moreFollow bool) error
 
 // sent counts a store. The caller holds s.sending.
 func (s *storer) sent(offset uint64) {
-	s.stores++
+	s.stores.Add(1)
 	s.lastOffset = offset
-	if s.settled {
-		s.settled = false
+	if s.settled.CompareAndSwap(true, false) {
 		select {
 		case s.startTicker <- struct{}{}:
 		default:

@@ -124,18 +124,18 @@ func TestTake(t *testing.T) {
 		if !s.Taken(nil) {
 			t.Error("8 is not to be stored")
 		}
-		if s.stores != 1 || s.lastOffset != 7 || s.settled || len(s.startTicker) != 1 {
-			t.Errorf("%d stores, the last of %d, settled %v", s.stores, s.lastOffset, s.settled)
+		if s.stores.Load() != 1 || s.lastOffset != 7 || s.settled.Load() || len(s.startTicker) != 1 {
+			t.Errorf("%d stores, the last of %d, settled %v", s.stores.Load(), s.lastOffset, s.settled.Load())
 		}
 		if _, ok := s.Take(); !ok {
 			t.Error("nothing is taken")
 		}
-		if !s.Taken(errTest) || s.stores != 1 {
-			t.Errorf("a store that failed counts, or is forgotten: %d stores", s.stores)
+		if !s.Taken(errTest) || s.stores.Load() != 1 {
+			t.Errorf("a store that failed counts, or is forgotten: %d stores", s.stores.Load())
 		}
 		s.Take()
-		if s.Taken(nil) || s.stores != 2 || s.lastOffset != 8 {
-			t.Errorf("%d stores, the last of %d", s.stores, s.lastOffset)
+		if s.Taken(nil) || s.stores.Load() != 2 || s.lastOffset != 8 {
+			t.Errorf("%d stores, the last of %d", s.stores.Load(), s.lastOffset)
 		}
 	})
 }
@@ -181,7 +181,7 @@ func TestTakenAfterStop(t *testing.T) {
 	s.progress.markNext(7, 1)
 	s.Take()
 	s.stop()
-	if s.Taken(nil) || s.stores != 0 {
+	if s.Taken(nil) || s.stores.Load() != 0 {
 		t.Error("a batch counts after the end")
 	}
 	if due, _ := s.progress.due(true); !due {

@@ -96,8 +96,8 @@ func TestLastStoreWithOthers(t *testing.T) {
 		if !slices.Equal(b.reads(), []uint64{7}) || b.batch.settled != 1 {
 			t.Errorf("read back %v, settled %d times", b.reads(), b.batch.settled)
 		}
-		if s := b.storer; !b.free() || s.stores != 1 || s.lastOffset != 7 || !s.settled || b.batch.yields == 0 {
-			t.Errorf("%d stores, the last of %d, settled %v", s.stores, s.lastOffset, s.settled)
+		if s := b.storer; !b.free() || s.stores.Load() != 1 || s.lastOffset != 7 || !s.settled.Load() || b.batch.yields == 0 {
+			t.Errorf("%d stores, the last of %d, settled %v", s.stores.Load(), s.lastOffset, s.settled.Load())
 		}
 		wantMark(t, b.progress, 7, 0)
 		b.want(t, "by itself")
@@ -170,8 +170,8 @@ func TestLastStoreIsHeld(t *testing.T) {
 			}
 			read <- fails
 			wantErr(t, <-got, fails)
-			if due, _ := b.progress.due(true); !due || b.storer.settled != (fails == nil) {
-				t.Errorf("%v: what was handled meanwhile is due: %v; settled: %v", fails, due, b.storer.settled)
+			if due, _ := b.progress.due(true); !due || b.storer.settled.Load() != (fails == nil) {
+				t.Errorf("%v: what was handled meanwhile is due: %v; settled: %v", fails, due, b.storer.settled.Load())
 			}
 			synctest.Wait()
 			if _, ok := b.storer.Take(); !ok {
@@ -206,8 +206,8 @@ func TestLastStoreLeads(t *testing.T) {
 		b.batch.mu.Unlock()
 		time.Sleep(10 * time.Millisecond)
 		must(t, <-b.got)
-		if synctest.Wait(); b.asked() != 3 || b.storer.stores != 1 {
-			t.Errorf("asked for a batch %d times; %d stores", b.batch.next, b.storer.stores)
+		if synctest.Wait(); b.asked() != 3 || b.storer.stores.Load() != 1 {
+			t.Errorf("asked for a batch %d times; %d stores", b.batch.next, b.storer.stores.Load())
 		}
 	})
 }
@@ -260,8 +260,8 @@ func TestLastStoreGivenUp(t *testing.T) {
 			t.Fatal("nobody else can store")
 		}
 		b.leave(t, nil)
-		if b.storer.stores != 1 || !b.free() {
-			t.Errorf("%d stores; nobody may store: %v", b.storer.stores, !b.free())
+		if b.storer.stores.Load() != 1 || !b.free() {
+			t.Errorf("%d stores; nobody may store: %v", b.storer.stores.Load(), !b.free())
 		}
 		wantMark(t, b.progress, 7, 0)
 	})
@@ -488,7 +488,9 @@ func TestEndTogetherWithLostStores(t *testing.T) {
 // stores follow each other it stays.
 func TestQuietStorerYields(t *testing.T) {
 	s, b := batchedStorer(StorePolicy{})
-	s.settled, s.stores, s.leads = false, 1, true
+	s.settled.Store(false)
+	s.stores.Store(1)
+	s.leads = true
 	if s.verifyWhenQuiet(t.Context()); b.yields != 0 || !s.leads {
 		t.Errorf("%d times handed over within a burst", b.yields)
 	}

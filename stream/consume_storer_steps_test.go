@@ -15,16 +15,18 @@ import (
 
 // idleStorer is a storer whose goroutine does not run.
 func idleStorer(p StorePolicy, s *stores) *storer {
-	return &storer{
+	idle := &storer{
 		offsets: s, progress: newProgress(p), requests: make(storeRequests), log: func(string, ...any) {},
-		settled: true, startTicker: make(chan struct{}, 1), sending: newTurn(),
+		startTicker: make(chan struct{}, 1), sending: newTurn(),
 	}
+	idle.settled.Store(true)
+	return idle
 }
 
 // TestVerifyWhenQuiet is one look at a time.
 func TestVerifyWhenQuiet(t *testing.T) {
 	for name, test := range map[string]struct {
-		sent, sentBefore int
+		sent, sentBefore int64
 		verified         bool
 		busy, stopped    bool
 		fails            error
@@ -37,6 +39,9 @@ func TestVerifyWhenQuiet(t *testing.T) {
 		"quiet, and lost":          {sent: 3, sentBefore: 3, fails: errTest, stop: true, reads: 1, logs: 1},
 		"quiet, lost, and stopped": {sent: 3, sentBefore: 3, fails: errTest, stopped: true, stop: true, reads: 1},
 		"a store is under way":     {sent: 3, sentBefore: 3, busy: true},
+		// These take no lock, so that a batch which leaves now takes the mark.
+		"a store has followed, and another is under way": {sent: 3, sentBefore: 2, busy: true},
+		"read back, and a store is under way":            {sent: 3, sentBefore: 3, verified: true, busy: true, stop: true},
 	} {
 		reads, logs := 0, 0
 		s := idleStorer(StorePolicy{}, &stores{reads: func(offset uint64) error {
@@ -46,7 +51,9 @@ func TestVerifyWhenQuiet(t *testing.T) {
 			return test.fails
 		}})
 		s.log = func(string, ...any) { logs++ }
-		s.stores, s.storesSeen, s.settled, s.lastOffset = test.sent, test.sentBefore, test.verified, 7
+		s.stores.Store(test.sent)
+		s.settled.Store(test.verified)
+		s.storesSeen, s.lastOffset = test.sentBefore, 7
 		ctx, cancel := context.WithCancel(t.Context())
 		if test.stopped {
 			cancel()
@@ -60,8 +67,9 @@ func TestVerifyWhenQuiet(t *testing.T) {
 		cancel()
 		if test.busy {
 			s.sending.Unlock()
-		} else if s.storesSeen != test.sent || s.settled != test.stop {
-			t.Errorf("%s: counted %d stores, verified %v", name, s.storesSeen, s.settled)
+		}
+		if s.storesSeen != test.sent || s.settled.Load() != test.stop {
+			t.Errorf("%s: counted %d stores, verified %v", name, s.storesSeen, s.settled.Load())
 		}
 		if !s.sending.TryLock() {
 			t.Errorf("%s: the look has not ended", name)
@@ -200,14 +208,14 @@ func TestSend(t *testing.T) {
 	to := &stores{fails: errTest}
 	s := idleStorer(StorePolicy{}, to)
 	wantErr(t, s.send(t.Context(), 3, false), errTest)
-	if s.stores != 0 || !s.settled || s.lastOffset != 0 || len(s.startTicker) != 0 {
-		t.Errorf("after a store that failed: %d sent, verified %v", s.stores, s.settled)
+	if s.stores.Load() != 0 || !s.settled.Load() || s.lastOffset != 0 || len(s.startTicker) != 0 {
+		t.Errorf("after a store that failed: %d sent, verified %v", s.stores.Load(), s.settled.Load())
 	}
 	to.fails = nil
 	for i, more := range []bool{true, false} {
 		must(t, s.send(t.Context(), uint64(3+i), more))
-		if s.stores != i+1 || s.settled || s.lastOffset != uint64(3+i) || to.more[i] != more {
-			t.Errorf("%d sent, the last of them %d, verified %v, more %v", s.stores, s.lastOffset, s.settled, to.more)
+		if s.stores.Load() != int64(i+1) || s.settled.Load() || s.lastOffset != uint64(3+i) || to.more[i] != more {
+			t.Errorf("%d sent, the last of them %d, verified %v, more %v", s.stores.Load(), s.lastOffset, s.settled.Load(), to.more)
 		}
 		if n := len(s.startTicker); n != 1-i {
 			t.Errorf("%d items say that %d is to be read back", n, s.lastOffset)
@@ -246,8 +254,8 @@ func TestStoreMark(t *testing.T) {
 		if (err == nil) != test.stored || err != nil && !errors.Is(err, errTest) {
 			t.Errorf("%s: %v", name, err)
 		}
-		if stored := s.progress.tracker.Unstored() == 0; stored != test.stored || s.settled == test.again {
-			t.Errorf("%s: stored %v, verified %v", name, stored, s.settled)
+		if stored := s.progress.tracker.Unstored() == 0; stored != test.stored || s.settled.Load() == test.again {
+			t.Errorf("%s: stored %v, verified %v", name, stored, s.settled.Load())
 		}
 		if want := test.kind != storeSent && test.fails == nil; (reads == 1) != want {
 			t.Errorf("%s: %d reads", name, reads)

@@ -231,9 +231,11 @@ func (s *subscription) peek(ctx context.Context, spec wire.OffsetSpec) (*wire.Ch
 	return s.discard(), nil
 }
 
-// openAside returns another subscription to the same node, on whichever connection.
+// openAside returns another subscription to the same node, for a look. It is where
+// questions are asked: a connection for it alone would take longer than the look.
 func (r *run) openAside(ctx context.Context, s *subscription) (*subscription, error) {
-	return r.consumer.env.openSubscription(ctx, broker.Location{Contact: s.lease.Contact()}, s.node, s.stream, r.consumer.cfg.MaxBuffered)
+	env := r.consumer.env
+	return env.openOver(ctx, env.cluster.LeaseQuestions, broker.Location{Contact: s.lease.Contact()}, s.node, s.stream, r.consumer.cfg.MaxBuffered)
 }
 
 // peekAside is peek on a subscription beside one that is a member of a group.

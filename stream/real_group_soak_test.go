@@ -442,21 +442,21 @@ func (s *groupSoak) judge() {
 func TestGroupSoak(t *testing.T) {
 	beside(t)
 	parallelTests.Store(t.Name(), true) // both run beside each other in any case
-	real := realBrokers()
+	rabbitMQ := realBrokers()
 	t.Run("stream", func(t *testing.T) {
 		t.Parallel()
-		groupSoakAlone(t, false, real && os.Getenv(groupFaultsVar) != "")
+		groupSoakAlone(t, false, rabbitMQ && os.Getenv(groupFaultsVar) != "")
 	})
 	t.Run("super stream", func(t *testing.T) {
 		t.Parallel()
-		groupSoakAlone(t, true, real)
+		groupSoakAlone(t, true, rabbitMQ)
 	})
 }
 
 // groupSoakAlone is the soak on one node: a RabbitMQ, whose leaders stay, or the
 // in-process broker.
-func groupSoakAlone(t *testing.T, super, real bool) {
-	if !real {
+func groupSoakAlone(t *testing.T, super, rabbitMQ bool) {
+	if !rabbitMQ {
 		groupSoakInProcess(t, super)
 		return
 	}
