@@ -57,18 +57,10 @@ func crowdKept(ctx context.Context, j job, c *crowd) error {
 	return c.each(ctx, func(f *member) error { return readKept(ctx, j, f, s, places, chunks) })
 }
 
-// readKept passes on what comes for a member until ctx ends.
+// readKept passes on copies of what comes for a member until ctx ends.
 func readKept(ctx context.Context, j job, f *member, s schedule, places chan struct{}, chunks chan<- []keptMessage) error {
-	conn, err := crowdConn(j, f, s, places)
-	if err != nil {
-		return err
-	}
-	var once sync.Once
-	end := func() { once.Do(conn.close) }
-	defer end()
-	defer context.AfterFunc(ctx, end)()
 	var list []keptMessage
-	r := reader{raw: conn, ctx: ctx, credit: s, kept: true, each: func(offset uint64, body []byte) error {
+	r := reader{kept: true, each: func(offset uint64, body []byte) error {
 		list = append(list, keptMessage{f, offset, dataOf(body)})
 		return nil
 	}}
@@ -80,10 +72,7 @@ func readKept(ctx context.Context, j job, f *member, s schedule, places chan str
 		list = make([]keptMessage, 0, len(list))
 		return nil
 	}
-	if err := r.read(); ctx.Err() == nil {
-		return err
-	}
-	return nil
+	return readMember(ctx, j, f, s, places, &r)
 }
 
 // superLatencyCase reads a super stream live. Its partitions get as many messages in

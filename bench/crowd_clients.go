@@ -75,23 +75,28 @@ func crowdSocket(ctx context.Context, j job, c *crowd) error {
 	}
 	places := make(chan struct{}, connecting)
 	return c.each(ctx, func(f *member) error {
-		conn, err := crowdConn(j, f, s, places)
-		if err != nil {
-			return err
-		}
-		var once sync.Once
-		end := func() { once.Do(conn.close) }
-		defer end()
-		defer context.AfterFunc(ctx, end)()
-		r := reader{raw: conn, ctx: ctx, credit: s, each: func(offset uint64, body []byte) error {
+		return readMember(ctx, j, f, s, places, &reader{each: func(offset uint64, body []byte) error {
 			f.message(offset, dataOf(body))
 			return nil
-		}}
-		if err := r.read(); ctx.Err() == nil {
-			return err
-		}
-		return nil
+		}})
 	})
+}
+
+// readMember reads what comes for a member over a bare connection until ctx ends.
+func readMember(ctx context.Context, j job, f *member, s schedule, places chan struct{}, r *reader) error {
+	conn, err := crowdConn(j, f, s, places)
+	if err != nil {
+		return err
+	}
+	var once sync.Once
+	end := func() { once.Do(conn.close) }
+	defer end()
+	defer context.AfterFunc(ctx, end)()
+	r.raw, r.ctx, r.credit = conn, ctx, s
+	if err := r.read(); ctx.Err() == nil {
+		return err
+	}
+	return nil
 }
 
 func crowdConn(j job, f *member, s schedule, places chan struct{}) (*raw, error) {
