@@ -7,7 +7,10 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
+
+	"github.com/tidemark-go/tidemark/streamtest"
 )
 
 // TestFilterFailure: what the filter leaves out behind a message that fails is not
@@ -22,7 +25,15 @@ func TestFilterFailure(t *testing.T) {
 				c := x.consumer(ConsumerConfig{Filter: byFirst.Filter("a"), Workers: workers})
 				err := c.Run(x.ctx, func(_ context.Context, d *Delivery) error {
 					if d.Offset == 2 {
-						time.Sleep(20 * time.Second) // the mark must not pass it meanwhile either
+						// The run looks further meanwhile, and the mark must not pass it.
+						// With workers it goes on looking whether there is more.
+						looks, stats := x.b.Received(streamtest.Subscribe), x.b.Received(streamtest.StreamStats)
+						if err := x.b.Await(x.ctx, func() bool {
+							return x.b.Received(streamtest.Subscribe) > looks && (workers == 0 || x.b.Received(streamtest.StreamStats) > stats+3)
+						}); err != nil {
+							return err
+						}
+						synctest.Wait()
 						if got, ok := x.b.Offset("billing", x.name); ok && got > 1 {
 							t.Errorf("offset %d is stored, and 2 is in hand", got)
 						}
@@ -99,7 +110,7 @@ func TestFilterGoexit(t *testing.T) {
 						defer atWork.Add(-1)
 						handled <- struct{}{}
 						<-ctx.Done()
-						time.Sleep(time.Second)
+						synctest.Wait() // Run must be waiting for it
 						return ctx.Err()
 					})
 					if err == nil || !cfg.SuperStream {

@@ -7,7 +7,7 @@ import (
 	"math/rand/v2"
 	"strconv"
 	"testing"
-	"time"
+	"testing/synctest"
 
 	"github.com/tidemark-go/tidemark/streamtest"
 )
@@ -57,13 +57,18 @@ func (s *loanScene) check(when string, d *Delivery, partition string, i int) {
 	}
 }
 
-// handle has a message for a while, then writes over it, and may fail.
+// handle has a message while everything else goes on, a lost connection too, then
+// writes over it, and may fail.
 func (s *loanScene) handle(_ context.Context, d *Delivery) error {
 	partition := d.Stream
 	i := s.next[partition]
 	s.check("before", d, partition, i)
+	if s.rand.IntN(200) == 0 {
+		s.b.DropConnections(streamtest.CutRST)
+	}
 	if s.rand.IntN(20) == 0 {
-		time.Sleep(time.Duration(s.rand.IntN(5)) * time.Millisecond)
+		synctest.Wait()
+		s.wipeFreeBuffers()
 	}
 	s.check("after", d, partition, i)
 	scribble(d)
@@ -76,6 +81,17 @@ func (s *loanScene) handle(_ context.Context, d *Delivery) error {
 	}
 	s.settled(partition)
 	return nil
+}
+
+// wipeFreeBuffers overwrites the memory that the next chunks are to lie in.
+func (s *loanScene) wipeFreeBuffers() {
+	s.env.memory.mu.Lock()
+	defer s.env.memory.mu.Unlock()
+	for _, free := range s.env.memory.buffers {
+		for _, buffer := range free.list {
+			clear(buffer[:cap(buffer)])
+		}
+	}
 }
 
 func (s *loanScene) settled(partition string) {
@@ -103,19 +119,15 @@ func TestLentWhileHandled(t *testing.T) {
 		s.left = s.each * len(partitions)
 		var ctx context.Context
 		ctx, s.stop = context.WithCancel(s.ctx)
-		cutter, uncut := context.WithCancel(s.ctx)
-		defer uncut()
-		go func() {
-			for sleep(cutter, 50*time.Millisecond) == nil {
-				s.b.DropConnections(streamtest.CutRST)
-			}
-		}()
 		c, err := s.env.NewConsumer("orders", ConsumerConfig{
 			SuperStream: true, Name: "billing", ReuseDelivery: true, MaxBuffered: 64 << 10,
 			OnError: quick(ErrorPolicy{Attempts: 3, DeadLetter: "letters"}),
 		})
 		must(s, err)
 		must(s, c.Run(ctx, s.handle))
+		if n := s.b.Received(streamtest.Open); n < 10 {
+			s.Errorf("%d connections were made: hardly any was lost", n)
+		}
 		for _, p := range partitions {
 			if s.next[p] != s.each {
 				s.Errorf("%s: %d of %d messages were settled", p, s.next[p], s.each)
