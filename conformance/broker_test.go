@@ -9,6 +9,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/big"
 	"net"
@@ -40,6 +41,13 @@ type broker struct {
 	advance func(time.Duration)
 	// alarm switches a disk alarm on and off. It is nil if nobody can.
 	alarm func(on bool) error
+	// stall keeps the leaders of streams from writing what they are given, or
+	// makes them write it. loseLeader loses a leader with what it has not written.
+	stall      func(on bool, streams ...string) error
+	loseLeader func(stream string) error
+	// byPacket says that the broker handles all frames of a packet before it looks
+	// at what credit the connection has left.
+	byPacket bool
 	// bind adds a stream to a super stream, and unbind removes it.
 	bind   func(superStream, stream, key string) error
 	unbind func(superStream, stream string) error
@@ -78,6 +86,14 @@ func newStreamtest(t *testing.T) *broker {
 	target := &broker{addr: b.Addr(), tlsAddr: secure.Addr(), roots: roots}
 	target.management = strings.Replace(b.ManagementURL(), "://", "://guest:guest@", 1)
 	target.alarm = func(on bool) error { b.SetDiskAlarm(on); return nil }
+	target.loseLeader = b.LoseLeader
+	target.stall = func(on bool, streams ...string) error {
+		var errs []error
+		for _, s := range streams {
+			errs = append(errs, b.SetQuorum(s, !on))
+		}
+		return errors.Join(errs...)
+	}
 	target.bind, target.unbind = b.BindPartition, b.UnbindPartition
 	target.learnVersion(t, "streamtest")
 	return target
@@ -122,7 +138,14 @@ func newRabbitMQ(t *testing.T) *broker {
 		target.tlsAddr, target.roots = hostPort(t, secure), x509.NewCertPool()
 		target.roots.AppendCertsFromPEM(pem)
 	}
-	target.alarm = diskAlarm(inst)
+	target.byPacket, target.alarm = true, diskAlarm(inst)
+	target.stall = func(on bool, streams ...string) error {
+		if on {
+			return eachLeader(inst, "sys:suspend(P)", streams...)
+		}
+		return eachLeader(inst, "sys:resume(P)", streams...)
+	}
+	target.loseLeader = func(stream string) error { return eachLeader(inst, "exit(P, kill)", stream) }
 	target.bind, target.unbind = target.bindByManagement, target.unbindByManagement
 	target.setUp(t)
 	target.learnVersion(t, "RabbitMQ")
@@ -142,6 +165,20 @@ func diskAlarm(inst *rabbit.Instance) func(on bool) error {
 		_, err := inst.Ctl(ctx, inst.Nodes()[0].Name, "set_disk_free_limit", limit)
 		return err
 	}
+}
+
+// eachLeader evaluates Erlang on RabbitMQ for the process P of each stream that
+// writes what is published: the leader, as there is one node.
+func eachLeader(inst *rabbit.Instance, do string, streams ...string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), setUpTimeout)
+	defer cancel()
+	out, err := inst.Ctl(ctx, inst.Nodes()[0].Name, "eval", fmt.Sprintf(
+		`[begin %s, done end || {Id, P, _, _} <- supervisor:which_children({osiris_server_sup, node()}), is_pid(P), re:run(Id, "%s") =/= nomatch].`,
+		do, strings.Join(streams, "|")))
+	if err == nil && strings.Count(out, "done") != len(streams) {
+		err = fmt.Errorf("%s for the leaders of %d streams: %s", do, len(streams), out)
+	}
+	return err
 }
 
 func hostPort(t *testing.T, uri string) string {

@@ -219,11 +219,16 @@ func (c *client) sequence(reference, stream string) number {
 // id.
 func (c *client) publish(publisher uint8, ids ...uint64) {
 	c.t.Helper()
+	c.write(messages(publisher, ids...))
+}
+
+// messages is the frame that publish sends.
+func messages(publisher uint8, ids ...uint64) []byte {
 	b := wire.BeginPublish(nil, wire.Version1, publisher)
 	for _, id := range ids {
 		b = wire.AppendPublishEntry(b, id, fmt.Appendf(nil, "m%d", id))
 	}
-	c.write(wire.FinishPublish(b, 0, len(ids)))
+	return wire.FinishPublish(b, 0, len(ids))
 }
 
 // publishBatch sends one frame with one sub-batch of two messages of the same

@@ -52,6 +52,14 @@ func is[T any](t testing.TB, got, want T) {
 	}
 }
 
+// must fails the row if there is an error.
+func (r *run) must(err error) {
+	r.Helper()
+	if err != nil {
+		r.Fatal(err)
+	}
+}
+
 // dial connects to the broker and sends nothing.
 func (r *run) dial() *client {
 	r.Helper()

@@ -40,7 +40,7 @@ type group struct {
 var table = []group{
 	{"handshake", handshakeRows}, {"authenticate", authenticateRows}, {"close", closeRows},
 	{"malformed", malformedRows}, {"declare", declareRows}, {"publish", publishRows},
-	{"dedup", dedupRows}, {"batch", batchRows}, {"subscribe", subscribeRows}, {"start", startRows},
+	{"dedup", dedupRows}, {"batch", batchRows}, {"backlog", backlogRows}, {"subscribe", subscribeRows}, {"start", startRows},
 	{"credit", creditRows}, {"deliver", deliverRows}, {"offset", offsetRows}, {"create", createRows},
 	{"delete", deleteRows}, {"metadata", metadataRows}, {"super", superRows}, {"super-changes", superChangeRows}, {"single", singleRows},
 	{"single-super", singleSuperRows}, {"single-changes", singleChangeRows}, {"filter", filterRows}, {"together", togetherRows}, {"stats", statsRows},
