@@ -44,7 +44,7 @@ func publishCases() (list []benchCase) {
 	for _, n := range []int{10, 1000} {
 		list = append(list, producersCase("producers-streams", "producers in one process, each of a stream of its own", n, n))
 	}
-	return list
+	return append(list, waitersCases()...)
 }
 
 // producersCase has so many producers, and compares 1,000 with 10.

@@ -207,6 +207,9 @@ func TestSmokePublishFamilies(t *testing.T) {
 		{"-case producers-stream-10,producers-streams-10 -n 1000", func(r result) bool {
 			return r.N == 1000 && r.Producers == 10 && r.NewHeld > 0 && r.Rate > 0 && r.RatioSocket > 0
 		}},
+		{"-case publish-waiters -n 1000 -impl tidemark", func(r result) bool {
+			return r.N == 1000 && r.Rate > 0 && (r.Base == "publish-waiters-20000") == (r.RatioBase > 0)
+		}},
 		{"-case publish-reconnect -n 3 -impl tidemark,socket", func(r result) bool { return r.N == 3 && r.Latency > 0 && r.RatioSocket > 0 }},
 	} {
 		out := benched(t, "-broker streamtest -runs 1 -timeout 1m -json "+tt.args)
