@@ -99,7 +99,6 @@ func (d *decoder) beginLent(stream string, chunk *wire.Chunk, from uint64) {
 func (d *decoder) finish() {
 	if d.loan != nil {
 		d.loan.end()
-		d.spare = nil
 	}
 	if d.follow == 0 {
 		d.slab, d.spare = nil, nil
@@ -142,7 +141,6 @@ func (d *decoder) batch(n int) []Delivery {
 // all of them.
 func (d *decoder) room(n int) []Delivery {
 	if d.loan != nil {
-		d.spare = d.loan.sections
 		return d.loan.room(n)
 	}
 	if n > len(d.slab) || d.chunkLen > d.slabFor {
@@ -199,6 +197,7 @@ func (d *decoder) pick(list []Delivery, from int) (picked []Delivery) {
 		n := len(picked)
 		if picked = list[:n+1]; n != i {
 			picked[n] = list[i]
+			d.loan.moved(picked, n)
 		}
 	}
 	return picked
@@ -349,20 +348,23 @@ func (d *decoder) add(list []Delivery, offset uint64, raw []byte) []Delivery {
 		m.Body = body
 	} else {
 		m.Body, _ = bodyOf(raw)
-		m.sections = d.sections(raw)
+		m.sections = d.sectionsFor(n)
+		m.sections.raw = raw
 	}
 	return list
 }
 
-// sections returns memory for a message's sections. It allocates for several
-// messages at a time.
-func (d *decoder) sections(raw []byte) *sections {
+// sectionsFor returns memory for the sections of the message with an index in its
+// list. It allocates for several messages at a time, or has it lent.
+func (d *decoder) sectionsFor(i int) *sections {
+	if d.loan != nil {
+		return &d.loan.sections[i]
+	}
 	if len(d.spare) == 0 {
 		d.spare = make([]sections, min(blockSize, 1+d.announced(blockSize)+len(d.slab)))
 	}
 	s := &d.spare[0]
 	d.spare = d.spare[1:]
-	s.raw = raw
 	return s
 }
 

@@ -4,8 +4,8 @@ package stream
 // ConsumerConfig.ReuseDelivery): one block, for one chunk after the other.
 type loan struct {
 	deliveries []Delivery
-	sections   []sections
-	lent       int // how many of each may not be zero
+	sections   []sections // those of the message at the same place, if it has any
+	lent       int        // how many of each may not be zero
 }
 
 // lentSize is how many messages are lent at a time. With 32 a stream was read an
@@ -25,9 +25,18 @@ func (l *loan) room(n int) []Delivery {
 	return l.deliveries[:0:n]
 }
 
-// end takes everything back, so that nothing of a chunk is held in memory. No more
-// sections are in use than there is room for messages: a chunk has no further ones
-// then, or there is room for lentSize.
+// moved makes a message of a list, which has come from a higher place, have the
+// sections of its place. Where nothing is lent, a message keeps its sections.
+func (l *loan) moved(list []Delivery, i int) {
+	if d := &list[i]; l != nil && d.sections != nil {
+		l.sections[i] = *d.sections
+		d.sections = &l.sections[i]
+	}
+}
+
+// end takes everything back, so that nothing of a chunk is held in memory. No
+// message has a place outside the room: a chunk has no further ones then, or there
+// is room for lentSize.
 func (l *loan) end() {
 	clear(l.deliveries[:l.lent])
 	clear(l.sections[:l.lent])

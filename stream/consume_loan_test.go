@@ -31,13 +31,18 @@ func seenIn(d *decoder) string {
 	return seen.String()
 }
 
+// severalSections encodes a message of several sections, with a number.
+func severalSections(n int) []byte {
+	return (&Message{Body: number(n), ApplicationProperties: map[string]any{"k": n}}).mustEncode()
+}
+
 // chunksOfAllKinds returns chunks with messages of data alone, of several sections
 // and of bare bytes, with sub-batches, and with one that is damaged.
 func chunksOfAllKinds(t *testing.T) (chunks []*wire.Chunk) {
-	full := (&Message{Body: []byte("b"), ApplicationProperties: map[string]any{"k": "v"}}).mustEncode()
+	full := severalSections(0)
 	var mixed []byte
 	for i := range 150 {
-		mixed = wire.AppendEntry(mixed, [][]byte{appendData(nil, number(i)), full, []byte("bare")}[i%3])
+		mixed = wire.AppendEntry(mixed, [][]byte{appendData(nil, number(i)), severalSections(i), fmt.Append(nil, "bare", i)}[i%3])
 	}
 	batches := wire.AppendEntry(nil, full)
 	for _, c := range []wire.Compression{wire.CompressionNone, wire.CompressionZstd} {
@@ -100,6 +105,32 @@ func TestLentMemory(t *testing.T) {
 		d.finish()
 	}); n > 0 {
 		t.Errorf("%v allocations for a chunk", n)
+	}
+}
+
+// TestLentMemoryOfPicked: what a filter leaves out takes no memory, however few of
+// the messages it picks.
+func TestLentMemoryOfPicked(t *testing.T) {
+	const total, each = 20 * lentSize, 10
+	var entries []byte
+	for i := range total {
+		entries = wire.AppendEntry(entries, severalSections(i))
+	}
+	chunk := chunkOf(0, total, total, entries)
+	d := lendingDecoder(chunk, 0)
+	d.match = func(m *Delivery) bool { return m.Offset%each == 0 }
+	picked := 0
+	if n := testing.AllocsPerRun(10, func() {
+		d.beginLent("s", chunk, 0)
+		for list := d.block(blockSize); len(list) > 0; list = d.block(blockSize) {
+			picked += len(list)
+		}
+		d.finish()
+	}); n > 0 {
+		t.Errorf("%v allocations for a chunk", n)
+	}
+	if want := 11 * total / each; picked != want {
+		t.Errorf("%d messages were picked, want %d", picked, want)
 	}
 }
 
