@@ -35,7 +35,7 @@ var only = map[string][]string{
 
 // outside are packages that no package of the house may import, other than in its
 // tests: they help tests and tools. A program at the top may start a broker.
-var outside = []string{"internal/check", "internal/faults", "internal/history", "internal/officialtest", "internal/pipe", "internal/rabbit", "internal/realtest", "internal/script"}
+var outside = []string{"internal/check", "internal/faults", "internal/history", "internal/javaclient", "internal/officialtest", "internal/pipe", "internal/rabbit", "internal/realtest", "internal/script"}
 
 // floorOf returns the floor of a package, or -1.
 func floorOf(pkg string) int {
