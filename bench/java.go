@@ -133,10 +133,10 @@ func parseJava(out []byte) (a javaAnswer, err error) {
 	lines := bytes.Split(bytes.TrimSpace(out), []byte("\n"))
 	last := lines[len(lines)-1]
 	if err := json.Unmarshal(last, &a); err != nil {
-		return a, fmt.Errorf("Bench.java says %.200q, which is no answer: %w", last, err)
+		return a, fmt.Errorf("no answer: Bench.java says %.200q: %w", last, err)
 	}
 	if a.N < 1 || a.Seconds <= 0 || a.CPU < 0 {
-		return a, fmt.Errorf("Bench.java says %.200q: its number of messages, its time or its CPU time is missing", last)
+		return a, fmt.Errorf("no number of messages, no time or no CPU time: Bench.java says %.200q", last)
 	}
 	return a, nil
 }

@@ -14,7 +14,7 @@ import (
 // TestJavaReal measures RabbitMQ's Java client in each way, with few messages, on
 // a real RabbitMQ. The bench looks in the stream for what counts as published.
 func TestJavaReal(t *testing.T) {
-	args := []string{"-uri", realtest.Broker(t).StreamURL(), "-impl", "tidemark,java", "-n", "1000", "-runs", "1", "-timeout", "2m", "-json",
+	args := []string{"-uri", realtest.Broker(t).StreamURL(), "-impl", "tidemark,java", "-n", "1000", "-runs", "1", "-json",
 		"-case", "publish-async,publish-many,publish-one,publish-latency,consume"}
 	var stdout, stderr bytes.Buffer
 	if code := run(t.Context(), args, &stdout, &stderr); code != exitOK {

@@ -54,7 +54,7 @@ func ClassPath(ctx context.Context) (string, error) {
 	defer cancel()
 	err = runProgram(ctx, "mvn", "-B", "-q", "-f", file, "dependency:build-classpath", "-Dmdep.outputFile="+out)
 	if err != nil {
-		return "", fmt.Errorf("Maven does not find RabbitMQ's Java client: %w", err)
+		return "", fmt.Errorf("find RabbitMQ's Java client by Maven: %w", err)
 	}
 	path, err := os.ReadFile(out)
 	return strings.TrimSpace(string(path)), err
@@ -75,7 +75,11 @@ func Compile(ctx context.Context, file, dir, classPath string) (string, error) {
 func runProgram(ctx context.Context, name string, args ...string) error {
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.WaitDelay = 5 * time.Second
-	if out, err := cmd.CombinedOutput(); err != nil {
+	out, err := cmd.CombinedOutput()
+	switch {
+	case ctx.Err() != nil:
+		return fmt.Errorf("%s: %w", name, context.Cause(ctx))
+	case err != nil:
 		return fmt.Errorf("%s: %w\n%s", name, err, strings.TrimSpace(string(out)))
 	}
 	return nil
