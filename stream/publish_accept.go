@@ -10,7 +10,7 @@ import (
 
 // accept gives a message its slot; s has who is told of its outcome. With offer it
 // returns the link that is to be told, as toOffer does.
-func (p *Producer) accept(ctx context.Context, m *Message, s slot, offer bool) (*link, error) {
+func (p *Producer) accept(ctx context.Context, m *Message, s *slot, offer bool) (*link, error) {
 	var out outgoing
 	if err := p.prepare(ctx, m, &out); err != nil {
 		return nil, err
@@ -64,7 +64,7 @@ func (p *Producer) acceptList(ctx context.Context, list []Message, prepared []ou
 			err = p.placeOf(ctx, m, out.size())
 		}
 		if err == nil {
-			err = p.add(m, slot{waits: w, nth: int32(nth + i)}, out)
+			err = p.add(m, &slot{waits: w, nth: int32(nth + i)}, out)
 			bytes -= out.size()
 		}
 		if err != nil {
@@ -107,7 +107,7 @@ func (p *Producer) placeOf(ctx context.Context, m *Message, size int) error {
 
 // add gives a message that has a place its slot, or the place back; s has who is
 // told of its outcome. It copies the message. The caller holds the lock.
-func (p *Producer) add(m *Message, s slot, out *outgoing) error {
+func (p *Producer) add(m *Message, s *slot, out *outgoing) error {
 	size := out.size()
 	s.size = int32(size)
 	err := p.checkSize(size, len(m.FilterValue)) // the connection may be another one now
@@ -221,7 +221,7 @@ func (p *Producer) addBatch(msgs []Message, list []outgoing, w *waiter, bytes in
 			w.refuse(i, err) // the ids have come to their end
 			break
 		}
-		s := slot{id: id, waits: w, nth: int32(i), size: int32(list[i].size() + recordOverhead)}
+		s := &slot{id: id, waits: w, nth: int32(i), size: int32(list[i].size() + recordOverhead)}
 		bytes -= int(s.size)
 		if b == nil {
 			var complete *publishFrame
@@ -394,14 +394,25 @@ var errNoFilters = fmt.Errorf("%w: the FilterValue needs RabbitMQ 3.13 or newer:
 // checkSize returns an error for a message, with a filter value, that does not fit
 // into a frame of the current connection.
 func (p *Producer) checkSize(size, filter int) error {
-	overhead := messageOverhead
-	if filter > 0 {
-		overhead += 2 + filter
-	}
-	if room := int(p.room.Load()); room > 0 && size > room-overhead {
-		return fmt.Errorf("%w: %d bytes encoded; at most %d fit into a frame of this broker (stream.frame_max)", ErrMessageTooLarge, size, room-overhead)
+	if room := int(p.room.Load()); room > 0 && size > room-entryOverhead(filter) {
+		return errTooLarge(size, room-entryOverhead(filter))
 	}
 	return nil
+}
+
+// errTooLarge refuses a message of so many bytes where no more than room fit into
+// a frame.
+func errTooLarge(size, room int) error {
+	return fmt.Errorf("%w: %d bytes encoded; at most %d fit into a frame of this broker (stream.frame_max)", ErrMessageTooLarge, size, room)
+}
+
+// entryOverhead is what a message with a filter value of so many bytes adds to its
+// own in a frame.
+func entryOverhead(filter int) int {
+	if filter > 0 {
+		return messageOverhead + 2 + filter
+	}
+	return messageOverhead
 }
 
 // largestMessage is what an encoded message may have, 0 for any size.
