@@ -122,7 +122,7 @@ func (a *admission) allows(beyond, grown amount) bool {
 // growth returns how much more above its reserve a quota has that has some, and
 // gets more.
 func (a *admission) growth(some, more amount) amount {
-	if a.reserve == (amount{}) { // as of a single quota, for each message
+	if len(a.quotas) == 1 { // for each message
 		return more
 	}
 	return some.plus(more).above(a.reserve).minus(some.above(a.reserve))
