@@ -26,7 +26,7 @@ help:
 	@echo 'make test-cluster    four that break three nodes for a minute each, which make test leaves out'
 	@echo 'make test-sid        what depends on the version of RabbitMQ, on the newer one of Debian sid'
 	@echo 'make test-forgetful  a member that RabbitMQ 4.3.3 forgets, on one made from SOURCES, a clone of rabbitmq-server'
-	@echo 'make test-java       RabbitMQ'"'"'s Java client publishes beside ours: needs Maven and a JDK, 11 or later'
+	@echo 'make test-java       RabbitMQ'"'"'s Java client publishes beside ours, and bench measures it: needs Maven and a JDK, 11 or later'
 	@echo 'make test-386        the tests that need no RabbitMQ, where int has 32 bits (Linux on x86-64)'
 	@echo 'make soak            200 faults in 10 M messages on a cluster of three: an hour'
 	@echo 'make scenes          the random scenes of producers, 500 times each, in virtual time: minutes'
@@ -40,8 +40,9 @@ help:
 # Where the standard library is to be compiled too, for the first time on a machine,
 # that is nearly the whole wait. Without cgo, inlining and tables for a debugger it
 # takes little more than half of it. Elsewhere the usual flags find the usual cache.
+# crypto/tls tells: the demo compiles it, and so did nearly every other program.
 demo:
-	@set --; if [ "$$($(GO) list -f '{{.Stale}}' net/http)" = true ]; then \
+	@set --; if [ "$$($(GO) list -f '{{.Stale}}' crypto/tls)" = true ]; then \
 	export CGO_ENABLED=0; set -- -gcflags='all=-l -dwarf=false' -ldflags='-s -w'; fi; \
 	$(GO) run "$$@" ./examples/quickstart
 
@@ -91,13 +92,14 @@ test-forgetful:
 	$(RABBITMQ) --dir .rabbitmq/test up && \
 	TIDEMARK_REAL=1 $(OWN_BROKER) $(GO) test -race -count=1 -timeout 10m -v -run TestGroupForgottenMemberByVersion $(TESTFLAGS) ./stream
 
-# Maven downloads the Java client at the first time. The build tag keeps the test
+# Maven downloads the Java client at the first time. The build tag keeps the tests
 # out of make test and CI, whose machines may have no Java.
 test-java:
 	@down() { for d in .rabbitmq/test*/; do [ ! -d "$$d" ] || $(RABBITMQ) --dir "$$d" down >/dev/null; done; }; \
 	trap 'down' EXIT; trap 'exit 130' INT TERM; \
 	$(RABBITMQ) --dir .rabbitmq/test up && \
-	TIDEMARK_REAL=1 $(OWN_BROKER) $(GO) test -tags java -race -count=1 -timeout 20m -v $(TESTFLAGS) ./internal/javatest
+	TIDEMARK_REAL=1 $(OWN_BROKER) $(GO) test -tags java -race -count=1 -timeout 20m -v $(TESTFLAGS) ./internal/javatest && \
+	TIDEMARK_REAL=1 $(OWN_BROKER) $(GO) test -tags java -race -count=1 -timeout 10m -v -run TestJava $(TESTFLAGS) ./bench
 
 # Without the race detector, which 386 does not have.
 test-386: export GOARCH = 386

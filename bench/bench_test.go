@@ -45,10 +45,10 @@ func TestSummarize(t *testing.T) {
 		{N: 100, Seconds: 2, CPU: 3000, Allocs: 50},
 		{N: 100, Seconds: 0.5, CPU: 2000, Allocs: 100},
 	})
-	if r.Rate != 100 || r.RateMin != 50 || r.RateMax != 200 || r.CPU != 20 || r.Allocs != 0.5 || r.Runs != 3 || r.N != 100 {
+	if r.Rate != 100 || r.RateMin != 50 || r.RateMax != 200 || r.CPU != 20 || *r.Allocs != 0.5 || r.Runs != 3 || r.N != 100 {
 		t.Errorf("summarize: %+v", r)
 	}
-	if r := summarize(nil); r.Rate != 0 || r.CPU != 0 {
+	if r := summarize(nil); r.Rate != 0 || r.CPU != 0 || r.Allocs != nil {
 		t.Errorf("summarize(nil): %+v", r)
 	}
 }

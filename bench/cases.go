@@ -16,7 +16,14 @@ const (
 // implBefore is this library as another program measures it: -before.
 const implBefore = "before"
 
+// implJava is RabbitMQ's Java client. It is not among the defaults: it needs a JDK
+// and Maven.
+const implJava = "java"
+
 var implementations = []string{implTidemark, implOfficial, implSocket}
+
+// allImplementations are those of -impl.
+var allImplementations = append(slices.Clone(implementations), implJava)
 
 // content is what a stream is filled with before it is measured.
 type content string
@@ -104,7 +111,7 @@ func (c benchCase) publishes() bool { return c.content == contentNone && !c.rese
 // soloCases have at most a few consumers or producers.
 var soloCases = []benchCase{
 	{name: "consume", about: "read without a name, nothing stored", content: contentPlain, n: upTo(2_000_000, 400_000_000), schedules: allSchedules, run: map[string]runner{
-		implTidemark: consumeTidemark(anonymous), implOfficial: consumeOfficial(anonymous), implSocket: consumeSocket(anonymous)}},
+		implTidemark: consumeTidemark(anonymous), implOfficial: consumeOfficial(anonymous), implSocket: consumeSocket(anonymous), implJava: measureJava(javaConsume)}},
 	{name: "consume-tracked", about: "read with a name, offsets stored as each library does by default", content: contentPlain, n: upTo(2_000_000, 400_000_000), schedules: allSchedules, run: map[string]runner{
 		implTidemark: consumeTidemark(tracked), implOfficial: consumeOfficial(tracked), implSocket: consumeSocket(anonymous)}},
 	{name: "consume-store-each", about: "store the offset of every message, until the broker has the last", content: contentOwn, n: upTo(1_000_000, 200_000_000), run: map[string]runner{
@@ -118,10 +125,10 @@ var soloCases = []benchCase{
 	{name: "consume-many", about: "four consumers in one process, a quarter of the messages each", content: contentPlain, n: upTo(2_000_000, 400_000_000), schedules: allSchedules, run: map[string]runner{
 		implTidemark: consumeTidemark(many), implOfficial: consumeOfficial(many), implSocket: consumeSocket(many)}},
 	{name: "publish-async", about: "publish with callbacks, and wait for the last confirm", content: contentNone, n: upTo(1_000_000, 400_000_000), windows: oneConnection, run: map[string]runner{
-		implTidemark: publishAsyncTidemark, implOfficial: publishAsyncOfficial, implSocket: publishSocket}},
+		implTidemark: publishAsyncTidemark, implOfficial: publishAsyncOfficial, implSocket: publishSocket, implJava: measureJava(javaPublish)}},
 	{name: "publish-batch", about: "publish 1000 at a time, the confirms of ten awaited (the official client's BatchSend)", content: contentNone, n: upTo(1_000_000, 400_000_000), windows: oneConnection, run: map[string]runner{
 		implTidemark: publishBatchTidemark, implOfficial: publishBatchOfficial, implSocket: publishSocket}},
-	{name: "publish-many", about: "eight producers in one process, an eighth of the messages each", content: contentNone, n: upTo(1_000_000, 400_000_000), windows: manyConnections, producers: 8, run: manyRunners()},
+	{name: "publish-many", about: "eight producers in one process, an eighth of the messages each", content: contentNone, n: upTo(1_000_000, 400_000_000), windows: manyConnections, producers: 8, run: withJava(manyRunners(), javaPublish)},
 	{name: "publish-one", about: "publish one, wait for its confirm, publish the next: the latency", content: contentNone, n: upTo(3_000, 100_000_000), run: oneRunners},
 	{name: "publish-latency", about: "1,000 messages a second, from each call to its confirm", content: contentNone, n: upTo(5_000, 100_000_000), rate: 1_000, run: pacedRunners},
 	{name: "publish-latency-10k", about: "the same with 10,000 messages a second", content: contentNone, n: upTo(30_000, 200_000_000), rate: 10_000, run: pacedRunners},
@@ -165,6 +172,12 @@ func (m mode) consumers() int {
 // upTo returns a function that gives n messages, or fewer if they are large.
 func upTo(n int, bytes int) func(int) int {
 	return func(size int) int { return max(1000, min(n, bytes/size)) }
+}
+
+// withJava adds the Java client to runners.
+func withJava(run map[string]runner, what string) map[string]runner {
+	run[implJava] = measureJava(what)
+	return run
 }
 
 func fixed(n int) func(int) int { return func(int) int { return n } }

@@ -45,6 +45,8 @@ type job struct {
 	Limit     time.Duration `json:"limit,omitempty"`     // ends reading before N, if not 0
 	Credit    string        `json:"credit"`              // of a socket
 	Timeout   time.Duration `json:"timeout"`             // ends a measurement that does not come to an end
+
+	ClassPath string `json:"class_path,omitempty"` // of Bench.java, for the Java client
 }
 
 // streams is the number of streams that are read.
@@ -111,7 +113,9 @@ func (j job) measure(stdout, stderr io.Writer) error {
 	defer m.watchdog(stderr).Stop()
 	err := run(ctx, j, m)
 	m.heap.end()
-	m.sample.LiveHeap, m.sample.MaxHeap = m.heap.live, m.heap.max
+	if !m.elsewhere {
+		m.sample.LiveHeap, m.sample.MaxHeap = m.heap.live, m.heap.max
+	}
 	if ctx.Err() != nil {
 		err = fmt.Errorf("it has not ended within its timeout of %v (-timeout): %s: %w", j.Timeout, m.progress(), ctx.Err())
 	}
@@ -153,6 +157,7 @@ type meter struct {
 	sample      sample
 	err         error
 	untilStored bool // it ends with stored
+	elsewhere   bool // a process of another language measured
 	started     time.Time
 	heap        *heapWatch
 

@@ -14,8 +14,8 @@ const liveTime = 10 // seconds
 
 // Runners of cases that measure from a message to its confirm.
 var (
-	oneRunners   = map[string]runner{implTidemark: publishOneTidemark, implOfficial: publishOneOfficial, implSocket: publishOneSocket}
-	pacedRunners = map[string]runner{implTidemark: publishPacedTidemark, implOfficial: publishPacedOfficial, implSocket: publishPacedSocket}
+	oneRunners   = map[string]runner{implTidemark: publishOneTidemark, implOfficial: publishOneOfficial, implSocket: publishOneSocket, implJava: measureJava(javaOne)}
+	pacedRunners = map[string]runner{implTidemark: publishPacedTidemark, implOfficial: publishPacedOfficial, implSocket: publishPacedSocket, implJava: measureJava(javaLatency)}
 )
 
 // publishCases are the families of cases that publish.

@@ -6,6 +6,7 @@
 //	go run ./bench -case fan-out,fan-in     families of cases: 1 to 1,000 consumers
 //	go run ./bench -case producers-stream   10 and 1,000 producers
 //	go run ./bench -case all -json          everything, one JSON object per line
+//	go run ./bench -case publish-async -impl tidemark,official,java   beside RabbitMQ's Java client too
 //	go run ./bench -h                       what the cases are, and their figures
 //
 // The implementations are:
@@ -20,7 +21,12 @@
 //	          windows (-window). The best of several that differ by chance is better
 //	          than each of them: for a close comparison give the best one alone
 //
-// With -before there is a fourth: this library as another program measures it, a
+//	java      RabbitMQ's Java client with its defaults, in the cases that -h lists. It is
+//	          measured only if -impl names it, for it needs a JDK of version 11 or
+//	          later, and Maven. What it publishes or reads first, so that its virtual
+//	          machine is warm, is not counted
+//
+// With -before there is another one: this library as another program measures it, a
 // bench that is built from another commit.
 //
 // Each measurement is a process of its own, so that CPU time and allocations
@@ -90,6 +96,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 
 // measure brings a broker up, measures everything and reports.
 func measure(ctx context.Context, o options, stdout, stderr io.Writer) (err error) {
+	java, err := compileJava(ctx, o)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, java.remove()) }()
 	b, err := openBroker(ctx, o, stderr)
 	if err != nil {
 		return err
@@ -99,6 +110,7 @@ func measure(ctx context.Context, o options, stdout, stderr io.Writer) (err erro
 		fmt.Fprintf(stdout, "broker   %s\nmachine  %s\n", b.about, machine())
 	}
 	p := newPlan(o, b)
+	p.java = java
 	defer func() { err = errors.Join(err, p.cleanUp()) }()
 	results, err := p.run(ctx, stderr)
 	if err != nil {

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/tidemark-go/tidemark/internal/javaclient"
 )
 
 // options are what the command line says.
@@ -63,7 +65,7 @@ func parse(args []string, stdout io.Writer) (options, error) {
 		"downloaded), or streamtest, the in-process broker in a process of its own; `KIND`")
 	fs.Func("case", "comma-separated `NAMES` of cases and families, listed below, or all\n(default all but the families)", o.setCases)
 	fs.Func("size", "comma-separated message sizes in `BYTES`, or all: 10,100,1024,10240 (default 100)", o.setSizes)
-	fs.Func("impl", "comma-separated `NAMES` of implementations (default tidemark,official,socket)", o.setImpls)
+	fs.Func("impl", "comma-separated `NAMES` of implementations (default tidemark,official,socket). There is\njava too, RabbitMQ's Java client, for cases that are listed below. It needs a JDK of version\n11 or later, and Maven", o.setImpls)
 	fs.Func("n", "`NUMBER` of messages in each measurement (default: what the case needs)", positive(&o.n, 1<<30))
 	o.runs = 5
 	fs.Func("runs", "`NUMBER` of measurements to take the median of (default 5)", positive(&o.runs, maxRuns))
@@ -75,7 +77,7 @@ func parse(args []string, stdout io.Writer) (options, error) {
 	fs.DurationVar(&o.timeout, "timeout", defaultTimeout, "fail if one measurement takes longer than this `DURATION`")
 	fs.StringVar(&o.before, "before", "", "also measure this library as it is in another `PROGRAM`, a bench built from another commit")
 	fs.BoolVar(&o.json, "json", false, "print one JSON object per line")
-	fs.StringVar(&o.profile, "profile", "", "write CPU and allocation profiles of each measurement into this `DIRECTORY`")
+	fs.StringVar(&o.profile, "profile", "", "write CPU and allocation profiles of each measurement into this `DIRECTORY`\n(not of java)")
 	err := fs.Parse(args)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
@@ -102,7 +104,35 @@ func parse(args []string, stdout io.Writer) (options, error) {
 			return o, err
 		}
 	}
-	return o, nil
+	return o, o.checkJava()
+}
+
+// java reports whether the Java client is to be measured.
+func (o *options) java() bool { return slices.Contains(o.impls, implJava) }
+
+// checkJava refuses the Java client at once where it cannot be measured.
+func (o *options) checkJava() error {
+	if !o.java() {
+		return nil
+	}
+	if !slices.ContainsFunc(o.cases, benchCase.hasJava) {
+		return fmt.Errorf("-impl java: no case of -case has it; it is in %s", strings.Join(javaCases(), ", "))
+	}
+	if err := javaclient.Installed(); err != nil {
+		return fmt.Errorf("-impl java: %w; or leave java out", err)
+	}
+	return nil
+}
+
+func (c benchCase) hasJava() bool { return c.run[implJava] != nil }
+
+func javaCases() (names []string) {
+	for _, c := range allCases {
+		if c.hasJava() {
+			names = append(names, c.name)
+		}
+	}
+	return names
 }
 
 func help(fs *flag.FlagSet, w io.Writer) {
@@ -120,8 +150,24 @@ func help(fs *flag.FlagSet, w io.Writer) {
 		}
 		fmt.Fprintf(w, "  %-19s  %s:\n  %-19s  %s\n", c.family, c.about, "", strings.Join(membersOf(c.family), ", "))
 	}
+	fmt.Fprintf(w, javaHelp, strings.Join(javaCases(), ", "))
 	fmt.Fprint(w, familiesHelp)
 }
+
+// javaHelp says how the Java client is measured. It formats the cases' names.
+const javaHelp = `
+The Java client takes part, if -impl names it, in
+%s.
+Its producers and consumers have its defaults: 10,000 unconfirmed messages, batches of
+a size that it adapts. Each measurement is a Java process, which first does the same
+work in three rounds with connections of their own, so that its virtual machine has
+compiled what is busy. A round has as many messages as are measured (publishing:
+150,000 at least), and 400 MB at most. Then the process collects garbage and begins.
+CPU time is that of the whole process, in steps of 10 ms on Linux. Messages are made
+before. Allocations, heap and connections are unknown. -timeout is for all of it. The
+client may keep what is less than a batch for 100 ms: with few messages that is what
+is measured.
+`
 
 // familiesHelp says what the figures of the families are.
 const familiesHelp = `
@@ -225,8 +271,8 @@ func (o *options) setSizes(list string) error {
 func (o *options) setImpls(list string) error {
 	o.impls = nil
 	for _, name := range strings.Split(list, ",") {
-		if !slices.Contains(implementations, name) {
-			return fmt.Errorf("no implementation %q; there are %s", name, strings.Join(implementations, ", "))
+		if !slices.Contains(allImplementations, name) {
+			return fmt.Errorf("no implementation %q; there are %s", name, strings.Join(allImplementations, ", "))
 		}
 		o.impls = append(o.impls, name)
 	}

@@ -82,6 +82,7 @@ type plan struct {
 	id     string // in the names of the streams
 	groups []*group
 	far    map[time.Duration]*farBroker
+	java   javaProgram // empty: the Java client is not measured
 
 	mu      sync.Mutex
 	streams map[string]bool // to be deleted
@@ -311,6 +312,9 @@ func (p *plan) one(ctx context.Context, g *group, c contender) (s sample, err er
 	if c.impl == implOfficial {
 		j.N = g.officialN(j.N)
 	}
+	if c.impl == implJava {
+		j.ClassPath = p.java.classPath
+	}
 	if !g.content.own() {
 		return p.measure(ctx, j)
 	}
@@ -330,7 +334,7 @@ func (p *plan) one(ctx context.Context, g *group, c contender) (s sample, err er
 		err = p.countStores(j, &s)
 	}
 	if err == nil && g.publishes() && g.streams == 0 {
-		err = p.checkPublished(j, s.N)
+		err = p.checkPublished(j, s.N+s.Before)
 	}
 	return s, err
 }

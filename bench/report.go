@@ -45,8 +45,8 @@ func writeTable(w io.Writer, results []result) error {
 		func(r result) bool { return r.Latency == 0 && r.Heap == 0 && r.HeldHeap == 0 },
 		func(r result) string {
 			rate, cpu := stat{r.Rate, r.RateMin, r.RateMax}, stat{r.CPU, r.CPUMin, r.CPUMax}
-			return fmt.Sprintf("%d\t%s\t±%.0f%%\t%.1f\t%.0f\t±%.0f%%\t%.3f\t%s\t%s", r.N, thousands(r.Rate), 100*rate.spread(),
-				r.MB, r.CPU, 100*cpu.spread(), r.Allocs, r.timesOfficial(), r.timesSocket())
+			return fmt.Sprintf("%d\t%s\t±%.0f%%\t%.1f\t%.0f\t±%.0f%%\t%s\t%s\t%s", r.N, thousands(r.Rate), 100*rate.spread(),
+				r.MB, r.CPU, 100*cpu.spread(), r.allocs(), r.timesOfficial(), r.timesSocket())
 		})
 	section("case\tsize\timpl\ttimes\tmedian ms\tp99 ms\tworst ms\tx official\tspread\tx socket\tspread\tp99 x official\tp99 x socket",
 		func(r result) bool { return r.Latency > 0 },
@@ -73,8 +73,8 @@ func writeTable(w io.Writer, results []result) error {
 		func(r result) bool { return r.Producers > 0 },
 		func(r result) string {
 			each := 1024 / float64(r.Producers)
-			return fmt.Sprintf("%d\t%s\t%.2f\t%.1f\t%.1f\t%.1f", r.Producers, orUnknown("%.0f", float64(r.Connections)), r.Made,
-				r.NewHeld*each, r.IdleHeld*each, r.MaxHeap)
+			return fmt.Sprintf("%d\t%s\t%.2f\t%s\t%s\t%s", r.Producers, orUnknown("%.0f", float64(r.Connections)), r.Made,
+				orUnknown("%.1f", r.NewHeld*each), orUnknown("%.1f", r.IdleHeld*each), orUnknown("%.1f", r.MaxHeap))
 		})
 	writeNotes(t, results)
 	return t.Flush()
@@ -133,6 +133,9 @@ func (r result) note() string {
 	if r.Impl == implTidemark && r.RatioBefore > 0 {
 		notes = append(notes, fmt.Sprintf("%s is at %.2f (%.2f to %.2f) of before", r.Impl, r.RatioBefore, r.RatioBeforeMin, r.RatioBeforeMax))
 	}
+	if r.Impl == implTidemark && r.RatioJava > 0 {
+		notes = append(notes, fmt.Sprintf("%s is at %.2f (%.2f to %.2f) of java", r.Impl, r.RatioJava, r.RatioJavaMin, r.RatioJavaMax))
+	}
 	return strings.Join(notes, "; ")
 }
 
@@ -157,6 +160,13 @@ func times(r float64) string {
 		return "-"
 	}
 	return fmt.Sprintf("%.2f", r)
+}
+
+func (r result) allocs() string {
+	if r.Allocs == nil {
+		return "unknown"
+	}
+	return fmt.Sprintf("%.3f", *r.Allocs)
 }
 
 // orUnknown formats a figure that this system may not offer: 0 is unknown.

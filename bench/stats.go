@@ -52,6 +52,8 @@ type sample struct {
 	Seconds   float64   `json:"seconds"`
 	CPU       float64   `json:"cpu_ns"` // user and system, of the process
 	Allocs    uint64    `json:"allocs"`
+	NoAllocs  bool      `json:"no_allocs,omitempty"` // Allocs is not known
+	Before    int       `json:"before,omitempty"`    // messages published to the stream before, as a warm-up
 	Latencies []float64 `json:"latencies_ms,omitempty"`
 	RSS       float64   `json:"rss_mib,omitempty"`  // the largest seen; unknown without /proc
 	Heap      float64   `json:"heap_mib,omitempty"` // the largest seen
@@ -98,14 +100,14 @@ type result struct {
 	Failed string `json:"failed,omitempty"` // why there are not more runs
 	Broker string `json:"broker"`
 
-	Rate    float64 `json:"msgs_per_s"`
-	RateMin float64 `json:"msgs_per_s_min"`
-	RateMax float64 `json:"msgs_per_s_max"`
-	MB      float64 `json:"mb_per_s"` // of bodies, 1e6 bytes
-	CPU     float64 `json:"cpu_ns_per_msg"`
-	CPUMin  float64 `json:"cpu_ns_per_msg_min"`
-	CPUMax  float64 `json:"cpu_ns_per_msg_max"`
-	Allocs  float64 `json:"allocs_per_msg"`
+	Rate    float64  `json:"msgs_per_s"`
+	RateMin float64  `json:"msgs_per_s_min"`
+	RateMax float64  `json:"msgs_per_s_max"`
+	MB      float64  `json:"mb_per_s"` // of bodies, 1e6 bytes
+	CPU     float64  `json:"cpu_ns_per_msg"`
+	CPUMin  float64  `json:"cpu_ns_per_msg_min"`
+	CPUMax  float64  `json:"cpu_ns_per_msg_max"`
+	Allocs  *float64 `json:"allocs_per_msg,omitempty"` // nil: unknown
 
 	// Ratios of msgs_per_s in runs that followed each other, the median and the
 	// extremes; of latencies the other way round, so that more is better. 0: not
@@ -121,6 +123,11 @@ type result struct {
 	RatioBefore    float64 `json:"ratio_before,omitempty"`
 	RatioBeforeMin float64 `json:"ratio_before_min,omitempty"`
 	RatioBeforeMax float64 `json:"ratio_before_max,omitempty"`
+
+	// The same, to the Java client.
+	RatioJava    float64 `json:"ratio_java,omitempty"`
+	RatioJavaMin float64 `json:"ratio_java_min,omitempty"`
+	RatioJavaMax float64 `json:"ratio_java_max,omitempty"`
 
 	// Of cases that are compared with another one: its name, and the ratio of
 	// msgs_per_s of the same implementation.
@@ -188,7 +195,9 @@ func summarize(samples []sample) result {
 			rates = append(rates, n/s.Seconds)
 		}
 		cpus = append(cpus, s.CPU/n)
-		allocs = append(allocs, float64(s.Allocs)/n)
+		if !s.NoAllocs {
+			allocs = append(allocs, float64(s.Allocs)/n)
+		}
 		latencies = append(latencies, s.Latencies...)
 		rss, heap = append(rss, s.RSS), append(heap, s.Heap)
 	}
@@ -196,7 +205,10 @@ func summarize(samples []sample) result {
 	rate, cpu, latency := statOf(rates), statOf(cpus), statOf(latencies)
 	r.Rate, r.RateMin, r.RateMax = rate.median, rate.min, rate.max
 	r.CPU, r.CPUMin, r.CPUMax = cpu.median, cpu.min, cpu.max
-	r.Allocs = statOf(allocs).median
+	if len(allocs) > 0 {
+		median := statOf(allocs).median
+		r.Allocs = &median
+	}
 	r.Latency, r.LatencyMax = latency.median, latency.max
 	r.LatencyP99 = percentile(latencies, 0.99)
 	r.RSS, r.Heap = statOf(rss).max, statOf(heap).max
@@ -263,23 +275,24 @@ func setRatios(results []result) {
 		}
 		return r
 	}
-	official, socket, before := find(implOfficial), find(implSocket), find(implBefore)
+	official, socket, before, java := find(implOfficial), find(implSocket), find(implBefore), find(implJava)
 	for i := range results {
 		r := &results[i]
 		switch {
 		case len(r.p50s) > 0:
-			r.setRatio(pairedRatio(official.p50s, r.p50s), pairedRatio(socket.p50s, r.p50s), pairedRatio(before.p50s, r.p50s))
+			r.setRatio(pairedRatio(official.p50s, r.p50s), pairedRatio(socket.p50s, r.p50s), pairedRatio(before.p50s, r.p50s), pairedRatio(java.p50s, r.p50s))
 			r.RatioOfficialP99, r.RatioSocketP99 = pairedRatio(official.p99s, r.p99s).median, pairedRatio(socket.p99s, r.p99s).median
 		case r.Latency > 0:
 			r.RatioOfficialP99, r.RatioSocketP99 = ratio(official.LatencyP99, r.LatencyP99), ratio(socket.LatencyP99, r.LatencyP99)
 			r.RatioOfficial, r.RatioSocket = ratio(official.Latency, r.Latency), ratio(socket.Latency, r.Latency)
 		default:
-			r.setRatio(pairedRatio(r.rates, official.rates), pairedRatio(r.rates, socket.rates), pairedRatio(r.rates, before.rates))
+			r.setRatio(pairedRatio(r.rates, official.rates), pairedRatio(r.rates, socket.rates), pairedRatio(r.rates, before.rates), pairedRatio(r.rates, java.rates))
 		}
 	}
 }
 
-func (r *result) setRatio(official, socket, before stat) {
+func (r *result) setRatio(official, socket, before, java stat) {
+	r.RatioJava, r.RatioJavaMin, r.RatioJavaMax = java.median, java.min, java.max
 	r.RatioBefore, r.RatioBeforeMin, r.RatioBeforeMax = before.median, before.min, before.max
 	r.RatioOfficial, r.RatioOfficialMin, r.RatioOfficialMax = official.median, official.min, official.max
 	r.RatioSocket, r.RatioSocketMin, r.RatioSocketMax = socket.median, socket.min, socket.max

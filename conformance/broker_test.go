@@ -21,9 +21,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tidemark-go/tidemark/internal/check"
 	"github.com/tidemark-go/tidemark/internal/rabbit"
 	"github.com/tidemark-go/tidemark/internal/realtest"
 	"github.com/tidemark-go/tidemark/streamtest"
+	"github.com/tidemark-go/tidemark/streamtest/management"
 )
 
 // broker is a broker that the rows run against.
@@ -80,11 +82,14 @@ var permissions = map[string]streamtest.Permission{
 }
 
 func newStreamtest(t *testing.T) *broker {
-	b := streamtest.NewBroker(t, append(streamtestOptions(), streamtest.WithManagement("127.0.0.1:0"))...)
+	b := streamtest.NewBroker(t, streamtestOptions()...)
+	api, err := management.Start(b, "127.0.0.1:0")
+	check.Nil(t, err)
+	t.Cleanup(func() { check.Nil(t, api.Close()) })
 	cert, roots := certificate(t)
 	secure := streamtest.NewBroker(t, streamtest.WithTLS(&tls.Config{Certificates: []tls.Certificate{cert}}))
 	target := &broker{addr: b.Addr(), tlsAddr: secure.Addr(), roots: roots}
-	target.management = strings.Replace(b.ManagementURL(), "://", "://guest:guest@", 1)
+	target.management = strings.Replace(api.URL(), "://", "://guest:guest@", 1)
 	target.alarm = func(on bool) error { b.SetDiskAlarm(on); return nil }
 	target.loseLeader = b.LoseLeader
 	target.stall = func(on bool, streams ...string) error {

@@ -250,7 +250,7 @@ func (p *Producer) PublishAsync(ctx context.Context, m Message, done func(error)
 	if p.super != nil {
 		return p.super.publishAsync(ctx, &m, done)
 	}
-	l, err := p.accept(ctx, &m, slot{done: done}, true)
+	l, err := p.accept(ctx, &m, &slot{done: done}, true)
 	if err != nil {
 		return p.failed(err)
 	}

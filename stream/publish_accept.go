@@ -10,7 +10,7 @@ import (
 
 // accept gives a message its slot; s has who is told of its outcome. With offer it
 // returns the link that is to be told, as toOffer does.
-func (p *Producer) accept(ctx context.Context, m *Message, s slot, offer bool) (*link, error) {
+func (p *Producer) accept(ctx context.Context, m *Message, s *slot, offer bool) (*link, error) {
 	var out outgoing
 	if err := p.prepare(ctx, m, &out); err != nil {
 		return nil, err
@@ -64,7 +64,7 @@ func (p *Producer) acceptList(ctx context.Context, list []Message, prepared []ou
 			err = p.placeOf(ctx, m, out.size())
 		}
 		if err == nil {
-			err = p.add(m, slot{waits: w, nth: int32(nth + i)}, out)
+			err = p.add(m, &slot{waits: w, nth: int32(nth + i)}, out)
 			bytes -= out.size()
 		}
 		if err != nil {
@@ -90,14 +90,17 @@ func (p *Producer) prepare(ctx context.Context, m *Message, out *outgoing) error
 	if err := p.encode(m, out); err != nil {
 		return err
 	}
-	return p.checkSize(out.size(), len(m.FilterValue))
+	if !p.fits(out.size(), len(m.FilterValue)) {
+		return p.tooLarge(out.size(), len(m.FilterValue))
+	}
+	return nil
 }
 
 // placeOf returns when there is a place for a message, and the name is the
 // producer's if its id is to be counted. The caller holds the lock, which placeOf
 // gives up while it waits.
 func (p *Producer) placeOf(ctx context.Context, m *Message, size int) error {
-	if m.PublishingID == 0 {
+	if p.cfg.Name != "" && m.PublishingID == 0 {
 		if err := p.takeName(ctx); err != nil {
 			return err
 		}
@@ -107,12 +110,14 @@ func (p *Producer) placeOf(ctx context.Context, m *Message, size int) error {
 
 // add gives a message that has a place its slot, or the place back; s has who is
 // told of its outcome. It copies the message. The caller holds the lock.
-func (p *Producer) add(m *Message, s slot, out *outgoing) error {
+func (p *Producer) add(m *Message, s *slot, out *outgoing) error {
 	size := out.size()
 	s.size = int32(size)
-	err := p.checkSize(size, len(m.FilterValue)) // the connection may be another one now
-	if err == nil {
+	var err error
+	if p.fits(size, len(m.FilterValue)) { // the connection may be another one now
 		s.id, err = p.nextID(m.PublishingID)
+	} else {
+		err = p.tooLarge(size, len(m.FilterValue))
 	}
 	if err != nil {
 		p.quota.free(1, size)
@@ -151,7 +156,7 @@ func (p *Producer) acceptBatch(ctx context.Context, msgs []Message, w *waiter) e
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if msgs[0].PublishingID == 0 {
+	if p.cfg.Name != "" && msgs[0].PublishingID == 0 {
 		if err := p.takeName(ctx); err != nil {
 			return err
 		}
@@ -159,9 +164,9 @@ func (p *Producer) acceptBatch(ctx context.Context, msgs []Message, w *waiter) e
 	if err := p.place(ctx, len(msgs), bytes); err != nil {
 		return err
 	}
-	if err := p.checkSize(bytes, 0); err != nil { // the connection may be another one now
+	if !p.fits(bytes, 0) { // the connection may be another one now
 		p.quota.free(len(msgs), bytes)
-		return err
+		return p.tooLarge(bytes, 0)
 	}
 	return p.addBatch(msgs, list, w, bytes)
 }
@@ -179,8 +184,8 @@ func (p *Producer) outgoingBatch(msgs []Message) (list []outgoing, bytes int, er
 			return nil, 0, err
 		}
 		bytes += list[i].size() + recordOverhead
-		if err := p.checkSize(bytes, 0); err != nil {
-			return nil, 0, err
+		if !p.fits(bytes, 0) {
+			return nil, 0, p.tooLarge(bytes, 0)
 		}
 	}
 	return list, bytes, checkBatchIDs(msgs)
@@ -221,7 +226,7 @@ func (p *Producer) addBatch(msgs []Message, list []outgoing, w *waiter, bytes in
 			w.refuse(i, err) // the ids have come to their end
 			break
 		}
-		s := slot{id: id, waits: w, nth: int32(i), size: int32(list[i].size() + recordOverhead)}
+		s := &slot{id: id, waits: w, nth: int32(i), size: int32(list[i].size() + recordOverhead)}
 		bytes -= int(s.size)
 		if b == nil {
 			var complete *publishFrame
@@ -243,15 +248,19 @@ func (p *Producer) place(ctx context.Context, n, bytes int) error {
 	if n > p.cfg.MaxInFlight {
 		return fmt.Errorf("%w: %d messages at once, and ProducerConfig.MaxInFlight is %d: set it to at least as many", ErrInvalidConfig, n, p.cfg.MaxInFlight)
 	}
-	if p.quota.take(n, bytes) {
+	switch {
+	case p.quota.take(n, bytes):
 		return nil
-	}
-	if p.stalled.on {
+	case p.stalled.on:
 		return p.stallError()
-	}
-	if p.calls.mine() {
+	case p.calls.mine():
 		return p.placeForCallback(ctx, n, bytes)
 	}
+	return p.placeInLine(ctx, n, bytes)
+}
+
+// placeInLine is place where the caller has to wait for his turn.
+func (p *Producer) placeInLine(ctx context.Context, n, bytes int) error {
 	p.inLine.Add(1) // before collect: from now on, who returns a place looks
 	defer p.inLine.Add(-1)
 	t, stalled := p.quota.wait(n, bytes), p.stalled.begun
@@ -391,17 +400,25 @@ func (p *Producer) checkFilter(value string) error {
 // errNoFilters refuses a filter value where the broker has none.
 var errNoFilters = fmt.Errorf("%w: the FilterValue needs RabbitMQ 3.13 or newer: leave it out", ErrUnsupported)
 
-// checkSize returns an error for a message, with a filter value, that does not fit
-// into a frame of the current connection.
-func (p *Producer) checkSize(size, filter int) error {
-	overhead := messageOverhead
+// fits reports whether a message, with a filter value of so many bytes, fits into a
+// frame of the current connection.
+func (p *Producer) fits(size, filter int) bool {
+	room := int(p.room.Load())
+	return size+entryOverhead(filter) <= room || room == 0
+}
+
+// entryOverhead is what a message with a filter value of so many bytes adds to its
+// own in a frame.
+func entryOverhead(filter int) int {
 	if filter > 0 {
-		overhead += 2 + filter
+		return messageOverhead + 2 + filter
 	}
-	if room := int(p.room.Load()); room > 0 && size > room-overhead {
-		return fmt.Errorf("%w: %d bytes encoded; at most %d fit into a frame of this broker (stream.frame_max)", ErrMessageTooLarge, size, room-overhead)
-	}
-	return nil
+	return messageOverhead
+}
+
+// tooLarge refuses a message that does not fit.
+func (p *Producer) tooLarge(size, filter int) error {
+	return fmt.Errorf("%w: %d bytes encoded; at most %d fit into a frame of this broker (stream.frame_max)", ErrMessageTooLarge, size, int(p.room.Load())-entryOverhead(filter))
 }
 
 // largestMessage is what an encoded message may have, 0 for any size.

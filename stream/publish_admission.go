@@ -20,6 +20,7 @@ type admission struct {
 	used    amount
 	beyond  amount // of used, what the quotas have above their reserves
 	reserve amount // of each quota
+	common  amount // what the quotas may have above their reserves
 	env     *envBytes
 	quotas  []*quota
 	waiting []*quota // those with a line; the first one's turn is next
@@ -49,6 +50,8 @@ type envBytes struct {
 	used atomic.Int64
 }
 
+func (e *envBytes) left() int64 { return e.most - e.used.Load() }
+
 // quota is one stream's part of an admission.
 type quota struct {
 	of    *admission
@@ -77,9 +80,10 @@ func (a *admission) join(box *outbox) *quota {
 
 // divide makes the reserves those of the number of quotas. A single one needs none.
 func (a *admission) divide() {
-	a.reserve, a.beyond = amount{}, amount{}
+	a.reserve, a.beyond, a.common = amount{}, amount{}, a.most
 	if n := len(a.quotas); n > 1 {
 		a.reserve = amount{a.most.n / (2 * n), a.most.bytes / int64(2*n)}
+		a.common = amount{a.most.n - n*a.reserve.n, a.most.bytes - int64(n)*a.reserve.bytes}
 	}
 	for _, q := range a.quotas {
 		a.beyond = a.beyond.plus(q.used.above(a.reserve))
@@ -87,50 +91,38 @@ func (a *admission) divide() {
 	a.grant()
 }
 
-// common is what the quotas may have above their reserves.
-func (a *admission) common() amount {
-	n := len(a.quotas)
-	return amount{a.most.n - n*a.reserve.n, a.most.bytes - int64(n)*a.reserve.bytes}
-}
-
 // take takes places for n messages, if there is room and nobody waits in the
 // quota's line. What is larger than all the room goes alone.
 func (q *quota) take(n, bytes int) bool {
-	if len(q.line) > 0 || !q.fits(amountOf(n, bytes)) {
-		return false
-	}
-	q.force(amountOf(n, bytes))
-	return true
+	return len(q.line) == 0 && q.takeNext(amountOf(n, bytes), q.used.n == 0)
 }
 
 // takeTogether takes places for n messages if there is room for all of them, and
 // nobody waits. Without room they go one by one.
 func (q *quota) takeTogether(n, bytes int) bool {
-	more := amountOf(n, bytes)
-	if len(q.line) > 0 || !q.hasRoom(more) {
+	return len(q.line) == 0 && q.takeNext(amountOf(n, bytes), false)
+}
+
+// takeNext takes places if there is room, or whether there is room or not.
+func (q *quota) takeNext(more amount, anyway bool) bool {
+	grown := q.of.growth(q.used, more)
+	if !anyway && !(q.of.allows(q.of.beyond, grown) && more.bytes <= q.of.env.left()) {
 		return false
 	}
-	q.force(more)
+	q.count(more, grown)
 	return true
 }
 
-func (q *quota) fits(more amount) bool { return q.used.n == 0 || q.hasRoom(more) }
-
-func (q *quota) hasRoom(more amount) bool {
-	return q.of.allows(q.of.beyond, q.used, more) && more.bytes <= q.of.env.most-q.of.env.used.Load()
-}
-
-// allows reports whether a quota that has some may have more, where all of them
-// have beyond above their reserves.
-func (a *admission) allows(beyond, some, more amount) bool {
-	grown := a.growth(some, more)
-	return beyond.plus(grown).within(a.common()) || grown == amount{}
+// allows reports whether a quota may have so much more above its reserve, where all
+// of them have beyond.
+func (a *admission) allows(beyond, grown amount) bool {
+	return beyond.plus(grown).within(a.common) || grown == amount{}
 }
 
 // growth returns how much more above its reserve a quota has that has some, and
 // gets more.
 func (a *admission) growth(some, more amount) amount {
-	if a.reserve == (amount{}) { // as of a single quota, for each message
+	if len(a.quotas) == 1 { // for each message
 		return more
 	}
 	return some.plus(more).above(a.reserve).minus(some.above(a.reserve))
@@ -144,23 +136,29 @@ func (q *quota) fitsWithoutCallbacks(n, bytes int) bool {
 	for _, other := range q.of.quotas {
 		beyond = beyond.plus(amountOf(other.box.open, other.box.openBytes).above(q.of.reserve))
 	}
-	return q.box.open == 0 || q.of.allows(beyond, amountOf(q.box.open, q.box.openBytes), amountOf(n, bytes))
+	grown := q.of.growth(amountOf(q.box.open, q.box.openBytes), amountOf(n, bytes))
+	return q.box.open == 0 || q.of.allows(beyond, grown)
 }
 
 // force takes places whether there is room or not.
-func (q *quota) force(more amount) {
-	if !q.ended {
-		q.count(more)
-	}
-}
+func (q *quota) force(more amount) { q.takeNext(more, true) }
 
-// count changes how many places are taken.
-func (q *quota) count(change amount) {
+// count changes how many places are taken, of which some are above the reserve.
+func (q *quota) count(change, above amount) {
+	if q.ended {
+		return
+	}
 	a := q.of
-	a.beyond = a.beyond.plus(a.growth(q.used, change))
+	a.beyond = a.beyond.plus(above)
 	q.used = q.used.plus(change)
 	a.used = a.used.plus(change)
 	a.env.used.Add(change.bytes)
+}
+
+// giveBack gives back places.
+func (q *quota) giveBack(less amount) {
+	change := amount{}.minus(less)
+	q.count(change, q.of.growth(q.used, change))
 }
 
 // wait joins the line.
@@ -191,7 +189,7 @@ func (q *quota) free(n, bytes int) {
 	if q.ended {
 		return
 	}
-	q.count(amount{}.minus(amountOf(n, bytes)))
+	q.giveBack(amountOf(n, bytes))
 	q.of.grant()
 }
 
@@ -229,10 +227,9 @@ func (q *quota) grant() (served bool) {
 	}
 	n := 0
 	for _, t := range q.line {
-		if !q.fits(t.wants) {
+		if !q.takeNext(t.wants, q.used.n == 0) {
 			break
 		}
-		q.force(t.wants)
 		t.done, t.had = true, true
 		close(t.granted)
 		n++
@@ -248,7 +245,7 @@ func (q *quota) end() {
 	if q.ended {
 		return
 	}
-	q.count(amount{}.minus(q.used))
+	q.giveBack(q.used)
 	q.ended = true
 	q.refuse()
 	q.of.quotas = slices.DeleteFunc(q.of.quotas, func(other *quota) bool { return other == q })

@@ -49,7 +49,7 @@ func (n *naming) floor() uint64 {
 // waits.
 func (p *Producer) takeName(ctx context.Context) error {
 	n := &p.naming
-	if p.cfg.Name != "" && n.lease == nil {
+	if n.lease == nil {
 		n.lease = fence.NewLease(rand.Uint64(), fence.Times)
 		n.entries = [2]string{fence.Holder.Name(p.cfg.Name), fence.Newcomer.Name(p.cfg.Name)}
 		if p.link != nil {

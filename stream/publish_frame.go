@@ -146,7 +146,7 @@ func (b *publishFrame) find(id uint64) int {
 }
 
 // add appends a message as an entry of its own. encode appends its bytes.
-func (b *publishFrame) add(s slot, filter string, m *outgoing) {
+func (b *publishFrame) add(s *slot, filter string, m *outgoing) {
 	frame := withRoom(b.frame, entryBytes(b.version, lengthBytes+m.size(), len(filter)))
 	frame = binary.BigEndian.AppendUint64(frame, s.id)
 	if b.version == wire.Version2 {
@@ -156,11 +156,11 @@ func (b *publishFrame) add(s slot, filter string, m *outgoing) {
 	b.addSlot(s)
 }
 
-func (b *publishFrame) addSlot(s slot) {
+func (b *publishFrame) addSlot(s *slot) {
 	if len(b.slots) == cap(b.slots) {
 		b.slots = slices.Grow(b.slots, max(8, 3*len(b.slots)))
 	}
-	b.slots = append(b.slots, s)
+	b.slots = append(b.slots, *s)
 	b.open++
 }
 
@@ -193,7 +193,7 @@ func appendFilter(b []byte, filter string) []byte {
 }
 
 // addRecord appends a message as a record of the sub-batch.
-func (b *publishFrame) addRecord(s slot, m *outgoing) {
+func (b *publishFrame) addRecord(s *slot, m *outgoing) {
 	b.records = m.appendWithLength(withRoom(b.records, lengthBytes+m.size()))
 	b.addSlot(s)
 }

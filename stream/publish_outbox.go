@@ -32,7 +32,7 @@ type tellOutcome func(b *publishFrame, slots []slot, err error)
 
 // add accepts a message. Its id is above lastID. It returns what seal does if a
 // sub-batch became complete.
-func (o *outbox) add(s slot, filter string, m *outgoing) (complete *publishFrame) {
+func (o *outbox) add(s *slot, filter string, m *outgoing) (complete *publishFrame) {
 	if o.subEntries > 1 {
 		b, complete := o.subBatch(m.size())
 		if o.addRecord(b, s, m); len(b.slots) == o.subEntries {
@@ -50,13 +50,13 @@ func (o *outbox) add(s slot, filter string, m *outgoing) (complete *publishFrame
 }
 
 // addRecord accepts a message into a sub-batch. Its id is above lastID.
-func (o *outbox) addRecord(b *publishFrame, s slot, m *outgoing) {
+func (o *outbox) addRecord(b *publishFrame, s *slot, m *outgoing) {
 	o.count(s)
 	b.addRecord(s, m)
 }
 
 // count counts a message that is accepted.
-func (o *outbox) count(s slot) {
+func (o *outbox) count(s *slot) {
 	o.lastID = s.id
 	o.open++
 	o.openBytes += int(s.size)

@@ -69,7 +69,7 @@ func (b *boxed) add(n int, filter string, skip uint64) uint64 {
 	binary.BigEndian.PutUint64(append(body, make([]byte, 8)...)[:8], id)
 	b.bodies[id], b.filter[id] = string(body), filter
 	b.open = append(b.open, id)
-	complete := b.o.add(slot{id: id, size: int32(n)}, filter, &outgoing{whole: body})
+	complete := b.o.add(&slot{id: id, size: int32(n)}, filter, &outgoing{whole: body})
 	if first, _ := b.o.next(broker.Allowance{Room: math.MaxInt}); complete != nil && complete == first {
 		b.Fatalf("the sub-batch up to %d is for the connection to compress", complete.last())
 	}

@@ -20,7 +20,7 @@ func TestResendTwice(t *testing.T) {
 			o := outbox{subEntries: subEntries, limit: batchBytes}
 			add := func(first, last uint64) {
 				for id := first; id <= last; id++ {
-					o.add(slot{id: id}, "", &outgoing{body: fmt.Append(nil, id)})
+					o.add(&slot{id: id}, "", &outgoing{body: fmt.Append(nil, id)})
 				}
 				o.seal()
 			}

@@ -280,7 +280,7 @@ func (s *superProducer) sendTo(ctx context.Context, p *Producer, m *Message, sl 
 	if err := (*failed)[p]; err != nil {
 		return err
 	}
-	l, err := p.accept(ctx, m, sl, !now)
+	l, err := p.accept(ctx, m, &sl, !now)
 	switch {
 	case err != nil:
 		return failed.note(p, s.partError(p, err))

@@ -20,8 +20,8 @@ const defaultVHost = "/"
 // Where a method takes the name of a stream, it looks in the virtual host "/".
 type Broker struct {
 	cfg  config
-	mgmt *management
-	wg   sync.WaitGroup // every goroutine of the broker, except those of HTTP requests
+	done chan struct{}  // closed by Close
+	wg   sync.WaitGroup // every goroutine of the broker
 
 	mu       sync.Mutex // guards the fields below and the state of all connections and streams
 	ln       net.Listener
@@ -45,12 +45,12 @@ type Broker struct {
 // By default the broker listens on a free port of the loopback interface. It
 // has the user guest with password guest and the virtual host "/".
 //
-// Start fails if the broker cannot listen on the address of WithAddr or
-// WithManagement, if a permission pattern is not a valid regular expression, or
-// if the address of WithAdvertised is invalid.
+// Start fails if the broker cannot listen on the address of WithAddr, if a
+// permission pattern is not a valid regular expression, or if the address of
+// WithAdvertised is invalid.
 func Start(opts ...Option) (*Broker, error) {
 	b := &Broker{
-		cfg: newConfig(opts), accounts: make(map[string]*account),
+		cfg: newConfig(opts), done: make(chan struct{}), accounts: make(map[string]*account),
 		vhosts: make(map[string]*vhost), conns: make(map[*conn]struct{}),
 		sockets: make(map[*conn]struct{}),
 	}
@@ -72,9 +72,6 @@ func Start(opts ...Option) (*Broker, error) {
 	}
 	if err := b.listen(b.cfg.addr); err != nil {
 		return nil, err
-	}
-	if err := b.startManagement(); err != nil {
-		return nil, errors.Join(err, b.Close())
 	}
 	return b, nil
 }
@@ -200,11 +197,13 @@ const closeTimeout = 10 * time.Second
 // report that data. Further calls change nothing.
 //
 // Close fails if a goroutine is still running after ten seconds or a connection
-// is left, which is a bug of the broker, or if the management endpoint does not
-// close.
+// is left, which is a bug of the broker.
 func (b *Broker) Close() error {
 	b.mu.Lock()
-	b.closed = true
+	if !b.closed {
+		b.closed = true
+		close(b.done)
+	}
 	ln := b.ln
 	for c := range b.sockets {
 		c.end(CutFIN)
@@ -215,7 +214,6 @@ func (b *Broker) Close() error {
 	if ln != nil {
 		ln.Close() // fails after Stop, which has closed it: nothing to report
 	}
-	err := b.mgmt.close()
 	done := make(chan struct{})
 	go func() { b.wg.Wait(); close(done) }()
 	timer := time.NewTimer(closeTimeout)
@@ -230,8 +228,13 @@ func (b *Broker) Close() error {
 	if n := len(b.sockets); n > 0 {
 		return fmt.Errorf("close: %d connections are still there", n)
 	}
-	return err
+	return nil
 }
+
+// Done returns a channel that is closed as soon as Close is called, for what runs
+// beside the broker and has to end with it, such as a server of package
+// management. Stop does not close it.
+func (b *Broker) Done() <-chan struct{} { return b.done }
 
 // changed makes every Await call its condition again. The caller holds mu.
 func (b *Broker) changed() {

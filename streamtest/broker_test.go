@@ -231,9 +231,6 @@ func TestStartFails(t *testing.T) {
 	if _, err := Start(WithAddr(b.Addr())); err == nil {
 		t.Error("a port that is taken")
 	}
-	if _, err := Start(WithManagement(b.Addr())); err == nil {
-		t.Error("a management port that is taken")
-	}
 	if _, err := Start(WithUser(User{Name: "u", Permissions: map[string]Permission{"/": {Read: "("}}})); err == nil {
 		t.Error("a pattern that does not compile")
 	}

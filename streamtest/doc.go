@@ -25,6 +25,8 @@
 //     for heartbeats and time-outs;
 //   - inspection: Messages, Offset, Sequence, Connections, Received, Await.
 //
+// Package management, in a folder below, adds a part of RabbitMQ's HTTP API.
+//
 // # Locking
 //
 // This section is for those who change the package. One mutex, Broker.mu,

@@ -130,8 +130,8 @@ func (b *Broker) SendGarbage(data []byte) int {
 }
 
 // Stop closes the listener and cuts all connections, like a node that goes
-// down. The broker keeps its data, and Restart serves it again. The management
-// endpoint keeps running.
+// down. The broker keeps its data, and Restart serves it again. A server of package
+// management keeps running.
 func (b *Broker) Stop() {
 	b.mu.Lock()
 	defer b.mu.Unlock()

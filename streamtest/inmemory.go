@@ -15,8 +15,8 @@ import (
 // Without sockets a test can run in virtual time: in a bubble of
 // testing/synctest, a goroutine that waits for a socket keeps the clock from
 // moving, and one that waits for such a connection does not. The broker must be
-// started inside the bubble. An address of WithAddr is not used, and
-// WithManagement would open a socket.
+// started inside the bubble. An address of WithAddr is not used. Package
+// management would open a socket.
 func InMemory() Option { return func(c *config) { c.inMemory = true } }
 
 // Dial makes a connection to a broker that was started with InMemory. It has the

@@ -18,7 +18,6 @@ type Option func(*config)
 type config struct {
 	addr       string
 	advertised string // host, host:port or :port; see splitAdvertised
-	management string // address of the management endpoint; empty: none
 	tls        *tls.Config
 	users      []User
 	vhosts     []string
@@ -64,17 +63,6 @@ func WithAddr(addr string) Option { return func(c *config) { c.addr = addr } }
 // loopback interface or on all interfaces, and otherwise the address it listens
 // on.
 func WithAdvertised(host string) Option { return func(c *config) { c.advertised = host } }
-
-// WithManagement makes the broker serve a part of RabbitMQ's HTTP API on addr,
-// in the format of net.Listen. Port 0 picks a free port, which
-// Broker.ManagementURL returns. The default is no endpoint. The endpoint asks
-// for the name and password of any user of the broker. It serves:
-//
-//   - GET /api/overview
-//   - GET /api/connections
-//   - GET and DELETE /api/connections/NAME
-//   - PUT and DELETE /api/vhosts/NAME
-func WithManagement(addr string) Option { return func(c *config) { c.management = addr } }
 
 // WithTLS makes the broker speak only TLS to stream clients. cfg must contain a
 // certificate. The broker also offers SASL EXTERNAL if cfg.ClientAuth is
@@ -126,6 +114,9 @@ func WithMemoryLimit(bytes int64) Option { return func(c *config) { c.memory = b
 // clients switch features on. The behaviour of the broker does not change with
 // it. The default is 4.3.6, whose behaviour the broker follows.
 func WithVersion(v string) Option { return func(c *config) { c.version = v } }
+
+// Version returns the RabbitMQ version that the broker reports; see WithVersion.
+func (b *Broker) Version() string { return b.cfg.version }
 
 // WithStepDownBug gives the broker a bug of RabbitMQ 4.1.2 to 4.1.8, all of 4.2,
 // and 4.3.0 to 4.3.3, and makes it report version, which should be one of these. A
@@ -198,7 +189,7 @@ func WithLogger(l *slog.Logger) Option { return func(c *config) { c.logger = l }
 type User struct {
 	// Name is the name with which clients log in.
 	Name string
-	// Password is the password for SASL PLAIN and the management endpoint.
+	// Password is the password for SASL PLAIN and package management.
 	Password string
 
 	// Permissions holds what the user may do, by virtual host. The user

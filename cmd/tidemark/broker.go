@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/tidemark-go/tidemark/streamtest"
+	"github.com/tidemark-go/tidemark/streamtest/management"
 )
 
 // brokerFlags are the flags of tidemark broker.
@@ -29,29 +30,46 @@ func runBroker(ctx context.Context, args []string, stdout, stderr io.Writer) err
 	}
 	b, err := streamtest.Start(opts...)
 	if err != nil {
-		return f.withRemedy(err)
+		return withRemedy(err, "choose another address with -addr host:port (port 0 picks a free one)")
+	}
+	api, err := f.startManagement(b)
+	if err != nil {
+		return errors.Join(err, b.Close())
 	}
 	fmt.Fprintf(stdout, "Stream broker at %s\n", b.URI())
-	if url := b.ManagementURL(); url != "" {
-		fmt.Fprintf(stdout, "Management at %s\n", url)
+	if api != nil {
+		fmt.Fprintf(stdout, "Management at %s\n", api.URL())
 	}
 	fmt.Fprintln(stdout, "It keeps nothing on disk and is for development and tests. Stop it with Ctrl-C.")
 	<-ctx.Done()
-	return b.Close()
+	if api != nil {
+		err = api.Close()
+	}
+	return errors.Join(err, b.Close())
 }
 
-// withRemedy adds to an error of Start which flag chooses the address on which
-// the broker cannot listen.
-func (f *brokerFlags) withRemedy(err error) error {
+// startManagement starts the management of b. It returns nil if the flag turns it
+// off.
+func (f *brokerFlags) startManagement(b *streamtest.Broker) (*management.Server, error) {
+	if f.management == "" {
+		return nil, nil
+	}
+	api, err := management.Start(b, f.management)
+	if err != nil {
+		return nil, withRemedy(err, "choose another address with -management host:port (port 0 picks a free one), "+
+			`or do without management: -management ""`)
+	}
+	return api, nil
+}
+
+// withRemedy adds the remedy to an error, if that says on which address nothing
+// can listen.
+func withRemedy(err error, remedy string) error {
 	var failed *net.OpError
 	if !errors.As(err, &failed) || failed.Op != "listen" || failed.Addr == nil {
 		return err
 	}
-	if addr, resolveErr := net.ResolveTCPAddr("tcp", f.management); resolveErr == nil && addr.String() == failed.Addr.String() {
-		return fmt.Errorf("%w; choose another address with -management host:port (port 0 picks a free one), "+
-			`or do without management: -management ""`, err)
-	}
-	return fmt.Errorf("%w; choose another address with -addr host:port (port 0 picks a free one)", err)
+	return fmt.Errorf("%w; %s", err, remedy)
 }
 
 // parseBrokerFlags returns the flags, and the options that they stand for. It
@@ -103,7 +121,7 @@ func (f *brokerFlags) options(rest []string) ([]streamtest.Option, error) {
 		return nil, errors.New("-user: want name:password")
 	}
 	opts := []streamtest.Option{
-		streamtest.WithAddr(f.addr), streamtest.WithManagement(f.management),
+		streamtest.WithAddr(f.addr),
 		streamtest.WithUser(streamtest.User{Name: name, Password: password}),
 		streamtest.WithAnonymous(f.anonymous), streamtest.WithFrameMax(uint32(f.frameMax)),
 	}

@@ -12,40 +12,19 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/tidemark-go/tidemark/internal/check"
+	"github.com/tidemark-go/tidemark/internal/javaclient"
 )
 
-// mavenTimeout leaves room for the download of the Java client, and javaTimeout
-// for all that its process does.
-const (
-	mavenTimeout = 10 * time.Minute
-	javaTimeout  = 3 * time.Minute
-)
+// javaTimeout leaves room for all that the Java client's process does.
+const javaTimeout = 3 * time.Minute
 
-// classPath is where the Java client and what it needs are. Maven downloads them
-// at the first time.
-var classPath = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "javatest")
-	if err != nil {
-		return "", err
-	}
-	defer os.RemoveAll(dir)
-	ctx, cancel := context.WithTimeout(context.Background(), mavenTimeout)
-	defer cancel()
-	file := filepath.Join(dir, "classpath")
-	pom := filepath.Join("testdata", "pom.xml")
-	mvn := exec.CommandContext(ctx, "mvn", "-B", "-q", "-f", pom, "dependency:build-classpath", "-Dmdep.outputFile="+file)
-	if out, err := mvn.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("this test needs Maven, a JDK of version 11 or later, and the Java client: %w\n%s", err, out)
-	}
-	path, err := os.ReadFile(file)
-	return strings.TrimSpace(string(path)), err
-})
+// classPath is where the Java client and what it needs are.
+var classPath = sync.OnceValues(func() (string, error) { return javaclient.ClassPath(context.Background()) })
 
 // publisher is a process that publishes by the Java client, see Publisher.java.
 type publisher struct {
