@@ -59,18 +59,18 @@ func publishAsyncTidemark(ctx context.Context, j job, m *meter) error {
 
 // publishAsync measures PublishAsync.
 func publishAsync(ctx context.Context, j job, m *meter, p *stream.Producer) error {
-	list := messagesOf(j.Size)
+	list := bodies(j.Size)
 	m.begin()
 	err := publishWithCallbacks(ctx, p, list, j.N)
 	m.end(j.N)
 	return err
 }
 
-func publishWithCallbacks(ctx context.Context, p *stream.Producer, list []stream.Message, n int) error {
+func publishWithCallbacks(ctx context.Context, p *stream.Producer, list [][]byte, n int) error {
 	var failed firstError
 	done := failed.report // allocated once
 	for i := range n {
-		if err := p.PublishAsync(ctx, list[i%len(list)], done); err != nil {
+		if err := p.PublishAsync(ctx, stream.Message{Body: list[i%len(list)]}, done); err != nil {
 			return err
 		}
 	}
@@ -126,13 +126,13 @@ func publishPacedTidemark(ctx context.Context, j job, m *meter) error {
 type tidemarkPool struct {
 	env       *stream.Env
 	producers []*stream.Producer
-	messages  []stream.Message
+	bodies    [][]byte
 	inFlight  int // MaxInFlight; 0: the default
 }
 
 func openTidemarkPool(ctx context.Context, j job) (pool, error) {
 	env, err := stream.Connect(ctx, stream.Config{URIs: []string{j.URI}})
-	return &tidemarkPool{env: env, producers: make([]*stream.Producer, j.Producers), messages: messagesOf(j.Size), inFlight: j.InFlight}, err
+	return &tidemarkPool{env: env, producers: make([]*stream.Producer, j.Producers), bodies: bodies(j.Size), inFlight: j.InFlight}, err
 }
 
 func (p *tidemarkPool) add(ctx context.Context, i int, name string) (err error) {
@@ -142,7 +142,7 @@ func (p *tidemarkPool) add(ctx context.Context, i int, name string) (err error) 
 
 func (p *tidemarkPool) publish(ctx context.Context, each int) error {
 	return allOf(len(p.producers), func(i int) error {
-		return publishWithCallbacks(ctx, p.producers[i], p.messages, each)
+		return publishWithCallbacks(ctx, p.producers[i], p.bodies, each)
 	})
 }
 
