@@ -83,18 +83,36 @@ func (p *Producer) compressNow(b *publishFrame) {
 	}
 }
 
-// compress makes the records of a sub-batch the entry of its frame, and then tells
-// the connection if that waits for it. The caller holds the lock, which compress
-// gives up meanwhile, and is the only one to compress the sub-batch.
-func (p *Producer) compress(b *publishFrame) {
-	b.sealed, b.preparing = true, true
-	var frame []byte
-	var err error
+// compressAtOnce is how many sub-batches are compressed without the producer's
+// lock in between. With one, the connection waited for the lock of a busy producer
+// as long as it compressed with snappy.
+const compressAtOnce = 16
+
+// compressNext compresses the sub-batch that is to be sent next, and the complete
+// ones behind it. The caller holds the lock, which compressNext gives up meanwhile.
+func (p *Producer) compressNext() {
+	var next [compressAtOnce]*publishFrame
+	p.compress(next[:p.box.uncompressed(next[:])]...)
+}
+
+// compress makes the records of each sub-batch the entry of its frame, and then
+// tells the connection if that waits for them. The caller holds the lock, which
+// compress gives up meanwhile, and is the only one to compress them.
+func (p *Producer) compress(list ...*publishFrame) {
+	for _, b := range list {
+		b.sealed, b.preparing = true, true
+	}
+	var frames [compressAtOnce][]byte
+	var errs [compressAtOnce]error
 	p.unlocked(func() {
-		frame = binary.BigEndian.AppendUint64(b.frame, b.last())
-		frame, err = appendSubBatch(frame, p.cfg.Compression, len(b.slots), b.records)
+		for i, b := range list {
+			frame := binary.BigEndian.AppendUint64(b.frame, b.last())
+			frames[i], errs[i] = appendSubBatch(frame, p.cfg.Compression, len(b.slots), b.records)
+		}
 	})
-	p.box.prepared(b, frame, err, p.tell)
+	for i, b := range list {
+		p.box.prepared(b, frames[i], errs[i], p.tell)
+	}
 	p.told()
 	if l := p.toOffer(); l != nil {
 		l.pub.Ready()

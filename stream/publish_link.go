@@ -90,7 +90,7 @@ func (l *link) Take(frames [][]byte, may broker.Allowance) (_ [][]byte, entries 
 			return frames, entries, broker.TookAll
 		}
 		if len(b.records) > 0 {
-			p.compress(b)
+			p.compressNext()
 			continue // it may have failed, or the link is another one's
 		}
 		if p.box.waiting == 0 {

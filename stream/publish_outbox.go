@@ -160,6 +160,20 @@ func (o *outbox) next(may broker.Allowance) (*publishFrame, broker.Rest) {
 	return b, broker.TookSome
 }
 
+// uncompressed fills list with the sub-batches that are to be sent next, as far as
+// nobody has compressed them: the next one, and those behind it that are complete.
+// It returns how many those are.
+func (o *outbox) uncompressed(list []*publishFrame) (n int) {
+	for _, b := range o.batches[o.unsent:] {
+		if n == len(list) || b.preparing || len(b.records) == 0 || n > 0 && !b.sealed {
+			break
+		}
+		list[n] = b
+		n++
+	}
+	return n
+}
+
 // hand makes the next batch one that a publisher sends, and returns its frame.
 func (o *outbox) hand(b *publishFrame, id uint8) []byte {
 	b.sealed, b.sends = true, min(b.sends+1, 2)

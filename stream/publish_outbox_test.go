@@ -350,3 +350,40 @@ func TestOutboxSentOnce(t *testing.T) {
 	}
 	b.end()
 }
+
+// TestUncompressed: who compresses takes the sub-batch that is to be sent next, and
+// those behind it that are complete and nobody's yet.
+func TestUncompressed(t *testing.T) {
+	const plain, done, taken, open, full = "plain", "done", "taken", "open", "full"
+	frame := func(kind string) *publishFrame {
+		b := &publishFrame{sub: kind != plain, sealed: kind != open, preparing: kind == taken}
+		if kind == open || kind == full || kind == taken {
+			b.records = []byte("records")
+		}
+		return b
+	}
+	for _, test := range []struct {
+		waiting []string
+		want    int
+	}{
+		{nil, 0},
+		{[]string{plain, full}, 0},
+		{[]string{done, full}, 0},
+		{[]string{taken, full}, 0},
+		{[]string{open}, 1},
+		{[]string{full, open}, 1},
+		{[]string{full, full, done}, 2},
+		{[]string{full, full, taken, full}, 2},
+		{[]string{full, full, full, full}, 3},
+	} {
+		o := outbox{unsent: 1, batches: []*publishFrame{frame(full)}}
+		for _, kind := range test.waiting {
+			o.batches = append(o.batches, frame(kind))
+		}
+		var list [3]*publishFrame
+		n := o.uncompressed(list[:])
+		if n != test.want || !slices.Equal(list[:n], o.batches[1:1+n]) {
+			t.Errorf("of %v the first %d are taken, want %d", test.waiting, n, test.want)
+		}
+	}
+}
