@@ -3,6 +3,7 @@ package stream
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"runtime"
 	"slices"
 	"strings"
@@ -14,8 +15,8 @@ import (
 	"github.com/tidemark-go/tidemark/streamtest"
 )
 
-// gate is an encoder of gzip whose work a test holds up, by the first message of
-// a sub-batch.
+// gate is an encoder whose work a test holds up, by the first message of a
+// sub-batch.
 type gate struct {
 	mu     sync.Mutex
 	held   map[string]chan struct{}
@@ -23,16 +24,16 @@ type gate struct {
 	begun  []string
 }
 
-// gateGzip puts a gate in front of gzip for the time of a test, which must not run
-// beside others. Its encoders are as many as are asked for.
-func gateGzip(s *scene) *gate {
+// gateOf puts a gate in front of a compression for the time of a test, which must
+// not run beside others. Its encoders are as many as are asked for.
+func gateOf(s *scene, c Compression) *gate {
 	g := &gate{held: map[string]chan struct{}{}, broken: map[string]bool{}}
-	was := subEncoders[CompressionGzip]
-	subEncoders[CompressionGzip] = newEncoderPool(func() subEncoder { return &gated{newGzipEncoder(), g} })
-	subEncoders[CompressionGzip].permits = make(chan struct{}, 1000)
+	was := subEncoders[c]
+	subEncoders[c] = newEncoderPool(func() subEncoder { return &gated{was.idle.New().(subEncoder), g} })
+	subEncoders[c].permits = make(chan struct{}, 1000)
 	s.Cleanup(func() {
 		g.letAll() // Env.Close would wait
-		subEncoders[CompressionGzip] = was
+		subEncoders[c] = was
 	})
 	return g
 }
@@ -45,7 +46,11 @@ type gated struct {
 
 // compress waits until the sub-batch is let through.
 func (e *gated) compress(b, records []byte) ([]byte, error) {
-	first := string(records[9:12])
+	name := records[9:]
+	if records[7] == 0xb0 { // the length of a body of more than 255 bytes
+		name = records[12:]
+	}
+	first := string(name[:3])
 	e.mu.Lock()
 	e.begun = append(e.begun, first)
 	held, broken := e.held[first], e.broken[first]
@@ -89,17 +94,25 @@ func (g *gate) atWork(s *scene, first string) {
 	}
 }
 
-// playGated is play with a gate, and as on a machine with two cores.
+// playGated is play with a gate of gzip, and as on a machine with two cores.
 func playGated(t *testing.T, act func(*scene, *gate), opts ...streamtest.Option) {
+	t.Helper()
+	playGatedOf(t, CompressionGzip, act, opts...)
+}
+
+func playGatedOf(t *testing.T, c Compression, act func(*scene, *gate), opts ...streamtest.Option) {
 	t.Helper()
 	cores := runtime.GOMAXPROCS(2)
 	t.Cleanup(func() { runtime.GOMAXPROCS(cores) })
-	play(t, Config{}, func(s *scene) { act(s, gateGzip(s)) }, opts...)
+	play(t, Config{}, func(s *scene) { act(s, gateOf(s, c)) }, opts...)
 }
 
 // threes publishes messages named 100, 101 and so on: three make a sub-batch. The
 // connection takes nothing before all of them are accepted.
-func threes(o *sceneLog, from, to int) {
+func threes(o *sceneLog, from, to int) { threesOf(o, from, to, "") }
+
+// threesOf is threes with something behind each name.
+func threesOf(o *sceneLog, from, to int, rest string) {
 	over := func(is bool) {
 		o.p.mu.Lock()
 		defer o.p.mu.Unlock()
@@ -107,15 +120,17 @@ func threes(o *sceneLog, from, to int) {
 	}
 	over(true)
 	for i := from; i < to; i++ {
-		o.publish(text("%d", i))
+		o.publish(text("%d%s", i, rest))
 	}
 	over(false)
 	o.p.offer(false)
 }
 
 // gzipped is a producer whose sub-batches have three messages.
-func (s *scene) gzipped(name string) *sceneLog {
-	return s.logOf(s.producer("s", ProducerConfig{Name: name, SubEntries: 3, Compression: CompressionGzip}))
+func (s *scene) gzipped(name string) *sceneLog { return s.compressed(name, CompressionGzip) }
+
+func (s *scene) compressed(name string, c Compression) *sceneLog {
+	return s.logOf(s.producer("s", ProducerConfig{Name: name, SubEntries: 3, Compression: c}))
 }
 
 // TestSceneSlowCompression: the sub-batches behind a slow one are compressed
@@ -282,6 +297,82 @@ func TestSceneCompressionFails(t *testing.T) {
 			}
 		})
 	}
+}
+
+// ended returns the messages that failed, and how many are confirmed. The broker
+// does not take sub-batches of snappy apart.
+func (o *sceneLog) ended() (failed []string, confirmed int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, body := range o.accepted {
+		if err, has := o.of[body]; has && err == nil {
+			confirmed++
+		} else if has {
+			failed = append(failed, body)
+		}
+	}
+	return failed, confirmed
+}
+
+// TestSceneQuickCompressionFails: a library that panics costs the messages of that
+// sub-batch, and not those of the others that are compressed with it.
+func TestSceneQuickCompressionFails(t *testing.T) {
+	for _, bad := range []string{"100", "103", "106", "109"} {
+		playGatedOf(t, CompressionSnappy, func(s *scene, g *gate) {
+			g.broken[bad] = true
+			o := s.compressed("n", CompressionSnappy)
+			threes(o, 100, 112)
+			must(s, o.p.Flush(s.ctx))
+			if failed, n := o.ended(); len(failed) != 3 || failed[0] != bad || n != 9 {
+				s.Errorf("%v failed and %d are confirmed", failed, n)
+			}
+			threes(o, 112, 115)
+			must(s, o.p.Close(s.ctx))
+			if _, n := o.ended(); n != 12 {
+				s.Errorf("%d are confirmed", n)
+			}
+		})
+	}
+}
+
+// TestSceneQuickCompressionLost: the connection is lost while it compresses several
+// sub-batches at a time. They go out on the next one, and each is compressed once.
+func TestSceneQuickCompressionLost(t *testing.T) {
+	for _, slow := range []string{"100", "103", "109"} {
+		playGatedOf(t, CompressionSnappy, func(s *scene, g *gate) {
+			g.hold(slow)
+			o := s.compressed("n", CompressionSnappy)
+			threes(o, 100, 112)
+			g.atWork(s, slow)
+			s.b.DropConnections(streamtest.CutRST)
+			s.until("connected again", func() bool { return len(s.reported(StateConnected)) == 2 })
+			g.letAll()
+			must(s, o.p.Flush(s.ctx))
+			if failed, n := o.ended(); len(failed) > 0 || n != 12 {
+				s.Errorf("%v failed and %d are confirmed", failed, n)
+			}
+			g.wantOnce(s, "100", "103", "106", "109")
+		})
+	}
+}
+
+// TestSceneQuickCompressionIsBounded: who compresses several sub-batches at a time
+// takes no more of them than fit into a frame. Large ones are in the stream while
+// those behind them are compressed.
+func TestSceneQuickCompressionIsBounded(t *testing.T) {
+	playGatedOf(t, CompressionSnappy, func(s *scene, g *gate) {
+		o := s.compressed("n", CompressionSnappy)
+		noise := make([]byte, batchBytes)
+		rand.NewChaCha8([32]byte{}).Read(noise)
+		g.hold("112") // four turns later
+		threesOf(o, 100, 115, string(noise))
+		g.atWork(s, "112")
+		if _, n := o.ended(); n != 12 {
+			s.Errorf("%d messages are confirmed while the fifth sub-batch is compressed, want 12", n)
+		}
+		g.letAll()
+		must(s, o.p.Close(s.ctx))
+	})
 }
 
 // TestSceneCompressionBesideOthers: a producer whose sub-batch is compressed

@@ -161,11 +161,14 @@ func (o *outbox) next(may broker.Allowance) (*publishFrame, broker.Rest) {
 }
 
 // uncompressed fills list with the sub-batches that are to be sent next, as far as
-// nobody has compressed them: the next one, and those behind it that are complete.
-// It returns how many those are.
+// nobody has compressed them: the next one, and those behind it that are complete,
+// as long as these have no more than batchBytes together. It returns how many those
+// are.
 func (o *outbox) uncompressed(list []*publishFrame) (n int) {
+	bytes := 0
 	for _, b := range o.batches[o.unsent:] {
-		if n == len(list) || b.preparing || len(b.records) == 0 || n > 0 && !b.sealed {
+		bytes += len(b.records)
+		if n == len(list) || b.preparing || len(b.records) == 0 || n > 0 && (!b.sealed || bytes > batchBytes) {
 			break
 		}
 		list[n] = b
