@@ -29,8 +29,9 @@ const (
 var javaSource []byte
 
 // javaWarmUp is how many messages of a size a round of the Java client's warm-up
-// has, of which there are three: as many as are measured, but no few, which would
-// leave its virtual machine with code to compile, and no more than 400 MB.
+// has, of which there are three: as many as are measured, but no more than 400 MB.
+// Those of a case that publishes are 150,000 at least, so that its virtual machine
+// has compiled what it will run.
 func javaWarmUp(n, size int) int { return upTo(max(n, 150_000), 400_000_000)(size) }
 
 // javaProgram is Bench.java, compiled into a temporary directory.
@@ -119,7 +120,7 @@ func writeJava(w io.Writer, j job, what string) error {
 // javaAnswer is what Bench.java measured.
 type javaAnswer struct {
 	N         int       `json:"n"`
-	Before    int       `json:"before"` // published for the warm-up
+	WarmUp    int       `json:"warm_up"` // published before, for the warm-up
 	Seconds   float64   `json:"seconds"`
 	CPU       float64   `json:"cpu_ns"`
 	Made      float64   `json:"made_s"` // until all producers were made
@@ -146,7 +147,7 @@ func parseJava(out []byte) (a javaAnswer, err error) {
 func (m *meter) take(a javaAnswer) {
 	m.elsewhere = true
 	s := &m.sample
-	s.N, s.Before, s.Seconds, s.CPU, s.NoAllocs = a.N, a.Before, a.Seconds, a.CPU, true
+	s.N, s.WarmUp, s.Seconds, s.CPU, s.NoAllocs = a.N, a.WarmUp, a.Seconds, a.CPU, true
 	if m.job.Producers > 0 {
 		s.Producers, s.Made = m.job.Producers, a.Made
 	}

@@ -46,8 +46,8 @@ func TestJavaRefused(t *testing.T) {
 }
 
 func TestParseJava(t *testing.T) {
-	a, err := parseJava([]byte("a line of a log\n" + `{"n":3,"before":9,"seconds":1.2E-4,"cpu_ns":0,"made_s":0.5,"latencies_ms":[1.0, 2.0]}` + "\n"))
-	if err != nil || a.N != 3 || a.Before != 9 || a.Seconds != 1.2e-4 || a.Made != 0.5 || !slices.Equal(a.Latencies, []float64{1, 2}) {
+	a, err := parseJava([]byte("a line of a log\n" + `{"n":3,"warm_up":9,"seconds":1.2E-4,"cpu_ns":0,"made_s":0.5,"latencies_ms":[1.0, 2.0]}` + "\n"))
+	if err != nil || a.N != 3 || a.WarmUp != 9 || a.Seconds != 1.2e-4 || a.Made != 0.5 || !slices.Equal(a.Latencies, []float64{1, 2}) {
 		t.Errorf("%+v, %v", a, err)
 	}
 	for _, text := range []string{
@@ -98,9 +98,9 @@ func TestJavaWarmUp(t *testing.T) {
 // this library's row has its ratio.
 func TestJavaReport(t *testing.T) {
 	m := &meter{job: job{Producers: 8}}
-	m.take(javaAnswer{N: 100, Before: 300, Seconds: 2, CPU: 1e7, Made: 0.25})
+	m.take(javaAnswer{N: 100, WarmUp: 300, Seconds: 2, CPU: 1e7, Made: 0.25})
 	java := summarize([]sample{m.sample})
-	if !m.elsewhere || m.sample.Before != 300 || java.Rate != 50 || java.CPU != 1e5 || java.Producers != 8 || java.Made != 0.25 || java.Allocs != nil {
+	if !m.elsewhere || m.sample.WarmUp != 300 || java.Rate != 50 || java.CPU != 1e5 || java.Producers != 8 || java.Made != 0.25 || java.Allocs != nil {
 		t.Errorf("%+v", java)
 	}
 	ours := summarize([]sample{{N: 100, Seconds: 1, CPU: 1, Producers: 8}})

@@ -334,7 +334,7 @@ func (p *plan) one(ctx context.Context, g *group, c contender) (s sample, err er
 		err = p.countStores(j, &s)
 	}
 	if err == nil && g.publishes() && g.streams == 0 {
-		err = p.checkPublished(j, s.N+s.Before)
+		err = p.checkPublished(j, s.N+s.WarmUp)
 	}
 	return s, err
 }

@@ -53,7 +53,7 @@ type sample struct {
 	CPU       float64   `json:"cpu_ns"` // user and system, of the process
 	Allocs    uint64    `json:"allocs"`
 	NoAllocs  bool      `json:"no_allocs,omitempty"` // Allocs is not known
-	Before    int       `json:"before,omitempty"`    // messages published to the stream before, as a warm-up
+	WarmUp    int       `json:"warm_up,omitempty"`   // messages published to the stream before, as a warm-up
 	Latencies []float64 `json:"latencies_ms,omitempty"`
 	RSS       float64   `json:"rss_mib,omitempty"`  // the largest seen; unknown without /proc
 	Heap      float64   `json:"heap_mib,omitempty"` // the largest seen

@@ -77,8 +77,8 @@ func (r *run) backlog(open func() *client, records, second int) *backlog {
 	r.Helper()
 	b := &backlog{run: r, streams: [2]string{r.stream(), r.stream()}, other: r.stream(), records: records, second: second}
 	r.Cleanup(b.end)
+	b.stalled = [2]bool{true, true} // or one of them, if stall fails
 	r.must(r.stall(true, b.streams[:]...))
-	b.stalled = [2]bool{true, true}
 	b.c = open()
 	is(r, b.c.declare(1, "", b.streams[0]), ok)
 	is(r, b.c.declare(2, "", b.streams[1]), ok)
@@ -132,7 +132,8 @@ func (b *backlog) lastWithAnswer() {
 	b.c.refused(none, noPublisher, 1)
 }
 
-// unread fails the row if the broker has read what was published last.
+// unread fails the row if what was published last is written. It asks for so long
+// that the broker would have written it, had it read it.
 func (b *backlog) unread() {
 	b.Helper()
 	d := b.open()

@@ -25,8 +25,8 @@ func (l *loan) room(n int) []Delivery {
 	return l.deliveries[:0:n]
 }
 
-// moved makes a message of a list, which has come from a higher place, have the
-// sections of its place. Where nothing is lent, a message keeps its sections.
+// moved gives the message at i, which was copied from a higher place, the sections
+// at i. It does nothing with a nil loan.
 func (l *loan) moved(list []Delivery, i int) {
 	if d := &list[i]; l != nil && d.sections != nil {
 		l.sections[i] = *d.sections

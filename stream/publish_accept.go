@@ -90,8 +90,8 @@ func (p *Producer) prepare(ctx context.Context, m *Message, out *outgoing) error
 	if err := p.encode(m, out); err != nil {
 		return err
 	}
-	if !p.fits(out.size(), len(m.FilterValue)) {
-		return p.tooLarge(out.size(), len(m.FilterValue))
+	if room, ok := p.fits(out.size(), len(m.FilterValue)); !ok {
+		return errTooLarge(out.size(), room)
 	}
 	return nil
 }
@@ -100,7 +100,7 @@ func (p *Producer) prepare(ctx context.Context, m *Message, out *outgoing) error
 // producer's if its id is to be counted. The caller holds the lock, which placeOf
 // gives up while it waits.
 func (p *Producer) placeOf(ctx context.Context, m *Message, size int) error {
-	if p.cfg.Name != "" && m.PublishingID == 0 {
+	if p.countsUnderName(m.PublishingID) {
 		if err := p.takeName(ctx); err != nil {
 			return err
 		}
@@ -108,16 +108,20 @@ func (p *Producer) placeOf(ctx context.Context, m *Message, size int) error {
 	return p.place(ctx, 1, size)
 }
 
+// countsUnderName reports whether the producer counts the id of a message under its
+// name: the caller has set none.
+func (p *Producer) countsUnderName(id uint64) bool { return p.cfg.Name != "" && id == 0 }
+
 // add gives a message that has a place its slot, or the place back; s has who is
 // told of its outcome. It copies the message. The caller holds the lock.
 func (p *Producer) add(m *Message, s *slot, out *outgoing) error {
 	size := out.size()
 	s.size = int32(size)
 	var err error
-	if p.fits(size, len(m.FilterValue)) { // the connection may be another one now
+	if room, ok := p.fits(size, len(m.FilterValue)); ok { // the connection may be another one now
 		s.id, err = p.nextID(m.PublishingID)
 	} else {
-		err = p.tooLarge(size, len(m.FilterValue))
+		err = errTooLarge(size, room)
 	}
 	if err != nil {
 		p.quota.free(1, size)
@@ -156,7 +160,7 @@ func (p *Producer) acceptBatch(ctx context.Context, msgs []Message, w *waiter) e
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.cfg.Name != "" && msgs[0].PublishingID == 0 {
+	if p.countsUnderName(msgs[0].PublishingID) {
 		if err := p.takeName(ctx); err != nil {
 			return err
 		}
@@ -164,9 +168,9 @@ func (p *Producer) acceptBatch(ctx context.Context, msgs []Message, w *waiter) e
 	if err := p.place(ctx, len(msgs), bytes); err != nil {
 		return err
 	}
-	if !p.fits(bytes, 0) { // the connection may be another one now
+	if room, ok := p.fits(bytes, 0); !ok { // the connection may be another one now
 		p.quota.free(len(msgs), bytes)
-		return p.tooLarge(bytes, 0)
+		return errTooLarge(bytes, room)
 	}
 	return p.addBatch(msgs, list, w, bytes)
 }
@@ -184,8 +188,8 @@ func (p *Producer) outgoingBatch(msgs []Message) (list []outgoing, bytes int, er
 			return nil, 0, err
 		}
 		bytes += list[i].size() + recordOverhead
-		if !p.fits(bytes, 0) {
-			return nil, 0, p.tooLarge(bytes, 0)
+		if room, ok := p.fits(bytes, 0); !ok {
+			return nil, 0, errTooLarge(bytes, room)
 		}
 	}
 	return list, bytes, checkBatchIDs(msgs)
@@ -401,10 +405,11 @@ func (p *Producer) checkFilter(value string) error {
 var errNoFilters = fmt.Errorf("%w: the FilterValue needs RabbitMQ 3.13 or newer: leave it out", ErrUnsupported)
 
 // fits reports whether a message, with a filter value of so many bytes, fits into a
-// frame of the current connection.
-func (p *Producer) fits(size, filter int) bool {
-	room := int(p.room.Load())
-	return size+entryOverhead(filter) <= room || room == 0
+// frame of the current connection, and how many bytes do.
+func (p *Producer) fits(size, filter int) (room int, ok bool) {
+	frame := int(p.room.Load()) // 0 where there was no connection yet
+	room = frame - entryOverhead(filter)
+	return room, size <= room || frame == 0
 }
 
 // entryOverhead is what a message with a filter value of so many bytes adds to its
@@ -416,9 +421,9 @@ func entryOverhead(filter int) int {
 	return messageOverhead
 }
 
-// tooLarge refuses a message that does not fit.
-func (p *Producer) tooLarge(size, filter int) error {
-	return fmt.Errorf("%w: %d bytes encoded; at most %d fit into a frame of this broker (stream.frame_max)", ErrMessageTooLarge, size, int(p.room.Load())-entryOverhead(filter))
+// errTooLarge refuses a message that does not fit.
+func errTooLarge(size, room int) error {
+	return fmt.Errorf("%w: %d bytes encoded; at most %d fit into a frame of this broker (stream.frame_max)", ErrMessageTooLarge, size, room)
 }
 
 // largestMessage is what an encoded message may have, 0 for any size.

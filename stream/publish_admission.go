@@ -94,17 +94,18 @@ func (a *admission) divide() {
 // take takes places for n messages, if there is room and nobody waits in the
 // quota's line. What is larger than all the room goes alone.
 func (q *quota) take(n, bytes int) bool {
-	return len(q.line) == 0 && q.takeNext(amountOf(n, bytes), q.used.n == 0)
+	return len(q.line) == 0 && q.takeIf(amountOf(n, bytes), q.used.n == 0)
 }
 
 // takeTogether takes places for n messages if there is room for all of them, and
 // nobody waits. Without room they go one by one.
 func (q *quota) takeTogether(n, bytes int) bool {
-	return len(q.line) == 0 && q.takeNext(amountOf(n, bytes), false)
+	return len(q.line) == 0 && q.takeIf(amountOf(n, bytes), false)
 }
 
-// takeNext takes places if there is room, or whether there is room or not.
-func (q *quota) takeNext(more amount, anyway bool) bool {
+// takeIf takes places if there is room for more, or in any case with anyway. It
+// reports whether it did.
+func (q *quota) takeIf(more amount, anyway bool) bool {
 	grown := q.of.growth(q.used, more)
 	if !anyway && !(q.of.allows(q.of.beyond, grown) && more.bytes <= q.of.env.left()) {
 		return false
@@ -122,7 +123,7 @@ func (a *admission) allows(beyond, grown amount) bool {
 // growth returns how much more above its reserve a quota has that has some, and
 // gets more.
 func (a *admission) growth(some, more amount) amount {
-	if len(a.quotas) == 1 { // for each message
+	if len(a.quotas) == 1 { // it has no reserve, so all that it gets is above that
 		return more
 	}
 	return some.plus(more).above(a.reserve).minus(some.above(a.reserve))
@@ -141,15 +142,15 @@ func (q *quota) fitsWithoutCallbacks(n, bytes int) bool {
 }
 
 // force takes places whether there is room or not.
-func (q *quota) force(more amount) { q.takeNext(more, true) }
+func (q *quota) force(more amount) { q.takeIf(more, true) }
 
-// count changes how many places are taken, of which some are above the reserve.
-func (q *quota) count(change, above amount) {
+// count changes how many places are taken, by grown of them above the reserve.
+func (q *quota) count(change, grown amount) {
 	if q.ended {
 		return
 	}
 	a := q.of
-	a.beyond = a.beyond.plus(above)
+	a.beyond = a.beyond.plus(grown)
 	q.used = q.used.plus(change)
 	a.used = a.used.plus(change)
 	a.env.used.Add(change.bytes)
@@ -227,7 +228,7 @@ func (q *quota) grant() (served bool) {
 	}
 	n := 0
 	for _, t := range q.line {
-		if !q.takeNext(t.wants, q.used.n == 0) {
+		if !q.takeIf(t.wants, q.used.n == 0) {
 			break
 		}
 		t.done, t.had = true, true

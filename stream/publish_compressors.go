@@ -84,8 +84,8 @@ func (p *Producer) compressNow(b *publishFrame) {
 }
 
 // compressAtOnce is how many sub-batches are compressed without the producer's
-// lock in between. With one, the connection waited for the lock of a busy producer
-// as long as it compressed with snappy.
+// lock in between, at the most. With one, the connection waited for the lock of a
+// busy producer for as long as a compression by snappy takes.
 const compressAtOnce = 16
 
 // compressNext compresses the sub-batch that is to be sent next, and the complete

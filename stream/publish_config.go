@@ -62,10 +62,9 @@ type ProducerConfig struct {
 	// unconfirmed entries, so a stream may have 30,000 on a connection. A sub-batch
 	// is one entry. For a super stream it is at most 900,000.
 	//
-	// The default suits a network on which confirms take long. A broker near by is
-	// quicker with fewer on their way: RabbitMQ 4.0.5, on two cores that it shared
-	// with the producer, confirmed a seventh more with 2,000 than with 10,000. The
-	// producer took half as much CPU time again for each.
+	// The default suits a network on which confirms take long. A broker near by may
+	// be quicker with fewer on their way, such as 2,000, which costs the producer
+	// more CPU time for each.
 	MaxInFlight int
 	// MaxInFlightBytes is how many bytes these may have, encoded; a larger message
 	// goes alone. Config.MaxInFlightBytes bounds all producers of the Env

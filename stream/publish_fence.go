@@ -45,8 +45,8 @@ func (n *naming) floor() uint64 {
 }
 
 // takeName returns when the producer has its name to itself, which it needs before
-// it counts an id. The caller holds the lock, which takeName gives up while it
-// waits.
+// it counts an id. Only a producer with a name calls it. The caller holds the lock,
+// which takeName gives up while it waits.
 func (p *Producer) takeName(ctx context.Context) error {
 	n := &p.naming
 	if n.lease == nil {

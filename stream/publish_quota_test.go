@@ -214,3 +214,44 @@ func TestQuotasByBytes(t *testing.T) {
 		t.Errorf("%v, %v", c.of[1].used, c.of[2].used)
 	}
 }
+
+// TestQuotasAddUp: what the quotas have, and what they have above their reserves, is
+// what the admission counts, however quotas come and go.
+func TestQuotasAddUp(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	for range 300 {
+		a := &admission{most: amountOf(1+random.IntN(40), random.IntN(400)), env: &envBytes{most: 1000}}
+		a.join(&outbox{})
+		for range 300 {
+			quotaStep(a, random)
+			var used, beyond amount
+			for _, q := range a.quotas {
+				used, beyond = used.plus(q.used), beyond.plus(q.used.above(a.reserve))
+			}
+			if used != a.used || beyond != a.beyond || used.bytes != a.env.used.Load() {
+				t.Fatalf("%d quotas have %v, %v above their reserve; %v, %v are counted", len(a.quotas), used, beyond, a.used, a.beyond)
+			}
+		}
+	}
+}
+
+// quotaStep does something at random with one of the quotas. Callers who wait are
+// left in line.
+func quotaStep(a *admission, random *rand.Rand) {
+	q := a.quotas[random.IntN(len(a.quotas))]
+	n, bytes := 1+random.IntN(3), random.IntN(70)
+	switch step := random.IntN(8); {
+	case step == 0 && len(a.quotas) < 5:
+		a.join(&outbox{})
+	case step == 1 && len(a.quotas) > 1:
+		q.end()
+	case step == 2:
+		q.force(amountOf(n, bytes))
+	case step < 6:
+		if !q.take(n, bytes) {
+			q.wait(n, bytes)
+		}
+	default:
+		q.free(min(n, q.used.n), int(min(int64(bytes), q.used.bytes)))
+	}
+}

@@ -32,10 +32,10 @@ func wakeUps() (n uint64) {
 	return n
 }
 
-// TestSceneCallersAreWokenOnce: of 10,000 callers at once, with room for 200, each is
-// woken for its place and for its outcome, and by nothing else. Who waits for a place
-// costs little because of that. Where free places woke all who wait, each caller
-// waited 13 times.
+// TestSceneCallersAreWokenOnce: of 10,000 callers at once, with room for 200, each
+// is woken for its place and for its outcome, and by nothing else. Who waits for a
+// place costs little because of that. Where free places woke all who wait, each
+// caller waited 13 times.
 func TestSceneCallersAreWokenOnce(t *testing.T) {
 	const callers, room = 10_000, 200
 	waits, woken := publishAtOnce(t, callers, room)
@@ -44,7 +44,7 @@ func TestSceneCallersAreWokenOnce(t *testing.T) {
 		t.Errorf("%d callers waited %d times with room for %d, and %d times with room for all; want %d and %d",
 			callers, waits, room, waitsApart, want, callers)
 	}
-	// Those who have their place go for the same locks, which wakes some once more.
+	// This bounds what waits do not show, such as wake-ups of who waits for a lock.
 	if most := 10 * wokenApart; woken > most {
 		t.Errorf("%d wake-ups with room for %d, and %d with room for all; want %d at most", woken, room, wokenApart, most)
 	}

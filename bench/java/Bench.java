@@ -307,7 +307,7 @@ public class Bench {
     }
 
     private String json(long before) {
-      return "{\"n\":" + n + ",\"before\":" + before + ",\"seconds\":" + seconds + ",\"cpu_ns\":" + cpu
+      return "{\"n\":" + n + ",\"warm_up\":" + before + ",\"seconds\":" + seconds + ",\"cpu_ns\":" + cpu
           + ",\"made_s\":" + made + ",\"latencies_ms\":" + Arrays.toString(latencies) + "}";
     }
   }

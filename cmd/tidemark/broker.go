@@ -41,11 +41,15 @@ func runBroker(ctx context.Context, args []string, stdout, stderr io.Writer) err
 		fmt.Fprintf(stdout, "Management at %s\n", api.URL())
 	}
 	fmt.Fprintln(stdout, "It keeps nothing on disk and is for development and tests. Stop it with Ctrl-C.")
-	<-ctx.Done()
-	if api != nil {
-		err = api.Close()
+	if api == nil {
+		<-ctx.Done()
+		return b.Close()
 	}
-	return errors.Join(err, b.Close())
+	select {
+	case <-ctx.Done():
+	case <-api.Done():
+	}
+	return errors.Join(api.Close(), b.Close())
 }
 
 // startManagement starts the management of b. It returns nil if the flag turns it

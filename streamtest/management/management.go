@@ -78,10 +78,14 @@ func (s *Server) serve(ln net.Listener) {
 func (s *Server) endWith(b *streamtest.Broker) {
 	select {
 	case <-b.Done():
-		_ = s.http.Close() // Close reports it: it closes the listener again
+		_ = s.http.Close() // fails if the listener is closed: nothing to report
 	case <-s.ended:
 	}
 }
+
+// Done returns a channel that is closed when the server has ended: by Close, with
+// its broker, or because it can take no more connections. Close says why.
+func (s *Server) Done() <-chan struct{} { return s.ended }
 
 // URL returns the base URL of the server, such as http://127.0.0.1:15672, without
 // a user and password.

@@ -179,3 +179,24 @@ func TestCloseOfBroker(t *testing.T) {
 	check.Recv(t, s.ended, "the end of the server")
 	check.Nil(t, s.Close())
 }
+
+// TestDone: a server says when it has ended, whoever ended it.
+func TestDone(t *testing.T) {
+	ends := []func(*streamtest.Broker, *Server) error{
+		func(_ *streamtest.Broker, s *Server) error { return s.Close() },
+		func(b *streamtest.Broker, _ *Server) error { return b.Close() },
+		func(_ *streamtest.Broker, s *Server) error { return s.http.Close() },
+	}
+	for _, end := range ends {
+		b, s := start(t)
+		select {
+		case <-s.Done():
+			t.Error("it has ended before its time")
+		default:
+		}
+		if err := end(b, s); err != nil {
+			t.Error(err)
+		}
+		<-s.Done()
+	}
+}
