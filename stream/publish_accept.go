@@ -90,10 +90,7 @@ func (p *Producer) prepare(ctx context.Context, m *Message, out *outgoing) error
 	if err := p.encode(m, out); err != nil {
 		return err
 	}
-	if room, ok := p.fits(out.size(), len(m.FilterValue)); !ok {
-		return errTooLarge(out.size(), room)
-	}
-	return nil
+	return p.checkSize(out.size(), len(m.FilterValue))
 }
 
 // placeOf returns when there is a place for a message, and the name is the
@@ -117,11 +114,9 @@ func (p *Producer) countsUnderName(id uint64) bool { return p.cfg.Name != "" && 
 func (p *Producer) add(m *Message, s *slot, out *outgoing) error {
 	size := out.size()
 	s.size = int32(size)
-	var err error
-	if room, ok := p.fits(size, len(m.FilterValue)); ok { // the connection may be another one now
+	err := p.checkSize(size, len(m.FilterValue)) // the connection may be another one now
+	if err == nil {
 		s.id, err = p.nextID(m.PublishingID)
-	} else {
-		err = errTooLarge(size, room)
 	}
 	if err != nil {
 		p.quota.free(1, size)
@@ -168,9 +163,9 @@ func (p *Producer) acceptBatch(ctx context.Context, msgs []Message, w *waiter) e
 	if err := p.place(ctx, len(msgs), bytes); err != nil {
 		return err
 	}
-	if room, ok := p.fits(bytes, 0); !ok { // the connection may be another one now
+	if err := p.checkSize(bytes, 0); err != nil { // the connection may be another one now
 		p.quota.free(len(msgs), bytes)
-		return errTooLarge(bytes, room)
+		return err
 	}
 	return p.addBatch(msgs, list, w, bytes)
 }
@@ -188,8 +183,8 @@ func (p *Producer) outgoingBatch(msgs []Message) (list []outgoing, bytes int, er
 			return nil, 0, err
 		}
 		bytes += list[i].size() + recordOverhead
-		if room, ok := p.fits(bytes, 0); !ok {
-			return nil, 0, errTooLarge(bytes, room)
+		if err := p.checkSize(bytes, 0); err != nil {
+			return nil, 0, err
 		}
 	}
 	return list, bytes, checkBatchIDs(msgs)
@@ -404,26 +399,17 @@ func (p *Producer) checkFilter(value string) error {
 // errNoFilters refuses a filter value where the broker has none.
 var errNoFilters = fmt.Errorf("%w: the FilterValue needs RabbitMQ 3.13 or newer: leave it out", ErrUnsupported)
 
-// fits reports whether a message, with a filter value of so many bytes, fits into a
-// frame of the current connection, and how many bytes do.
-func (p *Producer) fits(size, filter int) (room int, ok bool) {
-	frame := int(p.room.Load()) // 0 where there was no connection yet
-	room = frame - entryOverhead(filter)
-	return room, size <= room || frame == 0
-}
-
-// entryOverhead is what a message with a filter value of so many bytes adds to its
-// own in a frame.
-func entryOverhead(filter int) int {
+// checkSize returns an error for a message, with a filter value, that does not fit
+// into a frame of the current connection.
+func (p *Producer) checkSize(size, filter int) error {
+	overhead := messageOverhead
 	if filter > 0 {
-		return messageOverhead + 2 + filter
+		overhead += 2 + filter
 	}
-	return messageOverhead
-}
-
-// errTooLarge refuses a message that does not fit.
-func errTooLarge(size, room int) error {
-	return fmt.Errorf("%w: %d bytes encoded; at most %d fit into a frame of this broker (stream.frame_max)", ErrMessageTooLarge, size, room)
+	if room := int(p.room.Load()); room > 0 && size > room-overhead {
+		return fmt.Errorf("%w: %d bytes encoded; at most %d fit into a frame of this broker (stream.frame_max)", ErrMessageTooLarge, size, room-overhead)
+	}
+	return nil
 }
 
 // largestMessage is what an encoded message may have, 0 for any size.

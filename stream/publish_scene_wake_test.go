@@ -50,8 +50,9 @@ func TestSceneCallersAreWokenOnce(t *testing.T) {
 	}
 }
 
-// publishAtOnce has callers in Publish at once, with room for some of them. It returns how
-// often they waited, and how many wake-ups there were until all had returned.
+// publishAtOnce has callers in Publish at once, with room for some of them. It
+// returns how often they waited, and how many wake-ups there were until all had
+// returned.
 func publishAtOnce(t *testing.T, callers, room int) (waits int64, woken uint64) {
 	t.Helper()
 	play(t, Config{}, func(s *scene) {
