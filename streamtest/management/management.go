@@ -150,7 +150,6 @@ const page = `<!DOCTYPE html>
 
 // showPage explains the endpoint to a browser. It asks for no password.
 func showPage(w http.ResponseWriter, r *http.Request) {
-	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	if r.URL.Path != "/" {
 		w.WriteHeader(http.StatusNotFound)
 	}

@@ -47,7 +47,7 @@ func request(t *testing.T, s *Server, method, path, password string) (int, strin
 	req, err := http.NewRequestWithContext(t.Context(), method, s.URL()+path, nil)
 	check.Nil(t, err)
 	req.SetBasicAuth("guest", password)
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := http.DefaultTransport.RoundTrip(req) // a redirect is no answer
 	check.Nil(t, err)
 	defer resp.Body.Close()
 	text, err := io.ReadAll(resp.Body)
@@ -108,6 +108,9 @@ func TestBrowser(t *testing.T) {
 		check.Nil(t, err)
 		text, err := io.ReadAll(resp.Body)
 		check.Nil(t, err)
+		if got := resp.Header.Get("Content-Type"); got != "text/html; charset=utf-8" {
+			t.Errorf("%s has the content type %q", path, got)
+		}
 		resp.Body.Close()
 		if resp.StatusCode != want || !strings.Contains(string(text), "This is not RabbitMQ") ||
 			!strings.HasPrefix(resp.Header.Get("Content-Type"), "text/html") {
